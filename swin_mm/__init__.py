@@ -1,0 +1,24 @@
+"""Fast Swin Transformer backbones and an FPN neck for MMDetection and MMSegmentation."""
+
+from importlib import import_module
+from typing import Any
+
+from swin_mm import compat
+from swin_mm.version import __version__
+
+compat.install()
+
+# Modules are imported on first use, so that `swin-mm --help` does not wait for torch.
+_EXPORTS = {"SwinTransformer": "swin_mm.models", "FPN": "swin_mm.models"}
+
+__all__ = ["FPN", "SwinTransformer", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""checkpoint of swin_mm."""

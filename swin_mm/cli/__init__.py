@@ -1,0 +1,1 @@
+"""cli of swin_mm."""

@@ -1,0 +1,1 @@
+"""engine of swin_mm."""

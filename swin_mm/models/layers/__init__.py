@@ -1,0 +1,1 @@
+"""layers of swin_mm."""

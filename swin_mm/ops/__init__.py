@@ -1,0 +1,1 @@
+"""ops of swin_mm."""

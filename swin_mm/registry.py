@@ -1,0 +1,20 @@
+"""Child registries of mmengine's roots, scope `swin_mm`.
+
+mmengine imports `<scope>.registry` by itself when it meets `type='swin_mm.X'`, and then the modules
+in `locations`, so a type resolves by its name alone once the package is installed.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope="swin_mm", locations=["swin_mm.models"])
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
+DATASETS = Registry(
+    "dataset", parent=MMENGINE_DATASETS, scope="swin_mm", locations=["swin_mm.datasets"]
+)
+TRANSFORMS = Registry(
+    "transform", parent=MMENGINE_TRANSFORMS, scope="swin_mm", locations=["swin_mm.datasets"]
+)
