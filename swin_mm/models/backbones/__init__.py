@@ -1,0 +1,5 @@
+"""Backbones, registered in `swin_mm.registry.MODELS`."""
+
+from swin_mm.models.backbones.swin import SwinTransformer
+
+__all__ = ["SwinTransformer"]

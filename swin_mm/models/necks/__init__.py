@@ -1,0 +1,5 @@
+"""Necks, registered in `swin_mm.registry.MODELS`."""
+
+from swin_mm.models.necks.fpn import FPN
+
+__all__ = ["FPN"]

@@ -1,0 +1,164 @@
+"""Backend choice for each operator: an ordered list of candidates, each with its refusals."""
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from swin_mm.ops import reference, sdpa
+
+logger = logging.getLogger("swin_mm")
+
+AttnBackend = Literal["auto", "reference", "sdpa"]
+
+
+class Backend(NamedTuple):
+    """One implementation of window attention.
+
+    Attributes:
+        run: The implementation.
+        refusal: Tells from device type and whether a gradient is wanted why `auto` passes this
+            backend over; `None` means it is taken. A backend asked for by name always runs.
+    """
+
+    run: Callable[..., Tensor]
+    refusal: Callable[[str, bool], str | None]
+
+
+def _refuse_sdpa(device_type: str, needs_grad: bool) -> str | None:
+    # PyTorch's fused CPU kernel gives no gradient to the bias, so its composite fallback would
+    # run, which is slower than the reference.
+    if device_type == "cpu" and needs_grad:
+        return "its fused CPU kernel has no gradient for the position bias"
+    return None
+
+
+def _accept(device_type: str, needs_grad: bool) -> None:
+    return None
+
+
+# In order of preference.
+BACKENDS = {
+    "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
+    "reference": Backend(reference.window_attention, _accept),
+}
+
+
+@lru_cache
+def _choose(device_type: str, needs_grad: bool) -> tuple[str, str]:
+    """Name of the backend that `auto` takes, and why."""
+    reasons = []
+    for name, backend in BACKENDS.items():
+        refusal = backend.refusal(device_type, needs_grad)
+        if refusal is None:
+            return name, "; ".join(reasons) or "first choice"
+        reasons.append(f"{name} passed over: {refusal}")
+    raise AssertionError("the reference accepts everything")
+
+
+def check_backend(name: str) -> None:
+    """Raises ValueError when `name` is no backend."""
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"attn_backend must be one of {('auto', *BACKENDS)}, got {name!r}")
+
+
+def explain() -> list[tuple[str, str, str]]:
+    """What `auto` chooses on this machine.
+
+    Returns:
+        Rows `(operator and use, backend, reason)`.
+    """
+    devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+    rows = []
+    for device in devices:
+        for use, needs_grad in (("training", True), ("inference", False)):
+            rows.append((f"window_attention, {device} {use}", *_choose(device, needs_grad)))
+    return rows
+
+
+@lru_cache
+def _log_choice(device_type: str, needs_grad: bool) -> None:
+    name, reason = _choose(device_type, needs_grad)
+    use = "training" if needs_grad else "inference"
+    logger.debug("window_attention on %s, %s: %s (%s)", device_type, use, name, reason)
+
+
+def window_attention(
+    qkv: Tensor,
+    rel_pos_bias: Tensor,
+    pad_token: Tensor | None = None,
+    *,
+    num_heads: int,
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int] = (0, 0),
+    scale: float,
+    dropout: float = 0.0,
+    backend: AttnBackend = "auto",
+) -> Tensor:
+    """Attention within (shifted) windows of a map of any size.
+
+    The map is padded at the bottom and the right to a multiple of the window, then rolled by
+    `-shift_size`. Padded tokens are live keys and values. Tokens of one window that come from
+    different regions of the map see each other through `MASK_VALUE`. The shift applies also when
+    the map is no larger than the window.
+
+    Args:
+        qkv: `(B, H, W, 3*C)`, the projection's query, key and value, each with heads outermost.
+        rel_pos_bias: `(nH, N, N)`, added to the scores.
+        pad_token: `(3*C,)`, the projection of a zero token, its bias; `None` for zeros.
+        num_heads: Number of heads, a divisor of `C`.
+        window_size: `(Wh, Ww)` in tokens.
+        shift_size: `(Sh, Sw)` in tokens, each less than the window's side.
+        scale: Factor on the queries.
+        dropout: Probability of dropping an attention weight.
+        backend: `auto` chooses by device and use; a name forces that implementation.
+
+    Returns:
+        `(B, H, W, C)`, heads concatenated, in the dtype of `qkv`.
+
+    Raises:
+        ValueError: When shapes disagree or the backend is unknown.
+
+    Source:
+        Liu et al., Swin Transformer, 2021, section 3.2 and equation 4; padding and masking as in
+        mmdet 3.3.0, `ShiftWindowMSA`.
+
+    Example:
+        >>> qkv = torch.randn(2, 10, 13, 3 * 32)
+        >>> bias = torch.zeros(4, 49, 49)
+        >>> window_attention(qkv, bias, num_heads=4, window_size=(7, 7), scale=8**-0.5).shape
+        torch.Size([2, 10, 13, 32])
+    """
+    check_backend(backend)
+    tokens = window_size[0] * window_size[1]
+    if qkv.dim() != 4 or qkv.shape[-1] % (3 * num_heads):
+        raise ValueError(
+            f"qkv must be (B, H, W, 3*C) with C a multiple of {num_heads=}, got {tuple(qkv.shape)}"
+        )
+    if rel_pos_bias.shape != (num_heads, tokens, tokens):
+        raise ValueError(
+            f"rel_pos_bias must be {(num_heads, tokens, tokens)} for {num_heads=}, {window_size=}, "
+            f"got {tuple(rel_pos_bias.shape)}"
+        )
+    if not all(0 <= s < w for s, w in zip(shift_size, window_size, strict=True)):
+        raise ValueError(
+            f"shift_size must be in [0, window_size), got {shift_size=}, {window_size=}"
+        )
+    if backend == "auto":
+        needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
+        if not torch.compiler.is_compiling():
+            _log_choice(qkv.device.type, needs_grad)
+        backend, _ = _choose(qkv.device.type, needs_grad)
+    return BACKENDS[backend].run(
+        qkv,
+        rel_pos_bias,
+        pad_token,
+        num_heads=num_heads,
+        window_size=window_size,
+        shift_size=shift_size,
+        scale=scale,
+        dropout=dropout,
+    )
