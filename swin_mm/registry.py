@@ -13,7 +13,10 @@ from mmengine.registry import Registry
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="swin_mm", locations=["swin_mm.models"])
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
 DATASETS = Registry(
-    "dataset", parent=MMENGINE_DATASETS, scope="swin_mm", locations=["swin_mm.datasets"]
+    "dataset",
+    parent=MMENGINE_DATASETS,
+    scope="swin_mm",
+    locations=["swin_mm.datasets.shapes_dataset"],
 )
 TRANSFORMS = Registry(
     "transform", parent=MMENGINE_TRANSFORMS, scope="swin_mm", locations=["swin_mm.datasets"]
