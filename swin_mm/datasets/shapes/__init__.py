@@ -9,7 +9,7 @@ from swin_mm.datasets.shapes.presets import (
     Preset,
 )
 from swin_mm.datasets.shapes.scene import Scene, draw_scene
-from swin_mm.datasets.shapes.write import write_shapes
+from swin_mm.datasets.shapes.write import ensure_shapes, write_shapes
 
 __all__ = [
     "CLASSES",
@@ -20,5 +20,6 @@ __all__ = [
     "Preset",
     "Scene",
     "draw_scene",
+    "ensure_shapes",
     "write_shapes",
 ]

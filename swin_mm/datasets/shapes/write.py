@@ -13,7 +13,6 @@ and the same for `val`.
 import fcntl
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.progress import Progress
 
-from swin_mm.datasets.shapes.presets import CLASSES, Preset, get_preset
+from swin_mm.datasets.shapes.presets import CLASSES, PRESETS, Preset, get_preset
 from swin_mm.datasets.shapes.scene import Scene, draw_scene
 
 # Raised whenever the pixels or annotations of any seed change, so that old drawings are replaced.
@@ -63,6 +62,21 @@ def write_shapes(root: str | Path = "data/shapes", preset: str = "standard") -> 
     return folder
 
 
+def ensure_shapes(data_root: str | Path) -> None:
+    """Draws the preset that a config's `data_root`, such as `data/shapes/easy/`, names last.
+
+    Raises:
+        ValueError: The last folder is not the name of a preset.
+    """
+    folder = Path(data_root)
+    if folder.name not in PRESETS:
+        raise ValueError(
+            f"data_root={str(data_root)!r} of the built-in shapes data must end in the name of a "
+            f"preset: {', '.join(PRESETS)}; for instance data/shapes/standard/"
+        )
+    write_shapes(folder.parent, folder.name)
+
+
 def is_complete(folder: Path, preset: Preset) -> bool:
     """Tells whether `folder` holds every file of this version of the preset; reads no image."""
     try:
@@ -82,10 +96,12 @@ def _as_json(preset: Preset) -> dict:
 
 
 def _has_files(folder: Path, split: str, count: int) -> bool:
+    """Tells whether annotations, images and label maps are there, and no image too many."""
     names = {_file_name(index) for index in range(count)}
     folders = (folder / split, folder / "semantic" / split)
     return (folder / "annotations" / f"instances_{split}.json").is_file() and all(
-        images.is_dir() and names == set(os.listdir(images)) for images in folders
+        images.is_dir() and names == {path.name for path in images.glob("*.png")}
+        for images in folders
     )
 
 
@@ -124,8 +140,9 @@ def _write_split(folder: Path, split: str, name: str, preset: Preset, digest, ad
     names = {_file_name(index) for index in range(count)}
     for target in (images, labels):
         target.mkdir(parents=True, exist_ok=True)
-        for stale in set(os.listdir(target)) - names:  # of an earlier version with more images
-            (target / stale).unlink()
+        for path in target.glob("[0-9]*.png"):
+            if path.name not in names:  # of an earlier version with more images
+                path.unlink()
 
     coco = {
         "info": {"description": f"swin_mm shapes, preset {name}", "version": str(VERSION)},

@@ -1,0 +1,52 @@
+"""The built-in data as data sets of mmdet and mmseg.
+
+Both add two things to the class they extend: the names of the classes, as mmdet's COCO and mmseg's
+ADE20K classes do, and that the data is drawn when it is first read. Drawing here rather than in the
+training tool makes a config on built-in data work from any tool, with any number of processes, also
+from mmdet's and mmseg's own.
+"""
+
+from mmdet.datasets import CocoDataset
+from mmseg.datasets import BaseSegDataset
+
+from swin_mm.datasets.shapes import (
+    CLASSES,
+    PALETTE,
+    SEMANTIC_CLASSES,
+    SEMANTIC_PALETTE,
+    ensure_shapes,
+)
+from swin_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ShapesInstanceDataset(CocoDataset):
+    """Boxes and masks of the shapes; takes the arguments of mmdet's `CocoDataset`.
+
+    `data_root` ends in the name of a preset, as in `data/shapes/standard/`.
+    """
+
+    METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
+
+    def load_data_list(self) -> list[dict]:
+        """Reads the annotations, after drawing the data if it is not there."""
+        ensure_shapes(self.data_root)
+        return super().load_data_list()
+
+
+@DATASETS.register_module()
+class ShapesSemanticDataset(BaseSegDataset):
+    """Label maps of the shapes, the background being class 0; takes `BaseSegDataset`'s arguments.
+
+    `data_root` ends in the name of a preset, as in `data/shapes/standard/`.
+    """
+
+    METAINFO = {"classes": SEMANTIC_CLASSES, "palette": [list(c) for c in SEMANTIC_PALETTE]}
+
+    def __init__(self, img_suffix: str = ".png", **kwargs) -> None:
+        super().__init__(img_suffix=img_suffix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Lists images and label maps, after drawing the data if it is not there."""
+        ensure_shapes(self.data_root)
+        return super().load_data_list()
