@@ -52,15 +52,23 @@ class Outline:
             width: Columns.
 
         Returns:
-            `(height, width)`, int64: distance of pixel centres from the nearest edge in sixteenths
+            `(height, width)`, int32: distance of pixel centres from the nearest edge in sixteenths
             of a pixel, negative outside (and there too small in magnitude near corners).
         """
-        dx = (np.arange(left, left + width) * SUBPIXELS + SUBPIXELS // 2 - self.x)[None, :]
-        dy = (np.arange(top, top + height) * SUBPIXELS + SUBPIXELS // 2 - self.y)[:, None]
+        dx = pixel_centres(left, width)[None, :] - self.x
+        dy = pixel_centres(top, height)[:, None] - self.y
         cos, sin = self.direction
         u = (dx * cos + dy * sin) >> ONE_BITS
         v = (dy * cos - dx * sin) >> ONE_BITS
         return _DEPTHS[self.kind](u, v, self.radius, self.ratio)
+
+
+def pixel_centres(start: int, count: int) -> np.ndarray:
+    """Returns the centres of `count` pixels along an axis, in sixteenths of a pixel, int32.
+
+    Their products with directions fit in 32 bits for sides of up to 4096 pixels.
+    """
+    return np.arange(start, start + count, dtype=np.int32) * SUBPIXELS + SUBPIXELS // 2
 
 
 def random_direction(bits: BitStream) -> tuple[int, int]:
@@ -87,9 +95,11 @@ def random_radius(bits: BitStream, low: int, high: int) -> int:
     return bits.between(steps[step], steps[min(step + 1, len(steps) - 1)])
 
 
-def _length(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def length(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Returns the rounded-down length of vectors."""
     # The square root of a double is correctly rounded on every machine, unlike np.hypot.
-    return np.sqrt((u * u + v * v).astype(np.float64)).astype(np.int64)
+    u, v = u.astype(np.float64), v.astype(np.float64)
+    return np.sqrt(u * u + v * v).astype(np.int32)
 
 
 def _half_planes(u: np.ndarray, v: np.ndarray, normals: tuple, distance: int) -> np.ndarray:
@@ -98,12 +108,12 @@ def _half_planes(u: np.ndarray, v: np.ndarray, normals: tuple, distance: int) ->
 
 
 def _circle(u: np.ndarray, v: np.ndarray, radius: int, ratio: int) -> np.ndarray:
-    return radius - _length(u, v)
+    return radius - length(u, v)
 
 
 def _ring(u: np.ndarray, v: np.ndarray, radius: int, ratio: int) -> np.ndarray:
-    length = _length(u, v)
-    return np.minimum(radius - length, length - (radius * ratio >> ONE_BITS))
+    distance = length(u, v)
+    return np.minimum(radius - distance, distance - (radius * ratio >> ONE_BITS))
 
 
 def _triangle(u: np.ndarray, v: np.ndarray, radius: int, ratio: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from swin_mm.datasets.shapes.geometry import (
     ONE,
     SUBPIXELS,
     Outline,
+    pixel_centres,
     random_direction,
     random_radius,
 )
@@ -82,7 +83,7 @@ def _draw(seed: int, preset: Preset) -> Scene:
     for _ in range(bits.between(0, preset.strokes)):
         _draw_shape(bits, canvas, _random_stroke(bits, height, width), ground, light, preset)
 
-    owner = np.full((height, width), -1, dtype=np.int64)  # index of the shape that shows there
+    owner = np.full((height, width), -1, dtype=np.int32)  # index of the shape that shows there
     whole_areas: list[int] = []
     classes: list[int] = []
     count = 0 if bits.chance(preset.empty) else bits.between(*preset.shapes)
@@ -100,7 +101,7 @@ def _draw(seed: int, preset: Preset) -> Scene:
 
 
 def _draw_background(bits: BitStream, height: int, width: int) -> tuple[np.ndarray, Colour]:
-    """Returns the ground, `(H, W, 3)` int64, and its chief colour."""
+    """Returns the ground, `(H, W, 3)` int32, and its chief colour."""
     size = min(height, width)
     ground = random_colour(bits, saturation=(10, 150), value=(60, 220))
     canvas = paint(
@@ -185,7 +186,7 @@ def _draw_shape(
     light: tuple[int, int],
     preset: Preset,
 ) -> None:
-    """Paints a shape with its shadow over `canvas`, `(H, W, 3)` int64, in place."""
+    """Paints a shape with its shadow over `canvas`, `(H, W, 3)` int32, in place."""
     top, left, side = _window(outline, margin=SHADOW_REACH + 2)
     rows, columns = _clip(top, side, canvas.shape[0]), _clip(left, side, canvas.shape[1])
     top, left = rows.start, columns.start
@@ -226,8 +227,8 @@ def _shade(
 ) -> np.ndarray:
     """Lights a fill from one side and, for some shapes, draws a rim along the edge."""
     height, width = depth.shape
-    dy = (np.arange(origin[0], origin[0] + height) * SUBPIXELS - outline.y)[:, None]
-    dx = (np.arange(origin[1], origin[1] + width) * SUBPIXELS - outline.x)[None, :]
+    dy = pixel_centres(origin[0], height)[:, None] - outline.y
+    dx = pixel_centres(origin[1], width)[None, :] - outline.x
     slope = (dx * light[0] + dy * light[1]) // outline.radius  # -ONE..ONE across the shape
     strength = bits.between(0, 70)  # of 256
     fill = fill * (256 + (slope * strength // ONE)[..., None]) >> 8
@@ -243,10 +244,10 @@ def _expose(bits: BitStream, canvas: np.ndarray, noise: int) -> np.ndarray:
     height, width, _ = canvas.shape
     contrast = bits.between(200, 290)  # of 256
     brightness = bits.between(-25, 25)
-    balance = np.array([bits.between(-10, 10) for _ in range(3)])
+    balance = np.array([bits.between(-10, 10) for _ in range(3)], dtype=np.int32)
     exposed = ((canvas - 128) * contrast >> 8) + 128 + brightness + balance
     amplitude = bits.between(0, noise)
     # Two bytes per channel: their sum has a triangular distribution, near enough to a bell.
-    grain = byte_grid(bits.word(), height, width).astype(np.int64)
-    grain = grain[..., 0:3] + grain[..., 3:6] - 255  # (H, W, 3), -255..255
+    grain = byte_grid(bits.word(), height, width, planes=6).astype(np.int32)
+    grain = grain[..., :3] + grain[..., 3:] - 255  # (H, W, 3), -255..255
     return np.clip(exposed + grain * amplitude // 256, 0, 255).astype(np.uint8)

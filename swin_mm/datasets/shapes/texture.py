@@ -3,7 +3,13 @@
 import numpy as np
 
 from swin_mm.datasets.shapes.bits import BitStream, byte_grid
-from swin_mm.datasets.shapes.geometry import ONE_BITS, random_direction
+from swin_mm.datasets.shapes.geometry import (
+    ONE_BITS,
+    SUBPIXELS,
+    length,
+    pixel_centres,
+    random_direction,
+)
 
 Colour = tuple[int, int, int]
 
@@ -30,9 +36,10 @@ def vary_colour(bits: BitStream, colour: Colour, least: int, most: int) -> Colou
 
 
 def paint(pattern: np.ndarray, low: Colour, high: Colour) -> np.ndarray:
-    """Turns a pattern (`(H, W)`, 0-255) into RGB between two colours: `(H, W, 3)`, int64."""
-    start, end = np.array(low), np.array(high)
-    return start + ((end - start) * pattern[..., None] + 127) // 255
+    """Turns a pattern (`(H, W)`, 0-255) into RGB between two colours: `(H, W, 3)`, int32."""
+    start, end = np.array(low, dtype=np.int32), np.array(high, dtype=np.int32)
+    steps = np.arange(256, dtype=np.int32)[:, None]
+    return (start + ((end - start) * steps + 127) // 255)[pattern]
 
 
 def random_pattern(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
@@ -45,7 +52,7 @@ def random_pattern(bits: BitStream, height: int, width: int, scale: int) -> np.n
         scale: Size of the coarsest feature, in pixels.
 
     Returns:
-        `(height, width)`, int64, values 0-255.
+        `(height, width)`, int32, values 0-255.
     """
     return bits.choice((_plain, _gradient, _stripes, _checks, _dots, cloud))(
         bits, height, width, max(4, scale)
@@ -54,7 +61,7 @@ def random_pattern(bits: BitStream, height: int, width: int, scale: int) -> np.n
 
 def cloud(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
     """Value noise: random bytes on lattices of several scales, smoothly interpolated and summed."""
-    total = np.zeros((height, width), dtype=np.int64)
+    total = np.zeros((height, width), dtype=np.int32)
     weight, weights = 128, 0
     while scale >= 3 and weight >= 16:
         total += weight * _lattice(bits.word(), height, width, scale)
@@ -65,8 +72,8 @@ def cloud(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
 
 def _lattice(key: int, height: int, width: int, scale: int) -> np.ndarray:
     lattice = byte_grid(key, height // scale + 2, width // scale + 2, planes=1)[..., 0]
-    lattice = lattice.astype(np.int64)
-    row, column = np.arange(height), np.arange(width)
+    lattice = lattice.astype(np.int32)
+    row, column = np.arange(height, dtype=np.int32), np.arange(width, dtype=np.int32)
     rows = _interpolate(lattice, row // scale, row % scale, scale)
     return _interpolate(rows.T, column // scale, column % scale, scale).T
 
@@ -81,7 +88,7 @@ def _interpolate(
 
 
 def _plain(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
-    return np.zeros((height, width), dtype=np.int64)
+    return np.zeros((height, width), dtype=np.int32)
 
 
 def _gradient(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
@@ -102,21 +109,21 @@ def _checks(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
 
 def _dots(bits: BitStream, height: int, width: int, scale: int) -> np.ndarray:
     u, v = _rotated_grid(bits, height, width)
-    period = max(8, scale // 2) * 16
+    period = max(8, scale // 2) * SUBPIXELS
     x, y = u % period - period // 2, v % period - period // 2
-    length = np.sqrt((x * x + y * y).astype(np.float64)).astype(np.int64)
-    return np.clip(128 + (period // 3 - length) * 8, 0, 255)
+    return np.clip(128 + (period // 3 - length(x, y)) * 8, 0, 255)
 
 
 def _rotated_grid(bits: BitStream, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns coordinates along and across a random direction, in sixteenths of a pixel."""
     cos, sin = random_direction(bits)
-    x = np.arange(width)[None, :] * 16 + bits.below(1024)
-    y = np.arange(height)[:, None] * 16 + bits.below(1024)
+    x = pixel_centres(0, width)[None, :] + bits.below(1024)
+    y = pixel_centres(0, height)[:, None] + bits.below(1024)
     return (x * cos + y * sin) >> ONE_BITS, (y * cos - x * sin) >> ONE_BITS
 
 
 def _wave(position: np.ndarray, period: int) -> np.ndarray:
     """Alternates 0 and 255 with the given period in pixels, its edges two pixels soft."""
-    phase = position % (period * 16)
-    return np.clip(128 + (abs(phase - period * 8) - period * 4) * 8, 0, 255)
+    period *= SUBPIXELS
+    phase = position % period
+    return np.clip(128 + (abs(phase - period // 2) - period // 4) * 8, 0, 255)
