@@ -1,0 +1,290 @@
+"""Sheets of pictures (PNG): samples of a data set, and predictions beside the ground truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+# Lengths in inches.
+CELL = 2.3  # side of the square that holds one picture
+MARGIN = 0.08  # between pictures
+GROUP_GAP = 0.12  # and between pairs of them
+TITLE = 0.32  # height of the titles above
+LEGEND_LINE = 0.3  # height of one line of the legend below
+LEGEND_ENTRY = 1.3  # width of one of its entries
+TAG_HEIGHT, TAG_LETTER = 0.14, 0.062  # of the labels on boxes
+
+DPI = 110
+MASK_OPACITY, MAP_OPACITY = 0.45, 0.65
+MAX_LEGEND = 40  # classes
+IGNORED = 255  # in label maps: no label
+Colour = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects of one image.
+
+    Attributes:
+        labels: `(num,)`, indices into the class names.
+        boxes: `(num, 4)`, left, top, right, bottom in pixels; None draws no boxes.
+        masks: `(num, H, W)`, bool; None draws no masks.
+        scores: `(num,)`, 0 to 1; None for ground truth.
+    """
+
+    labels: np.ndarray
+    boxes: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+
+# What is drawn over an image: objects, or a label map (H, W) of class indices (255: no label).
+Annotation = Instances | np.ndarray
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image, what is in it and what was found; image `(H, W, 3)`, uint8, RGB."""
+
+    image: np.ndarray
+    truth: Annotation
+    prediction: Annotation
+
+
+def prediction_sheet(
+    rows: Sequence[Row],
+    path: str | Path,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+    pairs: int = 3,
+    min_score: float = 0.5,
+) -> None:
+    """Draws predictions beside the ground truth.
+
+    Args:
+        rows: At least one.
+        path: Where the PNG goes; the folder is made if absent.
+        classes: Class names.
+        palette: Colour of each class, RGB 0-255.
+        pairs: Pairs of pictures (ground truth, prediction) beside one another.
+        min_score: Predictions below this score are left out.
+
+    Raises:
+        ValueError: No rows, or annotations that do not fit their image, classes or palette.
+    """
+    panels = []
+    for row in rows:
+        panels += [(row.image, row.truth), (row.image, _confident(row.prediction, min_score))]
+    _draw_sheet(panels, path, classes, palette, 2 * pairs, ("ground truth", "prediction"))
+
+
+def sample_sheet(
+    samples: Sequence[tuple[np.ndarray, Annotation | None]],
+    path: str | Path,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+    columns: int = 6,
+) -> None:
+    """Draws samples of a data set.
+
+    Args:
+        samples: Images `(H, W, 3)`, uint8, RGB, each with its annotation, or None to draw it bare.
+        path: Where the PNG goes; the folder is made if absent.
+        classes: Class names.
+        palette: Colour of each class, RGB 0-255.
+        columns: Pictures beside one another.
+
+    Raises:
+        ValueError: No samples, or annotations that do not fit their image, classes or palette.
+    """
+    _draw_sheet(list(samples), path, classes, palette, columns)
+
+
+def _confident(annotation: Annotation, min_score: float) -> Annotation:
+    if isinstance(annotation, np.ndarray) or annotation.scores is None:
+        return annotation
+    keep = annotation.scores >= min_score
+    return Instances(
+        labels=annotation.labels[keep],
+        boxes=None if annotation.boxes is None else annotation.boxes[keep],
+        masks=None if annotation.masks is None else annotation.masks[keep],
+        scores=annotation.scores[keep],
+    )
+
+
+def _check(image: np.ndarray, annotation: Annotation | None, num_classes: int) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    if annotation is None:
+        return
+    if isinstance(annotation, Instances):
+        labels, masks = annotation.labels, annotation.masks
+        size = None if masks is None else masks.shape[1:]
+    else:
+        labels, size = annotation[annotation != IGNORED], annotation.shape
+    if size is not None and size != image.shape[:2]:
+        raise ValueError(f"masks of {size} pixels do not fit an image of {image.shape[:2]}")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(
+            f"labels must be indices of the {num_classes} classes, "
+            f"got {labels.min()} to {labels.max()}"
+        )
+
+
+def _draw_sheet(
+    panels: list[tuple[np.ndarray, Annotation | None]],
+    path: str | Path,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+    columns: int,
+    titles: Sequence[str] = (),
+) -> None:
+    """Draws pictures line by line; with `titles`, columns belong together in groups of so many."""
+    if not panels:
+        raise ValueError("a sheet needs at least one picture, got none")
+    if len(palette) != len(classes):
+        raise ValueError(f"{len(classes)} classes need as many colours, got {len(palette)}")
+    for image, annotation in panels:
+        _check(image, annotation, len(classes))
+    colours = [tuple(channel / 255 for channel in colour) for colour in palette]
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    group = len(titles) or columns
+    used = sorted(set().union(*(_labels(annotation) for _, annotation in panels)))[:MAX_LEGEND]
+    legend_columns = max(1, int(columns * CELL / LEGEND_ENTRY))
+    top = TITLE if titles else 0
+    bottom = LEGEND_LINE * -(-len(used) // legend_columns)
+    width = columns * CELL + (columns // group - 1) * GROUP_GAP
+    height = lines * CELL + top + bottom
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)  # draws without a display, whatever backend the process uses
+
+    for index, (image, annotation) in enumerate(panels):
+        line, column = divmod(index, columns)
+        left = column * CELL + column // group * GROUP_GAP
+        below = height - top - (line + 1) * CELL
+        side = CELL - MARGIN
+        axes = figure.add_axes(
+            (
+                (left + MARGIN / 2) / width,
+                (below + MARGIN / 2) / height,
+                side / width,
+                side / height,
+            )
+        )
+        if titles:  # pictures narrower than their cell stand close to their partner
+            axes.set_anchor("E" if column % group == 0 else "W")
+        if titles and line == 0:
+            x, y = (left + CELL / 2) / width, 1 - top / 2 / height
+            figure.text(x, y, titles[column % group], ha="center", va="center", fontsize=11)
+        _draw_panel(axes, image, annotation, classes, colours)
+    if used:
+        figure.legend(
+            handles=[Patch(color=colours[label], label=classes[label]) for label in used],
+            loc="lower center",
+            ncols=min(len(used), legend_columns),
+            frameon=False,
+            fontsize=10,
+            handlelength=1.0,
+            handleheight=1.0,
+        )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+
+
+def _labels(annotation: Annotation | None) -> set[int]:
+    """Returns the classes that occur."""
+    if annotation is None:
+        return set()
+    labels = annotation.labels if isinstance(annotation, Instances) else annotation
+    return set(np.unique(labels).tolist()) - {IGNORED}
+
+
+def _draw_panel(
+    axes: Axes,
+    image: np.ndarray,
+    annotation: Annotation | None,
+    classes: Sequence[str],
+    colours: list[tuple[float, ...]],
+) -> None:
+    axes.imshow(image, interpolation="bicubic")
+    axes.set_axis_off()
+    if isinstance(annotation, Instances):
+        _draw_instances(axes, annotation, classes, colours)
+    elif annotation is not None:
+        _draw_label_map(axes, annotation, colours)
+    height, width = image.shape[:2]
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+
+
+def _draw_instances(
+    axes: Axes,
+    instances: Instances,
+    classes: Sequence[str],
+    colours: list[tuple[float, ...]],
+) -> None:
+    # Least certain first, so that the best predictions lie on top.
+    order = range(len(instances.labels))
+    if instances.scores is not None:
+        order = np.argsort(instances.scores, kind="stable")
+    for index in order:
+        label = int(instances.labels[index])
+        colour = colours[label]
+        if instances.masks is not None:
+            _draw_mask(axes, instances.masks[index], colour)
+        if instances.boxes is not None:
+            left, top, right, bottom = instances.boxes[index] - 0.5  # pixel 0 spans -0.5 to 0.5
+            axes.add_patch(
+                Rectangle(
+                    (left, top), right - left, bottom - top, fill=False, ec=colour, lw=1, ls=":"
+                )
+            )
+            text = classes[label]
+            if instances.scores is not None:
+                text = f"{text} {100 * instances.scores[index]:.0f}"
+            _draw_tag(axes, left, top, text, colour)
+
+
+def _draw_mask(axes: Axes, mask: np.ndarray, colour: tuple[float, ...]) -> None:
+    tint = np.zeros((*mask.shape, 4))
+    tint[mask.astype(bool)] = (*colour, MASK_OPACITY)
+    axes.imshow(tint, interpolation="nearest")
+    # A border of zeros closes the outlines of masks that reach the edge of the image.
+    height, width = mask.shape
+    axes.contour(
+        np.arange(-1, width + 1),
+        np.arange(-1, height + 1),
+        np.pad(mask.astype(float), 1),
+        levels=[0.5],
+        colors=[colour],
+        linewidths=1.6,
+    )
+
+
+def _draw_tag(axes: Axes, left: float, top: float, text: str, colour: tuple[float, ...]) -> None:
+    """Writes on the upper left corner of a box, moved as needed to stay in the picture."""
+    height, width = axes.images[0].get_size()
+    inch = max(height, width) / (CELL - MARGIN)  # in pixels of the image
+    brightness = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
+    axes.text(
+        max(0, min(left, width - TAG_LETTER * len(text) * inch)),
+        max(top, TAG_HEIGHT * inch),
+        text,
+        fontsize=6.5,
+        color="black" if brightness > 0.55 else "white",
+        va="bottom",
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+    )
+
+
+def _draw_label_map(axes: Axes, labels: np.ndarray, colours: list[tuple[float, ...]]) -> None:
+    tint = np.zeros((*labels.shape, 4))
+    for label, colour in enumerate(colours):
+        tint[labels == label] = (*colour, MAP_OPACITY)
+    axes.imshow(tint, interpolation="nearest")
