@@ -1,5 +1,25 @@
-"""Repairs to other packages, one file for each fault; the only place that knows them."""
+"""Repairs to other packages, one file for each fault; the only place that knows them.
+
+Each module in `REPAIRS` states in its docstring the fault and the versions that have it, and offers
+`install()`, which is cheap and may be called again, and `explain()`, which says whether the repair
+is in effect in this environment, and why.
+"""
+
+from importlib import import_module
+
+REPAIRS = (
+    "swin_mm.compat.mmcv_ext",
+    "swin_mm.compat.missing_pkg_resources",
+    "swin_mm.compat.missing_find_loader",
+)
 
 
 def install() -> None:
     """Puts every repair in place that this environment needs; repeated calls change nothing."""
+    for name in REPAIRS:
+        import_module(name).install()
+
+
+def explain() -> list[tuple[str, bool, str]]:
+    """Lists the repairs: name, whether it is in effect, and why."""
+    return [(name.rpartition(".")[2], *import_module(name).explain()) for name in REPAIRS]

@@ -1,0 +1,35 @@
+"""`bbox_overlaps`: IoU and IoF of axis-aligned boxes."""
+
+import torch
+from torch import Tensor
+
+from swin_mm.compat.mmcv_ext.precision import widen
+
+# mmcv's numbering of `mode`: intersection over union, intersection over the first box.
+IOU, IOF = 0, 1
+
+
+def bbox_overlaps(
+    bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int
+) -> None:
+    """Overlap of every box of one set with every box of another, or of pairs.
+
+    Args:
+        bboxes1: `(N, 4)`, x1, y1, x2, y2 in pixels.
+        bboxes2: `(M, 4)`; `M == N` when `aligned`.
+        ious: `(N, M)`, or `(N,)` when `aligned`, written.
+        mode: `IOU` or `IOF`.
+        aligned: whether to compare row with row only.
+        offset: 1 where x2 and y2 are the last pixel inside a box, else 0.
+    """
+    first, second = widen(bboxes1), widen(bboxes2)
+    if not aligned:
+        first = first[:, None]
+    sides = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(
+        first[..., :2], second[..., :2]
+    )
+    intersection = (sides + offset).clamp(min=0).prod(dim=-1)
+    area = (first[..., 2:] - first[..., :2] + offset).prod(dim=-1)
+    if mode == IOU:
+        area = area + (second[..., 2:] - second[..., :2] + offset).prod(dim=-1) - intersection
+    ious.copy_(intersection / area)

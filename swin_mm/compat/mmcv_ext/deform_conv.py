@@ -1,0 +1,222 @@
+"""`deform_conv` and `modulated_deform_conv`, by torchvision's kernels for both.
+
+mmcv and torchvision lay out offsets alike: per offset group and kernel cell first y, then x.
+"""
+
+import torch
+import torchvision  # noqa: F401  registers torch.ops.torchvision
+from torch import Tensor
+
+from swin_mm.compat.mmcv_ext.precision import widen
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Convolves samples taken at learned offsets from the kernel's grid.
+
+    Args:
+        input: `(B, C, H, W)`.
+        weight: `(C_out, C // group, kH, kW)`.
+        offset: `(B, deformable_group * kH * kW * 2, H_out, W_out)`, in cells.
+        output: `(B, C_out, H_out, W_out)`, written.
+        dW, dH: stride.
+        columns, ones, im2col_step: working memory of the compiled operator; unused.
+    """
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    input, weight, offset = widen(input), widen(weight), widen(offset)
+    mask, bias = input.new_empty(0), input.new_zeros(weight.shape[0])
+    output.copy_(
+        torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, False)
+    )
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Gradients of `deform_conv_forward` with respect to `input` and `offset`.
+
+    Args:
+        gradOutput: as `output` of the forward operator.
+        gradInput: as `input`, written.
+        gradOffset: as `offset`, written.
+        columns: receives the gradient of `weight`. torchvision computes all gradients at once, and
+            mmcv hands the same working memory to `deform_conv_backward_parameters` next.
+    """
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    grad_input, grad_weight, grad_offset = _deform_conv_backward(
+        gradOutput, input, weight, offset, geometry
+    )
+    gradInput.copy_(grad_input)
+    gradOffset.copy_(grad_offset)
+    columns.resize_(weight.shape).copy_(grad_weight)
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Gradient of `deform_conv_forward` with respect to `weight`.
+
+    Args:
+        gradOutput: as `output` of the forward operator.
+        gradWeight: as `weight`; `scale` times the gradient is added.
+        columns: holds the gradient where `deform_conv_backward_input` has run, and is emptied.
+    """
+    if columns.shape == gradWeight.shape:
+        grad_weight = columns.clone()
+        columns.resize_(0)
+    else:
+        geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+        # The values of the weight do not enter its own gradient, only its shape does.
+        _, grad_weight, _ = _deform_conv_backward(gradOutput, input, gradWeight, offset, geometry)
+    gradWeight += scale * grad_weight.to(gradWeight.dtype)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Convolves samples taken at learned offsets, each scaled by a learned factor.
+
+    Args:
+        input: `(B, C, H, W)`.
+        weight: `(C_out, C // group, kernel_h, kernel_w)`.
+        bias: `(C_out,)`; read when `with_bias`.
+        offset: `(B, deformable_group * kernel_h * kernel_w * 2, H_out, W_out)`, in cells.
+        mask: `(B, deformable_group * kernel_h * kernel_w, H_out, W_out)`, the factors.
+        output: `(B, C_out, H_out, W_out)`, written.
+        ones, columns: working memory of the compiled operator; unused.
+    """
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
+    if not with_bias:
+        bias = input.new_zeros(weight.shape[0])
+    output.copy_(
+        torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, True)
+    )
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Gradients of `modulated_deform_conv_forward`, written into the `grad_` tensors.
+
+    Args:
+        grad_output: as `output` of the forward operator.
+        grad_bias: written when `with_bias`.
+    """
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
+    if not with_bias:
+        bias = input.new_zeros(weight.shape[0])
+    grads = torch.ops.torchvision._deform_conv2d_backward(
+        widen(grad_output), input, weight, offset, mask, bias, *geometry, True
+    )
+    grad_input.copy_(grads[0])
+    grad_weight.copy_(grads[1])
+    grad_offset.copy_(grads[2])
+    grad_mask.copy_(grads[3])
+    if with_bias:
+        grad_bias.copy_(grads[4])
+
+
+def _deform_conv_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor, offset: Tensor, geometry: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the convolution without factors: input, weight, offset."""
+    grad_output, input, weight, offset = map(widen, (grad_output, input, weight, offset))
+    mask, bias = input.new_empty(0), input.new_zeros(weight.shape[0])
+    grads = torch.ops.torchvision._deform_conv2d_backward(
+        grad_output, input, weight, offset, mask, bias, *geometry, False
+    )
+    return grads[0], grads[1], grads[2]

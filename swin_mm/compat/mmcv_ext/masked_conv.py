@@ -1,0 +1,51 @@
+"""`masked_im2col` and `masked_col2im`: a convolution computed at chosen places only."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_im2col_forward(
+    im: Tensor,
+    mask_h_idx: Tensor,
+    mask_w_idx: Tensor,
+    col: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    pad_h: int,
+    pad_w: int,
+) -> None:
+    """Gathers the input patches under a kernel of stride 1 at chosen output places.
+
+    Args:
+        im: `(1, C, H, W)`.
+        mask_h_idx: `(K,)` int64, rows of the places.
+        mask_w_idx: `(K,)` int64, columns of the places.
+        col: `(C * kernel_h * kernel_w, K)`, written.
+        kernel_h, kernel_w: sides of the kernel.
+        pad_h, pad_w: rows and columns of zeros around `im`.
+    """
+    padded = F.pad(im[0], (pad_w, pad_w, pad_h, pad_h))
+    rows = mask_h_idx + torch.arange(kernel_h, device=im.device)[:, None]  # (kernel_h, K)
+    columns = mask_w_idx + torch.arange(kernel_w, device=im.device)[:, None]
+    patches = padded[:, rows[:, None], columns[None]]  # (C, kernel_h, kernel_w, K)
+    col.copy_(patches.flatten(0, 2))
+
+
+def masked_col2im_forward(
+    col: Tensor,
+    mask_h_idx: Tensor,
+    mask_w_idx: Tensor,
+    im: Tensor,
+    height: int,
+    width: int,
+    channels: int,
+) -> None:
+    """Writes computed columns to their places.
+
+    Args:
+        col: `(channels, K)`.
+        mask_h_idx, mask_w_idx: `(K,)` int64, rows and columns of the places.
+        im: `(1, channels, height, width)`, written at these places only.
+    """
+    im[0, :, mask_h_idx, mask_w_idx] = col.to(im.dtype)

@@ -1,0 +1,115 @@
+"""Where RoI operators sample a feature map, and what they read there."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RoiGrid(NamedTuple):
+    """Regions of interest on a feature map, in units of its cells."""
+
+    image: Tensor  # (R,) int64, index into the batch
+    start: Tensor  # (R, 2), y and x of the first corner
+    size: Tensor  # (R, 2), height and width
+    bin: Tensor  # (R, 2), height and width of one pooled cell
+    samples: Tensor  # (R, 2) int64, sampling points per pooled cell, down and across
+
+
+def roi_grid(
+    rois: Tensor,
+    pooled: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> RoiGrid:
+    """Places regions on a feature map as RoIAlign does.
+
+    Args:
+        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
+        pooled: rows and columns of the pooled output.
+        spatial_scale: feature map cells per image pixel.
+        sampling_ratio: sampling points per pooled cell and axis; 0 takes one per feature map cell.
+        aligned: whether the first cell's centre is at 0.5, not 0; regions may then be narrower
+            than one cell.
+    """
+    corners = rois[:, 1:].unflatten(1, (2, 2)).flip(-1) * spatial_scale  # (R, corner, yx)
+    if aligned:
+        corners = corners - 0.5
+    start, end = corners.unbind(dim=1)
+    size = end - start
+    if not aligned:
+        size = size.clamp(min=1)
+    cell = torch.stack((size[:, 0] / pooled[0], size[:, 1] / pooled[1]), dim=1)
+    samples = cell.ceil().clamp(min=0).long()
+    if sampling_ratio > 0:
+        samples = torch.full_like(samples, sampling_ratio)
+    return RoiGrid(rois[:, 0].long(), start, size, cell, samples)
+
+
+def by_sample_count(grid: RoiGrid) -> Iterator[tuple[Tensor, RoiGrid, tuple[int, int]]]:
+    """Parts regions into groups with the same number of sampling points, to compute each at once.
+
+    Yields:
+        Indices of the group's regions, the group, and its points per pooled cell, down and across.
+        Regions without any point are left out.
+    """
+    counts, group = grid.samples.unique(dim=0, return_inverse=True)
+    for index, (down, across) in enumerate(counts.tolist()):
+        if down and across:
+            chosen = (group == index).nonzero().squeeze(1)
+            yield chosen, RoiGrid(*(field[chosen] for field in grid)), (down, across)
+
+
+def sample_points(
+    grid: RoiGrid, pooled: tuple[int, int], samples: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Coordinates of the sampling points of regions that share one number of samples.
+
+    Args:
+        grid: R regions.
+        pooled: rows `PH` and columns `PW` of the pooled output.
+        samples: points per pooled cell, `SH` down and `SW` across.
+
+    Returns:
+        y `(R, PH, SH)` and x `(R, PW, SW)` in feature map cells.
+    """
+    axes = []
+    for axis in (0, 1):
+        cell = torch.arange(pooled[axis], device=grid.start.device, dtype=grid.start.dtype)
+        step = torch.arange(samples[axis], device=grid.start.device, dtype=grid.start.dtype) + 0.5
+        start, size = grid.start[:, axis, None, None], grid.bin[:, axis, None, None]
+        axes.append(start + cell[:, None] * size + step * size / samples[axis])
+    return axes[0], axes[1]
+
+
+def bilinear(features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Interpolates between the four cells around each point; differentiable.
+
+    A point up to one cell outside the map takes the value at the border, and one farther out 0.
+
+    Args:
+        features: `(B, C, H, W)`.
+        image: `(...)` int64, index into the batch, of a shape that broadcasts with y and x.
+        y: `(...)`, in feature map cells.
+        x: `(...)`, in feature map cells.
+
+    Returns:
+        `(..., C)`.
+    """
+    height, width = features.shape[2:]
+    cells = features.permute(0, 2, 3, 1).flatten(0, 2)  # (B*H*W, C)
+    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+    top, left = y.detach().floor().long(), x.detach().floor().long()
+    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
+    below, after = y - top, x - left
+    row_top, row_bottom = (image * height + top) * width, (image * height + bottom) * width
+    value = (
+        cells[row_top + left] * ((1 - below) * (1 - after)).unsqueeze(-1)
+        + cells[row_top + right] * ((1 - below) * after).unsqueeze(-1)
+        + cells[row_bottom + left] * (below * (1 - after)).unsqueeze(-1)
+        + cells[row_bottom + right] * (below * after).unsqueeze(-1)
+    )
+    return value * inside.unsqueeze(-1)
