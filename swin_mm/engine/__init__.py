@@ -1,1 +1,5 @@
-"""engine of swin_mm."""
+"""What happens around the model while it trains: hooks, optimizer wrapper, checkpoint files."""
+
+from .hooks import CheckpointHook
+
+__all__ = ["CheckpointHook"]

@@ -1,0 +1,131 @@
+"""Checkpoint files that are either whole or absent, and the search for the newest whole one.
+
+A training process can be killed at any moment. Files are therefore written beside their place and
+moved onto it by `os.replace`, which the operating system does in one step, and a file that somebody
+else left incomplete is recognised before anything is resumed from it.
+"""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+ATOMIC_BACKEND = "swin_mm_atomic"
+POINTER_NAME = "last_checkpoint"  # mmengine's name for the file that names the newest checkpoint
+PARTIAL_SUFFIX = ".partial"
+ZIP_MAGIC = b"PK\x03\x04"  # `torch.save` has written zip archives since PyTorch 1.6
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Writes a file so that, whatever happens, `path` holds its old or its new content entirely.
+
+    Args:
+        path: The file; its folder is created where needed.
+        content: What it shall hold.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The same folder, since a rename is one step only within a file system.
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@register_backend(ATOMIC_BACKEND)
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's backend for local files, except that a file is never seen half written."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_atomically(filepath, obj)
+
+
+def remove_partial_files(folder: str | Path) -> list[Path]:
+    """Deletes what killed processes left of files they were writing.
+
+    Args:
+        folder: The folder to clean; subfolders are left alone.
+
+    Returns:
+        The deleted files.
+    """
+    partial = sorted(Path(folder).glob(f".*{PARTIAL_SUFFIX}"))
+    for path in partial:
+        path.unlink(missing_ok=True)
+    return partial
+
+
+def find_damage(path: str | Path) -> str | None:
+    """Says what is wrong with a checkpoint file, without executing or unpacking anything in it.
+
+    Reads the whole file once and compares the checksums that `torch.save` stored.
+
+    Args:
+        path: A checkpoint file. One written before PyTorch 1.6 has no checksums and passes.
+
+    Returns:
+        The fault in a few words, or None when the file is whole.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return "there is no such file"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    with open(path, "rb") as file:
+        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+            return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError):
+        return "the file is truncated"
+    return None if damaged is None else f"its part {damaged} is damaged"
+
+
+def newest_checkpoint(
+    folder: str | Path, filename_tmpl: str, pointer: str | Path | None = None
+) -> Path | None:
+    """Finds the newest whole checkpoint, also when the pointer file is missing, stale or wrong.
+
+    Args:
+        folder: Where the checkpoints are.
+        filename_tmpl: mmengine's template of their names, such as `epoch_{}.pth`.
+        pointer: The file that names the newest one, `last_checkpoint` in the working folder. What
+            it names counts as written when the pointer was, so a copied folder, where times mean
+            little, resumes from the right file.
+
+    Returns:
+        The file, or None when there is no whole checkpoint.
+    """
+    folder = Path(folder)
+    pattern = re.compile(re.escape(filename_tmpl).replace(r"\{\}", r"(\d+)"))
+    ages = {}  # path -> (time written in ns, step)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            ages[path] = (path.stat().st_mtime_ns, int(match[1]))
+    if pointer is not None and Path(pointer).is_file():
+        # Only the name is used: the folder may have been moved since.
+        named = folder / Path(Path(pointer).read_text().strip()).name
+        if named in ages:
+            written, step = ages[named]
+            ages[named] = (max(written, Path(pointer).stat().st_mtime_ns), step)
+    newest_first = sorted(ages, key=ages.__getitem__, reverse=True)
+    return next((path for path in newest_first if find_damage(path) is None), None)
