@@ -4,6 +4,7 @@ Lengths are in sixteenths of a pixel (`SUBPIXELS`), directions and ratios in uni
 Integers (and a correctly rounded square root) make every mask the same on every machine.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ ONE = 1 << ONE_BITS
 
 # Unit vectors at multiples of 120 and 72 degrees, times ONE and rounded.
 TRIANGLE_NORMALS = ((0, 16384), (14189, -8192), (-14189, -8192))
-STAR_NORMALS = ((0, 16384), (15582, 5063), (9630, -13255), (-9630, -13255), (-15582, 5063))
+STAR_NORMALS = ((0, -16384), (15582, -5063), (9630, 13255), (-9630, 13255), (-15582, -5063))
 COS_72 = 5063
 COS_45 = 11585
 
@@ -72,18 +73,13 @@ def pixel_centres(start: int, count: int) -> np.ndarray:
 
 
 def random_direction(bits: BitStream) -> tuple[int, int]:
-    """Returns `(cos, sin)`, times `ONE`, of a random angle.
-
-    The half-angle formula gives a quarter of the circle without trigonometric functions; the other
-    quarters are turns of it.
-    """
-    tangent = bits.below(ONE)  # of half the angle, which is below 45 degrees
-    square = tangent * tangent
-    cos = ONE * (ONE * ONE - square) // (ONE * ONE + square)
-    sin = 2 * tangent * ONE * ONE // (ONE * ONE + square)
-    for _ in range(bits.below(4)):
-        cos, sin = -sin, cos
-    return cos, sin
+    """Returns `(cos, sin)`, times `ONE`, of a random angle: the direction of a point in a disc."""
+    while True:
+        x, y = bits.between(-ONE, ONE), bits.between(-ONE, ONE)
+        square = x * x + y * y
+        if ONE * ONE // 16 <= square <= ONE * ONE:  # near the centre, directions are coarse
+            distance = math.isqrt(square)
+            return x * ONE // distance, y * ONE // distance
 
 
 def random_radius(bits: BitStream, low: int, high: int) -> int:

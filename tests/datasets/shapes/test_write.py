@@ -1,0 +1,219 @@
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from swin_mm.datasets.shapes import CLASSES, PRESETS, draw_scene, ensure_shapes, write_shapes
+from swin_mm.datasets.shapes import write as write_module
+from swin_mm.datasets.shapes.write import FIRST_SEED
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """The tiny preset, drawn once; tests that change files copy it."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), "tiny")
+
+
+@pytest.fixture
+def copy(drawn, tmp_path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "tiny"))
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Digests of all data files, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_files_hold_the_scenes(drawn, split):
+    coco = COCO(drawn / "annotations" / f"instances_{split}.json")
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(CLASSES)
+    assert 0 not in coco.anns  # pycocotools takes 0 for "no match"
+    images = coco.loadImgs(sorted(coco.imgs))
+    assert len(images) == getattr(PRESETS["tiny"], split)
+    for index, image in enumerate(images):
+        scene = draw_scene(FIRST_SEED[split] + index, "tiny")
+        pixels = cv2.imread(str(drawn / split / image["file_name"]), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(pixels[..., ::-1], scene.image)
+        assert (image["height"], image["width"]) == scene.image.shape[:2]
+        labels = cv2.imread(
+            str(drawn / "semantic" / split / image["file_name"]), cv2.IMREAD_UNCHANGED
+        )
+        np.testing.assert_array_equal(labels, scene.label_map())
+
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        assert len(annotations) == len(scene.classes)
+        for annotation, mask, label, box in zip(
+            annotations, scene.masks, scene.classes, scene.boxes(), strict=True
+        ):
+            np.testing.assert_array_equal(coco.annToMask(annotation), mask)
+            assert annotation["category_id"] == 1 + label
+            assert annotation["area"] == mask.sum() and annotation["iscrowd"] == 0
+            left, top, width, height = annotation["bbox"]
+            assert [left, top, left + width, top + height] == box.tolist()
+
+
+def test_data_is_the_same_wherever_it_is_drawn(drawn, tmp_path):
+    assert fingerprint(write_shapes(tmp_path, "tiny")) == fingerprint(drawn)
+
+
+def test_meta_counts_and_digest(drawn):
+    meta = json.loads((drawn / "meta.json").read_text())
+    coco = json.loads((drawn / "annotations" / "instances_train.json").read_text())
+    assert meta["images"] == {"train": 12, "val": 6}
+    assert meta["instances"]["train"] == len(coco["annotations"])
+    # Equal on every machine; a change of it is a new `write.VERSION`.
+    assert meta["sha256"].startswith("19384d49b2da82d9")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_splits_share_no_image(preset):
+    """Seeds are disjoint whatever the counts, and so are the pictures drawn from them."""
+    counts = PRESETS[preset]
+    assert FIRST_SEED["train"] + counts.train <= FIRST_SEED["val"]
+    digests = [
+        hashlib.sha256(draw_scene(FIRST_SEED[split] + index, preset).image.tobytes()).digest()
+        for split in ("train", "val")
+        for index in range(40)
+    ]
+    assert len(set(digests)) == 80
+
+
+def test_complete_data_is_left_alone(copy, monkeypatch):
+    monkeypatch.setattr(write_module, "draw_scene", None)  # drawing would fail
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    assert write_shapes(copy.parent, "tiny") == copy
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+def spoil_meta(folder: Path) -> None:
+    (folder / "meta.json").unlink()
+
+
+def spoil_version(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "version": 0}))
+    (folder / "train" / "000012.png").write_bytes(b"of an older version with more images")
+
+
+def spoil_half_meta(folder: Path) -> None:
+    text = (folder / "meta.json").read_text()
+    (folder / "meta.json").write_text(text[: len(text) // 2])
+
+
+def spoil_image(folder: Path) -> None:
+    (folder / "train" / "000003.png").unlink()
+
+
+def spoil_label_maps(folder: Path) -> None:
+    shutil.rmtree(folder / "semantic")
+
+
+def spoil_annotations(folder: Path) -> None:
+    (folder / "annotations" / "instances_val.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_meta,
+        spoil_version,
+        spoil_half_meta,
+        spoil_image,
+        spoil_label_maps,
+        spoil_annotations,
+    ],
+)
+def test_incomplete_data_is_completed(drawn, copy, spoil):
+    spoil(copy)
+    write_shapes(copy.parent, "tiny")
+    assert fingerprint(copy) == fingerprint(drawn)
+
+
+def test_files_of_others_are_kept(copy):
+    (copy / "train" / "notes.txt").write_text("mine")
+    spoil_meta(copy)
+    write_shapes(copy.parent, "tiny")
+    assert (copy / "train" / "notes.txt").read_text() == "mine"
+
+
+def write_slowly(root: Path) -> None:
+    """Runs in another process: draws with a pause after every image."""
+    draw = write_module.draw_scene
+
+    def draw_and_wait(*args):
+        time.sleep(0.05)
+        return draw(*args)
+
+    write_module.draw_scene = draw_and_wait
+    write_shapes(root, "tiny")
+
+
+def test_kill_while_drawing_is_recovered_from(drawn, tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=write_slowly, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("tiny/train/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (tmp_path / "tiny" / "meta.json").exists()
+    assert fingerprint(write_shapes(tmp_path, "tiny")) == fingerprint(drawn)
+
+
+def count_drawings(root: Path, drawings) -> None:
+    """Runs in another process: adds one to the counter for every image drawn."""
+    draw = write_module.draw_scene
+
+    def draw_and_count(*args):
+        with drawings.get_lock():
+            drawings.value += 1
+        time.sleep(0.01)
+        return draw(*args)
+
+    write_module.draw_scene = draw_and_count
+    write_shapes(root, "tiny")
+
+
+def test_of_processes_started_together_one_draws(drawn, tmp_path):
+    context = multiprocessing.get_context("fork")
+    drawings = context.Value("i", 0)
+    processes = [
+        context.Process(target=count_drawings, args=(tmp_path, drawings)) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert drawings.value == 12 + 6
+    assert fingerprint(tmp_path / "tiny") == fingerprint(drawn)
+
+
+def test_ensure_takes_the_preset_from_the_folder(tmp_path):
+    ensure_shapes(f"{tmp_path}/tiny/")
+    assert (tmp_path / "tiny" / "meta.json").exists()
+
+
+def test_ensure_refuses_other_folders(tmp_path):
+    with pytest.raises(ValueError, match="must end in the name of a preset: standard, easy, tiny"):
+        ensure_shapes(tmp_path / "shapes")
+
+
+def test_unknown_preset_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="got 'huge'"):
+        write_shapes(tmp_path, "huge")
+    assert list(tmp_path.iterdir()) == []
