@@ -7,11 +7,18 @@ in `locations`, so a type resolves by its name alone once the package is install
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="swin_mm", locations=["swin_mm.models"])
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
+OPTIM_WRAPPERS = Registry(
+    "optim_wrapper",
+    parent=MMENGINE_OPTIM_WRAPPERS,
+    scope="swin_mm",
+    locations=["swin_mm.engine"],
+)
 DATASETS = Registry(
     "dataset",
     parent=MMENGINE_DATASETS,

@@ -1,5 +1,6 @@
 """What happens around the model while it trains: hooks, optimizer wrapper, checkpoint files."""
 
 from .hooks import CheckpointHook
+from .mixed_precision import AmpOptimWrapper
 
-__all__ = ["CheckpointHook"]
+__all__ = ["AmpOptimWrapper", "CheckpointHook"]
