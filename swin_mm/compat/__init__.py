@@ -11,6 +11,7 @@ REPAIRS = (
     "swin_mm.compat.mmcv_ext",
     "swin_mm.compat.missing_pkg_resources",
     "swin_mm.compat.missing_find_loader",
+    "swin_mm.compat.checkpoint_loading",
 )
 
 

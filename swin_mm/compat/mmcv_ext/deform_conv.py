@@ -41,7 +41,7 @@ def deform_conv_forward(
     """
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     input, weight, offset = widen(input), widen(weight), widen(offset)
-    mask, bias = input.new_empty(0), input.new_zeros(weight.shape[0])
+    mask, bias = input.new_zeros(len(input), 1), input.new_zeros(len(weight))  # neither counts
     output.copy_(
         torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, False)
     )
@@ -157,7 +157,7 @@ def modulated_deform_conv_forward(
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
     if not with_bias:
-        bias = input.new_zeros(weight.shape[0])
+        bias = input.new_zeros(len(weight))
     output.copy_(
         torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, True)
     )
@@ -198,7 +198,7 @@ def modulated_deform_conv_backward(
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
     if not with_bias:
-        bias = input.new_zeros(weight.shape[0])
+        bias = input.new_zeros(len(weight))
     grads = torch.ops.torchvision._deform_conv2d_backward(
         widen(grad_output), input, weight, offset, mask, bias, *geometry, True
     )
@@ -215,7 +215,7 @@ def _deform_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the convolution without factors: input, weight, offset."""
     grad_output, input, weight, offset = map(widen, (grad_output, input, weight, offset))
-    mask, bias = input.new_empty(0), input.new_zeros(weight.shape[0])
+    mask, bias = input.new_zeros(len(input), 1), input.new_zeros(len(weight))  # neither counts
     grads = torch.ops.torchvision._deform_conv2d_backward(
         grad_output, input, weight, offset, mask, bias, *geometry, False
     )

@@ -23,7 +23,8 @@ def sigmoid_focal_loss_forward(
         alpha: weight of the foreground term; the background's is `1 - alpha`.
     """
     logits = widen(input)
-    hit = _one_hot(target, logits.shape[1], most=logits.shape[1])
+    _check(target, most=logits.shape[1])
+    hit = _one_hot(target, logits.shape[1])
     p = logits.sigmoid()
     foreground = alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log()
     background = (1 - alpha) * p**gamma * (1 - p).clamp(min=LEAST).log()
@@ -40,7 +41,7 @@ def sigmoid_focal_loss_backward(
         input and the rest: as in `sigmoid_focal_loss_forward`.
     """
     logits = widen(input)
-    hit = _one_hot(target, logits.shape[1], most=logits.shape[1])
+    hit = _one_hot(target, logits.shape[1])
     p = logits.sigmoid()
     q = 1 - p
     foreground = alpha * q**gamma * (q - gamma * p * p.clamp(min=LEAST).log())
@@ -61,6 +62,7 @@ def softmax_focal_loss_forward(
         gamma: exponent of the focusing factor.
         alpha: weight of the loss.
     """
+    _check(target, most=input.shape[1] - 1)
     p, counts = _target_probability(widen(input), target)
     loss = -alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log()
     output.copy_(loss * counts * _row_weight(weight, target)[:, 0])
@@ -88,21 +90,25 @@ def softmax_focal_loss_backward(
     slope = alpha * (gamma * q ** (gamma - 1) * p * p.clamp(min=LEAST).log() - q**gamma)
     slope = slope * counts * _row_weight(weight, target)[:, 0]
     buff.copy_(slope)
-    hit = _one_hot(target, probability.shape[1], most=probability.shape[1] - 1)
+    hit = _one_hot(target, probability.shape[1])
     grad_input.copy_(slope[:, None] * (hit.to(probability.dtype) - probability))
 
 
-def _one_hot(target: Tensor, num_classes: int, most: int) -> Tensor:
-    """`(N, C)` bool, true at each row's class; no row may have a class greater than `most`."""
+def _check(target: Tensor, most: int) -> None:
+    """Refuses classes greater than `most`.
+
+    Does not wait for a GPU: there a violation stops the process at a later call.
+    """
     if len(target):
-        # Does not wait for a GPU: there a violation stops the process at a later call.
-        torch._assert_async(
-            target.max() <= most, f"target must be at most {most} with {num_classes} classes"
-        )
+        torch._assert_async(target.max() <= most, f"target must be at most {most} in every row")
+
+
+def _one_hot(target: Tensor, num_classes: int) -> Tensor:
+    """`(N, C)` bool, true at each row's class."""
     return target[:, None] == torch.arange(num_classes, device=target.device)
 
 
-def _row_weight(weight: Tensor, target: Tensor) -> Tensor | float:
+def _row_weight(weight: Tensor, target: Tensor) -> Tensor:
     """The class weight of each row, `(N, 1)`."""
     if not weight.numel():
         return widen(weight).new_ones(1, 1)
