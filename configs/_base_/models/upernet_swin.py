@@ -1,0 +1,19 @@
+"""UPerNet on Swin-T: mmseg's heads, our backbone."""
+
+_base_ = "mmseg::_base_/models/upernet_swin.py"
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="swin_mm.SwinTransformer",
+        arch="tiny",
+        drop_path_rate=0.3,
+        init_cfg=dict(
+            type="Pretrained",
+            checkpoint="https://github.com/SwinTransformer/storage/releases/download/v1.0.0/"
+            "swin_tiny_patch4_window7_224.pth",
+        ),
+    ),
+    decode_head=dict(num_classes=150),
+    auxiliary_head=dict(num_classes=150),
+)
