@@ -28,10 +28,12 @@ class ShapesInstanceDataset(CocoDataset):
 
     METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
 
-    def load_data_list(self) -> list[dict]:
+    draw_if_missing = staticmethod(ensure_shapes)
+
+    def full_init(self) -> None:
         """Reads the annotations, after drawing the data if it is not there."""
-        ensure_shapes(self.data_root)
-        return super().load_data_list()
+        self.draw_if_missing(self.data_root)
+        super().full_init()
 
 
 @DATASETS.register_module()
@@ -46,7 +48,9 @@ class ShapesSemanticDataset(BaseSegDataset):
     def __init__(self, img_suffix: str = ".png", **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    draw_if_missing = staticmethod(ensure_shapes)
+
+    def full_init(self) -> None:
         """Lists images and label maps, after drawing the data if it is not there."""
-        ensure_shapes(self.data_root)
-        return super().load_data_list()
+        self.draw_if_missing(self.data_root)
+        super().full_init()

@@ -1,0 +1,112 @@
+"""The check of a whole config: every data set of its loaders, and the model's class counts."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from swin_mm.datasets.check.coco import check_coco
+from swin_mm.datasets.check.heads import check_num_classes
+from swin_mm.datasets.check.semantic import check_semantic
+from swin_mm.datasets.check.source import Source, find_sources, type_name
+from swin_mm.datasets.check.summary import (
+    DatasetError,
+    DatasetSummary,
+    SplitSummary,
+    examples,
+    merge,
+)
+
+SPLITS = ("train", "val", "test")
+SECONDS = 20.0  # for looking into the images of one data set
+
+
+def check_config(
+    cfg: Config, splits: Sequence[str] = ("train", "val"), seconds: float = SECONDS
+) -> DatasetSummary:
+    """Checks the data of a config, so that a mistake shows before training and not after an hour.
+
+    Built-in data is drawn first where it is not there. Nothing is built, and no setting changes.
+    With several processes, one of them does it for all.
+
+    Args:
+        cfg: Whole config.
+        splits: Which data loaders to check: those that will be used.
+        seconds: Time limit for looking into the images of one data set; annotations and file names
+            are always checked wholly.
+
+    Returns:
+        Counts and warnings; the warnings are also logged.
+
+    Raises:
+        DatasetError: The data cannot be used as it is; the message says what to do.
+    """
+    found = {split: find_sources(cfg, f"{split}_dataloader") for split in splits}
+    found = {split: sources for split, sources in found.items() if sources}
+    classes = _agree([source for sources in found.values() for source in sources])
+    if classes:
+        check_num_classes(cfg.get("model") or {}, classes)
+    for split, sources in found.items():
+        _check_evaluator(cfg, split, sources)
+
+    summaries: dict[str, SplitSummary] = {}
+    for split, sources in found.items():
+        settings = cfg[f"{split}_dataloader"]["dataset"]
+        same = [s for s in summaries if cfg[f"{s}_dataloader"]["dataset"] == settings]
+        if same:  # test data is often the validation data
+            summaries[split] = summaries[same[0]]
+            continue
+        summary = merge([_check_source(s, seconds, labelled=split != "test") for s in sources])
+        for warning in summary.warnings:
+            print_log(warning, "current", logging.WARNING)
+        summaries[split] = summary
+    return DatasetSummary(classes, summaries)
+
+
+def _check_source(source: Source, seconds: float, labelled: bool) -> SplitSummary:
+    if hasattr(source.cls, "draw_if_missing"):
+        try:
+            source.cls.draw_if_missing(source.settings.get("data_root") or "")
+        except ValueError as error:
+            raise DatasetError(f"{source.where}: {error}") from None
+    if source.reads_like("CocoDataset"):
+        return check_coco(source, seconds, labelled)
+    if source.reads_like("BaseSegDataset"):
+        return check_semantic(source, seconds, labelled)
+    return SplitSummary(
+        warnings=[f"{source.where}: data of type {source.cls.__name__} is not checked"]
+    )
+
+
+def _agree(sources: list[Source]) -> tuple[str, ...]:
+    """Returns the classes that all data sets have, as far as they name any."""
+    named = [(source.where, source.classes()) for source in sources if source.classes()]
+    for where, classes in named:
+        first, wanted = named[0]
+        if classes != wanted:
+            raise DatasetError(
+                f"{where} has {len(classes)} classes, {examples(classes)}, but {first} has "
+                f"{len(wanted)}, {examples(wanted)}; set {where}.metainfo.classes to the same"
+            )
+    return named[0][1] if named else ()
+
+
+def _check_evaluator(cfg: Config, split: str, sources: list[Source]) -> None:
+    """Checks that COCO metrics score against the annotations of the data that is predicted on."""
+    if split == "train" or len(sources) != 1 or not sources[0].reads_like("CocoDataset"):
+        return
+    evaluators = cfg.get(f"{split}_evaluator") or []
+    several = isinstance(evaluators, (list, tuple))
+    for index, evaluator in enumerate(evaluators if several else [evaluators]):
+        used = evaluator.get("ann_file")
+        if type_name(evaluator.get("type")) != "CocoMetric" or not used:
+            continue
+        data = sources[0].path(sources[0].argument("ann_file") or "")
+        if os.path.realpath(used) != os.path.realpath(data):
+            key = f"{split}_evaluator.{index}" if several else f"{split}_evaluator"
+            raise DatasetError(
+                f"{key}.ann_file={used} is not the file that {split}_dataloader reads, {data}: "
+                f"--cfg-options {key}.ann_file={data}"
+            )

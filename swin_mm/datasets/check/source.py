@@ -1,0 +1,136 @@
+"""Finds the data sets in a config, and what each would read, without building them."""
+
+import inspect
+import os.path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
+from mmengine.registry import DATASETS, DefaultScope
+
+from swin_mm.datasets.check.summary import DatasetError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of a config, wrappers taken off.
+
+    Attributes:
+        where: Path of its settings in the config, such as `train_dataloader.dataset`.
+        settings: Its settings.
+        cls: The class they would build.
+    """
+
+    where: str
+    settings: dict
+    cls: type
+
+    def reads_like(self, base: str) -> bool:
+        """Tells whether the class is `base` or reads its annotations as `base` does."""
+        bases = [c for c in self.cls.__mro__ if c.__name__ == base]
+        return bool(bases) and all(
+            getattr(self.cls, method) is getattr(bases[0], method)
+            for method in ("load_data_list", "parse_data_info")
+        )
+
+    def argument(self, name: str) -> Any:
+        """Returns a setting, or the default that the class gives it."""
+        if name in self.settings:
+            return self.settings[name]
+        for cls in self.cls.__mro__:  # a subclass passes on what it does not name itself
+            parameter = inspect.signature(cls.__init__).parameters.get(name)
+            if parameter is not None and parameter.default is not inspect.Parameter.empty:
+                return parameter.default
+        return None
+
+    def classes(self) -> tuple[str, ...]:
+        """Returns the class names: the config's, else those that belong to the data set's class.
+
+        Raises:
+            DatasetError: The config states them in a way that mmengine would misread.
+        """
+        metainfo = self.settings.get("metainfo") or {}
+        if "CLASSES" in metainfo:
+            raise DatasetError(
+                f"{self.where}.metainfo has CLASSES, which nothing reads since mmdet 3: "
+                "write classes in lower case"
+            )
+        classes = metainfo.get("classes", getattr(self.cls, "METAINFO", {}).get("classes", ()))
+        if isinstance(classes, str):
+            if not os.path.isfile(classes):
+                raise DatasetError(
+                    f"{self.where}.metainfo.classes is the text {classes!r}, neither a tuple of "
+                    f"names nor a file of names: write ({classes!r},)"
+                )
+            classes = list_from_file(classes)
+        return tuple(classes)
+
+    def path(self, name: str) -> str:
+        """Returns a file or folder of the settings joined to `data_root`."""
+        return os.path.join(self.settings.get("data_root") or "", name)
+
+    def prefix(self, key: str) -> str:
+        """Returns the folder that `data_prefix` gives for a key.
+
+        Raises:
+            DatasetError: There is no such key.
+        """
+        prefixes = self.settings.get("data_prefix") or {}
+        if key not in prefixes:
+            raise DatasetError(
+                f"{self.where}.data_prefix needs the key {key!r}, got {sorted(prefixes)}: "
+                f"--cfg-options {self.where}.data_prefix.{key}=FOLDER"
+            )
+        return self.path(prefixes[key])
+
+    def is_remote(self) -> bool:
+        """Tells whether files come from a server, where looking at each would take too long."""
+        return bool(self.settings.get("backend_args")) or "://" in self.path("")
+
+    def transform(self, name: str) -> dict | None:
+        """Returns the settings of a transform in the pipeline."""
+        for transform in self.settings.get("pipeline") or ():
+            if isinstance(transform, dict) and type_name(transform.get("type")) == name:
+                return transform
+        return None
+
+
+def type_name(kind: Any) -> str:
+    """Returns the bare name of a `type`, which may carry a scope or be the class itself."""
+    return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
+def find_sources(cfg: Config, loader: str) -> list[Source]:
+    """Lists the data sets of a data loader: several where it concatenates.
+
+    Args:
+        cfg: Whole config.
+        loader: Its key, such as `train_dataloader`.
+
+    Raises:
+        DatasetError: A type that is not registered.
+    """
+    settings = (cfg.get(loader) or {}).get("dataset")
+    if settings is None:
+        return []
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmdet")):
+        return list(_unwrap(settings, f"{loader}.dataset"))
+
+
+def _unwrap(settings: dict, where: str) -> Iterator[Source]:
+    if isinstance(settings.get("dataset"), dict):
+        yield from _unwrap(settings["dataset"], f"{where}.dataset")
+    elif "datasets" in settings:
+        for index, part in enumerate(settings["datasets"]):
+            yield from _unwrap(part, f"{where}.datasets.{index}")
+    else:
+        kind = settings.get("type")
+        cls = kind if isinstance(kind, type) else DATASETS.get(kind) if kind else None
+        if cls is None:
+            raise DatasetError(
+                f"{where}.type={kind!r} is not a registered data set: correct the name, or add the "
+                "module that registers it to custom_imports"
+            )
+        yield Source(where, settings, cls)

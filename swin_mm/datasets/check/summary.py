@@ -1,0 +1,108 @@
+"""What a check finds: an error, or counts and warnings."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+LISTED = 3  # examples in a message, of many
+LISTED_CLASSES = 12  # classes in a row of the start table
+
+
+class DatasetError(ValueError):
+    """Data that cannot be trained or tested on; one line: what is wrong, and what to do."""
+
+
+@dataclass
+class SplitSummary:
+    """What one data loader's data set holds.
+
+    Attributes:
+        images: Number of images; 0 where the data set is of a kind that is not checked.
+        empty: Images without an object, or label maps (of those read) without a labelled pixel.
+        instances: Number of objects; None for label maps.
+        per_class: Class name to number of objects, or to share of labelled pixels (0 to 1, of the
+            label maps that were read).
+        warnings: Legal, but worth knowing; one line each.
+    """
+
+    images: int = 0
+    empty: int = 0
+    instances: int | None = None
+    per_class: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Returns the counts in words."""
+        if not self.images:
+            return "not checked"
+        parts = [f"{self.images} images"]
+        if self.instances is not None:
+            parts.append(f"{self.instances} objects")
+        if self.empty:
+            lacking = "labels" if self.instances is None else "objects"
+            parts.append(f"{self.empty} images without {lacking}")
+        return ", ".join(parts)
+
+    def describe_classes(self) -> str:
+        """Returns the classes with their counts or shares; of many classes the first dozen."""
+        names = list(self.per_class)
+        words = [
+            f"{name} {_count(self.per_class[name], self.instances is None)}"
+            for name in names[:LISTED_CLASSES]
+        ]
+        if len(names) > LISTED_CLASSES:
+            words.append(f"and {len(names) - LISTED_CLASSES} more")
+        return ", ".join(words)
+
+
+@dataclass
+class DatasetSummary:
+    """What the data sets of a config hold.
+
+    Attributes:
+        classes: Class names, in the order of their labels; empty where they could not be found.
+        splits: `"train"`, `"val"` and `"test"`, as far as they were checked.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, SplitSummary]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns `(heading, text)` for each line of the table shown at the start."""
+        rows = [("classes", str(len(self.classes)))] if self.classes else []
+        for name, split in self.splits.items():
+            rows.append((f"{name} data", split.describe()))
+            if split.per_class:
+                rows.append((f"{name} classes", split.describe_classes()))
+        return rows
+
+
+def merge(parts: list[SplitSummary]) -> SplitSummary:
+    """Adds up the data sets of a concatenation; shares are weighted by images."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = SplitSummary()
+    counts: Counter[str] = Counter()
+    for part in parts:
+        whole.images += part.images
+        whole.empty += part.empty
+        whole.warnings += part.warnings
+        if part.instances is not None:
+            whole.instances = (whole.instances or 0) + part.instances
+        weight = part.images if part.instances is None else 1
+        for name, value in part.per_class.items():
+            counts[name] += weight * value
+    scale = whole.images if whole.instances is None and whole.images else 1
+    whole.per_class = {name: value / scale for name, value in counts.items()}
+    return whole
+
+
+def examples(items: Iterable) -> str:
+    """Lists the first few of many items: `a, b, c and 12 more`."""
+    items = list(items)
+    shown = ", ".join(str(item) for item in items[:LISTED])
+    return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
+
+
+def _count(value: float, is_share: bool) -> str:
+    return f"{100 * value:.1f}%" if is_share else f"{value:.0f}"
