@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
+from swin_mm.checkpoint import register_load_hook
 from swin_mm.models.layers import PatchEmbed, PatchMerging, SwinBlock, WindowAttention
 from swin_mm.ops.dispatch import AttnBackend, check_backend
 from swin_mm.registry import MODELS
@@ -197,6 +198,7 @@ class SwinTransformer(BaseModule):
 
         self.reset_parameters()
         self._freeze_stages()
+        register_load_hook(self)
 
     def reset_parameters(self) -> None:
         """Draws linear weights and bias tables from a normal of 0.02, cut at two units.

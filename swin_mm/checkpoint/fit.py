@@ -1,0 +1,152 @@
+"""Fits converted weights to one backbone, or says why they do not fit."""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from swin_mm.checkpoint.errors import CheckpointError
+from swin_mm.checkpoint.layouts import Conversion, State
+from swin_mm.checkpoint.resize import resize_bias_table, resize_position_embedding
+from swin_mm.checkpoint.variant import explain_difference
+
+BIAS_TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
+STAGE = re.compile(r"layers\.(\d+)\.")
+OUTPUT_NORM = re.compile(r"norm\d+")
+
+# An error names this many parameters of each kind.
+MAX_EXAMPLES = 3
+
+
+class Fitted(NamedTuple):
+    """Weights that a backbone loads, and how they came about.
+
+    Attributes:
+        state: Parameters by the backbone's names, in its shapes.
+        loaded: How many of them are the checkpoint's.
+        dropped: Source keys without use here.
+        initial: Output norms that the source lacks.
+        resized: Parameters that were interpolated.
+    """
+
+    state: State
+    loaded: int
+    dropped: list[str]
+    initial: list[str]
+    resized: list[str]
+
+
+def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
+    """Fits converted weights to a backbone.
+
+    What may differ: the norms of outputs, stages after the last output, the window, and the size of
+    absolute position embeddings. A source without any output norm, as classification gives it, is
+    completed with the backbone's own, so that it loads under `strict=True` too; one that has some
+    and lacks others is left so, and the loader's `strict` decides.
+
+    Args:
+        conversion: What a layout's `to_own` returned.
+        backbone: A `swin_mm.SwinTransformer`; its values are not changed.
+
+    Returns:
+        The fitted weights.
+
+    Raises:
+        CheckpointError: When a parameter is missing, is left over, or has another shape.
+    """
+    source, target = conversion.state, backbone.state_dict(keep_vars=True)
+    unused = _unused_keys(source, target)
+    leftover = [key for key in source if key not in target and key not in unused]
+    norms = _output_norms(source)
+    initial = [norm for norm in _output_norms(target) if norm not in norms]
+    kept = [key for key in target if key not in source and key.split(".")[0] in initial]
+    missing = [key for key in target if key not in source and key not in kept]
+
+    state, misshaped = {}, _uneven_tables(source)
+    for key in (key for key in target if key in source):
+        try:
+            state[key] = _resize(key, source[key], target[key], backbone)
+        except CheckpointError as error:
+            misshaped.append(f"{key}: {error}")
+            continue
+        if state[key].shape != target[key].shape:
+            found, wanted = tuple(source[key].shape), tuple(target[key].shape)
+            misshaped.append(f"{key}: {found} in the checkpoint, {wanted} in the model")
+    faults = [
+        *_count("missing", missing),
+        *_count("unexpected", [*conversion.unknown, *leftover]),
+        *_count("of another shape", misshaped),
+    ]
+    if faults:
+        raise CheckpointError(f"{', '.join(faults)}; {explain_difference(source, target)}")
+
+    loaded = len(state)
+    resized = [key for key in target if key in state and state[key] is not source[key]]
+    if not norms:
+        state |= {key: target[key] for key in kept}
+    return Fitted(state, loaded, [*conversion.surplus, *unused], initial, resized)
+
+
+def _output_norms(state: State) -> list[str]:
+    """Names the output norms, `norm0` and so on, once each."""
+    modules = (key.split(".")[0] for key in state)
+    return list(dict.fromkeys(name for name in modules if OUTPUT_NORM.fullmatch(name)))
+
+
+def _unused_keys(source: State, target: State) -> list[str]:
+    """Finds parameters of stages and outputs that the target does not build."""
+    num_stages, norms = _num_stages(target), _output_norms(target)
+    merging = ()
+    if _num_stages(source) > num_stages:
+        # It leads to the first stage that the target lacks.
+        merging = (f"layers.{num_stages - 1}.downsample.",)
+    unused = []
+    for key in source:
+        stage = STAGE.match(key)
+        beyond = stage is not None and int(stage[1]) >= num_stages
+        is_norm = OUTPUT_NORM.fullmatch(key.split(".")[0]) and key.split(".")[0] not in norms
+        if beyond or is_norm or key.startswith(merging):
+            unused.append(key)
+    return unused
+
+
+def _num_stages(state: State) -> int:
+    stages = (STAGE.match(key) for key in state)
+    return 1 + max((int(match[1]) for match in stages if match), default=-1)
+
+
+def _resize(key: str, value: Tensor, target: Tensor, backbone: nn.Module) -> Tensor:
+    """Interpolates position parameters; what differs in more than size is returned as it is."""
+    if value.dim() != target.dim() or value.shape[-1] != target.shape[-1]:
+        return value
+    if BIAS_TABLE.fullmatch(key):
+        attention = backbone.get_submodule(key.rpartition(".")[0])
+        return resize_bias_table(value, attention.window_size)
+    if key == "absolute_pos_embed" and value.shape[0] == 1:
+        return resize_position_embedding(value, backbone.pos_embed_size)
+    return value
+
+
+def _uneven_tables(source: State) -> list[str]:
+    """Finds bias tables of another length than the first of their stage.
+
+    The blocks of a stage share one window, so such a table is damaged. It would otherwise pass for
+    that of another window and be resized.
+    """
+    rows: dict[str, int] = {}
+    uneven = []
+    for key, value in source.items():
+        if (match := BIAS_TABLE.fullmatch(key)) and value.dim() == 2:
+            expected = rows.setdefault(match[1], len(value))
+            if len(value) != expected:
+                uneven.append(f"{key}: {len(value)} rows, others of its stage have {expected}")
+    return uneven
+
+
+def _count(kind: str, items: Iterable[str]) -> list[str]:
+    items = list(items)
+    if not items:
+        return []
+    more = ", ..." if len(items) > MAX_EXAMPLES else ""
+    return [f"{len(items)} {kind} ({', '.join(items[:MAX_EXAMPLES])}{more})"]

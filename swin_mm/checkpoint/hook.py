@@ -1,0 +1,89 @@
+"""The load-state-dict pre-hook through which a backbone takes weights in any known layout.
+
+Whatever loads a model (`init_cfg`, `load_from`, `--resume`, `test.py`, `load_state_dict` of the
+backbone or of a model around it) ends in the backbone's own `_load_from_state_dict`, with the part
+of the state dict under the backbone's prefix. There it is converted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from swin_mm.checkpoint.errors import CheckpointError
+from swin_mm.checkpoint.fit import fit
+from swin_mm.checkpoint.layouts import State, describe_foreign, recognise
+from swin_mm.checkpoint.load import origin_of
+from swin_mm.checkpoint.report import LoadReport
+
+# Keys under which training scripts keep the weights, beside an optimizer and the like.
+WRAPPERS = ("state_dict", "model")
+
+
+def register_load_hook(backbone: nn.Module) -> None:
+    """Makes a backbone take weights in every known layout, by whatever loads it.
+
+    Each load is reported by a line of the log and in `backbone.load_report`, which is None before
+    the first. Weights that do not fit raise `CheckpointError`, also under `strict=False`.
+
+    Args:
+        backbone: A `swin_mm.SwinTransformer`. A deep copy of it has the hook too.
+    """
+    backbone.load_report = None
+    backbone.register_load_state_dict_pre_hook(_convert_on_load)
+
+
+def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Replaces what is under `prefix` by the module's own parameters, in place."""
+    keys = [key for key in state_dict if key.startswith(prefix)]
+    source = _unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
+    name = prefix.rstrip(".") or "backbone"
+    file = origin_of(source)
+    try:
+        state, report = _convert(source, module, name, file)
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot load {file or 'weights'} into {name}: {error}") from None
+    for key in keys:
+        del state_dict[key]
+    state_dict.update({prefix + key: value for key, value in state.items()})
+    module.load_report = report
+    print_log(str(report), logger="current")
+
+
+def _unwrap(source: dict[str, Any]) -> dict[str, Any]:
+    for key in WRAPPERS:
+        if isinstance(source.get(key), Mapping):
+            return dict(source[key])
+    return source
+
+
+def _convert(
+    source: dict[str, Any], module: nn.Module, name: str, file: str | None
+) -> tuple[State, LoadReport]:
+    if not source:
+        raise CheckpointError(
+            f"no key begins with {name!r}. The weights of a backbone alone are loaded by "
+            "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+        )
+    recognised = recognise(source)
+    if recognised is None:
+        raise CheckpointError(f"no Swin V1 in it, {describe_foreign(source)}")
+    layout, prefix = recognised
+    inside = {key[len(prefix) :]: value for key, value in source.items() if key.startswith(prefix)}
+    for key, value in inside.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{key} is a {type(value).__name__}, wanted a tensor")
+    fitted = fit(layout.to_own(inside), module)
+    outside = [key for key in source if not key.startswith(prefix)]
+    report = LoadReport(
+        module=name,
+        layout=layout.name,
+        loaded=fitted.loaded,
+        total=len(module.state_dict()),
+        dropped=(*fitted.dropped, *outside),
+        initial=tuple(fitted.initial),
+        resized=tuple(fitted.resized),
+        file=file,
+    )
+    return fitted.state, report

@@ -1,0 +1,93 @@
+"""The layout of mmdet and mmseg, against their own classes and their own converters."""
+
+import pytest
+import torch
+from swin_weights import SMALL, microsoft_state, randomise, relative_error
+
+from swin_mm.checkpoint.layouts import MICROSOFT, MMDET
+from swin_mm.models import SwinTransformer
+
+
+def stock_class(package):
+    if package == "mmdet":
+        from mmdet.models.backbones.swin import SwinTransformer as Stock
+    else:
+        from mmseg.models.backbones.swin import SwinTransformer as Stock
+    return Stock
+
+
+@pytest.fixture(params=["mmdet", "mmseg"])
+def stock(request):
+    module = randomise(stock_class(request.param)(**SMALL))
+    module.train(False)  # its eval() returns None
+    return module
+
+
+def test_there_and_back_is_the_identity(stock):
+    source = stock.state_dict()
+    own, surplus, unknown = MMDET.to_own(source)
+    assert unknown == []
+    assert [key for key in surplus if not key.endswith(".relative_position_index")] == []
+    assert own.keys() == SwinTransformer(**SMALL).state_dict().keys()
+    back = MMDET.from_own(own)
+    assert back.keys() == source.keys() - set(surplus)
+    assert all(torch.equal(back[key], source[key]) for key in back)
+    again = MMDET.to_own(back).state
+    assert all(torch.equal(again[key], own[key]) for key in own)
+
+
+def test_from_own_agrees_with_mmdets_converter():
+    from mmdet.models.backbones.swin import swin_converter
+
+    source = microsoft_state(None)
+    wanted = swin_converter(source)
+    found = MMDET.from_own(MICROSOFT.to_own(source).state)
+    assert {"backbone." + key for key in found} == {
+        key for key in wanted if not key.endswith(("relative_position_index", "attn_mask"))
+    }
+    for key, value in found.items():
+        assert torch.equal(value, wanted["backbone." + key]), key
+
+
+def test_outputs_equal_the_stock_class(stock):
+    backbone = SwinTransformer(**SMALL).eval()
+    backbone.load_state_dict(stock.state_dict())
+    image = torch.randn(2, 3, 97, 141, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for found, wanted in zip(backbone(image), stock(image), strict=True):
+            assert relative_error(found, wanted) < 1e-5
+
+
+def test_the_stock_class_loads_what_is_written_back(stock):
+    backbone = randomise(SwinTransformer(**SMALL), seed=3).eval()
+    written = MMDET.from_own(backbone.state_dict())
+    missing, unexpected = stock.load_state_dict(written, strict=False)
+    assert unexpected == []
+    assert all(key.endswith("relative_position_index") for key in missing)
+    image = torch.randn(1, 3, 97, 141, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for found, wanted in zip(backbone(image), stock(image), strict=True):
+            assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "layers.0.blocks.0.norm1.weight",
+        "stages.0.blocks.0.attn.qkv.weight",
+        "stages.0.blocks.0.mlp.fc1.weight",
+        "patch_embed.proj.weight",
+        "stages.0.blocks.0.ffn.layers.2.weight",
+    ],
+)
+def test_names_of_other_layouts_are_unknown(key):
+    assert MMDET.to_own({key: torch.zeros(1)}).unknown == [key]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (6,), (32, 6)], ids=str)
+def test_merging_of_a_wrong_shape_is_left_for_the_fit_to_report(shape):
+    key = "stages.0.downsample.reduction.weight"
+    state = MMDET.to_own({key: torch.zeros(shape)}).state
+    assert state["layers.0.downsample.reduction.weight"].shape == shape
+    back = MMDET.from_own(state)
+    assert back[key].shape == shape

@@ -1,0 +1,368 @@
+"""The load hook behind every door, and what no door lets through."""
+
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mmengine.model import BaseModule, ExponentialMovingAverage
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+from swin_weights import SMALL, microsoft_state, randomise, relative_error
+from torch import nn
+
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.checkpoint.layouts import MICROSOFT, MMDET
+from swin_mm.models import SwinTransformer
+
+
+class Detector(BaseModule):
+    """The least that a detector is to a loader: a backbone beside something else."""
+
+    def __init__(self, **arguments):
+        super().__init__()
+        self.backbone = SwinTransformer(**(SMALL | arguments))
+        self.neck = nn.Linear(2, 2)
+
+
+def in_layout(layout):
+    return layout.from_own(MICROSOFT.to_own(microsoft_state(None)).state)
+
+
+def in_detector(state):
+    neck = {"neck.weight": torch.zeros(2, 2), "neck.bias": torch.zeros(2)}
+    return {"backbone." + key: value for key, value in state.items()} | neck
+
+
+def save(state, tmp_path):
+    path = str(tmp_path / "weights.pth")
+    torch.save(state, path)
+    return path
+
+
+# Each door takes a backbone's state dict, and gives the backbone that took it.
+
+
+def by_load_state_dict(state, tmp_path):
+    backbone = SwinTransformer(**SMALL)
+    backbone.load_state_dict(state, strict=True)
+    return backbone
+
+
+def by_whole_file(state, tmp_path):
+    backbone = SwinTransformer(**SMALL)
+    backbone.load_state_dict({"model": state, "optimizer": {"lr": 1}, "epoch": 3})
+    return backbone
+
+
+def by_detector(state, tmp_path):
+    detector = Detector()
+    detector.load_state_dict(in_detector(state), strict=True)
+    return detector.backbone
+
+
+def by_wrapped_detector(state, tmp_path):
+    detector = nn.DataParallel(Detector())
+    detector.load_state_dict({"module." + k: v for k, v in in_detector(state).items()})
+    return detector.module.backbone
+
+
+def by_assignment(state, tmp_path):
+    backbone = SwinTransformer(**SMALL)
+    backbone.load_state_dict(state, assign=True)
+    return backbone
+
+
+def by_load_checkpoint(state, tmp_path):
+    backbone = SwinTransformer(**SMALL)
+    load_checkpoint(backbone, save({"model": state}, tmp_path), strict=True)
+    return backbone
+
+
+def by_load_checkpoint_of_detector(state, tmp_path):
+    detector = Detector()
+    path = save({"state_dict": in_detector(state), "meta": {}}, tmp_path)
+    load_checkpoint(detector, path, strict=True)
+    return detector.backbone
+
+
+def by_load_checkpoint_of_ddp(state, tmp_path):
+    detector = Detector()
+    whole = {"module." + key: value for key, value in in_detector(state).items()}
+    load_checkpoint(detector, save({"state_dict": whole}, tmp_path), strict=True)
+    return detector.backbone
+
+
+def by_init_cfg(state, tmp_path):
+    cfg = dict(type="Pretrained", checkpoint=save({"model": state}, tmp_path))
+    detector = Detector(init_cfg=cfg)
+    detector.init_weights()
+    return detector.backbone
+
+
+def by_init_cfg_from_detector(state, tmp_path):
+    cfg = dict(type="Pretrained", checkpoint=save({"state_dict": in_detector(state)}, tmp_path))
+    backbone = SwinTransformer(**SMALL, init_cfg=cfg)
+    backbone.init_weights()
+    return backbone
+
+
+def by_init_cfg_with_prefix(state, tmp_path):
+    path = save({"state_dict": in_detector(state)}, tmp_path)
+    cfg = dict(type="Pretrained", checkpoint=path, prefix="backbone.")
+    backbone = SwinTransformer(**SMALL, init_cfg=cfg)
+    backbone.init_weights()
+    return backbone
+
+
+def by_moving_average(state, tmp_path):
+    average = ExponentialMovingAverage(Detector())
+    whole = {"module." + key: value for key, value in in_detector(state).items()}
+    average.load_state_dict(whole | {"steps": torch.tensor(0)})
+    return average.module.backbone
+
+
+def by_deep_copy(state, tmp_path):
+    original = SwinTransformer(**SMALL)
+    before = copy.deepcopy(original.state_dict())
+    backbone = copy.deepcopy(original)
+    backbone.load_state_dict(state)
+    assert all(torch.equal(before[key], value) for key, value in original.state_dict().items())
+    assert original.load_report is None
+    return backbone
+
+
+DOORS = [door for name, door in list(globals().items()) if name.startswith("by_")]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__[3:])
+@pytest.mark.parametrize("layout", [MICROSOFT, MMDET], ids=lambda layout: layout.name)
+def test_every_door_gives_the_same_weights(door, layout, tmp_path):
+    wanted = in_layout(MICROSOFT)
+    backbone = door(in_layout(layout), tmp_path)
+    found = backbone.state_dict()
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert torch.equal(found[key], value), key
+    report = backbone.load_report
+    assert (report.layout, report.loaded, report.total) == (layout.name, len(wanted), len(wanted))
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__[3:])
+def test_every_door_reads_a_classifier(door, tmp_path):
+    source = microsoft_state()
+    backbone = door(source, tmp_path)
+    found = backbone.state_dict()
+    norms = {f"norm{i}.{part}" for i in range(4) for part in ("weight", "bias")}
+    assert found.keys() - norms == MICROSOFT.to_own(source).state.keys()
+    assert all(torch.equal(found[key], source[key]) for key in found.keys() - norms)
+    assert all((found[f"norm{i}.weight"] == 1).all() for i in range(4))
+    assert backbone.load_report.initial == ("norm0", "norm1", "norm2", "norm3")
+    assert backbone.load_report.loaded == len(found) - 8
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__[3:])
+def test_no_door_takes_half_of_a_checkpoint(door, tmp_path):
+    source = microsoft_state(None)
+    del source["layers.2.blocks.1.mlp.fc1.bias"]
+    with pytest.raises(
+        CheckpointError, match=r"1 missing \(layers\.2\.blocks\.1\.mlp\.fc1\.bias\)"
+    ):
+        door(source, tmp_path)
+
+
+def reshape(value):
+    return torch.cat([value.flatten(), value.flatten()[:1]])
+
+
+def rename_within(key):
+    return f"{key}_"
+
+
+def rename_to_another_layout(key):
+    if key.startswith("stages."):
+        return key.replace("stages.", "layers.", 1)
+    return key.replace("layers.", "stages.", 1) if "layers." in key else f"other.{key}"
+
+
+def rename_to_surplus(key):
+    return f"head.{key}"
+
+
+MUTATIONS = {
+    "drop": lambda state, key: state.pop(key),
+    "misshape": lambda state, key: state.update({key: reshape(state[key])}),
+    "grow": lambda state, key: state.update({key: torch.cat([state[key], state[key][:1]])}),
+    "rename": lambda state, key: state.update({rename_within(key): state.pop(key)}),
+    "rename-foreign": lambda state, key: state.update(
+        {rename_to_another_layout(key): state.pop(key)}
+    ),
+    "rename-surplus": lambda state, key: state.update({rename_to_surplus(key): state.pop(key)}),
+    "nest": lambda state, key: state.update({key: {"value": state[key]}}),
+    "add": lambda state, key: state.update({f"{key}.more": torch.zeros(1)}),
+}
+
+MUTANT = SwinTransformer(**SMALL)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_mutation_is_never_loaded_in_silence(mutation, data):
+    layout = data.draw(st.sampled_from([MICROSOFT, MMDET]), label="layout")
+    strict = data.draw(st.booleans(), label="strict")
+    prefix = data.draw(st.sampled_from(["", "backbone."]), label="prefix")
+    state = {prefix + key: value for key, value in in_layout(layout).items()}
+    key = data.draw(st.sampled_from(sorted(state)), label="key")
+    MUTATIONS[mutation](state, key)
+    before = {name: value.clone() for name, value in MUTANT.state_dict().items()}
+    with pytest.raises(CheckpointError):
+        MUTANT.load_state_dict(state, strict=strict)
+    assert all(torch.equal(before[name], value) for name, value in MUTANT.state_dict().items())
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "not-strict"])
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        ({}, "no key begins with 'backbone'"),
+        ({"neck.weight": torch.zeros(2, 2)}, "no key begins with 'backbone'"),
+        (microsoft_state(), "no key begins with 'backbone'.*init_cfg"),
+        (
+            {"backbone.layer1.0.conv1.weight": torch.zeros(1)},
+            r"no Swin V1 in it, it looks like a ResNet \(layer1\.0\.conv1\.weight\)",
+        ),
+        (
+            {"backbone.layers.0.blocks.0.attn.logit_scale": torch.zeros(1)},
+            "no Swin V1 in it, it looks like a Swin V2",
+        ),
+    ],
+    ids=["empty", "neck", "bare-backbone", "resnet", "swin-v2"],
+)
+def test_a_detector_refuses_what_has_no_backbone_for_it(state, wanted, strict):
+    with pytest.raises(CheckpointError, match=wanted):
+        Detector().load_state_dict(state, strict=strict)
+
+
+def test_a_bare_backbone_is_not_ignored_by_mmengine(tmp_path):
+    path = save({"state_dict": microsoft_state(None)}, tmp_path)
+    with pytest.raises(CheckpointError, match="no key begins with 'backbone'"):
+        load_checkpoint(Detector(), path, strict=False)
+
+
+def test_errors_and_reports_name_the_file(tmp_path):
+    path = save({"model": microsoft_state()}, tmp_path)
+    cfg = dict(type="Pretrained", checkpoint=path)
+    backbone = SwinTransformer(**SMALL, init_cfg=cfg)
+    backbone.init_weights()
+    assert backbone.load_report.file == path
+    wider = SwinTransformer(**(SMALL | dict(embed_dims=16)), init_cfg=cfg)
+    with pytest.raises(CheckpointError) as raised:
+        wider.init_weights()
+    assert str(raised.value).startswith(f"cannot load {path} into backbone: ")
+    assert "embed_dims is 8 in the checkpoint and 16 in the model" in str(raised.value)
+
+
+def test_each_load_is_one_line_of_the_log(caplog):
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO):
+            Detector().load_state_dict(in_detector(microsoft_state(None)))
+    finally:
+        logger.removeHandler(caplog.handler)
+    lines = [record.message for record in caplog.records]
+    assert lines == [
+        "backbone: loaded 112/112 (Microsoft layout), dropped 7 x relative_position_index, "
+        "3 x attn_mask"
+    ]
+
+
+def test_no_load_no_report():
+    assert SwinTransformer(**SMALL).load_report is None
+
+
+def test_resuming_leaves_parameters_and_optimizer_in_place():
+    torch.manual_seed(0)
+    backbone = randomise(SwinTransformer(**SMALL))
+    parameters = list(backbone.parameters())
+    optimizer = torch.optim.AdamW(parameters)
+    sum(out.sum() for out in backbone(torch.randn(1, 3, 32, 32))).backward()
+    optimizer.step()
+    saved = copy.deepcopy((backbone.state_dict(), optimizer.state_dict()))
+    backbone.load_state_dict(saved[0])
+    assert all(a is b for a, b in zip(parameters, backbone.parameters(), strict=True))
+    optimizer.load_state_dict(saved[1])
+    assert len(optimizer.state) == len(parameters)
+
+
+@pytest.mark.parametrize("package", ["mmdet", "mmseg"])
+def test_a_window_of_12_is_resized_as_the_stock_class_does(package, tmp_path):
+    if package == "mmdet":
+        from mmdet.models.backbones.swin import SwinTransformer as Stock
+    else:
+        from mmseg.models.backbones.swin import SwinTransformer as Stock
+    from mmengine.config import ConfigDict
+
+    source = randomise(Stock(**SMALL)).state_dict()
+    # The stock class would load the index of the smaller window too.
+    weights = {f"backbone.{k}": v for k, v in source.items() if not k.endswith("position_index")}
+    path = save({"state_dict": weights}, tmp_path)
+    larger = SMALL | dict(window_size=12)
+    # It loads in init_weights alone, and asks for attribute access.
+    stock = Stock(**larger, init_cfg=ConfigDict(type="Pretrained", checkpoint=path))
+    stock.init_weights()
+    stock.train(False)
+    backbone = SwinTransformer(**larger).eval()
+    backbone.load_state_dict(source)
+    assert len(backbone.load_report.resized) == 7
+    image = torch.randn(1, 3, 97, 141, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for found, wanted in zip(backbone(image), stock(image), strict=True):
+            assert relative_error(found, wanted) < 1e-5
+
+
+def test_position_embeddings_equal_the_stock_class():
+    from mmdet.models.backbones.swin import SwinTransformer as Stock
+
+    arguments = SMALL | dict(use_abs_pos_embed=True, pretrain_img_size=96)
+    stock = randomise(Stock(**arguments))
+    stock.train(False)
+    backbone = SwinTransformer(**arguments).eval()
+    backbone.load_state_dict(stock.state_dict())
+    image = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for found, wanted in zip(backbone(image), stock(image), strict=True):
+            assert relative_error(found, wanted) < 1e-5
+
+
+def test_a_whole_stock_mask_rcnn_loads_and_gives_the_same_features():
+    import mmdet.models
+    from mmengine.config import Config
+
+    configs = Path(mmdet.models.__file__).parents[1] / ".mim/configs"
+    cfg = Config.fromfile(configs / "_base_/models/mask-rcnn_r50_fpn.py").model
+    cfg.backbone = dict(type="mmdet.SwinTransformer", **SMALL)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    cfg.rpn_head.update(in_channels=8, feat_channels=8)
+    for extractor in (cfg.roi_head.bbox_roi_extractor, cfg.roi_head.mask_roi_extractor):
+        extractor.out_channels = 8
+    cfg.roi_head.bbox_head.update(in_channels=8, fc_out_channels=8)
+    cfg.roi_head.mask_head.update(in_channels=8, conv_out_channels=8, num_convs=1)
+    with MODELS.switch_scope_and_registry("mmdet") as registry:
+        stock = randomise(registry.build(cfg))
+        cfg.backbone.type = "swin_mm.SwinTransformer"
+        ours = registry.build(cfg)
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    assert isinstance(ours.backbone, SwinTransformer)
+    image = torch.randn(1, 3, 97, 141, generator=torch.Generator().manual_seed(1))
+    stock.train(False), ours.eval()
+    with torch.no_grad():
+        found, wanted = ours.extract_feat(image), stock.extract_feat(image)
+    for a, b in zip(found, wanted, strict=True):
+        assert relative_error(a, b) < 1e-5
