@@ -10,7 +10,7 @@ param_scheduler = [
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=max_epochs, milestones=[8, 11], gamma=0.1),
 ]
 optim_wrapper = dict(
-    type="AmpOptimWrapper",
+    type="swin_mm.AmpOptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(
         custom_keys={
