@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, Registry
 
 from swin_mm.datasets.check.summary import DatasetError
 
@@ -115,19 +115,19 @@ def find_sources(cfg: Config, loader: str) -> list[Source]:
     settings = (cfg.get(loader) or {}).get("dataset")
     if settings is None:
         return []
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmdet")):
-        return list(_unwrap(settings, f"{loader}.dataset"))
+    with DATASETS.switch_scope_and_registry(cfg.get("default_scope", "mmdet")) as registry:
+        return list(_unwrap(settings, f"{loader}.dataset", registry))
 
 
-def _unwrap(settings: dict, where: str) -> Iterator[Source]:
+def _unwrap(settings: dict, where: str, registry: Registry) -> Iterator[Source]:
     if isinstance(settings.get("dataset"), dict):
-        yield from _unwrap(settings["dataset"], f"{where}.dataset")
+        yield from _unwrap(settings["dataset"], f"{where}.dataset", registry)
     elif "datasets" in settings:
         for index, part in enumerate(settings["datasets"]):
-            yield from _unwrap(part, f"{where}.datasets.{index}")
+            yield from _unwrap(part, f"{where}.datasets.{index}", registry)
     else:
         kind = settings.get("type")
-        cls = kind if isinstance(kind, type) else DATASETS.get(kind) if kind else None
+        cls = kind if isinstance(kind, type) else registry.get(kind) if kind else None
         if cls is None:
             raise DatasetError(
                 f"{where}.type={kind!r} is not a registered data set: correct the name, or add the "

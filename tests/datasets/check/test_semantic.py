@@ -1,0 +1,242 @@
+"""Made mistakes in small data with label maps, each with the words its message must hold."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmseg.datasets.transforms import LoadAnnotations
+from PIL import Image
+
+from swin_mm.datasets.check import DatasetError, check_config
+
+HEIGHT, WIDTH = 20, 30
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Four images of grass (0), road (1) and sky (2): a quarter, a quarter, a half of each."""
+    (tmp_path / "images" / "north").mkdir(parents=True)
+    (tmp_path / "labels" / "north").mkdir(parents=True)
+    labels = np.full((HEIGHT, WIDTH), 2, dtype=np.uint8)
+    labels[:10, :15], labels[:10, 15:] = 0, 1
+    for name in ("a", "b", "c", "north/d"):
+        pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.jpg")
+        Image.fromarray(labels).save(tmp_path / "labels" / f"{name}.png")
+    return tmp_path
+
+
+def config(root: Path, **dataset) -> Config:
+    settings = {
+        "type": "BaseSegDataset",
+        "data_root": str(root),
+        "data_prefix": {"img_path": "images", "seg_map_path": "labels"},
+        "metainfo": {"classes": ("grass", "road", "sky")},
+        "pipeline": [{"type": "LoadAnnotations"}],
+    }
+    return Config({"default_scope": "mmseg", "train_dataloader": {"dataset": settings | dataset}})
+
+
+def paint(root: Path, name: str, value: int, size=(3, 3)) -> None:
+    path = root / "labels" / f"{name}.png"
+    labels = np.array(Image.open(path))
+    labels[: size[0], : size[1]] = value
+    Image.fromarray(labels).save(path)
+
+
+def refuse(cfg: Config, *words: str) -> None:
+    with pytest.raises(DatasetError) as error:
+        check_config(cfg)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_good_data_is_counted(root):
+    summary = check_config(config(root))
+    train = summary.splits["train"]
+    assert (train.images, train.instances, train.empty) == (4, None, 0)
+    assert train.per_class == {"grass": 0.25, "road": 0.25, "sky": 0.5}
+    assert train.warnings == []
+    assert summary.rows()[1:] == [
+        ("train data", "4 images"),
+        ("train classes", "grass 25.0%, road 25.0%, sky 50.0%"),
+    ]
+
+
+def test_ignored_pixels_do_not_count(root):
+    for name in ("a", "b", "c", "north/d"):
+        paint(root, name, 255, size=(HEIGHT, 15))  # what stays: 10 x 15 of road, 10 x 15 of sky
+    train = check_config(config(root)).splits["train"]
+    assert train.per_class == {"grass": 0, "road": 0.5, "sky": 0.5}
+    assert "no pixel of grass in the 4 label maps read; 50% of all pixels" in train.warnings[0]
+
+
+def test_wholly_ignored_map_is_counted(root):
+    paint(root, "b", 255, size=(HEIGHT, WIDTH))
+    summary = check_config(config(root))
+    assert summary.splits["train"].describe() == "4 images, 1 images without labels"
+
+
+def test_classes_not_set(root):
+    refuse(config(root, metainfo=None), "train_dataloader.dataset.metainfo.classes is not set")
+
+
+def test_value_out_of_range(root):
+    paint(root, "c", 7)
+    refuse(
+        config(root),
+        f"{root}/labels/c.png has the values 7, but 3 classes are 0 to 2 (and 255 is ignored)",
+    )
+
+
+def test_values_that_start_at_one(root):
+    paint(root, "b", 3)
+    refuse(config(root), "has the values 3", "train_dataloader.dataset.reduce_zero_label=True")
+
+
+def test_zero_label_reduced(root):
+    """Values 1 to 3 count as classes 0 to 2, and 0 is ignored; 4 is out of range."""
+    for name in ("a", "b", "c", "north/d"):
+        paint(root, name, 3, size=(HEIGHT, WIDTH))
+        paint(root, name, 0, size=(HEIGHT, 15))
+        paint(root, name, 1, size=(HEIGHT, 5))
+    cfg = config(root, reduce_zero_label=True)
+    assert check_config(cfg).splits["train"].per_class == {"grass": 0.25, "road": 0, "sky": 0.75}
+    paint(root, "a", 4)
+    refuse(cfg, "has the values 4, but 3 classes are 1 to 3")
+
+
+def test_reduced_labels_equal_what_mmseg_trains_on(root):
+    paint(root, "a", 3)
+    paint(root, "a", 255, size=(1, 2))
+    results = {
+        "seg_map_path": str(root / "labels" / "a.png"),
+        "reduce_zero_label": True,
+        "seg_fields": [],
+    }
+    trained = LoadAnnotations()(results)["gt_seg_map"]
+    expected = {k: (trained == k).sum() / (trained != 255).sum() for k in range(3)}
+    (root / "names.txt").write_text("a\n")
+    cfg = config(root, reduce_zero_label=True, ann_file="names.txt")
+    shares = check_config(cfg).splits["train"].per_class
+    assert list(shares.values()) == pytest.approx(list(expected.values()))
+
+
+def test_zero_label_disagrees_with_the_pipeline(root):
+    pipeline = [{"type": "LoadAnnotations", "reduce_zero_label": True}]
+    refuse(
+        config(root, pipeline=pipeline),
+        "has reduce_zero_label=False but LoadAnnotations in its pipeline True",
+    )
+
+
+def test_default_of_the_data_sets_class_is_known(root):
+    """ADE20KDataset reduces labels and takes .jpg images without being told."""
+    cfg = config(root, type="ADE20KDataset")
+    del cfg.train_dataloader.dataset["metainfo"]
+    summary = check_config(cfg)
+    assert len(summary.classes) == 150
+    shares = summary.splits["train"].per_class
+    assert shares["wall"] == pytest.approx(1 / 3) and shares["building"] == pytest.approx(2 / 3)
+
+
+def test_some_of_the_data_sets_own_classes(root):
+    cfg = config(root, type="ADE20KDataset", metainfo={"classes": ("building", "wall")})
+    shares = check_config(cfg).splits["train"].per_class
+    assert shares == pytest.approx({"building": 2 / 3, "wall": 1 / 3})
+    refuse(
+        config(root, type="ADE20KDataset", metainfo={"classes": ("wall", "moon")}),
+        "metainfo.classes: new classes",
+        "moon",
+    )
+
+
+def test_sixteen_bit_values_are_not_wrapped(root):
+    labels = np.full((HEIGHT, WIDTH), 257, dtype=np.uint16)  # 1 after mmseg's cast to bytes
+    Image.fromarray(labels).save(root / "labels" / "a.png")
+    refuse(config(root), "has the values 257")
+
+
+def test_label_map_in_colour(root):
+    colours = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(root / "labels" / "a.png")
+    refuse(config(root), f"{root}/labels/a.png is a colour picture of shape (20, 30, 3)")
+
+
+def test_palette_picture_holds_indices(root):
+    labels = Image.open(root / "labels" / "a.png").copy()
+    labels.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    labels.save(root / "labels" / "a.png")
+    assert labels.mode == "P"
+    assert check_config(config(root)).splits["train"].per_class["sky"] == 0.5
+
+
+def test_label_map_of_another_size(root):
+    Image.fromarray(np.zeros((WIDTH, HEIGHT), np.uint8)).save(root / "labels" / "b.png")
+    refuse(config(root), "b.png has (30, 20) pixels", "b.jpg (20, 30)")
+
+
+def test_image_without_label_map(root):
+    (root / "labels" / "north" / "d.png").unlink()
+    refuse(config(root), f"1 of 4 label map files are missing: {root}/labels/north/d.png; put them")
+
+
+def test_label_map_without_image(root):
+    (root / "images" / "c.jpg").unlink()
+    warnings = check_config(config(root)).splits["train"].warnings
+    assert warnings == [f"{root}/labels: 1 label maps have no image: c.png"]
+
+
+@pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label map")])
+def test_truncated_file(root, folder, what):
+    path = next((root / folder).glob("a.*"))
+    path.write_bytes(path.read_bytes()[:-30])
+    refuse(config(root), f"1 of 4 {what} files are empty, cut short or not images: {path}")
+
+
+def test_no_folder_of_images(root):
+    refuse(
+        config(root, data_prefix={"img_path": "nowhere", "seg_map_path": "labels"}),
+        f"there is no folder {root}/nowhere of images",
+    )
+
+
+def test_suffix_does_not_match(root):
+    refuse(
+        config(root, img_suffix=".tif"),
+        "ends in '.tif' (there is .jpg)",
+        "--cfg-options train_dataloader.dataset.img_suffix=",
+    )
+
+
+def test_data_prefix_key_lacking(root):
+    refuse(
+        config(root, data_prefix={"img_path": "images"}),
+        "data_prefix needs the key 'seg_map_path', got ['img_path']",
+    )
+
+
+def test_list_of_names(root):
+    (root / "names.txt").write_text("a\nnorth/d\n")
+    summary = check_config(config(root, ann_file="names.txt")).splits["train"]
+    assert summary.images == 2
+    assert "2 label maps have no image: b.png, c.png" in summary.warnings[0]
+    (root / "names.txt").write_text("a\nz\n")
+    refuse(config(root, ann_file="names.txt"), "1 of 2 image files are missing", "images/z.jpg")
+    (root / "names.txt").write_text("\n")
+    refuse(config(root, ann_file="names.txt"), "names no image")
+    refuse(config(root, ann_file="no.txt"), f"there is no file {root}/no.txt of image names")
+
+
+def test_test_data_may_come_without_label_maps(root):
+    cfg = config(root, data_prefix={"img_path": "images"})
+    cfg.test_dataloader = cfg.pop("train_dataloader")
+    assert check_config(cfg, splits=("test",)).splits["test"].images == 4
+
+
+def test_files_on_a_server_are_left_alone(root):
+    summary = check_config(config(root, data_root="s3://bucket/data"))
+    assert "files on a server are not checked" in summary.splits["train"].warnings[0]
