@@ -136,5 +136,8 @@ def _explain(path: Path, error: Exception) -> str:
         return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         return f"it is truncated at {os.path.getsize(path)} bytes; copy or download it again"
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"it is damaged or not a PyTorch checkpoint ({reason})"
+    # What stands before it advises to read the file unsafely.
+    reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
+    return (
+        f"PyTorch cannot read it ({reason or type(error).__name__}); is it a checkpoint, and whole?"
+    )
