@@ -1,0 +1,170 @@
+"""The checkpoint hook: what it keeps, what it resumes from, and that no kill destroys anything."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+from toy_task import write_toy_config
+
+from swin_mm.engine.checkpoint_files import find_damage
+
+TESTS = Path(__file__).parents[2]
+KEEP_ONE = """
+train_cfg['max_epochs'] = 2
+default_hooks['checkpoint'].update(max_keep_ckpts=1, save_best='toy/error', rule='less')
+"""
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains the toy task in `tmp_path/work`; keyword arguments go to the checkpoint hook."""
+    names = iter(range(100))
+
+    def run(epochs=2, resume=False, load_from=None, **hook):
+        cfg = Config.fromfile(write_toy_config(tmp_path))
+        cfg.merge_from_dict({"work_dir": str(tmp_path / "work"), "train_cfg.max_epochs": epochs})
+        cfg.update(resume=resume, load_from=load_from, log_level="WARNING")
+        # mmengine's message hub is shared between runs of one name.
+        cfg.experiment_name = f"{tmp_path.name}_{next(names)}"
+        cfg.default_hooks.checkpoint.update(hook)
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        return runner
+
+    run.folder = tmp_path / "work"
+    return run
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".py" and path.is_file())
+
+
+def test_keeps_the_newest_and_names_it(train):
+    train(epochs=3, max_keep_ckpts=2)
+    assert files(train.folder) == ["epoch_2.pth", "epoch_3.pth", "last_checkpoint"]
+    assert (train.folder / "last_checkpoint").read_text() == str(train.folder / "epoch_3.pth")
+
+
+def test_keeps_the_limit_when_resumed(train):
+    train(epochs=2, max_keep_ckpts=2)
+    train(epochs=3, max_keep_ckpts=2, resume=True)
+    assert files(train.folder) == ["epoch_2.pth", "epoch_3.pth", "last_checkpoint"]
+
+
+def test_keeps_the_best_of_each_metric(train):
+    # The second epoch lessens the error and raises the accuracy.
+    train(epochs=2, max_keep_ckpts=1, save_best=["toy/error", "toy/accuracy"], rule="less")
+    assert files(train.folder) == [
+        "best_toy_accuracy_epoch_1.pth",
+        "best_toy_error_epoch_2.pth",
+        "epoch_2.pth",
+        "last_checkpoint",
+    ]
+
+
+def test_best_is_remembered_when_resumed(train):
+    best = {"save_best": "toy/accuracy", "rule": "less", "max_keep_ckpts": 1}
+    train(epochs=1, **best)
+    runner = train(epochs=2, resume=True, **best)
+    assert files(train.folder) == [
+        "best_toy_accuracy_epoch_1.pth",
+        "epoch_2.pth",
+        "last_checkpoint",
+    ]
+    assert runner.message_hub.get_info("best_ckpt").endswith("best_toy_accuracy_epoch_1.pth")
+
+
+def test_unmeasured_best_metric_names_the_measured_ones(train):
+    with pytest.raises(ValueError, match=r"save_best='coco/bbox_mAP'.*'toy/accuracy', 'toy/error'"):
+        train(save_best="coco/bbox_mAP")
+
+
+@pytest.mark.parametrize("pointer", ["missing", "stale", "broken", "absent file"])
+def test_resumes_from_the_newest_whole_checkpoint(train, pointer):
+    train(epochs=3)
+    path = train.folder / "last_checkpoint"
+    expected = 3
+    if pointer == "missing":
+        path.unlink()
+    elif pointer == "stale":
+        path.write_text(str(train.folder / "epoch_1.pth"))
+        os.utime(path, (0, 0))
+    elif pointer == "broken":
+        os.truncate(train.folder / "epoch_3.pth", 1000)
+        expected = 2
+    else:
+        (train.folder / "epoch_3.pth").unlink()
+        expected = 2
+    runner = train(epochs=expected, resume=True)
+    assert runner.epoch == expected
+    assert runner.iter == 4 * expected
+    assert path.read_text() == str(train.folder / f"epoch_{expected}.pth")
+
+
+def test_resume_without_any_whole_checkpoint_starts_over(train):
+    train(epochs=1)
+    os.truncate(train.folder / "epoch_1.pth", 1000)
+    assert train(epochs=1, resume=True).iter == 4
+    assert find_damage(train.folder / "epoch_1.pth") is None
+
+
+def test_named_checkpoint_is_resumed_as_named(train):
+    train(epochs=2)
+    runner = train(epochs=1, resume=True, load_from=str(train.folder / "epoch_1.pth"))
+    assert runner.iter == 4
+    assert (train.folder / "last_checkpoint").read_text() == str(train.folder / "epoch_2.pth")
+
+
+def test_unfinished_files_are_removed(train):
+    train.folder.mkdir()
+    (train.folder / ".epoch_7.pth.123.partial").write_bytes(b"half")
+    train(epochs=1)
+    assert files(train.folder) == ["epoch_1.pth", "last_checkpoint"]
+
+
+def test_other_folder_for_checkpoints(train, tmp_path):
+    out = {"out_dir": str(tmp_path / "elsewhere")}
+    train(epochs=1, **out)
+    assert files(tmp_path / "elsewhere" / "work") == ["epoch_1.pth"]
+    (train.folder / "last_checkpoint").unlink()
+    assert train(epochs=1, resume=True, **out).iter == 4
+
+
+def test_no_kill_loses_more_than_the_work_since_the_last_checkpoint(tmp_path):
+    """Kills at each of the steps that training takes in the file system, and resumes."""
+    config = write_toy_config(tmp_path, KEEP_ONE)
+    script = Path(__file__).with_name("kill_everywhere.py")
+    result = subprocess.run(
+        [sys.executable, str(script), str(config), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    undisturbed, *kills = map(json.loads, result.stdout.splitlines())
+    assert undisturbed["files"] == [
+        "best_toy_error_epoch_2.pth",
+        "epoch_2.pth",
+        "last_checkpoint",
+        "toy.py",
+    ]
+    assert any("epoch_2.pth" in kill["killed_at"] for kill in kills)
+    assert any(kill["killed_at"].startswith("remove") for kill in kills)
+
+    steps_kept, best_kept = 0, False
+    for kill in kills:
+        assert kill["state"] == undisturbed["state"], kill["killed_at"]
+        assert not any(".partial" in name for name in kill["files"])
+        # What has once been saved is never lost again.
+        epochs = [int(name[6:-4]) for name in kill["survivors"] if name.startswith("epoch_")]
+        assert max(epochs, default=0) >= steps_kept
+        steps_kept = max(epochs, default=0)
+        best = any(name.startswith("best_") for name in kill["survivors"])
+        assert best or not best_kept
+        best_kept = best
+    assert steps_kept == 2 and best_kept
