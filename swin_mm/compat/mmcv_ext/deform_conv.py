@@ -149,13 +149,16 @@ def modulated_deform_conv_forward(
         input: `(B, C, H, W)`.
         weight: `(C_out, C // group, kernel_h, kernel_w)`.
         bias: `(C_out,)`; read when `with_bias`.
-        offset: `(B, deformable_group * kernel_h * kernel_w * 2, H_out, W_out)`, in cells.
-        mask: `(B, deformable_group * kernel_h * kernel_w, H_out, W_out)`, the factors.
+        offset: `(B, deformable_group * kernel_h * kernel_w * 2, H_out, W_out)`, in cells. May be
+            of a larger map: see `_leading_values`.
+        mask: `(B, deformable_group * kernel_h * kernel_w, H_out, W_out)`, the factors. May be of
+            a larger map.
         output: `(B, C_out, H_out, W_out)`, written.
         ones, columns: working memory of the compiled operator; unused.
     """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
+    offset, mask = _leading_values(offset, output), _leading_values(mask, output)
     if not with_bias:
         bias = input.new_zeros(len(weight))
     output.copy_(
@@ -197,6 +200,7 @@ def modulated_deform_conv_backward(
     """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
+    offset, mask = _leading_values(offset, grad_output), _leading_values(mask, grad_output)
     if not with_bias:
         bias = input.new_zeros(len(weight))
     grads = torch.ops.torchvision._deform_conv2d_backward(
@@ -204,8 +208,8 @@ def modulated_deform_conv_backward(
     )
     grad_input.copy_(grads[0])
     grad_weight.copy_(grads[1])
-    grad_offset.copy_(grads[2])
-    grad_mask.copy_(grads[3])
+    _copy_leading_values(grad_offset, grads[2])
+    _copy_leading_values(grad_mask, grads[3])
     if with_bias:
         grad_bias.copy_(grads[4])
 
@@ -220,3 +224,36 @@ def _deform_conv_backward(
         grad_output, input, weight, offset, mask, bias, *geometry, False
     )
     return grads[0], grads[1], grads[2]
+
+
+def _leading_values(tensor: Tensor, output: Tensor) -> Tensor:
+    """Offsets or factors for the output's places: `(B, K, H_out, W_out)`.
+
+    The compiled operator reads each image's values from their start, in steps of the output's
+    size, whatever map they were made for. mmdet's DyHead relies on it: for its coarser level it
+    passes the offsets of the finer one, and published weights were trained with what is read then.
+
+    Args:
+        tensor: `(B, K, H, W)`.
+        output: `(B, C_out, H_out, W_out)`.
+
+    Raises:
+        ValueError: there are fewer values than places.
+    """
+    size = output.shape[2:]
+    if tensor.shape[2:] == size:
+        return tensor
+    count = tensor.shape[1] * size.numel()
+    if tensor[0].numel() < count:
+        raise ValueError(
+            f"offset and mask must be at least as large as the output, which is {tuple(size)}, "
+            f"got {tuple(tensor.shape)}"
+        )
+    return tensor.flatten(1)[:, :count].unflatten(1, (-1, *size))
+
+
+def _copy_leading_values(target: Tensor, values: Tensor) -> None:
+    """Writes back what `_leading_values` took, and 0 behind it."""
+    padded = values.new_zeros(len(target), target[0].numel())
+    padded[:, : values[0].numel()] = values.flatten(1)
+    target.copy_(padded.view(target.shape))

@@ -114,6 +114,41 @@ def test_modulated_deform_conv_gradients(geometry):
         torch.testing.assert_close(grad, wanted)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_offsets_of_a_larger_map_are_read_from_their_start(memory_format):
+    """As the compiled operator does, and mmdet's DyHead needs it."""
+    geometry = GEOMETRIES["deform_groups"]
+    input, offset, mask, weight, bias = tensors(geometry)
+    torch.manual_seed(1)
+    larger = [
+        torch.randn(2, t.shape[1], 9, 11, dtype=torch.float64)
+        .contiguous(memory_format=memory_format)
+        .requires_grad_()
+        for t in (offset, mask)
+    ]
+    read = [
+        torch.stack([image.reshape(-1)[: t[0].numel()].view(t.shape[1:]) for image in made])
+        for made, t in zip(larger, (offset, mask), strict=True)
+    ]
+    output = modulated_conv2d(input, *larger, weight, bias, *geometry)
+    expected = sampled_conv(input, *read, weight, bias, geometry)
+    torch.testing.assert_close(output, expected)
+    direction = torch.randn_like(output)
+    for grad, wanted in zip(
+        torch.autograd.grad(output, larger, direction),
+        torch.autograd.grad(expected, larger, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, wanted)
+
+
+def test_offsets_of_a_smaller_map_are_refused():
+    geometry = GEOMETRIES["plain"]
+    input, offset, mask, weight, bias = tensors(geometry)
+    with pytest.raises(ValueError, match=r"at least as large as the output, which is \(5, 5\)"):
+        modulated_conv2d(input, offset[..., :-1], mask, weight, bias, *geometry)
+
+
 @pytest.mark.parametrize("wanted", ["input", "offset", "weight"])
 def test_deform_conv_gradient_of_one_input_alone(wanted):
     """mmcv then calls only one of the two backward operators."""
