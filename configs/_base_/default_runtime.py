@@ -19,6 +19,8 @@ default_hooks = dict(
     checkpoint=dict(type="swin_mm.CheckpointHook", interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="DetVisualizationHook"),
+    start_table=dict(type="swin_mm.StartTableHook"),
+    progress=dict(type="swin_mm.ProgressHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

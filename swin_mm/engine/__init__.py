@@ -1,6 +1,21 @@
-"""What happens around the model while it trains: hooks, optimizer wrapper, checkpoint files."""
+"""What happens around the model: hooks, mixed precision, checkpoint files, kept predictions."""
 
-from .hooks import CheckpointHook
+from .dump_label_maps import DumpLabelMaps
+from .hooks import (
+    CheckpointHook,
+    ExactWeightsHook,
+    ProgressHook,
+    SegVisualizationHook,
+    StartTableHook,
+)
 from .mixed_precision import AmpOptimWrapper
 
-__all__ = ["AmpOptimWrapper", "CheckpointHook"]
+__all__ = [
+    "AmpOptimWrapper",
+    "CheckpointHook",
+    "DumpLabelMaps",
+    "ExactWeightsHook",
+    "ProgressHook",
+    "SegVisualizationHook",
+    "StartTableHook",
+]

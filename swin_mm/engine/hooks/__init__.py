@@ -1,5 +1,15 @@
 """Hooks that mmengine's runner calls."""
 
 from .checkpoint import CheckpointHook
+from .exact_weights import ExactWeightsHook
+from .progress import ProgressHook
+from .seg_visualization import SegVisualizationHook
+from .start_table import StartTableHook
 
-__all__ = ["CheckpointHook"]
+__all__ = [
+    "CheckpointHook",
+    "ExactWeightsHook",
+    "ProgressHook",
+    "SegVisualizationHook",
+    "StartTableHook",
+]

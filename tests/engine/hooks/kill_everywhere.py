@@ -18,14 +18,14 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-STEPS = ("fsync", "replace", "remove")
+STEPS = ("replace", "remove")
 
 
 def kill_at_step(number: int, folder: Path, journal: Path) -> None:
     """Makes this process die at the `number`-th of its steps in the file system.
 
-    It dies before it syncs, renames or deletes a file, and after it opens one for writing, which
-    empties it. What it does outside of `folder` does not count.
+    It dies before it renames or deletes a file, and after it opens one for writing, which empties
+    it. What it does outside of `folder` does not count.
     """
     steps = count()
 

@@ -1,0 +1,192 @@
+"""What training and testing share: options, processes, checks before work starts, the runner."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+
+from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+
+    from swin_mm.datasets.check import DatasetSummary
+
+# Types of mmengine for which ours takes the same arguments and does more.
+REPLACEMENTS = {
+    "AmpOptimWrapper": "swin_mm.AmpOptimWrapper",
+    "CheckpointHook": "swin_mm.CheckpointHook",
+}
+# Hooks of our tools that a config made for others lacks.
+OWN_HOOKS = {"start_table": "swin_mm.StartTableHook", "progress": "swin_mm.ProgressHook"}
+
+
+def add_launch_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what `train` and `test` have in common."""
+    parser.add_argument(
+        "--work-dir",
+        metavar="DIR",
+        help="folder for logs, checkpoints and results (work_dirs/NAME-OF-CONFIG)",
+    )
+    add_config_options(parser)
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what started the processes; tools/dist_*.sh and tools/slurm_*.sh set it",
+    )
+    # Given by launchers older than torchrun, in one spelling or the other.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def prepare_config(args: argparse.Namespace) -> Config:
+    """Reads the config that a command line names and applies what it says.
+
+    Args:
+        args: Parsed options, among them those of `add_launch_options`.
+
+    Returns:
+        The config, with `launcher` and `work_dir` set and our hooks in it.
+
+    Raises:
+        ConfigError: The config cannot be read, or says neither mmdet nor mmseg.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    if not cfg.get("default_scope"):
+        raise ConfigError(
+            f"{args.config} has no default_scope: set it to 'mmdet' for detection or to 'mmseg' "
+            "for segmentation"
+        )
+    cfg.launcher = args.launcher
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs", Path(args.config).stem))
+
+    hooks = cfg.setdefault("default_hooks", {})
+    hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
+    for name, kind in OWN_HOOKS.items():
+        hooks.setdefault(name, dict(type=kind))
+    for settings in (hooks.checkpoint, cfg.get("optim_wrapper")):
+        kind = type_name(settings)
+        if kind in REPLACEMENTS:
+            settings["type"] = REPLACEMENTS[kind]
+    return cfg
+
+
+def type_name(settings: Any) -> str | None:
+    """The `type` of a part of a config, as text; pure Python configs have the class itself."""
+    kind = settings.get("type") if isinstance(settings, dict) else None
+    return getattr(kind, "__name__", kind)
+
+
+def start_processes(cfg: Config) -> None:
+    """Joins the processes of a distributed run, on GPUs or, with `gloo`, on CPUs.
+
+    mmengine would do it later, and only with GPUs.
+
+    Args:
+        cfg: The config; `launcher` says what started the processes.
+
+    Raises:
+        ConfigError: The launcher has not started any, or it needs GPUs and there are none.
+    """
+    import torch
+    from mmengine.dist import init_dist, is_distributed
+    from mmengine.utils.dl_utils import set_multi_processing
+
+    if cfg.launcher == "none" or is_distributed():
+        return
+    if cfg.launcher == "pytorch" and "RANK" not in os.environ:
+        raise ConfigError("--launcher pytorch is for torchrun: use tools/dist_train.sh")
+    env_cfg = cfg.get("env_cfg", {})
+    set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+    if torch.cuda.is_available():
+        gpus, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+        if cfg.launcher == "pytorch" and number >= gpus:
+            raise ConfigError(f"this machine has {gpus} GPUs, too few for process {number + 1}")
+        init_dist(cfg.launcher, **env_cfg.get("dist_cfg", {}))
+        return
+    if cfg.launcher != "pytorch":
+        raise ConfigError(f"--launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh")
+    torch.distributed.init_process_group("gloo")
+    # By default mmengine names a GPU to the wrapper. The other two are its own defaults.
+    wrapper = dict(
+        type="MMDistributedDataParallel",
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    wrapper.update(cfg.get("model_wrapper_cfg") or {})
+    cfg.model_wrapper_cfg = wrapper
+
+
+def stop_processes() -> None:
+    """Leaves the processes of a distributed run, if this is one."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def check_checkpoint(path: str) -> None:
+    """Checks that a checkpoint is there and whole, which takes less time than to find out later.
+
+    Args:
+        path: A file; an address such as `https://...` or `torchvision://...` is not looked at.
+
+    Raises:
+        CheckpointError: It is missing, empty, truncated or damaged.
+    """
+    from swin_mm.checkpoint import CheckpointError
+    from swin_mm.engine.checkpoint_files import find_damage
+
+    damage = None if "://" in path else find_damage(Path(path).expanduser())
+    if damage is not None:
+        raise CheckpointError(f"cannot load checkpoint {path}: {damage}")
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Checks the files that parts of the model are to be initialised from, as `check_checkpoint`.
+
+    Args:
+        cfg: The config; `init_cfg` of its model and of the model's parts is looked at.
+
+    Raises:
+        CheckpointError: One of them is missing, empty, truncated or damaged.
+    """
+    parts = [cfg.get("model")]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if type_name(part) == "Pretrained" and part.get("checkpoint"):
+                check_checkpoint(part["checkpoint"])
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
+
+
+def build_runner(cfg: Config, data: "DatasetSummary | None" = None) -> "Runner":
+    """Builds what runs a config.
+
+    Args:
+        cfg: The config.
+        data: What the check of its data found, for the table at the start.
+
+    Returns:
+        The runner.
+    """
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from swin_mm.engine import StartTableHook
+
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    for hook in runner.hooks:
+        if isinstance(hook, StartTableHook):
+            hook.data = data
+    return runner

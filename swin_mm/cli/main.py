@@ -1,0 +1,102 @@
+"""The console command `swin-mm`, and what it shares with the scripts in tools/."""
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from swin_mm.cli.errors import explain_error
+from swin_mm.version import __version__
+
+PROGRAM = "swin-mm"
+DEBUG_VARIABLE = "SWIN_MM_DEBUG"
+
+# Each is a module of this package with a function `main(argv)`, imported when it is called for:
+# most of them need torch, which takes seconds.
+COMMANDS = {
+    "train": "train a detector or a segmentor",
+    "test": "measure a checkpoint and draw what it predicts",
+    "print-config": "print a config with its bases filled in, or list the configs",
+    "doctor": "check this installation and say how to mend it",
+    "shapes": "draw the built-in data set",
+}
+
+HELP = f"""\
+usage: {PROGRAM} COMMAND ...
+
+Swin Transformer detectors and segmentors on MMDetection and MMSegmentation.
+
+commands:
+{{commands}}
+
+options:
+  -h, --help    show this help, or after a command that command's
+  --version     print the version
+
+examples:
+  {PROGRAM} print-config
+  {PROGRAM} train mask_rcnn_swin_t_shapes
+  {PROGRAM} train my_config.py --amp --resume --cfg-options train_dataloader.batch_size=4
+  {PROGRAM} test mask_rcnn_swin_t_shapes work_dirs/mask_rcnn_swin_t_shapes/epoch_12.pth \\
+      --show-dir pictures
+
+A CONFIG is a path or the name of a config that comes with swin_mm. Errors are told in one line;
+{DEBUG_VARIABLE}=1 shows where they come from."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Returns:
+        The exit status: 0, 1 for an error, 2 for a command line that makes no sense, 130 when
+        interrupted.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {n:<14}{h}" for n, h in COMMANDS.items())))
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        nearest = get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.4)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(COMMANDS)}"
+        print(f"{PROGRAM}: error: no command {argv[0]!r}: {hint}", file=sys.stderr)
+        return 2
+    # argparse names the program by this.
+    sys.argv[0] = f"{PROGRAM} {argv[0]}"
+    return run_command(argv[0], argv[1:])
+
+
+def run_command(name: str, argv: Sequence[str] | None = None) -> int:
+    """Runs one command and tells errors that its user can mend in one line.
+
+    Args:
+        name: A key of `COMMANDS`.
+        argv: The command's arguments; by default those of the process.
+
+    Returns:
+        The exit status, as of `main`.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        import_module(f"swin_mm.cli.{name.replace('-', '_')}").main(argv)
+    except KeyboardInterrupt:
+        hint = "; --resume continues from the last checkpoint" if name == "train" else ""
+        print(f"\n{PROGRAM}: interrupted{hint}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = explain_error(error)
+        if message is None or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            raise
+        print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

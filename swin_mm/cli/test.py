@@ -1,0 +1,190 @@
+"""Measures a checkpoint on the test data of a config, and draws or keeps its predictions."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config, ConfigDict
+
+from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.launch import (
+    add_launch_options,
+    build_runner,
+    check_checkpoint,
+    prepare_config,
+    start_processes,
+    stop_processes,
+)
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+
+METRICS_FILE = "metrics.json"
+PICKLES = (".pkl", ".pickle")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Tests as a command line says.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Raises:
+        ConfigError: The config or an option does not make sense.
+        DatasetError: The data cannot be used.
+        CheckpointError: The checkpoint cannot be used.
+    """
+    args = parse_args(argv)
+    cfg = prepare_config(args)
+    apply_test_options(cfg, args)
+    check_checkpoint(args.checkpoint)
+
+    from swin_mm.datasets.check import check_config
+    from swin_mm.engine import ExactWeightsHook
+
+    start_processes(cfg)
+    data = check_config(cfg, splits=("test",))
+    runner = build_runner(cfg, data)
+    runner.register_hook(ExactWeightsHook())
+    if args.out:
+        keep_predictions(runner, args.out)
+    metrics = runner.test()
+    if runner.rank == 0:
+        report(metrics, args, runner)
+    stop_processes()
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Measure a checkpoint on the test data of a config; the metrics are printed "
+        f"and written to {METRICS_FILE} in the work folder."
+    )
+    parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
+    parser.add_argument("checkpoint", help="file to test; it must hold the whole model")
+    parser.add_argument(
+        "--out",
+        metavar="FILE.pkl",
+        help="keep the predictions here; for segmentation also a folder, for label maps as PNG",
+    )
+    parser.add_argument("--show", action="store_true", help="show predictions in a window")
+    parser.add_argument(
+        "--show-dir",
+        metavar="DIR",
+        help="draw predictions beside the ground truth into DIR, within the folder of the run in "
+        "the work folder unless absolute",
+    )
+    parser.add_argument(
+        "--wait-time", type=float, default=2.0, metavar="S", help="seconds per window (%(default)s)"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="average over flipped and scaled copies of each image"
+    )
+    add_launch_options(parser)
+    return parser.parse_args(argv)
+
+
+def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Applies the options that only testing has, as far as they are a matter of the config.
+
+    Raises:
+        ConfigError: The config does not allow one of them.
+    """
+    if cfg.get("test_dataloader") is None:
+        raise ConfigError(f"{args.config} has no test_dataloader, so there is nothing to test on")
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    is_seg = cfg.default_scope == "mmseg"
+    if args.out and not is_seg and not args.out.endswith(PICKLES):
+        raise ConfigError(f"--out must end in .pkl, got {args.out}")
+    if args.show or args.show_dir:
+        drawing = cfg.default_hooks.setdefault("visualization", {})
+        if is_seg:
+            drawing = cfg.default_hooks.visualization = ConfigDict(
+                type="swin_mm.SegVisualizationHook", out_dir=args.show_dir
+            )
+        else:
+            drawing.setdefault("type", "DetVisualizationHook")
+            drawing.update(draw=True, test_out_dir=args.show_dir)
+        drawing.update(show=args.show, wait_time=args.wait_time if args.show else 0.0)
+    if args.tta:
+        use_test_time_augmentation(cfg)
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Wraps the model and the data of the test so that several views of an image are averaged."""
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    if cfg.default_scope == "mmseg":
+        absent = [key for key in ("tta_model", "tta_pipeline") if key not in cfg]
+        if absent:
+            raise ConfigError(f"--tta needs {' and '.join(absent)} in the config")
+    else:
+        # As mmdet does: the image and its mirror image.
+        cfg.setdefault(
+            "tta_model",
+            dict(
+                type="DetTTAModel",
+                tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
+            ),
+        )
+        if "tta_pipeline" not in cfg:
+            *load_and_resize, pack = deepcopy(dataset.pipeline)
+            meta_keys = (*pack.get("meta_keys", ()), "flip", "flip_direction")
+            flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
+            views = dict(type="TestTimeAug", transforms=[flips, [dict(pack, meta_keys=meta_keys)]])
+            cfg.tta_pipeline = [*load_and_resize, views]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def keep_predictions(runner: "Runner", out: str) -> None:
+    """Has the predictions of a test written to a file, or those of a segmentor to a folder.
+
+    Raises:
+        ConfigError: No metric of the config writes label maps.
+    """
+    metrics = runner.test_evaluator.metrics
+    if not out.endswith(PICKLES):
+        # mmseg's metric writes them, numbered as in the original data.
+        writers = [metric for metric in metrics if hasattr(metric, "output_dir")]
+        if not writers:
+            raise ConfigError(f"--out {out}: only IoUMetric writes label maps; give a FILE.pkl")
+        Path(out).mkdir(parents=True, exist_ok=True)
+        writers[0].output_dir = out
+    elif runner.cfg.default_scope == "mmseg":
+        from swin_mm.engine import DumpLabelMaps
+
+        metrics.append(DumpLabelMaps(out))
+    else:
+        from mmdet.evaluation import DumpDetResults
+
+        metrics.append(DumpDetResults(out))
+
+
+def report(metrics: Mapping[str, Any], args: argparse.Namespace, runner: "Runner") -> None:
+    """Prints metrics and writes them to the work folder, and says where pictures are."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from swin_mm.engine.checkpoint_files import write_atomically
+
+    table = Table("metric", "value", box=box.ROUNDED, title=args.checkpoint, title_justify="left")
+    table.columns[1].justify = "right"
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    console = Console(markup=False, highlight=False)
+    console.print(table)
+
+    content = {"config": args.config, "checkpoint": args.checkpoint, "metrics": dict(metrics)}
+    path = Path(runner.work_dir, METRICS_FILE)
+    write_atomically(path, (json.dumps(content, indent=2, default=float) + "\n").encode())
+    console.print(f"metrics: {path}")
+    if args.show_dir:
+        console.print(f"pictures: {Path(runner.work_dir, runner.timestamp, args.show_dir)}")
+    if args.out:
+        console.print(f"predictions: {args.out}")

@@ -1,0 +1,173 @@
+"""The table that a run begins with: what is about to happen, in one look."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from swin_mm.datasets.check import DatasetSummary, check_config
+from swin_mm.registry import HOOKS
+from swin_mm.version import __version__
+
+PACKAGES = ("torch", "mmengine", "mmcv", "mmcv-lite", "mmdet", "mmsegmentation")
+WIDTH = 100  # columns
+
+Rows = list[tuple[str, str]]
+
+
+@HOOKS.register_module()
+class StartTableHook(Hook):
+    """Logs one table before training or testing starts.
+
+    Attributes:
+        data: What `check_config` found. A tool that has checked the data sets it; otherwise the
+            hook checks, so that faults of the data show before training under any tool.
+    """
+
+    priority = "VERY_LOW"  # the other hooks have resumed what they resume
+
+    def __init__(self) -> None:
+        self.data: DatasetSummary | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        model = _unwrap(runner.model)
+        data = self.data or check_config(runner.cfg)
+        rows = [
+            *_describe_machine(),
+            ("precision", _describe_precision(runner.optim_wrapper)),
+            ("batch", _describe_batch(runner)),
+            ("learning rate", _describe_optimizer(runner)),
+            *_describe_model(model),
+            *_describe_start(runner),
+            *data.rows(),
+            ("schedule", _describe_schedule(runner)),
+            ("work folder", runner.work_dir),
+        ]
+        runner.logger.info(_draw("training", rows))
+
+    def before_test(self, runner: Runner) -> None:
+        data = self.data or check_config(runner.cfg, splits=("test",))
+        rows = [
+            *_describe_machine(),
+            *_describe_model(_unwrap(runner.model)),
+            *_describe_start(runner),
+            *data.rows(),
+            ("work folder", runner.work_dir),
+        ]
+        runner.logger.info(_draw("testing", rows))
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _describe_machine() -> Rows:
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+        device += f", {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
+    else:
+        device = f"CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
+    if get_world_size() > 1:
+        device = f"{get_world_size()} processes, each on {device}"
+    installed = [f"swin_mm {__version__}"]
+    for package in PACKAGES:
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return [("device", device), ("software", ", ".join(installed))]
+
+
+def _describe_precision(optim_wrapper: Any) -> str:
+    if not hasattr(optim_wrapper, "loss_scaler"):
+        return "float32"
+    # mmengine's wrapper takes float16 where nothing is said.
+    dtype = getattr(optim_wrapper, "compute_dtype", optim_wrapper.cast_dtype or torch.float16)
+    name = str(dtype).removeprefix("torch.")
+    if dtype == torch.float32:
+        return "float32 (mixed precision was asked for, and needs a GPU)"
+    return f"{name} where it is safe, float32 elsewhere"
+
+
+def _describe_batch(runner: Runner) -> str:
+    per_process = runner.train_dataloader.batch_size
+    if per_process is None:  # a batch sampler of the user's own
+        per_process = runner.train_dataloader.batch_sampler.batch_size
+    world, steps = get_world_size(), runner.optim_wrapper._accumulative_counts
+    factors = [f"{per_process} images"]
+    factors += [f"{world} processes"] if world > 1 else []
+    factors += [f"{steps} accumulated steps"] if steps > 1 else []
+    total = per_process * world * steps
+    return factors[0] if len(factors) == 1 else f"{total} = {' x '.join(factors)}"
+
+
+def _describe_optimizer(runner: Runner) -> str:
+    optimizer = runner.optim_wrapper.optimizer
+    rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups})
+    text = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+    text += f" ({type(optimizer).__name__}"
+    scaling = runner.auto_scale_lr or {}
+    if scaling.get("enable"):
+        text += f", scaled from a batch of {scaling['base_batch_size']} images"
+    decays = sorted({group.get("weight_decay", 0) for group in optimizer.param_groups})
+    return f"{text}, weight decay {' and '.join(f'{decay:g}' for decay in decays)})"
+
+
+def _describe_model(model: nn.Module) -> Rows:
+    parameters = list(model.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    text = type(model).__name__
+    backbone = getattr(model, "backbone", None)
+    if backbone is not None:
+        text += f" on {type(backbone).__name__}"
+    frozen = f", {(total - trained) / 1e6:.2f} M of them frozen" if trained < total else ""
+    return [("model", f"{text}, {total / 1e6:.2f} M parameters{frozen}")]
+
+
+def _describe_start(runner: Runner) -> Rows:
+    """Which weights the model starts from."""
+    rows = []
+    if runner._resume and runner._has_loaded:
+        rows.append(("resumed", f"after epoch {runner.epoch}, step {runner.iter}"))
+    elif runner._load_from:
+        rows.append(("loaded", str(runner._load_from)))
+    for name, module in _unwrap(runner.model).named_modules():
+        if hasattr(module, "load_report"):
+            report = module.load_report or f"{name}: initialised from scratch"
+            rows.append(("weights", str(report)))
+    return rows
+
+
+def _describe_schedule(runner: Runner) -> str:
+    loop = runner.train_loop
+    if isinstance(loop, EpochBasedTrainLoop):
+        text, unit = f"{loop.max_epochs} epochs of {len(loop.dataloader)} steps", "epoch"
+    else:
+        text, unit = f"{loop.max_iters} steps", "step"
+    if runner.val_loop is None:
+        return f"{text}, no validation"
+    interval = runner.val_interval
+    return f"{text}, validated every {f'{interval} {unit}s' if interval > 1 else unit}"
+
+
+def _draw(title: str, rows: Rows) -> str:
+    table = Table(title=title, show_header=False, box=box.ROUNDED, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, text in rows:
+        table.add_row(heading, text)
+    # Drawn to text, so that the log file has it too.
+    console = Console(file=StringIO(), width=WIDTH, markup=False, highlight=False)
+    console.print(table)
+    return "\n" + "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Trains with several processes, one for each GPU, or on CPUs where there is none.
+#   bash tools/dist_train.sh CONFIG GPUS [options of train.py]
+# On several machines, on each of them with its own NODE_RANK:
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 bash tools/dist_train.sh CONFIG GPUS
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/dist_run.sh"
+
+if [[ $# -lt 2 ]]; then
+  sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  exit 2
+fi
+config=$1 gpus=$2
+shift 2
+dist_run "$gpus" train.py "$config" "$@"
