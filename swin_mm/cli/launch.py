@@ -21,7 +21,11 @@ REPLACEMENTS = {
     "CheckpointHook": "swin_mm.CheckpointHook",
 }
 # Hooks of our tools that a config made for others lacks.
-OWN_HOOKS = {"start_table": "swin_mm.StartTableHook", "progress": "swin_mm.ProgressHook"}
+OWN_HOOKS = {
+    "start_table": "swin_mm.StartTableHook",
+    "progress": "swin_mm.ProgressHook",
+    "prediction_sheet": "swin_mm.PredictionSheetHook",
+}
 
 
 def add_launch_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from .dump_label_maps import DumpLabelMaps
 from .hooks import (
     CheckpointHook,
     ExactWeightsHook,
+    PredictionSheetHook,
     ProgressHook,
     SegVisualizationHook,
     StartTableHook,
@@ -15,6 +16,7 @@ __all__ = [
     "CheckpointHook",
     "DumpLabelMaps",
     "ExactWeightsHook",
+    "PredictionSheetHook",
     "ProgressHook",
     "SegVisualizationHook",
     "StartTableHook",

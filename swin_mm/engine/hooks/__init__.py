@@ -2,6 +2,7 @@
 
 from .checkpoint import CheckpointHook
 from .exact_weights import ExactWeightsHook
+from .prediction_sheet import PredictionSheetHook
 from .progress import ProgressHook
 from .seg_visualization import SegVisualizationHook
 from .start_table import StartTableHook
@@ -9,6 +10,7 @@ from .start_table import StartTableHook
 __all__ = [
     "CheckpointHook",
     "ExactWeightsHook",
+    "PredictionSheetHook",
     "ProgressHook",
     "SegVisualizationHook",
     "StartTableHook",

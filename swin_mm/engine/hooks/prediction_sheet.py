@@ -1,0 +1,95 @@
+"""A sheet of predictions beside the ground truth, drawn after a test."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement, InstanceData
+
+from swin_mm.datasets.picture import Annotation, Instances, Row, prediction_sheet
+from swin_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PredictionSheetHook(Hook):
+    """Draws images spread evenly over the test set to `predictions.png` in the work directory.
+
+    Serves detectors and segmentors. An image whose sample has no ground truth (the test pipeline
+    has no `LoadAnnotations`) is left out.
+
+    Args:
+        images: How many to draw, at most.
+        min_score: Detections below this score are left out.
+    """
+
+    def __init__(self, images: int = 12, min_score: float = 0.5) -> None:
+        self.images = images
+        self.min_score = min_score
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Chooses the images."""
+        self.rows: list[Row] = []
+        self.seen = 0
+        total = len(runner.test_dataloader.dataset)
+        self.chosen = set(np.linspace(0, total - 1, min(self.images, total)).astype(int).tolist())
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence = ()
+    ) -> None:
+        """Keeps what the sheet needs of the chosen images."""
+        if not is_main_process():  # the first process has its share of the set, spread over it
+            return
+        for sample in outputs:
+            if self.seen in self.chosen:
+                row = _to_row(sample)
+                self.rows += [row] if row else []
+            self.seen += 1
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Draws the sheet."""
+        if not self.rows:
+            return
+        meta = runner.test_dataloader.dataset.metainfo
+        path = Path(runner.work_dir) / "predictions.png"
+        prediction_sheet(
+            self.rows, path, meta["classes"], meta["palette"], min_score=self.min_score
+        )
+        self.rows = []
+        print_log(f"Drew predictions beside the ground truth: {path}", logger="current")
+
+
+def _to_row(sample: BaseDataElement) -> Row | None:
+    if "gt_sem_seg" in sample:
+        truth, prediction = _label_map(sample.gt_sem_seg), _label_map(sample.pred_sem_seg)
+    elif "gt_instances" in sample and "bboxes" in sample.gt_instances:
+        truth, prediction = _instances(sample.gt_instances), _instances(sample.pred_instances)
+    else:
+        return None
+    return Row(mmcv.imread(sample.img_path, channel_order="rgb"), truth, prediction)
+
+
+def _label_map(element: BaseDataElement) -> Annotation:
+    return element.data.squeeze(0).cpu().numpy()  # (H, W)
+
+
+def _instances(found: InstanceData) -> Annotation:
+    masks = found.get("masks")
+    if masks is not None and hasattr(masks, "to_ndarray"):  # ground truth is in mmdet's own class
+        masks = masks.to_ndarray()
+    elif masks is not None:
+        masks = masks.cpu().numpy()
+    boxes = found.bboxes
+    boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
+    scores = found.get("scores")
+    return Instances(
+        labels=found.labels.cpu().numpy(),
+        boxes=boxes.cpu().numpy(),
+        masks=None if masks is None else masks.astype(bool),
+        scores=None if scores is None else scores.cpu().numpy(),
+    )
