@@ -46,8 +46,8 @@ def test_position_embedding_of_the_detection_code_is_flattened():
     source["absolute_pos_embed"] = torch.arange(8 * 2 * 3.0).reshape(1, 8, 2, 3)
     embedding = MICROSOFT.to_own(source).state["absolute_pos_embed"]
     assert embedding.shape == (1, 6, 8)
-    # Patch (1, 2) of channel 7.
-    assert embedding[0, 1 * 3 + 2, 7] == source["absolute_pos_embed"][0, 7, 1, 2]
+    # Patch (1, 0) of channel 2.
+    assert embedding[0, 1 * 3 + 0, 2] == source["absolute_pos_embed"][0, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
