@@ -1,0 +1,247 @@
+"""`swin-mm doctor`: what is installed, what swin_mm makes of it, and how to mend what is wrong."""
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module, metadata
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from rich.console import Console
+from rich.table import Table
+
+from swin_mm import compat
+from swin_mm.compat import mmcv_ext
+
+DISTRIBUTION = "swin-mm"
+# Distributions that bring the same modules: mmcv with its compiled extension, mmengine without
+# its heavier dependencies, and the maintained forks, which count versions in their own way.
+SUBSTITUTES = {"mmcv-lite": ("mmcv",), "mmengine": ("mmengine-lite",)}
+FORKS = {
+    "mmcv-lite": "onedl-mmcv",
+    "mmdet": "onedl-mmdetection",
+    "mmengine": "onedl-mmengine",
+    "mmsegmentation": "onedl-mmsegmentation",
+}
+# Modules whose import shows whether the packages fit together, in the order they build on another.
+MODULES = {
+    "torch": "torch",
+    "torchvision": "torchvision.ops",
+    "mmengine": "mmengine",
+    "mmcv-lite": "mmcv.ops",
+    "mmdet": "mmdet",
+    "mmsegmentation": "mmseg",
+}
+ANY = "any"  # version of a package
+NVIDIA_DRIVER = "/proc/driver/nvidia/version"
+
+
+class Fault(NamedTuple):
+    """Something wrong, and the command that mends it."""
+
+    problem: str
+    command: str
+
+
+class Package(NamedTuple):
+    """A required package: the range needed, what was found, and whether that will do."""
+
+    name: str
+    needed: str
+    found: str
+    fault: Fault | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the report.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Returns:
+        The exit status: 1 when a fault was found, else 0.
+    """
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        packages = list(check_packages())
+    except metadata.PackageNotFoundError:
+        fault = Fault("swin-mm is not installed, so that its needs are unknown", _pip("-e ."))
+        return _conclude(console, [fault])
+    faults = [package.fault for package in packages if package.fault]
+    faults += check_imports({package.name: package for package in packages})
+    faults += check_gpu()
+    console.print(_table("Packages", ("", "found", "needed"), [_package_row(p) for p in packages]))
+    console.print(_table("Machine", ("", ""), describe_machine()))
+    if "mmcv.ops" in sys.modules:
+        repairs = [(name, "yes" if on else "no", why) for name, on, why in compat.explain()]
+        console.print(_table("Repairs to other packages", ("", "in effect", "why"), repairs))
+    if "torch" in sys.modules:
+        from swin_mm.ops import dispatch
+
+        rows = dispatch.explain()
+        console.print(_table("Backends that 'auto' takes", ("operator", "backend", "why"), rows))
+    return _conclude(console, faults)
+
+
+def check_packages() -> Iterator[Package]:
+    """Compares what is installed with what swin-mm's metadata asks for.
+
+    Raises:
+        PackageNotFoundError: swin-mm itself is not installed.
+    """
+    supported = metadata.metadata(DISTRIBUTION)["Requires-Python"]
+    found = platform.python_version()
+    fault = None
+    if not SpecifierSet(supported).contains(found, prereleases=True):
+        fault = Fault(
+            f"Python {found} is not supported, {supported} is",
+            f"uv venv --python 3.12 && uv pip install {DISTRIBUTION}",
+        )
+    yield Package("python", supported, found, fault)
+    for text in metadata.requires(DISTRIBUTION) or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _check_package(requirement)
+
+
+def _check_package(requirement: Requirement) -> Package:
+    name, needed = requirement.name, str(requirement.specifier) or ANY
+    install = _pip(_quoted(Package(name, needed, "", None)))
+    names = (name, *SUBSTITUTES.get(name, ()))
+    installed = {n: version for n in names if (version := _version(n)) is not None}
+    fork = FORKS.get(name, "")
+    if not installed and (version := _version(fork)):
+        return Package(name, needed, f"{version} ({fork})", None)
+    if not installed:
+        return Package(name, needed, "-", Fault(f"{name} is not installed", install))
+    found = ", ".join(v if n == name else f"{v} ({n})" for n, v in installed.items())
+    fault = None
+    if len(installed) > 1:
+        both = " ".join(installed)
+        fault = Fault(
+            f"{' and '.join(installed)} are both installed, each over the other's files",
+            f"{_pip(both, 'uninstall -y')} && {install}",
+        )
+    elif not requirement.specifier.contains(*installed.values(), prereleases=True):
+        fault = Fault(f"{name} {found} is installed, {needed} is needed", install)
+    return Package(name, needed, found, fault)
+
+
+def check_imports(packages: Mapping[str, Package]) -> list[Fault]:
+    """Imports the packages that the models are made of; each says itself what it cannot bear.
+
+    Args:
+        packages: By name, as `check_packages` found them.
+
+    Returns:
+        A fault for the first import that fails, unless the package has one already. Those after
+        it build on it and are not tried.
+    """
+    for name, module in MODULES.items():
+        try:
+            import_module(module)
+        except Exception as error:  # whatever a broken package raises at import
+            if packages[name].fault:
+                return []
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            command = _pip(f"--force-reinstall --no-deps {_quoted(packages[name])}")
+            if name == "mmcv-lite":
+                # A compiled extension made for another PyTorch; the stand-in needs none.
+                command = f"{_pip('mmcv', 'uninstall -y')} && {command}"
+            return [Fault(f"{module} cannot be imported: {reason}", command)]
+    return []
+
+
+def check_gpu() -> list[Fault]:
+    """Finds out whether a GPU lies idle because PyTorch cannot use it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not os.path.exists(NVIDIA_DRIVER) or torch.cuda.is_available():
+        return []
+    if torch.version.cuda is None:
+        reason = f"PyTorch {torch.__version__} is built without CUDA"
+    else:
+        reason = f"PyTorch {torch.__version__} needs a driver for CUDA {torch.version.cuda}"
+    # The builds on PyPI are for CUDA; the address of one for an older driver is on this page.
+    return [
+        Fault(
+            f"there is an NVIDIA driver, but no GPU can be used: {reason}",
+            f"{_pip('--force-reinstall torch torchvision')}"
+            "  # for an older driver see https://pytorch.org/get-started/locally",
+        )
+    ]
+
+
+def describe_machine() -> list[tuple[str, str]]:
+    """Names and values: system, processors, GPUs, compilers of kernels, mmcv's extension."""
+    rows = [
+        ("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"),
+        ("interpreter", sys.executable),
+    ]
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        rows.append(("PyTorch's CUDA", torch.version.cuda or "none: built for the CPU"))
+        gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        for index, gpu in enumerate(gpus):
+            memory = gpu.total_memory / 2**30
+            text = f"{gpu.name}, {memory:.0f} GiB, compute capability {gpu.major}.{gpu.minor}"
+            rows.append((f"GPU {index}", text))
+        if not gpus:
+            rows.append(("GPU", "none"))
+    rows.append(("Triton", _version("triton") or "not installed"))
+    if "mmcv.ops" in sys.modules:
+        origin = "swin_mm's" if mmcv_ext.explain()[0] else "compiled"
+        rows.append(("mmcv._ext", f"{origin}: {sys.modules[mmcv_ext.NAME].__file__}"))
+    return rows
+
+
+def _conclude(console: Console, faults: Sequence[Fault]) -> int:
+    """Prints the faults and returns the exit status."""
+    if not faults:
+        console.print("No fault found.", style="green")
+        return 0
+    console.print(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} found:", style="red")
+    for fault in faults:
+        console.print(f"- {fault.problem}. Mend it with:", markup=False, soft_wrap=True)
+        console.print(f"    {fault.command}", markup=False, soft_wrap=True, style="bold")
+    return 1
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _package_row(package: Package) -> tuple[str, str, str]:
+    style = "red" if package.fault else "green"
+    return package.name, f"[{style}]{package.found}[/]", package.needed
+
+
+def _version(name: str) -> str | None:
+    """Version of an installed distribution, `None` where there is none."""
+    try:
+        return metadata.version(name) if name else None
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _quoted(package: Package) -> str:
+    """The requirement on a package as an argument of pip."""
+    return shlex.quote(package.name + (package.needed if package.needed != ANY else ""))
+
+
+def _pip(arguments: str, action: str = "install") -> str:
+    """A command line for the pip of this interpreter."""
+    return f"{shlex.quote(sys.executable)} -m pip {action} {arguments}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
