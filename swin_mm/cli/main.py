@@ -84,7 +84,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        import_module(f"swin_mm.cli.{name.replace('-', '_')}").main(argv)
+        return import_module(f"swin_mm.cli.{name.replace('-', '_')}").main(argv) or 0
     except KeyboardInterrupt:
         hint = "; --resume continues from the last checkpoint" if name == "train" else ""
         print(f"\n{PROGRAM}: interrupted{hint}", file=sys.stderr)
@@ -95,7 +95,6 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
             raise
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":
