@@ -4,6 +4,7 @@ from .dump_label_maps import DumpLabelMaps
 from .hooks import (
     CheckpointHook,
     ExactWeightsHook,
+    FastForwardHook,
     PredictionSheetHook,
     ProgressHook,
     SegVisualizationHook,
@@ -16,6 +17,7 @@ __all__ = [
     "CheckpointHook",
     "DumpLabelMaps",
     "ExactWeightsHook",
+    "FastForwardHook",
     "PredictionSheetHook",
     "ProgressHook",
     "SegVisualizationHook",

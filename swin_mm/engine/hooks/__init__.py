@@ -2,6 +2,7 @@
 
 from .checkpoint import CheckpointHook
 from .exact_weights import ExactWeightsHook
+from .fast_forward import FastForwardHook
 from .prediction_sheet import PredictionSheetHook
 from .progress import ProgressHook
 from .seg_visualization import SegVisualizationHook
@@ -10,6 +11,7 @@ from .start_table import StartTableHook
 __all__ = [
     "CheckpointHook",
     "ExactWeightsHook",
+    "FastForwardHook",
     "PredictionSheetHook",
     "ProgressHook",
     "SegVisualizationHook",
