@@ -123,6 +123,8 @@ def use_test_time_augmentation(cfg: Config) -> None:
         if absent:
             raise ConfigError(f"--tta needs {' and '.join(absent)} in the config")
     else:
+        if "mask_head" in {*cfg.model, *(cfg.model.get("roi_head") or ())}:
+            raise ConfigError("--tta: mmdet averages boxes only, and this model predicts masks")
         # As mmdet does: the image and its mirror image.
         cfg.setdefault(
             "tta_model",
@@ -173,18 +175,17 @@ def report(metrics: Mapping[str, Any], args: argparse.Namespace, runner: "Runner
 
     from swin_mm.engine.checkpoint_files import write_atomically
 
-    table = Table("metric", "value", box=box.ROUNDED, title=args.checkpoint, title_justify="left")
+    table = Table("metric", "value", box=box.ROUNDED)
     table.columns[1].justify = "right"
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    console = Console(markup=False, highlight=False)
-    console.print(table)
+    Console(markup=False, highlight=False).print(table)
 
     content = {"config": args.config, "checkpoint": args.checkpoint, "metrics": dict(metrics)}
     path = Path(runner.work_dir, METRICS_FILE)
     write_atomically(path, (json.dumps(content, indent=2, default=float) + "\n").encode())
-    console.print(f"metrics: {path}")
+    print(f"checkpoint: {args.checkpoint}\nmetrics: {path}")
     if args.show_dir:
-        console.print(f"pictures: {Path(runner.work_dir, runner.timestamp, args.show_dir)}")
+        print(f"pictures: {Path(runner.work_dir, runner.timestamp, args.show_dir)}")
     if args.out:
-        console.print(f"predictions: {args.out}")
+        print(f"predictions: {args.out}")
