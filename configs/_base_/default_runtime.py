@@ -21,6 +21,7 @@ default_hooks = dict(
     visualization=dict(type="DetVisualizationHook"),
     start_table=dict(type="swin_mm.StartTableHook"),
     progress=dict(type="swin_mm.ProgressHook"),
+    curves=dict(type="swin_mm.CurvesHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -24,6 +24,7 @@ REPLACEMENTS = {
 OWN_HOOKS = {
     "start_table": "swin_mm.StartTableHook",
     "progress": "swin_mm.ProgressHook",
+    "curves": "swin_mm.CurvesHook",
     "prediction_sheet": "swin_mm.PredictionSheetHook",
 }
 

@@ -3,6 +3,7 @@
 from .dump_label_maps import DumpLabelMaps
 from .hooks import (
     CheckpointHook,
+    CurvesHook,
     ExactWeightsHook,
     FastForwardHook,
     PredictionSheetHook,
@@ -15,6 +16,7 @@ from .mixed_precision import AmpOptimWrapper
 __all__ = [
     "AmpOptimWrapper",
     "CheckpointHook",
+    "CurvesHook",
     "DumpLabelMaps",
     "ExactWeightsHook",
     "FastForwardHook",

@@ -1,6 +1,7 @@
 """Hooks that mmengine's runner calls."""
 
 from .checkpoint import CheckpointHook
+from .curves import CurvesHook
 from .exact_weights import ExactWeightsHook
 from .fast_forward import FastForwardHook
 from .prediction_sheet import PredictionSheetHook
@@ -10,6 +11,7 @@ from .start_table import StartTableHook
 
 __all__ = [
     "CheckpointHook",
+    "CurvesHook",
     "ExactWeightsHook",
     "FastForwardHook",
     "PredictionSheetHook",
