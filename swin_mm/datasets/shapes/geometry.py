@@ -82,6 +82,18 @@ def random_direction(bits: BitStream) -> tuple[int, int]:
             return x * ONE // distance, y * ONE // distance
 
 
+def random_tilt(bits: BitStream, tilt: int) -> tuple[int, int]:
+    """Returns `(cos, sin)`, times `ONE`, of an angle whose sine is at most `tilt` per cent.
+
+    At 100, it is any angle.
+    """
+    if tilt == 100:
+        return random_direction(bits)
+    limit = ONE * tilt // 100
+    sine = bits.between(-limit, limit)
+    return math.isqrt(ONE * ONE - sine * sine), sine
+
+
 def random_radius(bits: BitStream, low: int, high: int) -> int:
     """Returns a length in `[low, high]`, near log-uniform: steps of an eighth, evenly likely."""
     steps = [low]

@@ -29,6 +29,9 @@ class Preset:
         sides: Choices for an image's height and, independently, its width.
         shapes: Smallest and largest number of shapes that are tried in an image.
         radius: Smallest and largest circumscribed radius of a shape; sizes are log-uniform.
+        tilt: Largest sine, in per cent, of the angle between a shape and the upright; at 100 shapes
+            turn freely.
+        textured: Per cent of shapes with a pattern; the others have one colour.
         min_visible: Per cent of every shape's whole area that later shapes and the image's border
             must leave visible; a shape that would break this, for itself or another, is not drawn.
         min_contrast: Least distance (sum over channels, 0-765) of a shape's colour from the
@@ -43,6 +46,8 @@ class Preset:
     sides: tuple[int, ...]
     shapes: tuple[int, int]
     radius: tuple[int, int]
+    tilt: int
+    textured: int
     min_visible: int
     min_contrast: int
     strokes: int
@@ -57,6 +62,8 @@ PRESETS = {
         sides=(192, 224, 256, 288, 320),
         shapes=(2, 14),
         radius=(6, 84),
+        tilt=100,
+        textured=100,
         min_visible=25,
         min_contrast=80,
         strokes=5,
@@ -66,9 +73,11 @@ PRESETS = {
     "easy": Preset(
         train=600,
         val=100,
-        sides=(128, 144, 160),
-        shapes=(1, 5),
+        sides=(144, 160),
+        shapes=(3, 8),
         radius=(11, 36),
+        tilt=35,
+        textured=50,
         min_visible=60,
         min_contrast=150,
         strokes=0,
@@ -81,6 +90,8 @@ PRESETS = {
         sides=(80, 96),
         shapes=(0, 4),
         radius=(8, 24),
+        tilt=100,
+        textured=100,
         min_visible=50,
         min_contrast=150,
         strokes=0,

@@ -12,6 +12,7 @@ from swin_mm.datasets.shapes.geometry import (
     pixel_centres,
     random_direction,
     random_radius,
+    random_tilt,
 )
 from swin_mm.datasets.shapes.presets import CLASSES, Preset, get_preset
 from swin_mm.datasets.shapes.texture import (
@@ -90,7 +91,7 @@ def _draw(seed: int, preset: Preset) -> Scene:
     for _ in range(count):
         label = bits.below(len(CLASSES))
         radius = random_radius(bits, *(r * SUBPIXELS for r in preset.radius))
-        outline = _place(bits, CLASSES[label], radius, owner, whole_areas, preset.min_visible)
+        outline = _place(bits, CLASSES[label], radius, owner, whole_areas, preset)
         if outline is not None:
             _draw_shape(bits, canvas, outline, ground, light, preset)
             classes.append(label)
@@ -132,7 +133,7 @@ def _place(
     radius: int,
     owner: np.ndarray,
     whole_areas: list[int],
-    min_visible: int,
+    preset: Preset,
 ) -> Outline | None:
     """Finds a place that leaves every shape visible enough, and claims its pixels there.
 
@@ -142,7 +143,7 @@ def _place(
         radius: In sixteenths of a pixel.
         owner: `(H, W)`, index of the visible shape or -1; the new shape is written into it.
         whole_areas: Pixels of each shape as if nothing hid it; the new one's is appended.
-        min_visible: Per cent of those pixels which must show.
+        preset: Says how far shapes turn, and what per cent of those pixels must show.
 
     Returns:
         The placed outline, or None if no place was found.
@@ -152,7 +153,7 @@ def _place(
     visible = np.bincount(owner[owner >= 0], minlength=len(whole_areas))
     for _ in range(PLACEMENTS):
         x, y = bits.below(width * SUBPIXELS), bits.below(height * SUBPIXELS)
-        outline = Outline(kind, x, y, radius, random_direction(bits), ratio)
+        outline = Outline(kind, x, y, radius, random_tilt(bits, preset.tilt), ratio)
         top, left, side = _window(outline, margin=1)
         whole = outline.depth(top, left, side, side) >= 0
         rows, columns = _clip(top, side, height), _clip(left, side, width)
@@ -161,7 +162,7 @@ def _place(
         hidden = np.bincount(patch[mask & (patch >= 0)], minlength=len(whole_areas))
         left_over = [*(visible - hidden), mask.sum()]
         wholes = [*whole_areas, int(whole.sum())]
-        if all(100 * v >= min_visible * w for v, w in zip(left_over, wholes, strict=True)):
+        if all(100 * v >= preset.min_visible * w for v, w in zip(left_over, wholes, strict=True)):
             patch[mask] = len(whole_areas)
             whole_areas.append(wholes[-1])
             return outline
@@ -214,6 +215,8 @@ def _random_fill(
         if sum(abs(a - b) for a, b in zip(colour, ground, strict=True)) >= preset.min_contrast:
             break
     pattern = random_pattern(bits, height, width, radius * 2 // bits.between(2, 4))
+    if not bits.chance(preset.textured):
+        pattern = np.zeros_like(pattern)
     return paint(pattern, colour, vary_colour(bits, colour, 30, 90))
 
 

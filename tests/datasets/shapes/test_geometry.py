@@ -13,6 +13,7 @@ from swin_mm.datasets.shapes.geometry import (
     Outline,
     random_direction,
     random_radius,
+    random_tilt,
 )
 from swin_mm.datasets.shapes.presets import CLASSES
 
@@ -122,3 +123,19 @@ def test_radius_spans_its_range(low, high):
     if high > 10 * low:  # log-uniform: half of all radii lie below the geometric mean
         below = np.mean(np.array(drawn) < math.sqrt(low * high))
         assert 0.4 < below < 0.6
+
+
+@pytest.mark.parametrize("tilt", [0, 35, 99])
+def test_tilted_directions_stay_near_the_upright(tilt):
+    directions = [random_tilt(BitStream(seed), tilt) for seed in range(300)]
+    sines = [abs(sin) for _, sin in directions]
+    assert all(cos > 0 for cos, _ in directions)
+    assert 0.9 * ONE * tilt // 100 <= max(sines) <= ONE * tilt // 100
+    assert all(abs(math.hypot(cos, sin) - ONE) < 2 for cos, sin in directions)
+
+
+def test_a_tilt_of_100_is_any_direction():
+    directions = [random_tilt(BitStream(seed), 100) for seed in range(300)]
+    assert {(cos > 0, sin > 0) for cos, sin in directions} == {
+        (a, b) for a in (True, False) for b in (True, False)
+    }
