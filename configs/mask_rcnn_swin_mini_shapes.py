@@ -1,0 +1,119 @@
+"""Mask R-CNN on a small Swin, from scratch on the easy built-in shapes: the quick start.
+
+No published result; measured: see README. Differs from `mask_rcnn_swin_t_shapes` to learn within
+minutes on two CPU cores: 48 channels, two blocks a stage and windows of 5; narrow heads with group
+norm, since there are no pretrained features; few proposals; one sample a bin in RoIAlign.
+Command: `python tools/train.py configs/mask_rcnn_swin_mini_shapes.py`
+"""
+
+_base_ = [
+    "_base_/default_runtime.py",
+    "_base_/models/mask_rcnn_swin.py",
+    "_base_/datasets/shapes_instance.py",
+]
+
+channels = 64
+num_classes = 6
+group_norm = dict(type="GN", num_groups=16)
+roi_layer = dict(sampling_ratio=1)
+model = dict(
+    backbone=dict(
+        embed_dims=48,
+        depths=(2, 2, 2, 2),
+        window_size=5,
+        drop_path_rate=0.0,
+        init_cfg=None,
+    ),
+    neck=dict(in_channels=[48, 96, 192, 384], out_channels=channels, norm_cfg=dict(type="BN")),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[6], ratios=[1.0]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=channels, roi_layer=roi_layer),
+        bbox_head=dict(
+            type="ConvFCBBoxHead",
+            num_shared_convs=2,
+            num_shared_fcs=1,
+            in_channels=channels,
+            conv_out_channels=channels,
+            fc_out_channels=256,
+            norm_cfg=group_norm,
+            num_classes=num_classes,
+            reg_class_agnostic=True,
+        ),
+        mask_roi_extractor=dict(out_channels=channels, roi_layer=roi_layer),
+        mask_head=dict(
+            num_convs=2,
+            in_channels=channels,
+            conv_out_channels=channels,
+            norm_cfg=group_norm,
+            num_classes=num_classes,
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=60),
+        rcnn=dict(sampler=dict(num=48, pos_fraction=0.5)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=60), rcnn=dict(max_per_img=30)),
+)
+
+data_root = "data/shapes/easy/"
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="Resize", scale_factor=1.0),  # the heads ask for a scale factor
+    dict(
+        type="PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+    ),
+]
+batch_size = 4
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=4, num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline)
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
+test_evaluator = val_evaluator
+
+max_epochs = 10
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=2)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=60),
+    dict(
+        type="CosineAnnealingLR",
+        begin=0,
+        end=max_epochs,
+        eta_min=1e-5,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1.5e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=5.0),
+    paramwise_cfg=dict(
+        custom_keys={
+            "relative_position_bias_table": dict(decay_mult=0.0),
+            "norm": dict(decay_mult=0.0),
+        }
+    ),
+)
+auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
+default_hooks = dict(logger=dict(interval=25))
