@@ -12,8 +12,8 @@ from swin_mm.version import __version__
 PROGRAM = "swin-mm"
 DEBUG_VARIABLE = "SWIN_MM_DEBUG"
 
-# Each is a module of this package with a function `main(argv)`, imported when it is called for:
-# most of them need torch, which takes seconds.
+# Each is a module of this package with a function `main(argv)` that returns an exit status or None,
+# imported when it is called for: most of them need torch, which takes seconds.
 COMMANDS = {
     "train": "train a detector or a segmentor",
     "test": "measure a checkpoint and draw what it predicts",

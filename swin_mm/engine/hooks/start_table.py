@@ -3,6 +3,7 @@
 import os
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
+from shutil import get_terminal_size
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from swin_mm.registry import HOOKS
 from swin_mm.version import __version__
 
 PACKAGES = ("torch", "mmengine", "mmcv", "mmcv-lite", "mmdet", "mmsegmentation")
-WIDTH = 100  # columns
+MAX_WIDTH = 100  # columns
 
 Rows = list[tuple[str, str]]
 
@@ -168,6 +169,7 @@ def _draw(title: str, rows: Rows) -> str:
     for heading, text in rows:
         table.add_row(heading, text)
     # Drawn to text, so that the log file has it too.
-    console = Console(file=StringIO(), width=WIDTH, markup=False, highlight=False)
+    width = min(MAX_WIDTH, get_terminal_size((MAX_WIDTH, 24)).columns)
+    console = Console(file=StringIO(), width=width, markup=False, highlight=False)
     console.print(table)
     return "\n" + "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())

@@ -1,0 +1,81 @@
+"""Which errors are told in one line, and what the line is."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.registry import MODELS
+from torch import nn
+from torch.utils.data import DataLoader
+
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.cli.errors import ConfigError, explain_error
+from swin_mm.datasets.check import DatasetError
+from swin_mm.datasets.shapes.presets import get_preset
+
+
+def caught(function):
+    try:
+        function()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def raise_it(error, cause=None):
+    raise error from cause
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DatasetError, CheckpointError])
+def test_our_errors_are_told(kind):
+    assert explain_error(caught(lambda: raise_it(kind("a  \n b")))) == "a b"
+
+
+def test_our_error_is_found_below_another():
+    error = caught(lambda: raise_it(RuntimeError("outer"), cause=DatasetError("inner")))
+    assert explain_error(error) == "inner"
+
+
+def test_refusals_of_our_code_are_told_and_those_of_others_are_not():
+    assert explain_error(caught(lambda: get_preset("x"))).startswith("the presets of the shapes")
+    assert explain_error(caught(lambda: int("x"))) is None
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape"), TypeError("x"), AssertionError(), KeyError("x")], ids=repr
+)
+def test_faults_of_the_program_are_not_told(error):
+    assert explain_error(caught(lambda: raise_it(error))) is None
+
+
+def test_errors_of_the_system_are_told():
+    error = caught(Path("/nowhere/file").read_bytes)
+    assert explain_error(error) == "[Errno 2] No such file or directory: '/nowhere/file'"
+
+
+class Unreadable:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return Path("/nowhere/image.png").read_bytes()
+
+
+def test_error_of_a_loader_process_is_its_last_line():
+    error = caught(lambda: next(iter(DataLoader(Unreadable(), num_workers=1))))
+    message = explain_error(error)
+    assert "\n" not in message
+    assert message.endswith("No such file or directory: '/nowhere/image.png'")
+
+
+def test_argument_that_a_type_refuses_is_told():
+    if "ErrorsTestNet" not in MODELS:
+
+        @MODELS.register_module()
+        class ErrorsTestNet(nn.Module):
+            def __init__(self, depth):
+                super().__init__()
+
+    error = caught(lambda: MODELS.build(dict(type="ErrorsTestNet", dept=3)))
+    message = explain_error(error)
+    assert message.startswith("the config does not fit: ")
+    assert "unexpected keyword argument 'dept'" in message
