@@ -8,22 +8,18 @@ For files from a URL mmengine still runs any code that is in them. Here both go 
 """
 
 import os
-import sys
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+from swin_mm.compat.module_finder import when_imported
 
 TARGET = "mmengine.runner.checkpoint"
 
 
 def install() -> None:
     """Repairs mmengine's loading now, or when it is imported; repeated calls change nothing."""
-    if TARGET in sys.modules:
-        _repair(sys.modules[TARGET])
-    elif not any(isinstance(finder, _RepairOnImport) for finder in sys.meta_path):
-        # `import swin_mm` shall be quick, and mmengine brings torch.
-        sys.meta_path.insert(0, _RepairOnImport())
+    when_imported(TARGET, _repair)
 
 
 def explain() -> tuple[bool, str]:
@@ -35,24 +31,6 @@ def explain() -> tuple[bool, str]:
     if target.load_url is load_url:
         return True, "mmengine cannot read its own checkpoints, and runs code in those from URLs"
     return False, "swin_mm.compat.install() has not been called"
-
-
-class _RepairOnImport:
-    """A meta path finder that leaves the target as it is found and repairs it once it has run."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != TARGET:
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_repair(module: ModuleType) -> None:
-                execute(module)
-                _repair(module)
-
-            spec.loader.exec_module = execute_and_repair
-        return spec
 
 
 def _repair(module: ModuleType) -> None:

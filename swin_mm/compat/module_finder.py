@@ -1,11 +1,14 @@
-"""Answers imports of modules that no installed package provides.
+"""Supplies modules that no installed package provides, and repairs modules as they are imported.
 
-The finder stands last in `sys.meta_path`: Python asks it only after every other finder has said no,
-so a module that exists, compiled or not, is always the one that is imported.
+The first finder stands last in `sys.meta_path`: Python asks it only after every other has said no,
+so a module that exists, compiled or not, is always the one that is imported. The second stands
+first, and passes on what the ordinary search finds.
 """
 
 import sys
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 
 class SuppliedModules:
@@ -44,3 +47,44 @@ def is_supplied(name: str) -> bool:
 
     spec = find_spec(name)
     return spec is not None and spec.origin == _FINDER.files.get(name)
+
+
+class RepairedModules:
+    """A meta path finder that leaves modules as they are found and repairs them once they ran."""
+
+    def __init__(self) -> None:
+        self.repairs: dict[str, Callable[[ModuleType], None]] = {}
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        """Returns the ordinary spec, with the repair behind its execution."""
+        if name not in self.repairs:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_repair(module: ModuleType) -> None:
+                execute(module)
+                self.repairs[name](module)
+
+            spec.loader.exec_module = execute_and_repair
+        return spec
+
+
+_REPAIRER = RepairedModules()
+
+
+def when_imported(name: str, repair: Callable[[ModuleType], None]) -> None:
+    """Repairs a module now, where it has been imported, or else when it is.
+
+    So a repair need not import what it repairs, and `import swin_mm` stays quick.
+
+    Args:
+        name: dotted module name.
+        repair: changes the module in place; must bear to be called again.
+    """
+    if name in sys.modules:
+        repair(sys.modules[name])
+    _REPAIRER.repairs[name] = repair
+    if _REPAIRER not in sys.meta_path:
+        sys.meta_path.insert(0, _REPAIRER)
