@@ -12,6 +12,7 @@ REPAIRS = (
     "swin_mm.compat.missing_pkg_resources",
     "swin_mm.compat.missing_find_loader",
     "swin_mm.compat.checkpoint_loading",
+    "swin_mm.compat.mmdet_bert",
 )
 
 

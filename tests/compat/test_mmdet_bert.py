@@ -1,0 +1,100 @@
+"""mmdet's text encoder on the transformers at hand, with a small BERT of random weights."""
+
+import inspect
+import subprocess
+import sys
+from importlib import metadata
+from types import ModuleType
+
+import pytest
+import torch
+from mmdet.models.language_models import bert as target
+
+from swin_mm.compat import mmdet_bert
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "a", "cat", "dog"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """The encoder as Grounding DINO has it: each phrase sees itself only."""
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return target.BertModel(
+        str(folder),
+        pad_to_max=False,
+        use_sub_sentence_represent=True,
+        special_tokens_list=["[CLS]", "[SEP]", "."],
+    ).eval()
+
+
+@pytest.mark.skipif(
+    not mmdet_bert._is_affected(metadata.version("transformers")), reason="needs transformers 5"
+)
+def test_upstream_still_needs_the_repair():
+    """Fails when the repair is no longer needed."""
+    assert "tokenizer.batch_encode_plus(" in inspect.getsource(target)
+    code = (
+        "from transformers import PreTrainedTokenizerBase\n"
+        "assert not hasattr(PreTrainedTokenizerBase, 'batch_encode_plus')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    assert mmdet_bert.explain()[0]
+
+
+def test_phrases_are_encoded(encoder):
+    """ "a cat" and "dog" in one caption give what BERT gives for each alone, at its positions."""
+    with torch.no_grad():
+        both = encoder(["a cat . dog ."])
+        tokens = encoder.tokenizer(["a cat . dog ."], return_tensors="pt")["input_ids"]
+        for phrase in (slice(1, 4), slice(4, 6)):  # between [CLS] and [SEP]
+            alone = encoder.language_backbone.body.model(
+                input_ids=tokens[:, phrase], output_hidden_states=True
+            )
+            torch.testing.assert_close(both["embedded"][:, phrase], alone.hidden_states[-1])
+    assert both["position_ids"].tolist() == [[0, 0, 1, 2, 0, 1, 0]]
+
+
+def test_padding_is_not_seen(encoder):
+    with torch.no_grad():
+        padded = encoder(["dog .", "a cat . dog ."])
+        alone = encoder(["dog ."])
+    torch.testing.assert_close(padded["embedded"][:1, :4], alone["embedded"])
+    assert padded["text_token_mask"].sum(1).tolist() == [4, 7]
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"), [("4.45.2", False), ("5.0.0", True), ("10.1", True)]
+)
+def test_only_transformers_5_is_affected(monkeypatch, version, affected):
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    active, reason = mmdet_bert.explain()
+    assert active is affected and version in reason
+    module = ModuleType("module")
+    module.HFBertModel = transformers.BertModel
+    mmdet_bert._repair(module)
+    assert (module.HFBertModel is not transformers.BertModel) is affected
+
+
+def test_without_transformers(monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert mmdet_bert.explain()[0] is False
+    module = ModuleType("module")
+    module.HFBertModel = None
+    mmdet_bert._repair(module)
+    assert module.HFBertModel is None
