@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile", backend_args=backend_args),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="Resize", scale=image_scale, keep_ratio=True),
-    # Shapes lie at any angle, so every reflection is as likely as the original.
+    # Shapes of this preset lie at any angle, so every reflection is as likely as the original.
     dict(
         type="RandomFlip",
         prob=[0.25, 0.25, 0.25],

@@ -15,7 +15,7 @@ train_pipeline = [
     dict(type="RandomResize", scale=image_scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     # The background fills three quarters of most images: ADE20K's limit of 0.75 would ask in vain.
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.95),
-    # Shapes lie at any angle, so every reflection is as likely as the original.
+    # Shapes of this preset lie at any angle, so every reflection is as likely as the original.
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="RandomFlip", prob=0.5, direction="vertical"),
     dict(type="PhotoMetricDistortion"),
