@@ -64,7 +64,9 @@ class PredictionSheetHook(Hook):
         print_log(f"Drew predictions beside the ground truth: {path}", logger="current")
 
 
-def _to_row(sample: BaseDataElement) -> Row | None:
+def _to_row(sample: Any) -> Row | None:
+    if not isinstance(sample, BaseDataElement):  # of a model of neither mmdet nor mmseg
+        return None
     if "gt_sem_seg" in sample:
         truth, prediction = _label_map(sample.gt_sem_seg), _label_map(sample.pred_sem_seg)
     elif "gt_instances" in sample and "bboxes" in sample.gt_instances:
