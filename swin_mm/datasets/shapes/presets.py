@@ -71,7 +71,7 @@ PRESETS = {
         noise=16,
     ),
     "easy": Preset(
-        train=600,
+        train=1600,
         val=100,
         sides=(144, 160),
         shapes=(3, 8),
