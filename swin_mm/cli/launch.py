@@ -25,6 +25,7 @@ OWN_HOOKS = {
     "start_table": "swin_mm.StartTableHook",
     "progress": "swin_mm.ProgressHook",
     "curves": "swin_mm.CurvesHook",
+    "fast_forward": "swin_mm.FastForwardHook",
     "prediction_sheet": "swin_mm.PredictionSheetHook",
 }
 

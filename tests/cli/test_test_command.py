@@ -1,0 +1,182 @@
+"""Testing from the command line: metrics, kept predictions, pictures, and what is refused."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.cli import test as command
+from swin_mm.cli import train
+from swin_mm.cli.config import find_config
+from swin_mm.cli.errors import ConfigError
+from swin_mm.datasets.shapes import write_shapes
+
+CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
+ON_TINY_DATA = """
+_base_ = '{base}'
+data_root = '{data}/'
+loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+train_dataloader = val_dataloader = test_dataloader = loader
+"""
+ANNOTATIONS = """
+val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The smallest of the built-in data: six validation images."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), "tiny")
+
+
+@pytest.fixture
+def untrained(tmp_path, monkeypatch, data, fresh_mmengine):
+    """Config and checkpoint of a small model that predicts at random, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(scope):
+        text = ON_TINY_DATA.format(base=find_config(CONFIGS[scope]), data=data)
+        Path("small.py").write_text(text + (ANNOTATIONS if scope == "mmdet" else ""))
+        cfg = Config.fromfile("small.py")
+        torch.manual_seed(0)
+        init_default_scope(scope)
+        model = MODELS.build(cfg.model)
+        torch.save({"state_dict": model.state_dict(), "meta": {}}, "model.pth")
+        return ["small.py", "model.pth", "--work-dir", "out"]
+
+    return make
+
+
+def read_metrics(folder="out"):
+    return json.loads(Path(folder, command.METRICS_FILE).read_text())
+
+
+def test_detector(untrained, data, capsys):
+    command.main([*untrained("mmdet"), "--out", "found.pkl", "--show-dir", "pictures"])
+    content = read_metrics()
+    assert content["config"] == "small.py" and content["checkpoint"] == "model.pth"
+    assert {"coco/bbox_mAP", "coco/segm_mAP_50"} < content["metrics"].keys()
+    assert 0 <= content["metrics"]["coco/bbox_mAP_50"] < 0.2
+
+    found = pickle.loads(Path("found.pkl").read_bytes())
+    assert len(found) == 6
+    assert {"bboxes", "labels", "masks", "scores"} <= found[0]["pred_instances"].keys()
+
+    images = sorted(Path(data, "val").iterdir())
+    (pictures,) = Path("out").glob("*/pictures")
+    assert [path.name for path in sorted(pictures.iterdir())] == [path.name for path in images]
+    # Ground truth and prediction side by side.
+    (width, height), drawn = Image.open(images[0]).size, Image.open(pictures / images[0].name)
+    assert drawn.size == (2 * width, height)
+
+    output = capsys.readouterr().out
+    assert "│ coco/bbox_mAP_50 │" in output
+    for line in ("metrics: ", "pictures: ", "predictions: found.pkl", "checkpoint: model.pth"):
+        assert f"\n{line}" in output
+    assert re.search("│ model +│ MaskRCNN on SwinTransformer, .* M parameters", output)
+    assert re.search("│ test data +│ 6 images, ", output)
+
+
+def test_segmentor_keeps_label_maps(untrained, data):
+    arguments = untrained("mmseg")
+    command.main([*arguments, "--out", "maps.pkl", "--show-dir", "pictures"])
+    assert set(read_metrics()["metrics"]) == {"aAcc", "mIoU", "mAcc"}
+    kept = pickle.loads(Path("maps.pkl").read_bytes())
+    images = sorted(Path(data, "val").iterdir())
+    assert [Path(entry["img_path"]) for entry in kept] == images
+    for entry in kept:
+        assert entry["labels"].shape == Image.open(entry["img_path"]).size[::-1]
+        assert entry["labels"].dtype == np.int16
+    (pictures,) = Path("out").glob("*/pictures")
+    drawn = Image.open(pictures / f"{images[0].stem}.png")
+    width, height = Image.open(images[0]).size
+    assert drawn.size == (2 * width, height)
+
+    command.main([*arguments, "--out", "maps"])
+    for entry in kept:
+        path = Path("maps", f"{Path(entry['img_path']).stem}.png")
+        assert np.array_equal(np.asarray(Image.open(path)), entry["labels"])
+
+
+def test_segmentor_averages_views(untrained):
+    views = """
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale=(96, 96), keep_ratio=True)],
+        [dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+         dict(type='RandomFlip', prob=1.0, direction='horizontal')],
+        [dict(type='LoadAnnotations')],
+        [dict(type='PackSegInputs')],
+    ]),
+]
+"""
+    arguments = untrained("mmseg")
+    with pytest.raises(ConfigError, match="--tta needs tta_pipeline in the config"):
+        command.main([*arguments, "--tta"])
+    Path("small.py").write_text(Path("small.py").read_text() + views)
+    command.main([*arguments, "--tta"])
+    assert "mIoU" in read_metrics()["metrics"]
+
+
+def test_views_of_a_box_detector(untrained):
+    untrained("mmdet")
+    cfg = Config.fromfile("small.py")
+    del cfg.model.roi_head["mask_head"]
+    pipeline = list(cfg.test_dataloader.dataset.pipeline)
+    command.use_test_time_augmentation(cfg)
+    assert cfg.model.type == "DetTTAModel" and cfg.model.module.type == "MaskRCNN"
+    *before, views = cfg.test_dataloader.dataset.pipeline
+    assert before == pipeline[:-1]
+    assert [flip.prob for flip in views.transforms[0]] == [1.0, 0.0]
+    assert views.transforms[1][0].meta_keys[-2:] == ("flip", "flip_direction")
+
+
+def test_masks_are_not_averaged(untrained):
+    with pytest.raises(ConfigError, match="averages boxes only, and this model predicts masks"):
+        command.main([*untrained("mmdet"), "--tta"])
+
+
+def test_predictions_of_a_detector_go_to_a_pickle(untrained):
+    with pytest.raises(ConfigError, match="--out must end in .pkl, got folder"):
+        command.main([*untrained("mmdet"), "--out", "folder"])
+
+
+def test_checkpoint_of_another_model_is_refused(untrained):
+    untrained("mmseg")
+    Path("model.pth").rename("segmentor.pth")
+    arguments = untrained("mmdet")
+    with pytest.raises(CheckpointError, match=r"segmentor.pth lacks \d+ of the \d+ weights"):
+        command.main([arguments[0], "segmentor.pth", "--work-dir", "out"])
+    state = torch.load("model.pth")
+    weight = state["state_dict"].pop("roi_head.bbox_head.fc_cls.weight")
+    state["state_dict"]["roi_head.bbox_head.fc_cls.weight"] = torch.zeros(81, weight.shape[1])
+    torch.save(state, "model.pth")
+    expected = r"model.pth is of another model: roi_head.bbox_head.fc_cls.weight is 81x\d+ there"
+    with pytest.raises(CheckpointError, match=expected):
+        command.main(arguments)
+
+
+def test_missing_checkpoint_and_missing_data(toy):
+    with pytest.raises(CheckpointError, match="no.pth: there is no such file"):
+        command.main([toy(), "no.pth"])
+    extra = "test_dataloader = None\ntest_cfg = None\ntest_evaluator = None\n"
+    with pytest.raises(ConfigError, match="has no test_dataloader"):
+        command.main([toy(extra), "no.pth"])
+
+
+def test_metrics_are_those_of_the_last_validation(toy):
+    train.main([toy(), "--cfg-options", "train_cfg.max_epochs=2"])
+    command.main(["toy.py", "work_dirs/toy/epoch_2.pth"])
+    logs = Path("work_dirs/toy").glob("*/vis_data/scalars.json")
+    validation = json.loads(next(logs).read_text().splitlines()[-1])
+    metrics = read_metrics("work_dirs/toy")["metrics"]
+    assert metrics == {name: validation[name] for name in ("toy/error", "toy/accuracy")}

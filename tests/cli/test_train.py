@@ -1,0 +1,109 @@
+"""Training from the command line, on a task of milliseconds."""
+
+import os
+
+import pytest
+import torch
+
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.train import main
+
+
+def load(epoch):
+    return torch.load(f"work_dirs/toy/epoch_{epoch}.pth", weights_only=False)
+
+
+def test_trains_and_leaves_checkpoints_log_and_curves(toy, capsys):
+    main([toy(), "--cfg-options", "train_cfg.max_epochs=2"])
+    written = {entry.name for entry in os.scandir("work_dirs/toy") if entry.is_file()}
+    assert written == {"epoch_1.pth", "epoch_2.pth", "last_checkpoint", "toy.py", "curves.png"}
+    output = capsys.readouterr().out
+    assert output.count("│ schedule ") == 1
+    for row in (
+        "precision     │ float32 ",
+        "batch         │ 4 images ",
+        "learning rate │ 0.02 (SGD, weight decay 0.01)",
+        "model         │ ToyModel, 0.00 M parameters",
+        "schedule      │ 2 epochs of 4 steps, validated every epoch",
+    ):
+        assert row in output
+    assert "Epoch(train) [2][4/4]" in output
+    assert "toy/error" in output
+
+
+def test_resume_goes_on_as_if_there_had_been_no_stop(toy, capsys):
+    config = toy()
+    main([config, "--work-dir", "whole"])
+    main([config, "--resume", "whole/epoch_3.pth"])
+    assert "resumed       │ after epoch 3, step 12" in capsys.readouterr().out
+    resumed, whole = load(4), torch.load("whole/epoch_4.pth", weights_only=False)
+    for part in ("state_dict", "optimizer", "param_schedulers"):
+        assert str(resumed[part]) == str(whole[part])
+
+
+def test_resume_takes_the_newest_checkpoint_of_the_work_folder(toy, capsys):
+    config = toy()
+    main([config, "--cfg-options", "train_cfg.max_epochs=2"])
+    os.remove("work_dirs/toy/last_checkpoint")
+    main([config, "--resume"])
+    assert "resumed       │ after epoch 2, step 8" in capsys.readouterr().out
+    assert load(4)["meta"]["iter"] == 16
+
+
+def test_resume_with_nothing_to_resume_starts(toy, capsys):
+    main([toy(), "--resume", "--cfg-options", "train_cfg.max_epochs=1"])
+    assert "training starts at the beginning" in capsys.readouterr().out
+    assert load(1)["meta"]["iter"] == 4
+
+
+def test_resume_from_another_model_is_refused(toy):
+    config = toy()
+    main([config, "--cfg-options", "train_cfg.max_epochs=1"])
+    with pytest.raises(CheckpointError, match="ballast is 0 there and 5 in the model"):
+        main([config, "--resume", "--cfg-options", "model.ballast=5"])
+
+
+@pytest.mark.parametrize("option", ["--resume", "load_from"])
+def test_missing_checkpoint_is_told_before_work_starts(toy, option):
+    options = ["--resume", "no.pth"] if option == "--resume" else ["--cfg-options", "load_from=no"]
+    with pytest.raises(CheckpointError, match="cannot load checkpoint no.*: there is no such file"):
+        main([toy(), *options])
+    assert not os.path.exists("work_dirs")
+
+
+def test_broken_weights_to_start_from_are_told(toy):
+    torch.save({"a": torch.zeros(1000)}, "half.pth")
+    os.truncate("half.pth", 3000)
+    with pytest.raises(CheckpointError, match="half.pth: the file is truncated"):
+        main([toy(), "--cfg-options", "load_from=half.pth"])
+
+
+def test_learning_rate_is_scaled(toy, capsys):
+    options = ["--auto-scale-lr", "--cfg-options", "train_cfg.max_epochs=1"]
+    main([toy("param_scheduler = []\n"), *options])
+    # Four images a step, where the config has eight in mind.
+    assert load(1)["optimizer"]["param_groups"][0]["lr"] == 0.01
+    assert "0.01 (SGD, scaled from a batch of 8 images" in capsys.readouterr().out
+
+
+def test_scaling_needs_to_know_the_batch_of_the_config(toy):
+    with pytest.raises(ConfigError, match="--auto-scale-lr needs auto_scale_lr.base_batch_size"):
+        main([toy("auto_scale_lr = dict()\n"), "--auto-scale-lr"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_mixed_precision_without_a_gpu(toy, capsys):
+    main([toy(), "--amp", "--cfg-options", "train_cfg.max_epochs=1"])
+    assert "float32 (mixed precision was asked for, and needs a GPU)" in capsys.readouterr().out
+
+
+def test_mixed_precision_needs_a_plain_wrapper(toy):
+    with pytest.raises(ConfigError, match="--amp is for .*=OptimWrapper; it is ApexOptimWrapper"):
+        main([toy(), "--amp", "--cfg-options", "optim_wrapper.type=ApexOptimWrapper"])
+
+
+def test_accumulated_steps_count_in_the_batch(toy, capsys):
+    options = ["train_cfg.max_epochs=1", "optim_wrapper.accumulative_counts=2"]
+    main([toy(), "--cfg-options", *options])
+    assert "8 = 4 images x 2 accumulated steps" in capsys.readouterr().out

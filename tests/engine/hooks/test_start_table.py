@@ -1,0 +1,88 @@
+"""Parts of the start table that the toy task does not reach; the whole is in tests/cli."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from swin_mm.checkpoint.report import LoadReport
+from swin_mm.engine.hooks import start_table
+
+
+def test_layers_with_rates_of_their_own():
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "weight_decay": decay}
+        for rate, decay in [(1e-4, 0.05), (1e-6, 0.0), (1e-5, 0.05)]
+    ]
+    wrapper = OptimWrapper(torch.optim.AdamW(groups))
+    runner = SimpleNamespace(optim_wrapper=wrapper, auto_scale_lr=None)
+    expected = "1e-06 to 0.0001 (AdamW, weight decay 0 and 0.05)"
+    assert start_table._describe_optimizer(runner) == expected
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, "float32"),
+        ({"loss_scaler": 1, "cast_dtype": None}, "float16 where it is safe, float32 elsewhere"),
+        (
+            {"loss_scaler": 1, "cast_dtype": torch.bfloat16},
+            "bfloat16 where it is safe, float32 elsewhere",
+        ),
+        (
+            {"loss_scaler": 1, "cast_dtype": None, "compute_dtype": torch.float32},
+            "float32 (mixed precision was asked for, and needs a GPU)",
+        ),
+    ],
+    ids=["plain", "float16", "bfloat16", "no GPU"],
+)
+def test_precision(attributes, expected):
+    assert start_table._describe_precision(SimpleNamespace(**attributes)) == expected
+
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(1000, 1000, bias=False)
+        self.head = nn.Linear(1000, 500, bias=False)
+
+
+def test_parameters_and_frozen_ones():
+    model = Detector()
+    assert start_table._describe_model(model) == [
+        ("model", "Detector on Linear, 1.50 M parameters")
+    ]
+    model.backbone.requires_grad_(False)
+    assert start_table._describe_model(model) == [
+        ("model", "Detector on Linear, 1.50 M parameters, 1.00 M of them frozen")
+    ]
+
+
+def test_where_weights_come_from():
+    model = Detector()
+    model.backbone.load_report = None
+    runner = SimpleNamespace(model=model, _resume=False, _load_from=None, _has_loaded=False)
+    assert start_table._describe_start(runner) == [
+        ("weights", "backbone: initialised from scratch")
+    ]
+    report = LoadReport("backbone", "Microsoft", 173, 173, dropped=("head.weight",), file="a.pth")
+    model.backbone.load_report = report
+    runner._load_from = "b.pth"
+    assert start_table._describe_start(runner) == [
+        ("loaded", "b.pth"),
+        ("weights", str(report)),
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_table_fits_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [("work folder", "/a/" + "long/" * 30), ("classes", "cat [red]")]
+    text = start_table._draw("training", rows)
+    lines = text.strip().splitlines()
+    assert lines[0] == "training"
+    assert {len(line) for line in lines[1:]} == {min(columns, 100)}
+    # Text is taken as it is: rich would read the brackets as a colour.
+    assert "cat [red]" in text
