@@ -298,10 +298,11 @@ def test_image_size_is_not_pixels(root, size):
         ([WIDTH + 3, 5, 10, 10], "1 boxes are empty or outside, and are left out"),
         ([5, 5, 0, 10], "1 boxes are empty or outside, and are left out"),
         ([5, 5, -4, 10], "1 boxes are empty or outside, and are left out"),
+        ([5, 5, 0.5, 10], "1 boxes are empty or outside, and are left out"),
         ([-8, 5, 20, 20], "1 boxes reach beyond their image, and are clipped"),
         ([5, 5, WIDTH, 20], "1 boxes reach beyond their image, and are clipped"),
     ],
-    ids=["outside", "flat", "negative", "left", "right"],
+    ids=["outside", "flat", "negative", "below a pixel", "left", "right"],
 )
 def test_odd_boxes_are_legal_and_counted(root, box, warning):
     coco = read(root)
