@@ -1,5 +1,6 @@
 """Swin Transformer V1 as a backbone for dense prediction."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -180,7 +181,8 @@ class SwinTransformer(BaseModule):
             norm_cfg=norm_cfg,
             attn_backend=attn_backend,
         )
-        drop_path_rates = iter(torch.linspace(0, drop_path_rate, sum(variant.depths)).tolist())
+        last_block = max(sum(variant.depths) - 1, 1)
+        drop_path_rates = (drop_path_rate * i / last_block for i in itertools.count())
         self.layers = nn.ModuleList()
         last_stage = max(self.out_indices)
         for i in range(last_stage + 1):

@@ -1,0 +1,280 @@
+"""The V1 backbone against mmdet's, mmseg's and torchvision's, and what it promises beyond them."""
+
+import copy
+import doctest
+import inspect
+
+import pytest
+import torch
+import torchvision
+from mmdet.models.backbones.swin import SwinTransformer as MMDetSwin
+from mmseg.models.backbones.swin import SwinTransformer as MMSegSwin
+
+from swin_mm.models.backbones import swin
+from swin_mm.models.backbones.swin import ARCHS, SwinTransformer
+
+SMALL = dict(embed_dims=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
+SIZES = [(64, 64), (97, 141), (224, 224), (5, 230)]
+
+
+def pair(stock_class, **arguments):
+    """A stock backbone with random weights, and ours with the same."""
+    torch.manual_seed(0)
+    arguments = SMALL | arguments
+    stock = stock_class(**arguments)
+    for parameter in stock.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    ours = SwinTransformer(**arguments)
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    return stock, ours
+
+
+def relative_error(value, expected):
+    return ((value - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+
+
+def assert_equal(stock, ours, size, mode):
+    """Outputs and the gradients of the image and of every parameter, to 1e-5."""
+    torch.manual_seed(1)
+    image = torch.randn(2, 3, *size)
+    gradients = []
+    for model in (stock, ours):
+        model.train(mode == "train")
+        leaf = image.clone().requires_grad_()
+        maps = model(leaf)
+        torch.manual_seed(2)
+        loss = sum((m * torch.randn(m.shape)).sum() for m in maps)
+        loss.backward()
+        state = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        gradients.append((maps, leaf.grad, state))
+    (stock_maps, stock_image, stock_state), (maps, image_grad, state) = gradients
+    assert len(maps) == len(stock_maps)
+    for ours_map, stock_map in zip(maps, stock_maps, strict=True):
+        assert ours_map.shape == stock_map.shape
+        assert relative_error(ours_map, stock_map) < 1e-5
+    assert relative_error(image_grad, stock_image) < 1e-5
+    # Gradients travel as weights do: the layout's converter brings them to our names and order.
+    from swin_mm.checkpoint.layouts import MMDET
+
+    converted = MMDET.to_own(stock_state).state
+    assert converted.keys() == state.keys()
+    for name, grad in state.items():
+        assert relative_error(grad, converted[name]) < 1e-5, name
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("stock", [MMDetSwin, MMSegSwin], ids=["mmdet", "mmseg"])
+def test_equal_to_stock(stock, size, mode):
+    assert_equal(*pair(stock), size, mode)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_equal_to_stock_with_either_backend(backend):
+    stock, _ = pair(MMSegSwin)
+    ours = SwinTransformer(**SMALL, attn_backend=backend)
+    ours.load_state_dict(stock.state_dict())
+    assert_equal(stock, ours, (97, 141), "train")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(strides=(4, 2, 2, 1)),
+        dict(strides=(2, 2, 2, 2), patch_size=2),
+        dict(qkv_bias=False),
+        dict(qk_scale=0.1),
+        dict(patch_norm=False),
+        dict(mlp_ratio=2.5),
+        dict(window_size=4),
+        dict(in_channels=3, act_cfg=dict(type="ReLU")),
+        dict(norm_cfg=dict(type="LN", eps=1e-2)),
+        dict(depths=(1, 3), num_heads=(2, 4), strides=(4, 2), out_indices=(0, 1)),
+    ],
+    ids=str,
+)
+def test_arguments_mean_what_they_mean_in_stock(arguments):
+    assert_equal(*pair(MMSegSwin, **arguments), (53, 67), "train")
+
+
+def test_absolute_position_embedding():
+    stock, ours = pair(MMSegSwin, use_abs_pos_embed=True, pretrain_img_size=(64, 96))
+    assert_equal(stock, ours, (64, 96), "train")
+    assert [m.shape[2:] for m in ours(torch.zeros(1, 3, 80, 50))][0] == (20, 13)
+
+
+def test_equal_to_torchvision_where_windows_divide():
+    """torchvision shares Microsoft's order of merging; its names differ."""
+    torch.manual_seed(0)
+    stock = torchvision.models.swin_transformer.SwinTransformer(
+        [4, 4], 24, [2, 2, 2, 2], [1, 2, 4, 8], [7, 7], stochastic_depth_prob=0.0
+    ).features.eval()
+    names = {"mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2"}
+    state = {}
+    for key, value in stock.state_dict().items():
+        stage, _, rest = key.partition(".")
+        stage = int(stage)
+        if "relative_position_index" in rest:
+            continue
+        if stage == 0:
+            embed = rest.replace("0.", "proj.", 1) if rest[0] == "0" else "norm." + rest[2:]
+            state["patch_embed." + embed] = value
+        elif stage % 2:
+            for old, new in names.items():
+                rest = rest.replace(old, new)
+            state[f"layers.{stage // 2}.blocks.{rest}"] = value
+        else:
+            state[f"layers.{stage // 2 - 1}.downsample.{rest}"] = value
+    ours = SwinTransformer(**SMALL, out_indices=(3,), norm_cfg=dict(type="LN")).eval()
+    state |= {"norm3.weight": torch.ones(192), "norm3.bias": torch.zeros(192)}
+    ours.load_state_dict(state, strict=True)
+    image = torch.randn(1, 3, 448, 448)
+    with torch.no_grad():
+        expected = torch.nn.functional.layer_norm(stock(image), (192,)).permute(0, 3, 1, 2)
+        (found,) = ours(image)
+    assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("stock", [MMDetSwin, MMSegSwin], ids=["mmdet", "mmseg"])
+def test_takes_every_argument_of_stock_with_its_default(stock):
+    ours = inspect.signature(SwinTransformer).parameters
+    tiny = ARCHS["tiny"]._asdict() | dict(act_cfg=dict(type="GELU"), norm_cfg=dict(type="LN"))
+    for name, parameter in inspect.signature(stock).parameters.items():
+        default = ours[name].default
+        assert (tiny[name] if default is None and name in tiny else default) == parameter.default
+
+
+@pytest.mark.parametrize(
+    ("arch", "millions"), [("tiny", 27.5), ("small", 48.8), ("base", 86.7), ("large", 194.9)]
+)
+def test_variants_have_the_published_number_of_parameters(arch, millions):
+    """As timm's classifiers have without the head, to the norms at the outputs."""
+    with torch.device("meta"):
+        model = SwinTransformer(arch=arch)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize("out_indices", [(0,), (1, 2), (3, 0)], ids=str)
+def test_only_what_is_output_is_built(out_indices):
+    full = SwinTransformer(**SMALL).eval()
+    part = SwinTransformer(**SMALL, out_indices=out_indices).eval()
+    assert len(part.layers) == max(out_indices) + 1
+    part.load_state_dict(full.state_dict(), strict=False)
+    image = torch.randn(1, 3, 61, 47)
+    for i, found in zip(out_indices, part(image), strict=True):
+        assert torch.equal(found, full(image)[i])
+    sum(m.sum() for m in part(image)).backward()
+    assert all(p.grad is not None for p in part.parameters())
+
+
+def test_maps_are_channels_last():
+    for found in SwinTransformer(**SMALL)(torch.randn(2, 3, 97, 141)):
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("frozen_stages", [-1, 0, 1, 2, 3, 4])
+def test_frozen_stages_are_those_of_stock(frozen_stages):
+    stock, ours = pair(MMDetSwin, frozen_stages=frozen_stages, use_abs_pos_embed=True)
+    stock._freeze_stages()
+    frozen = {n for n, p in ours.named_parameters() if not p.requires_grad}  # before any train()
+    assert ours.train() is ours and ours.eval() is ours
+    ours.train()
+    from swin_mm.checkpoint.layouts import MMDET
+
+    flags = {n: torch.zeros_like(p) for n, p in stock.named_parameters() if not p.requires_grad}
+    assert frozen == set(MMDET.to_own(flags).state)
+    for i, layer in enumerate(ours.layers):
+        assert layer.training == (i >= frozen_stages)
+    assert ours.patch_embed.training == (frozen_stages < 0)
+
+
+@pytest.mark.parametrize("frozen_stages", [-1, 1, 4])
+def test_checkpointing_gives_the_same_gradients(frozen_stages):
+    plain = SwinTransformer(**SMALL, frozen_stages=frozen_stages)
+    saving = SwinTransformer(**SMALL, frozen_stages=frozen_stages, with_cp=True)
+    saving.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, 61, 47)
+    calls = []
+    saving.layers[-1].blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    if frozen_stages == 4:
+        assert not any(m.requires_grad for m in saving(image))
+        return
+    for model in (plain, saving):
+        sum((m**2).sum() for m in model(image)).backward()
+    assert len(calls) == 2  # forward, and again in backward
+    for (name, p), q in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        if p.requires_grad:
+            torch.testing.assert_close(q.grad, p.grad, msg=name)
+
+
+def test_drop_path_grows_with_depth_and_drops_samples():
+    torch.manual_seed(0)
+    model = SwinTransformer(**(SMALL | dict(drop_path_rate=0.7)))
+    rates = [getattr(b.drop_path, "drop_prob", 0.0) for s in model.layers for b in s.blocks]
+    assert rates == pytest.approx([0.1 * i for i in range(8)])
+    block = model.layers[3].blocks[1].train()
+    x = torch.randn(400, 2, 2, 192)
+    untouched = (block(x) == x).flatten(1).all(1).float().mean().item()
+    assert untouched == pytest.approx(0.7**2, abs=0.08)  # both branches dropped
+
+
+def test_rectangular_windows_and_any_input_size():
+    model = SwinTransformer(**SMALL, window_size=(3, 8)).eval()
+    shapes = [tuple(m.shape) for m in model(torch.randn(1, 3, 33, 130))]
+    assert shapes == [(1, 24, 9, 33), (1, 48, 5, 17), (1, 96, 3, 9), (1, 192, 2, 5)]
+
+
+def test_autocast_in_bfloat16_stays_near_float32():
+    model = SwinTransformer(**SMALL).eval()
+    image = torch.randn(1, 3, 97, 141)
+    with torch.no_grad():
+        exact = model(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(image)
+    for a, b in zip(rough, exact, strict=True):
+        assert relative_error(a.float(), b) < 0.03
+
+
+def test_copies_are_independent():
+    model = SwinTransformer(**SMALL)
+    clone = copy.deepcopy(model)
+    clone.load_state_dict({k: torch.zeros_like(v) for k, v in model.state_dict().items()})
+    assert all((p == 0).all() for p in clone.parameters())
+    assert not all((p == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(arch="huge"), "arch must be one of .* got 'huge'"),
+        (dict(depths=(2, 2)), "depths and num_heads must name the same number of stages"),
+        (dict(embed_dims=25), "embed_dims must be divisible by heads"),
+        (dict(strides=(4, 2)), "strides must name all 4 stages"),
+        (dict(patch_size=8), "strides.0. must equal patch_size, got 4 and"),
+        (dict(out_indices=(4,)), r"out_indices must name stages in \[0, 4\), got \(4,\)"),
+        (dict(out_indices=()), "out_indices must name stages"),
+        (dict(frozen_stages=5), r"frozen_stages must be in \[-1, 4\], got 5"),
+        (dict(window_size=0), "window_size must be a positive int or a pair"),
+        (dict(window_size=(7, 7, 7)), "window_size must be a positive int or a pair"),
+        (dict(attn_backend="fast"), "attn_backend must be one of"),
+        (dict(pretrained="a.pth", init_cfg=dict(type="Xavier")), "not both"),
+    ],
+    ids=str,
+)
+def test_arguments_that_disagree_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SwinTransformer(**arguments)
+
+
+def test_pretrained_is_the_older_spelling_of_init_cfg():
+    with pytest.warns(DeprecationWarning, match="use init_cfg"):
+        model = SwinTransformer(**SMALL, pretrained="a.pth")
+    assert model.init_cfg == dict(type="Pretrained", checkpoint="a.pth")
+    assert SwinTransformer(**SMALL, init_cfg=dict(checkpoint="a.pth")).init_cfg == model.init_cfg
+    with pytest.raises(TypeError, match="pretrained must be a path or URL"):
+        SwinTransformer(**SMALL, pretrained=True)
+
+
+def test_docstring_example():
+    failed, tried = doctest.testmod(swin)
+    assert tried and not failed
