@@ -31,7 +31,10 @@ def from_windows(
     x = window_reverse(windows, window_size, padded_size(size, window_size))
     if any(shift_size):
         x = torch.roll(x, shifts=shift_size, dims=(1, 2))
-    return x[:, : size[0], : size[1]]
+    x = x[:, : size[0], : size[1]]
+    # Compiled code copies always: it would compile once for maps that were padded, whose crop is
+    # strided, and once for those that were not.
+    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else x
 
 
 def window_attention(
