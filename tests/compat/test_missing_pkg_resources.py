@@ -140,3 +140,14 @@ def test_namespace_packages_still_work(tmp_path, monkeypatch):
     import demo_namespace.two
 
     assert len(demo_namespace.__path__) == 2
+
+
+def test_pytest_can_still_change_the_path(monkeypatch, tmp_path):
+    """It asks `pkg_resources`, once imported, to look at namespace packages again."""
+    import sys
+
+    import swin_mm.compat.missing_pkg_resources.stand_in as stand_in
+
+    monkeypatch.setitem(sys.modules, "pkg_resources", stand_in)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert sys.path[0] == str(tmp_path)

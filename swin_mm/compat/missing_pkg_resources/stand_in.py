@@ -80,6 +80,13 @@ def declare_namespace(name: str) -> None:
     package.__path__ = extend_path(package.__path__, name)
 
 
+def fixup_namespace_packages(path_item: str, parent: str | None = None) -> None:
+    """Does nothing: packages declared here look their folders up anew when imported.
+
+    pytest's `monkeypatch.syspath_prepend` calls it wherever `pkg_resources` has been imported.
+    """
+
+
 def __getattr__(name: str) -> NoReturn:
     raise AttributeError(
         f"pkg_resources.{name} is not available: pkg_resources is not installed, and swin_mm "
