@@ -6,13 +6,14 @@ from typing import Any
 
 import mmcv
 import numpy as np
+from matplotlib import colormaps
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
-from swin_mm.datasets.picture import Annotation, Instances, Row, prediction_sheet
+from swin_mm.datasets.picture import Annotation, Colour, Instances, Row, prediction_sheet
 from swin_mm.registry import HOOKS
 
 
@@ -58,10 +59,27 @@ class PredictionSheetHook(Hook):
         meta = runner.test_dataloader.dataset.metainfo
         path = Path(runner.work_dir) / "predictions.png"
         prediction_sheet(
-            self.rows, path, meta["classes"], meta["palette"], min_score=self.min_score
+            self.rows, path, meta["classes"], choose_palette(meta), min_score=self.min_score
         )
         self.rows = []
         print_log(f"Drew predictions beside the ground truth: {path}", logger="current")
+
+
+def choose_palette(meta: dict[str, Any]) -> list[Colour]:
+    """Finds a colour for each class.
+
+    Args:
+        meta: Meta information of a data set. Its palette may be absent or a word such as `random`;
+            where the config names classes of its own it is still that of COCO's eighty.
+
+    Returns:
+        A colour for each class, RGB 0-255.
+    """
+    count, palette = len(meta["classes"]), meta.get("palette")
+    if isinstance(palette, list | tuple) and len(palette) >= count:
+        return list(palette[:count])
+    table = colormaps["tab20"].colors
+    return [tuple(round(255 * part) for part in table[i % len(table)]) for i in range(count)]
 
 
 def _to_row(sample: Any) -> Row | None:
