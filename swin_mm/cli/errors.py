@@ -1,6 +1,5 @@
 """Tells errors that a user can mend from faults of the program."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from traceback import walk_tb
 
@@ -20,26 +19,21 @@ def explain_error(error: BaseException) -> str | None:
     Returns:
         The line, or None for an error that needs a traceback to be understood.
     """
-    for cause in _chain(error):
+    current: BaseException | None = error
+    is_cause = True  # the error itself, or what it was raised `from`
+    while current is not None:
         # Exceptions of our own and what we refuse are written for users, and so are the system's
-        # (a missing file, a full disk).
-        is_ours = type(cause).__module__.startswith("swin_mm.")
-        is_refusal = isinstance(cause, ValueError) and _raised_in(cause, PACKAGE)
-        if is_ours or is_refusal or isinstance(cause, OSError):
-            return _one_line(cause)
+        # (a missing file, a full disk), unless code dealt with them and failed in doing so.
+        is_ours = type(current).__module__.startswith("swin_mm.")
+        is_refusal = isinstance(current, ValueError) and _raised_in(current, PACKAGE)
+        if is_ours or is_refusal or (is_cause and isinstance(current, OSError)):
+            return _one_line(current)
+        is_cause = is_cause and current.__cause__ is not None
+        follow = not current.__suppress_context__
+        current = current.__cause__ or (current.__context__ if follow else None)
     if _is_registry_error(error):
         return f"the config does not fit: {_one_line(error)}"
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those it was raised from, last first."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or (
-            None if current.__suppress_context__ else current.__context__
-        )
 
 
 def _raised_in(error: BaseException, folder: Path) -> bool:

@@ -52,6 +52,16 @@ def test_errors_of_the_system_are_told():
     assert explain_error(error) == "[Errno 2] No such file or directory: '/nowhere/file'"
 
 
+def test_error_of_the_system_that_code_dealt_with_is_not_told():
+    def look_up():
+        try:
+            Path("/nowhere/file").read_bytes()
+        except OSError:
+            {}["key"]
+
+    assert explain_error(caught(look_up)) is None
+
+
 class Unreadable:
     def __len__(self):
         return 4
