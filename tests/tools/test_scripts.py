@@ -1,0 +1,176 @@
+"""The scripts in tools/: in a process of their own, in several, and under other tools."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from toy_task import write_toy_config
+
+from swin_mm.cli.config import find_config
+from swin_mm.datasets.shapes import write_shapes
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a script of tools/ in an empty folder; returns the finished process."""
+    monkeypatch.chdir(tmp_path)
+    # Scripts call `python`: that of the tests.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("RANK", "LOCAL_RANK", "SWIN_MM_DEBUG", "NNODES", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run_script(name, *arguments):
+        interpreter = "bash" if name.endswith(".sh") else sys.executable
+        command = [interpreter, str(TOOLS / name), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return run_script
+
+
+@pytest.mark.parametrize("name", ["train.py", "test.py", "print_config.py"])
+def test_help_names_the_script(run, name):
+    result = run(name, "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"usage: {name} ")
+
+
+def test_error_is_one_line_and_exit_status_one(run):
+    result = run("train.py", "no_such_config")
+    assert result.returncode == 1
+    assert result.stderr.startswith("swin-mm: error: no config 'no_such_config'")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("dist_train.sh", ["a.py"]),
+        ("dist_train.sh", ["a.py", "many"]),
+        ("dist_test.sh", ["a.py", "b.pth"]),
+        ("slurm_train.sh", ["partition", "job"]),
+        ("slurm_test.sh", ["partition", "job", "a.py"]),
+    ],
+)
+def test_shell_scripts_say_how_to_call_them(run, name, arguments):
+    result = run(name, *arguments)
+    assert result.returncode == 2
+    assert name in result.stderr or "must be positive, got 'many'" in result.stderr
+
+
+def test_two_processes_train_and_test(run, tmp_path):
+    config = write_toy_config(tmp_path)
+    result = run("dist_train.sh", config, 2, "--cfg-options", "train_cfg.max_epochs=2")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("│ batch ") == 1  # one process speaks
+    assert "│ 8 = 4 images x 2 processes" in result.stdout
+    checkpoint = tmp_path / "work_dirs" / "toy" / "epoch_2.pth"
+    # Sixteen samples, eight in a step.
+    assert torch.load(checkpoint, weights_only=False)["meta"]["iter"] == 4
+
+    result = run("dist_test.sh", config, checkpoint, 2)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((checkpoint.parent / "metrics.json").read_text())["metrics"]
+    line = result.stdout.partition("Epoch(test) [2/2]    toy/error: ")[2]
+    assert line.startswith(f"{metrics['toy/error']:.4f}")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "environment", "expected"),
+    [
+        (
+            "slurm_train.sh",
+            ["gpu", "job", "a.py", "--amp"],
+            {"GPUS": "16"},
+            "--partition=gpu --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8 "
+            "--cpus-per-task=5 --kill-on-bad-exit=1 "
+            f"python -u {TOOLS}/train.py a.py --amp --launcher slurm",
+        ),
+        (
+            "slurm_train.sh",
+            ["gpu", "job", "a.py", "out dir", "--amp"],
+            {"GPUS": "2", "CPUS_PER_TASK": "3", "SRUN_ARGS": "--quiet --time=1"},
+            "--partition=gpu --job-name=job --gres=gpu:2 --ntasks=2 --ntasks-per-node=2 "
+            "--cpus-per-task=3 --kill-on-bad-exit=1 --quiet --time=1 "
+            f"python -u {TOOLS}/train.py a.py --work-dir out dir --amp --launcher slurm",
+        ),
+        (
+            "slurm_test.sh",
+            ["gpu", "job", "a.py", "b.pth", "--tta"],
+            {"GPUS_PER_NODE": "4"},
+            "--partition=gpu --job-name=job --gres=gpu:4 --ntasks=8 --ntasks-per-node=4 "
+            "--cpus-per-task=5 --kill-on-bad-exit=1 "
+            f"python -u {TOOLS}/test.py a.py b.pth --tta --launcher slurm",
+        ),
+    ],
+    ids=["train", "train into a folder", "test"],
+)
+def test_what_is_asked_of_slurm(run, tmp_path, monkeypatch, name, arguments, environment, expected):
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    result = run(name, *arguments)
+    assert result.stdout.strip() == expected, result.stderr
+
+
+def test_killed_while_writing_a_checkpoint(run, tmp_path):
+    """Kills three trainings in the middle of a large checkpoint and lets a fourth finish."""
+    # 60 MiB of ballast take a while to write.
+    config = write_toy_config(tmp_path, "model['ballast'] = 15_000_000\n")
+    work_dir = tmp_path / "work"
+    command = [sys.executable, TOOLS / "train.py", config, "--work-dir", work_dir, "--resume"]
+    for epoch in (1, 2, 3):
+        training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        partial = work_dir / f".epoch_{epoch}.pth.{training.pid}.partial"
+        deadline = time.monotonic() + 300
+        while not partial.exists() and training.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        training.send_signal(signal.SIGKILL)
+        assert training.wait() == -signal.SIGKILL
+        assert partial.exists() and not (work_dir / f"epoch_{epoch}.pth").exists()
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "resumed       │ after epoch 2, step 8" in result.stdout
+    assert not list(work_dir.glob(".*"))
+    assert torch.load(work_dir / "epoch_4.pth", weights_only=False)["meta"]["iter"] == 16
+
+
+SMALL = """
+_base_ = '{base}'
+data_root = '{data}/'
+loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+train_dataloader = dict(batch_size=2, **loader)
+val_dataloader = test_dataloader = loader
+val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(type='swin_mm.AmpOptimWrapper')
+"""
+
+
+def test_mmdet_own_tool_trains_our_config(run, tmp_path):
+    """No word of swin_mm but in the config, and a base of mmdet within it."""
+    data = write_shapes(tmp_path / "shapes", "tiny")
+    config = tmp_path / "small.py"
+    config.write_text(SMALL.format(base=find_config("mask_rcnn_swin_mini_shapes"), data=data))
+    tool = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
+    result = run(os.path.relpath(tool, TOOLS), config)
+    assert result.returncode == 0, result.stderr
+    assert "MaskRCNN on SwinTransformer" in result.stdout  # the start table
+    assert "coco/segm_mAP_50: " in result.stdout
+    work_dir = tmp_path / "work_dirs" / "small"
+    assert {"epoch_1.pth", "last_checkpoint", "curves.png"} <= {p.name for p in work_dir.iterdir()}
