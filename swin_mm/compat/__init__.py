@@ -10,6 +10,7 @@ from importlib import import_module
 REPAIRS = (
     "swin_mm.compat.mmcv_ext",
     "swin_mm.compat.missing_pkg_resources",
+    "swin_mm.compat.pkg_resources_warning",
     "swin_mm.compat.missing_find_loader",
     "swin_mm.compat.checkpoint_loading",
     "swin_mm.compat.mmdet_bert",

@@ -23,7 +23,9 @@ from mmseg.structures import SegDataSample
 
 from swin_mm import SwinTransformer
 
-SIDES = (64, 128)  # of the test images, in pixels
+# Sides of the test images in pixels: for strides to 64, and less where less will do.
+SIDES = (64, 128)
+SEGMENTATION_SIDES = (64, 64)
 WIDTH = 32  # of the first stage, for 96 to 192
 V3DET_CLASSES = 13204  # more than a test needs
 CLASSES = 20
@@ -182,11 +184,14 @@ def segmentation_data(channels):
     generator = torch.Generator().manual_seed(0)
     data = {"inputs": [], "data_samples": []}
     for _ in range(2):
-        image = torch.randint(256, (channels, *SIDES), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(2, (1, *SIDES), generator=generator)
+        image = torch.randint(
+            256, (channels, *SEGMENTATION_SIDES), generator=generator, dtype=torch.uint8
+        )
+        labels = torch.randint(2, (1, *SEGMENTATION_SIDES), generator=generator)
         labels[:, :5] = 255
-        meta = dict(img_shape=SIDES, ori_shape=SIDES, pad_shape=SIDES, padding_size=[0] * 4)
-        sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=dict(meta, flip=False))
+        meta = dict.fromkeys(("img_shape", "ori_shape", "pad_shape"), SEGMENTATION_SIDES)
+        meta.update(padding_size=[0] * 4, flip=False)
+        sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=meta)
         data["inputs"].append(image)
         data["data_samples"].append(sample)
     return data
@@ -195,9 +200,9 @@ def segmentation_data(channels):
 @cases(SEGMENTATION)
 def test_segmentation(path, bert):
     model, config = build(path, SEGMENTORS, bert)
-    model.data_preprocessor.size = SIDES  # it pads to the crops of training
+    model.data_preprocessor.size = SEGMENTATION_SIDES  # it pads to the crops of training
     channels = config.backbone.get("in_channels", 3)
     train(model, segmentation_data(channels))
     for result in predict(model, segmentation_data(channels)):
-        assert result.pred_sem_seg.data.shape == (1, *SIDES)
+        assert result.pred_sem_seg.data.shape == (1, *SEGMENTATION_SIDES)
         assert result.seg_logits.data.isfinite().all()
