@@ -1,3 +1,14 @@
 """Being here, it lets every test import the helpers in this folder, such as `toy_task`."""
 
+import pytest
+from mmengine.registry import DefaultScope
+
 import swin_mm  # noqa: F401  (without a compiled mmcv, mmdet can be imported only after it)
+
+
+@pytest.fixture(autouse=True)
+def default_scope_of_its_own():
+    """No test looks types up in the scope that another has left as the default."""
+    DefaultScope._instance_dict.clear()
+    yield
+    DefaultScope._instance_dict.clear()

@@ -66,6 +66,7 @@ def test_explain_says_that_it_is_in_use():
 
 def test_a_real_one_goes_first(tmp_path, monkeypatch):
     (tmp_path / "pkg_resources.py").touch()
+    monkeypatch.delitem(sys.modules, "pkg_resources", raising=False)  # of an earlier test
     monkeypatch.syspath_prepend(tmp_path)
     assert missing_pkg_resources.explain() == (False, "pkg_resources is installed")
 
@@ -144,9 +145,7 @@ def test_namespace_packages_still_work(tmp_path, monkeypatch):
 
 def test_pytest_can_still_change_the_path(monkeypatch, tmp_path):
     """It asks `pkg_resources`, once imported, to look at namespace packages again."""
-    import sys
-
-    import swin_mm.compat.missing_pkg_resources.stand_in as stand_in
+    from swin_mm.compat.missing_pkg_resources import stand_in
 
     monkeypatch.setitem(sys.modules, "pkg_resources", stand_in)
     monkeypatch.syspath_prepend(tmp_path)

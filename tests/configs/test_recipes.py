@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -17,12 +17,6 @@ SMALL = {
     "model.backbone.depths": (2, 2, 2, 2),
     "model.backbone.init_cfg": None,
 }
-
-
-@pytest.fixture(autouse=True)
-def leave_the_scope_as_it_was():
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 def load(name: str) -> Config:
