@@ -110,11 +110,10 @@ def deform_conv_backward_parameters(
     Args:
         gradOutput: as `output` of the forward operator.
         gradWeight: as `weight`; `scale` times the gradient is added.
-        columns: holds the gradient where `deform_conv_backward_input` has run, and is emptied.
+        columns: holds the gradient where `deform_conv_backward_input` has run before.
     """
     if columns.shape == gradWeight.shape:
-        grad_weight = columns.clone()
-        columns.resize_(0)
+        grad_weight = columns
     else:
         geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
         # The values of the weight do not enter its own gradient, only its shape does.

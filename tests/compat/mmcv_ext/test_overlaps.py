@@ -120,6 +120,16 @@ def test_rotated_overlap_of_boxes_with_common_edges(second, expected, dtype):
     torch.testing.assert_close(output, torch.tensor([[expected]], dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rotated_overlap_of_a_box_with_itself_is_one(dtype):
+    """Also when its sides are swapped and it is turned by a right angle, for any box."""
+    made = rotated_boxes(500, 8).to(dtype)
+    turned = made[:, [0, 1, 3, 2, 4]] + made.new_tensor([0, 0, 0, 0, math.pi / 2])
+    for other in (made, turned):
+        output = box_iou_rotated(made, other, aligned=True)
+        torch.testing.assert_close(output, torch.ones_like(output), rtol=0, atol=1e-5)
+
+
 def test_rotated_overlap_turns_clockwise_on_the_screen():
     """y points down: a clockwise quarter of a right angle takes the right end down."""
     long = torch.tensor([[0, 0, 10, 0.2, math.pi / 4]])
