@@ -11,6 +11,9 @@ from swin_mm.compat.mmcv_ext.precision import widen
 
 # How `softnms` lowers the score of a box that overlaps a better one; mmcv's numbering.
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2
+# Rows of the arrays in which `softnms` moves boxes about; row 4 is the area.
+SCORE = 5
+BOX_AND_SCORE = [0, 1, 2, 3, SCORE]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -62,30 +65,30 @@ def softnms(
     scores depends on its moves of dropped boxes, which are repeated here.
     """
     # NumPy: one step per kept box on small arrays, where PyTorch's call overhead would dominate.
-    corners = widen(boxes.detach()).cpu().numpy()
-    score = widen(scores.detach()).cpu().numpy().astype(corners.dtype)  # a copy: it is lowered
-    order = np.arange(len(corners))
-    kept = 0
-    while kept < len(order):
-        rest = order[kept:]
-        best = int(score[rest].argmax())
-        rest[[0, best]] = rest[[best, 0]]
+    columns = _columns(boxes, offset)
+    score = widen(scores.detach()).cpu().numpy().astype(columns.dtype)
+    rows = np.concatenate((columns, score[None]))
+    order = np.arange(rows.shape[1])
+    kept, size = 0, len(order)
+    while kept < size:
+        best = kept + rows[SCORE, kept:size].argmax()
+        for array in (rows, order):
+            array[..., [kept, best]] = array[..., [best, kept]]
         kept += 1
-        others = rest[1:]
-        overlap = _iou(corners[rest[0]], corners[others], offset)
+        others = rows[:, kept:size]
+        overlap = _iou(rows[:, kept - 1], others, offset)
         if method == GAUSSIAN:
-            weight = np.exp(-(overlap * overlap) / corners.dtype.type(sigma))
+            others[SCORE] *= np.exp(-(overlap * overlap) / rows.dtype.type(sigma))
         else:
-            lowered = 1 - overlap if method == LINEAR else np.zeros_like(overlap)
-            weight = np.where(overlap >= np.float32(iou_threshold), lowered, np.ones_like(overlap))
-        score[others] *= weight
-        # `not <`, as NaN scores stay in the compiled operator.
-        survivors = _close_gaps(others, ~(score[others] < np.float32(min_score)))
-        order = np.concatenate((order[:kept], survivors))
-    keep = torch.from_numpy(order)
-    rows = np.concatenate((corners[order], score[order, None]), axis=1)
-    dets[: len(order)] = torch.from_numpy(rows).to(dets)
-    return keep.to(boxes.device)
+            lowered = overlap >= np.float32(iou_threshold)
+            others[SCORE] *= np.where(lowered, 1 - overlap if method == LINEAR else 0, 1)
+        dropped = others[SCORE] < np.float32(min_score)
+        if dropped.any():
+            size -= int(dropped.sum())
+            _close_gaps(others, dropped)
+            _close_gaps(order[kept : kept + len(dropped)], dropped)
+    dets[:size] = torch.from_numpy(rows[BOX_AND_SCORE, :size].T).to(dets)
+    return torch.from_numpy(order[:size]).to(boxes.device)
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
@@ -99,31 +102,33 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         One list of indices per kept box, best first; within a list the kept box, then the others
         by falling score.
     """
-    rows = widen(dets.detach()).cpu()
-    rest = rows[:, 4].argsort(descending=True, stable=True).numpy()
-    corners = rows[:, :4].numpy()
+    rows = _columns(dets[:, :4], offset=0)
+    rest = widen(dets)[:, 4].argsort(descending=True, stable=True).cpu().numpy()
     groups = []
     while len(rest):
         best, others = rest[0], rest[1:]
-        joins = _iou(corners[best], corners[others], offset=0) >= np.float32(iou_threshold)
+        joins = _iou(rows[:, best], rows[:, others], offset=0) >= np.float32(iou_threshold)
         groups.append([int(best), *others[joins].tolist()])
         rest = others[~joins]
     return groups
 
 
+def _columns(boxes: Tensor, offset: int) -> np.ndarray:
+    """Boxes `(N, 4)` as contiguous rows x1, y1, x2, y2 and area: `(5, N)`."""
+    x1, y1, x2, y2 = widen(boxes.detach()).cpu().numpy().T
+    return np.stack((x1, y1, x2, y2, (x2 - x1 + offset) * (y2 - y1 + offset)))
+
+
 def _iou(box: np.ndarray, boxes: np.ndarray, offset: int) -> np.ndarray:
-    """IoU of one box `(4,)` with boxes `(N, 4)`; NaN where both are empty, as in C++."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]) + offset
-    intersection = np.maximum(sides, 0).prod(axis=1)
-    area = (box[2:] - box[:2] + offset).prod()
-    areas = (boxes[:, 2:] - boxes[:, :2] + offset).prod(axis=1)
+    """IoU of one column of `_columns` with others; NaN where both boxes are empty, as in C++."""
+    width = np.minimum(box[2], boxes[2]) - np.maximum(box[0], boxes[0]) + offset
+    height = np.minimum(box[3], boxes[3]) - np.maximum(box[1], boxes[1]) + offset
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return intersection / (area + areas - intersection)
+        return intersection / (box[4] + boxes[4] - intersection)
 
 
-def _close_gaps(items: np.ndarray, alive: np.ndarray) -> np.ndarray:
-    """Drops dead items; the gaps they leave, from the front, take living items from the back."""
-    size = int(alive.sum())
-    closed = items[:size].copy()
-    closed[~alive[:size]] = items[size:][alive[size:]][::-1]
-    return closed
+def _close_gaps(items: np.ndarray, dropped: np.ndarray) -> None:
+    """Drops items along the last axis, in place: those kept from the back fill gaps in front."""
+    size = len(dropped) - int(dropped.sum())
+    items[..., :size][..., dropped[:size]] = items[..., size:][..., ~dropped[size:]][..., ::-1]
