@@ -24,6 +24,19 @@ def test_install_twice_changes_nothing():
     assert sys.meta_path == before
 
 
+def test_a_config_can_bring_the_repairs():
+    """As in mmdet's own train.py, which imports this much before it reads the config."""
+    code = (
+        "from mmengine.config import Config\n"
+        "from mmengine.runner import Runner\n"
+        "from mmdet.utils import setup_cache_size_limit_of_dynamo\n"
+        "Config.fromstring('custom_imports = dict(imports=[\"swin_mm\"])', '.py')\n"
+        "import mmdet.models\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+
+
 def test_explain_lists_every_repair_with_a_reason():
     rows = compat.explain()
     assert [name for name, _, _ in rows] == [name.rsplit(".")[-1] for name in compat.REPAIRS]
