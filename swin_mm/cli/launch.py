@@ -58,14 +58,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         The config, with `launcher` and `work_dir` set and our hooks in it.
 
     Raises:
-        ConfigError: The config cannot be read, or says neither mmdet nor mmseg.
+        ConfigError: The config cannot be read, or does not say what it is for.
     """
     cfg = load_config(args.config, args.cfg_options)
-    if not cfg.get("default_scope"):
-        raise ConfigError(
-            f"{args.config} has no default_scope: set it to 'mmdet' for detection or to 'mmseg' "
-            "for segmentation"
-        )
+    find_scope(cfg)
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if args.work_dir is not None:
@@ -82,6 +78,30 @@ def prepare_config(args: argparse.Namespace) -> Config:
         if kind in REPLACEMENTS:
             settings["type"] = REPLACEMENTS[kind]
     return cfg
+
+
+def find_scope(cfg: Config) -> str:
+    """Finds out which package a config is for: mmdet for detection, mmseg for segmentation.
+
+    Args:
+        cfg: The config. One in pure Python style may have no scope, but then its model is a class.
+
+    Returns:
+        The name of the package.
+
+    Raises:
+        ConfigError: The config does not say.
+    """
+    scope = cfg.get("default_scope")
+    kind = (cfg.get("model") or {}).get("type")
+    if not scope and isinstance(kind, type):
+        scope = kind.__module__.partition(".")[0]
+    if not scope:
+        raise ConfigError(
+            f"{cfg.filename} has no default_scope: set it to 'mmdet' for detection or to 'mmseg' "
+            "for segmentation"
+        )
+    return scope
 
 
 def type_name(settings: Any) -> str | None:

@@ -14,6 +14,7 @@ from swin_mm.cli.launch import (
     add_launch_options,
     build_runner,
     check_checkpoint,
+    find_scope,
     prepare_config,
     start_processes,
     stop_processes,
@@ -96,7 +97,7 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.config} has no test_dataloader, so there is nothing to test on")
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    is_seg = cfg.default_scope == "mmseg"
+    is_seg = find_scope(cfg) == "mmseg"
     if args.out and not is_seg and not args.out.endswith(PICKLES):
         raise ConfigError(f"--out must end in .pkl, got {args.out}")
     if args.show or args.show_dir:
@@ -118,7 +119,7 @@ def use_test_time_augmentation(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
-    if cfg.default_scope == "mmseg":
+    if find_scope(cfg) == "mmseg":
         absent = [key for key in ("tta_model", "tta_pipeline") if key not in cfg]
         if absent:
             raise ConfigError(f"--tta needs {' and '.join(absent)} in the config")
@@ -157,7 +158,7 @@ def keep_predictions(runner: "Runner", out: str) -> None:
             raise ConfigError(f"--out {out}: only IoUMetric writes label maps; give a FILE.pkl")
         Path(out).mkdir(parents=True, exist_ok=True)
         writers[0].output_dir = out
-    elif runner.cfg.default_scope == "mmseg":
+    elif find_scope(runner.cfg) == "mmseg":
         from swin_mm.engine import DumpLabelMaps
 
         metrics.append(DumpLabelMaps(out))

@@ -5,6 +5,7 @@ import argparse
 import pytest
 import torch
 from mmengine.config import Config
+from toy_task import ToyModel
 
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli.errors import ConfigError
@@ -12,6 +13,7 @@ from swin_mm.cli.launch import (
     add_launch_options,
     check_checkpoint,
     check_pretrained,
+    find_scope,
     prepare_config,
     start_processes,
 )
@@ -61,6 +63,10 @@ def test_work_folder(toy, extra, options, work_dir):
 def test_config_must_say_what_it_is_for(toy):
     with pytest.raises(ConfigError, match="no default_scope: set it to 'mmdet' .* or to 'mmseg'"):
         prepare(toy("default_scope = None\n"))
+
+
+def test_pure_python_config_says_it_by_its_model():
+    assert find_scope(Config(dict(default_scope=None, model=dict(type=ToyModel)))) == "toy_task"
 
 
 def test_launcher_without_processes(toy, monkeypatch):
