@@ -47,7 +47,6 @@ BACKENDS = {
 }
 
 
-@lru_cache
 def _choose(device_type: str, needs_grad: bool) -> tuple[str, str]:
     """Name of the backend that `auto` takes, and why."""
     reasons = []

@@ -1,40 +1,9 @@
 """The readable definition of each operator: no speed tricks, any device, any float dtype."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_mm.ops.window import pad_with, padded_size, shift_mask, window_partition, window_reverse
-
-
-def to_windows(
-    qkv: Tensor,
-    pad_token: Tensor | None,
-    window_size: tuple[int, int],
-    shift_size: tuple[int, int],
-) -> Tensor:
-    """Pads, shifts and cuts the projection's output: `(B, H, W, 3C)` to `(B*nW, N, 3C)`."""
-    size = padded_size(qkv.shape[1:3], window_size)
-    x = pad_with(qkv, size, pad_token)
-    if any(shift_size):
-        x = torch.roll(x, shifts=(-shift_size[0], -shift_size[1]), dims=(1, 2))
-    return window_partition(x, window_size)
-
-
-def from_windows(
-    windows: Tensor,
-    size: tuple[int, int],
-    window_size: tuple[int, int],
-    shift_size: tuple[int, int],
-) -> Tensor:
-    """Undoes `to_windows` for the output: `(B*nW, N, C)` to `(B, H, W, C)`."""
-    x = window_reverse(windows, window_size, padded_size(size, window_size))
-    if any(shift_size):
-        x = torch.roll(x, shifts=shift_size, dims=(1, 2))
-    x = x[:, : size[0], : size[1]]
-    # Compiled code copies always: it would compile once for maps that were padded, whose crop is
-    # strided, and once for those that were not.
-    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else x
+from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
 
 
 def window_attention(

@@ -7,8 +7,7 @@ kernel writes its output with heads innermost, so nothing else is copied.
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_mm.ops.reference import from_windows, to_windows
-from swin_mm.ops.window import padded_size, shift_mask
+from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
 
 
 def window_attention(

@@ -2,9 +2,13 @@
 
 The only definitions in the project. Maps are `(B, H, W, C)`; windows are `(B*nW, N, C)` with
 `N = Wh*Ww`, windows and tokens in row-major order. Pairs are always `(h, w)`, in tokens.
+
+Padding, shift and partition are one rearrangement of tokens, so they are done as one: an order is
+worked out from the sizes alone, and tokens are gathered by it.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,49 +34,6 @@ def padded_size(size: tuple[int, int], window_size: tuple[int, int]) -> tuple[in
     return (height + win_h - 1) // win_h * win_h, (width + win_w - 1) // win_w * win_w
 
 
-def window_partition(x: Tensor, window_size: tuple[int, int]) -> Tensor:
-    """Cuts a map into windows.
-
-    Args:
-        x: `(B, Hp, Wp, C)`, sides divisible by the window.
-        window_size: `(Wh, Ww)` in tokens.
-
-    Returns:
-        `(B*nW, N, C)`.
-
-    Raises:
-        ValueError: When a side is not divisible by the window.
-    """
-    win_h, win_w = window_size
-    height, width = x.shape[1:3]
-    if height % win_h or width % win_w:
-        raise ValueError(
-            f"window_partition needs sides divisible by {window_size=}, got {height} x {width}; "
-            "pad the map to padded_size() first"
-        )
-    x = x.unflatten(2, (width // win_w, win_w)).unflatten(1, (height // win_h, win_h))
-    # (B, Hp/Wh, Wh, Wp/Ww, Ww, C) -> (B, Hp/Wh, Wp/Ww, Wh, Ww, C)
-    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)  # (B*nW, N, C)
-
-
-def window_reverse(windows: Tensor, window_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Puts windows back into a map; the inverse of `window_partition`.
-
-    Args:
-        windows: `(B*nW, N, C)`.
-        window_size: `(Wh, Ww)` in tokens.
-        size: `(Hp, Wp)` of the map, in tokens.
-
-    Returns:
-        `(B, Hp, Wp, C)`.
-    """
-    (win_h, win_w), (height, width) = window_size, size
-    rows, columns = height // win_h, width // win_w
-    x = windows.unflatten(1, (win_h, win_w))  # (B*nW, Wh, Ww, C)
-    x = x.unflatten(0, (x.shape[0] // (rows * columns), rows, columns))
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, Hp, Wp, C)
-
-
 def pad_bottom_right(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Pads a map with zeros at the bottom and the right.
 
@@ -90,26 +51,155 @@ def pad_bottom_right(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(x, (0, 0, 0, size[1] - width, 0, size[0] - height))
 
 
-def pad_with(x: Tensor, size: tuple[int, int], value: Tensor | None) -> Tensor:
-    """Pads a map at the bottom and the right with one token.
+class WindowOrder(NamedTuple):
+    """Which token of a map stands where in its windows.
+
+    Attributes:
+        place_of: `(H*W,)` int64, for each token, row-major, its place among the `nW*N` places of
+            the windows.
+        token_at: `(nW*N,)` int64, for each place its token; `H*W` where there is padding.
+    """
+
+    place_of: Tensor
+    token_at: Tensor
+
+
+def window_order(
+    size: tuple[int, int],
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+    device: torch.device | None = None,
+) -> WindowOrder:
+    """Works out the order of tokens in the windows of a padded and shifted map.
+
+    The map is padded at the bottom and the right to a multiple of the window, rolled by
+    `-shift_size` and cut.
+
+    Args:
+        size: `(H, W)` of the map, in tokens.
+        window_size: `(Wh, Ww)` in tokens.
+        shift_size: `(Sh, Sw)` in tokens.
+        device: Where the result lives.
+
+    Returns:
+        The order. Eager calls share it by size: treat it as read-only.
+    """
+    if torch.compiler.is_compiling():  # a cache would pin symbolic sizes to numbers
+        return _window_order(size, window_size, shift_size, device)
+    return _cached_window_order(tuple(size), window_size, shift_size, device)
+
+
+def _window_order(size, window_size, shift_size, device) -> WindowOrder:
+    (height, width), (win_h, win_w) = size, window_size
+    pad_h, pad_w = padded_size(size, window_size)
+    token = torch.arange(height * width, device=device)
+    row = (token // width - shift_size[0]) % pad_h
+    column = (token % width - shift_size[1]) % pad_w
+    window = row // win_h * (pad_w // win_w) + column // win_w
+    place_of = window * (win_h * win_w) + row % win_h * win_w + column % win_w
+    token_at = torch.full((_num_places(size, window_size),), height * width, device=device)
+    token_at[place_of] = token
+    return WindowOrder(place_of, token_at)
+
+
+def _num_places(size: tuple[int, int], window_size: tuple[int, int]) -> int:
+    pad_h, pad_w = padded_size(size, window_size)
+    # Compiled code has one window more, all padding: PyTorch compiles anew for a count of 1, so
+    # each stage whose map shrinks to a single window would cost a recompilation.
+    extra = window_size[0] * window_size[1] if torch.compiler.is_compiling() else 0
+    return pad_h * pad_w + extra
+
+
+# Plain and shifted windows of four stages, at four image sizes; one order takes up to 1.1 MiB at
+# 800 x 1344.
+@lru_cache(maxsize=32)
+def _cached_window_order(size, window_size, shift_size, device) -> WindowOrder:
+    with torch.inference_mode(False):  # an inference tensor could not serve a later training step
+        return _window_order(size, window_size, shift_size, device)
+
+
+class _ToPlaces(torch.autograd.Function):
+    """Gathers tokens `(B, H*W, C)` at their places `(B, nW*N, C)`; padding is `fill`, `(C,)`.
+
+    Each token has one place, so backward gathers too. Autograd would scatter, which is slower and,
+    on a GPU, adds in no fixed order.
+    """
+
+    @staticmethod
+    def forward(ctx, tokens: Tensor, fill: Tensor, place_of: Tensor, token_at: Tensor) -> Tensor:
+        ctx.save_for_backward(place_of, token_at)
+        # Compiled code appends always: a branch on the sizes would cost recompilations.
+        if torch.compiler.is_compiling() or len(token_at) > len(place_of):
+            tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
+        return tokens.index_select(1, token_at)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        place_of, token_at = ctx.saved_tensors
+        grad_fill = None
+        if ctx.needs_input_grad[1]:
+            is_padding = token_at == len(place_of)
+            grad_fill = (is_padding.to(grad.dtype) @ grad).sum(0)
+        return _ToTokens.apply(grad, place_of, token_at), grad_fill, None, None
+
+
+class _ToTokens(torch.autograd.Function):
+    """Gathers places `(B, nW*N, C)` back to tokens `(B, H*W, C)`, without the padding."""
+
+    @staticmethod
+    def forward(ctx, places: Tensor, place_of: Tensor, token_at: Tensor) -> Tensor:
+        ctx.save_for_backward(place_of, token_at)
+        return places.index_select(1, place_of)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        zeros = grad.new_zeros(grad.shape[-1])
+        return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None
+
+
+def to_windows(
+    x: Tensor,
+    fill: Tensor | None,
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+) -> Tensor:
+    """Pads a map at the bottom and the right, shifts it and cuts it into windows.
 
     Args:
         x: `(B, H, W, C)`.
-        size: `(Hp, Wp)` after padding, in tokens.
-        value: `(C,)`, the token to fill with; `None` fills with zeros. Gradients reach it.
+        fill: `(C,)`, the token to pad with; `None` pads with zeros. Gradients reach it.
+        window_size: `(Wh, Ww)` in tokens.
+        shift_size: `(Sh, Sw)` in tokens.
 
     Returns:
-        `(B, Hp, Wp, C)`.
+        `(B*nW, N, C)`.
     """
-    height, width = x.shape[1:3]
-    padded = pad_bottom_right(x, size)
-    if value is None or padded is x:
-        return padded
-    # Padding (x - value) with zeros would round; a selection keeps real tokens bit for bit.
-    rows = torch.arange(size[0], device=x.device) < height
-    columns = torch.arange(size[1], device=x.device) < width
-    is_real = (rows[:, None] & columns[None, :]).unsqueeze(-1)  # (Hp, Wp, 1)
-    return torch.where(is_real, padded, value.to(x.dtype))
+    order = window_order(x.shape[1:3], window_size, shift_size, x.device)
+    fill = x.new_zeros(x.shape[-1]) if fill is None else fill.to(x.dtype)
+    places = _ToPlaces.apply(x.flatten(1, 2), fill, *order)  # (B, nW*N, C)
+    return places.flatten(0, 1).unflatten(0, (-1, window_size[0] * window_size[1]))
+
+
+def from_windows(
+    windows: Tensor,
+    size: tuple[int, int],
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+) -> Tensor:
+    """Puts windows back into a map and drops the padding; the inverse of `to_windows`.
+
+    Args:
+        windows: `(B*nW, N, C)`.
+        size: `(H, W)` of the map, in tokens.
+        window_size: `(Wh, Ww)` in tokens.
+        shift_size: `(Sh, Sw)` in tokens.
+
+    Returns:
+        `(B, H, W, C)`.
+    """
+    order = window_order(size, window_size, shift_size, windows.device)
+    places = windows.flatten(0, 1).unflatten(0, (-1, len(order.token_at)))  # (B, nW*N, C)
+    return _ToTokens.apply(places, *order).unflatten(1, tuple(size))
 
 
 def region_ids(
@@ -132,13 +222,18 @@ def region_ids(
     Returns:
         `(nW, N)` int64: tokens of a window attend to each other when their ids are equal.
     """
-    axis_ids = []
-    for length, window, shift in zip(size, window_size, shift_size, strict=True):
-        position = torch.arange(length, device=device)
-        ids = (position >= length - window).long() + (position >= length - shift).long()
-        axis_ids.append(ids if shift else torch.zeros_like(position))
-    ids = axis_ids[0][:, None] * 3 + axis_ids[1][None, :]  # (Hp, Wp)
-    return window_partition(ids[None, :, :, None], window_size).squeeze(-1)
+    win_h, win_w = window_size
+    place = torch.arange(_num_places(size, window_size), device=device)
+    window, inside = place // (win_h * win_w), place % (win_h * win_w)
+    row = window // (size[1] // win_w) * win_h + inside // win_w
+    column = window % (size[1] // win_w) * win_w + inside % win_w
+    ids = torch.zeros_like(place)
+    for i, position in enumerate((row, column)):
+        if shift_size[i]:
+            is_last = (position >= size[i] - window_size[i]).long()
+            has_wrapped = (position >= size[i] - shift_size[i]).long()
+            ids = ids + 3**i * (is_last + has_wrapped)
+    return ids.unflatten(0, (-1, win_h * win_w))
 
 
 def shift_mask(

@@ -1,24 +1,55 @@
-"""Window functions against slow constructions by hand and against mmdet's and timm's."""
+"""Window functions against slow constructions, by hand and as mmdet and timm build them."""
 
 import itertools
 
 import pytest
 import torch
 from mmdet.models.backbones.swin import WindowMSA
+from timm.models.swin_transformer import get_relative_position_index
 
+from swin_mm.ops import window as window_module
 from swin_mm.ops.window import (
     MASK_VALUE,
+    from_windows,
     pad_bottom_right,
-    pad_with,
     padded_size,
     region_ids,
     relative_position_index,
     shift_mask,
-    window_partition,
-    window_reverse,
+    to_windows,
+    window_order,
 )
 
-WINDOWS = [(7, 7), (4, 6), (1, 5)]
+WINDOWS = [(7, 7), (4, 6), (1, 5), (1, 1)]
+SIZES = {
+    "divisible": (14, 21),
+    "not-in-height": (15, 21),
+    "not-in-width": (14, 17),
+    "in-neither": (19, 29),
+    "below-window": (3, 5),
+    "one-window": (7, 7),
+    "one-row": (1, 30),
+    "one-token": (1, 1),
+}
+
+
+def half(window):
+    return window[0] // 2, window[1] // 2
+
+
+def windows_by_hand(x, fill, window, shift):
+    """Pads, rolls and cuts one step after the other, the windows in a Python loop."""
+    height, width = x.shape[1:3]
+    padded = fill.expand(len(x), *padded_size((height, width), window), -1).clone()
+    padded[:, :height, :width] = x
+    rolled = torch.roll(padded, (-shift[0], -shift[1]), dims=(1, 2))
+    cut = []
+    for image in rolled:
+        for top in range(0, image.shape[0], window[0]):
+            for left in range(0, image.shape[1], window[1]):
+                patch = image[top : top + window[0], left : left + window[1]]
+                cut.append(patch.reshape(window[0] * window[1], -1))
+    return torch.stack(cut)
 
 
 @pytest.mark.parametrize(
@@ -28,79 +59,151 @@ WINDOWS = [(7, 7), (4, 6), (1, 5)]
         ((15, 21), (7, 7), (21, 21)),
         ((5, 25), (4, 6), (8, 30)),
         ((3, 2), (7, 7), (7, 7)),
+        ((1, 512), (1, 64), (1, 512)),
     ],
 )
 def test_padded_size(size, window, expected):
     assert padded_size(size, window) == expected
 
 
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_partition_and_reverse_are_inverse(window, batch):
-    x = torch.randn(batch, 2 * window[0], 3 * window[1], 5)
-    windows = window_partition(x, window)
-    assert windows.shape == (batch * 6, window[0] * window[1], 5)
-    first_of_second_window = x[0, : window[0], window[1] : 2 * window[1]].flatten(0, 1)
-    assert torch.equal(windows[1], first_of_second_window)
-    assert torch.equal(window_reverse(windows, window, x.shape[1:3]), x)
-
-
-def test_partition_refuses_what_does_not_divide():
-    with pytest.raises(ValueError, match=r"divisible by window_size=\(7, 7\), got 8 x 14"):
-        window_partition(torch.zeros(1, 8, 14, 3), (7, 7))
-
-
-def test_padding_fills_with_the_token_and_gives_it_gradients():
-    x = torch.randn(2, 3, 4, 5, requires_grad=True)
-    token = torch.randn(5, requires_grad=True)
-    padded = pad_with(x, (5, 6), token)
+def test_padding_adds_zeros_at_the_bottom_and_the_right():
+    x = torch.randn(2, 3, 4, 5)
+    padded = pad_bottom_right(x, (5, 6))
     assert torch.equal(padded[:, :3, :4], x)
-    assert torch.equal(padded[:, 3:], token.expand(2, 2, 6, 5))
-    assert torch.equal(padded[:, :, 4:], token.expand(2, 5, 2, 5))
-    padded.sum().backward()
-    assert torch.equal(token.grad, torch.full((5,), 2.0 * (5 * 6 - 3 * 4)))
-    assert torch.equal(x.grad, torch.ones_like(x))
+    assert padded.sum() == pytest.approx(x.sum().item(), rel=1e-5)
+    assert padded.shape == (2, 5, 6, 5)
+    assert pad_bottom_right(x, (3, 4)) is x
 
 
-def test_nothing_is_copied_where_nothing_is_padded():
-    x = torch.randn(1, 7, 7, 3)
-    assert pad_bottom_right(x, (7, 7)) is x
-    assert pad_with(x, (7, 7), torch.ones(3)) is x
+@pytest.mark.parametrize("shifted", [False, True], ids=["plain", "shifted"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_windows_are_those_cut_by_hand_and_come_back_whole(size, window, batch, shifted):
+    torch.manual_seed(0)
+    shift = half(window) if shifted else (0, 0)
+    x, fill = torch.randn(batch, *size, 3), torch.randn(3)
+    windows = to_windows(x, fill, window, shift)
+    assert torch.equal(windows, windows_by_hand(x, fill, window, shift))
+    assert torch.equal(from_windows(windows, size, window, shift), x)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_gradients_are_those_of_the_steps_done_by_hand(size):
+    """Of the tokens, of the padding token, and of windows that are put back."""
+    torch.manual_seed(0)
+    x = torch.randn(2, *size, 3, dtype=torch.float64, requires_grad=True)
+    fill = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    arguments = (x, fill, (7, 7), (3, 3))
+    expected = windows_by_hand(*arguments)
+    direction = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, (x, fill), direction, allow_unused=True)
+    found = torch.autograd.grad(to_windows(*arguments), (x, fill), direction)
+    torch.testing.assert_close(found[0], wanted[0], rtol=0, atol=0)
+    torch.testing.assert_close(found[1], wanted[1])
+
+    windows = expected.detach().requires_grad_()
+    direction = torch.randn_like(x)
+    (found,) = torch.autograd.grad(from_windows(windows, size, (7, 7), (3, 3)), windows, direction)
+    zero = torch.zeros(3, dtype=torch.float64)
+    assert torch.equal(found, windows_by_hand(direction, zero, (7, 7), (3, 3)))
+
+
+def test_gradients_have_gradients():
+    x = torch.randn(1, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    fill = torch.randn(2, dtype=torch.float64, requires_grad=True)
+
+    def there_and_back(x, fill):
+        windows = to_windows(x, fill, (2, 3), (1, 1))
+        return from_windows(windows.square() + windows.mean(1, True), (3, 4), (2, 3), (1, 1))
+
+    torch.autograd.gradcheck(there_and_back, (x, fill))
+    torch.autograd.gradgradcheck(there_and_back, (x, fill))
+
+
+def test_padding_without_a_token_is_zero():
+    x = torch.ones(1, 3, 3, 2, dtype=torch.bfloat16)
+    windows = to_windows(x, None, (2, 2), (0, 0))
+    assert windows.dtype == torch.bfloat16
+    assert torch.equal(windows[1], torch.tensor([[1, 1], [0, 0]] * 2, dtype=torch.bfloat16))
+
+
+def test_the_padding_token_takes_the_dtype_of_the_map():
+    fill = torch.randn(2, requires_grad=True)
+    windows = to_windows(torch.ones(1, 3, 3, 2, dtype=torch.bfloat16), fill, (2, 2), (0, 0))
+    assert windows.dtype == torch.bfloat16
+    windows.sum().backward()
+    assert fill.grad.dtype == torch.float32 and fill.grad.tolist() == [7, 7]
+
+
+def test_strided_maps_are_read_as_they_are():
+    x = torch.randn(2, 3, 9, 13).permute(0, 2, 3, 1)
+    found = to_windows(x, torch.zeros(3), (4, 6), (2, 3))
+    assert torch.equal(found, to_windows(x.contiguous(), torch.zeros(3), (4, 6), (2, 3)))
 
 
 def regions_by_slices(size, window, shift):
     """Regions as the official code numbers them: slices painted one after the other."""
-    image = torch.zeros(size)
+    image = torch.zeros(1, *size, 1)
     slices = [
         (slice(0, -w), slice(-w, -s), slice(-s, None)) if s else (slice(None),)
         for w, s in zip(window, shift, strict=True)
     ]
     for region, (rows, columns) in enumerate(itertools.product(*slices)):
-        image[rows, columns] = region
-    return window_partition(image[None, :, :, None], window).squeeze(-1)
+        image[:, rows, columns] = region
+    return windows_by_hand(image, torch.zeros(1), window, (0, 0)).squeeze(-1)
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("windows", [(1, 1), (1, 3), (3, 2)], ids=str)
 def test_shift_mask_separates_regions(window, windows):
     size = (window[0] * windows[0], window[1] * windows[1])
-    shift = (window[0] // 2, window[1] // 2)
-    regions = regions_by_slices(size, window, shift)
+    regions = regions_by_slices(size, window, half(window))
     expected = (regions[:, None] != regions[:, :, None]) * MASK_VALUE
-    assert torch.equal(shift_mask(size, window, shift), expected)
+    mask = shift_mask(size, window, half(window))
+    assert mask.dtype == torch.float32 and torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize("shift", [(3, 0), (0, 2), (6, 1)], ids=str)
+def test_an_axis_without_a_shift_is_one_region(shift):
+    regions = regions_by_slices((14, 21), (7, 7), shift)
+    found = region_ids((14, 21), (7, 7), shift)
+    assert torch.equal(found[:, None] != found[:, :, None], regions[:, None] != regions[:, :, None])
 
 
 def test_without_a_shift_there_is_one_region():
     assert region_ids((14, 14), (7, 7), (0, 0)).unique().numel() == 1
 
 
-def test_masks_of_inference_serve_training():
+def test_what_is_made_in_inference_mode_serves_training():
     with torch.inference_mode():
+        order = window_order((20, 31), (7, 7), (3, 3))
         mask = shift_mask((21, 35), (7, 7), (3, 3))
-    assert not mask.is_inference()
+    assert not any(tensor.is_inference() for tensor in (*order, mask))
 
 
-@pytest.mark.parametrize("window", [(7, 7), (4, 6)], ids=str)
-def test_relative_position_index_is_that_of_mmdet(window):
+def test_orders_and_masks_are_shared_by_size_and_few_are_kept():
+    assert shift_mask((21, 35), (7, 7), (3, 3)) is shift_mask((21, 35), (7, 7), (3, 3))
+    assert window_order((20, 31), (7, 7), (3, 3)) is window_order((20, 31), (7, 7), (3, 3))
+    for side in range(7, 700, 7):
+        shift_mask((7, side), (7, 7), (3, 3))
+        window_order((7, side), (7, 7), (3, 3))
+    for cached in (window_module._cached_shift_mask, window_module._cached_window_order):
+        info = cached.cache_info()
+        assert info.currsize == info.maxsize <= 32
+
+
+@pytest.mark.parametrize("window", [(7, 7), (4, 6), (1, 5), (12, 12)], ids=str)
+def test_relative_position_index_is_that_of_mmdet_and_timm(window):
     stock = WindowMSA(embed_dims=4, num_heads=1, window_size=window)
     assert torch.equal(relative_position_index(window), stock.relative_position_index)
+    assert torch.equal(relative_position_index(window), get_relative_position_index(*window))
+
+
+def test_relative_position_index_names_row_and_column_offsets():
+    """A table that holds each row's own offsets gives them back, query minus key."""
+    offsets = torch.stack(torch.meshgrid(torch.arange(-1, 2), torch.arange(-2, 3), indexing="ij"))
+    table = offsets.flatten(1).T  # (15, 2)
+    cells = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(3), indexing="ij")).flatten(1)
+    expected = (cells[:, :, None] - cells[:, None, :]).permute(1, 2, 0)
+    assert torch.equal(table[relative_position_index((2, 3))], expected)
