@@ -14,6 +14,7 @@ REPAIRS = (
     "swin_mm.compat.missing_find_loader",
     "swin_mm.compat.checkpoint_loading",
     "swin_mm.compat.mmdet_bert",
+    "swin_mm.compat.paramwise_log",
 )
 
 

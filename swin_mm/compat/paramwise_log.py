@@ -1,0 +1,42 @@
+"""Keeps the options of single parameters out of the log.
+
+For mmengine 0.10, whose `DefaultOptimWrapperConstructor` logs, for a config with `paramwise_cfg`,
+several lines for each of a model's parameters: some 800 for a Mask R-CNN on Swin-T, between the
+start table and the first step. Here they go to the debug level.
+"""
+
+import logging
+from importlib import import_module
+from types import ModuleType
+
+from swin_mm.compat.module_finder import when_imported
+
+TARGET = "mmengine.optim.optimizer.default_constructor"
+PREFIX = "paramwise_options -- "
+
+
+def install() -> None:
+    """Repairs mmengine's constructor now, or when it is imported."""
+    when_imported(TARGET, _repair)
+
+
+def explain() -> tuple[bool, str]:
+    """Says whether the lines are kept back, and why."""
+    try:
+        target = import_module(TARGET)
+    except ModuleNotFoundError:
+        return False, "mmengine is not installed"
+    if target.print_log is print_log:
+        return True, "mmengine logs a line for every option of every parameter"
+    return False, "swin_mm.compat.install() has not been called"
+
+
+def _repair(module: ModuleType) -> None:
+    module.print_log = print_log
+
+
+def print_log(msg: str, logger: logging.Logger | str | None = None, level: int = logging.INFO):
+    """Logs as mmengine's function of this name, lines of single parameters at debug level."""
+    from mmengine.logging import print_log
+
+    print_log(msg, logger, logging.DEBUG if str(msg).startswith(PREFIX) else level)
