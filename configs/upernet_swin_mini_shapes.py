@@ -1,9 +1,9 @@
 """UPerNet on a small Swin and the easy built-in shapes: the second half of the quick start.
 
 No published result; measured: see README. Differs from `upernet_swin_t_shapes` to learn within
-minutes on two CPU cores: 48 channels, two blocks a stage and windows of 5; images at 0.6 of their
-size; narrow heads; the background, four fifths of all pixels, weighs less in the loss. The quick
-start begins with the backbone of the detector that it trained before (`model.backbone.pretrained`).
+minutes on two CPU cores: 48 channels, two blocks a stage and windows of 5; narrow heads with group
+norm, since there are no pretrained features; the background, four fifths of all pixels, weighs less
+in the loss; colours are left as they are, since in this preset they tell much of the class.
 Command: `python tools/train.py configs/upernet_swin_mini_shapes.py`
 """
 
@@ -14,14 +14,13 @@ _base_ = [
 ]
 
 num_classes = 7
-crop_size = (80, 80)  # within the smallest image
-scale = dict(type="Resize", scale_factor=0.6, keep_ratio=True)
+crop_size = (144, 144)  # the smallest image: the weighted loss takes no padding
 head = dict(
     channels=64,
     num_classes=num_classes,
     norm_cfg=dict(type="GN", num_groups=16),
     dropout_ratio=0.0,
-    loss_decode=dict(class_weight=[0.2] + [1.0] * 6),
+    loss_decode=dict(class_weight=[0.4] + [1.0] * 6),
 )
 model = dict(
     data_preprocessor=dict(size=crop_size),
@@ -41,19 +40,16 @@ data_root = "data/shapes/easy/"
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    scale,
     dict(type="RandomCrop", crop_size=crop_size),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    scale,
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
-batch_size = 12
+batch_size = 4
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=1,
@@ -62,8 +58,8 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 2000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=400)
+max_iters = 1000
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 param_scheduler = [
@@ -72,11 +68,11 @@ param_scheduler = [
 ]
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(
         custom_keys={"relative_position_bias_table": dict(lr_mult=20.0, decay_mult=0.0)}
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=400))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=500))

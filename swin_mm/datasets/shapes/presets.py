@@ -34,6 +34,7 @@ class Preset:
         textured: Per cent of shapes with a pattern; the others have one colour.
         min_visible: Per cent of every shape's whole area that later shapes and the image's border
             must leave visible; a shape that would break this, for itself or another, is not drawn.
+        own_hue: Per cent of shapes in the hue of their class, as grass has one; others have any.
         min_contrast: Least distance (sum over channels, 0-765) of a shape's colour from the
             background's.
         strokes: Largest number of thin bars in the background, which are not objects.
@@ -49,6 +50,7 @@ class Preset:
     tilt: int
     textured: int
     min_visible: int
+    own_hue: int
     min_contrast: int
     strokes: int
     empty: int
@@ -65,13 +67,14 @@ PRESETS = {
         tilt=100,
         textured=100,
         min_visible=25,
+        own_hue=0,
         min_contrast=80,
         strokes=5,
         empty=3,
         noise=16,
     ),
     "easy": Preset(
-        train=1600,
+        train=1200,
         val=100,
         sides=(144, 160),
         shapes=(3, 8),
@@ -79,6 +82,7 @@ PRESETS = {
         tilt=35,
         textured=50,
         min_visible=60,
+        own_hue=90,
         min_contrast=150,
         strokes=0,
         empty=2,
@@ -93,6 +97,7 @@ PRESETS = {
         tilt=100,
         textured=100,
         min_visible=50,
+        own_hue=0,
         min_contrast=150,
         strokes=0,
         empty=0,

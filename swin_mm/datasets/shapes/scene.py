@@ -16,6 +16,7 @@ from swin_mm.datasets.shapes.geometry import (
 )
 from swin_mm.datasets.shapes.presets import CLASSES, Preset, get_preset
 from swin_mm.datasets.shapes.texture import (
+    HUES,
     Colour,
     cloud,
     paint,
@@ -200,20 +201,25 @@ def _draw_shape(
     patch -= patch * np.clip(shadow + 24, 0, 48)[..., None] * 2 // 240
 
     depth = outline.depth(top, left, height, width)
-    fill = _random_fill(bits, height, width, outline.radius // SUBPIXELS, ground, preset)
+    fill = _random_fill(bits, height, width, outline, ground, preset)
     fill = _shade(bits, fill, depth, outline, light, (top, left))
     coverage = np.clip(depth + SUBPIXELS // 2, 0, SUBPIXELS)[..., None]  # soft over one pixel
     patch += (fill - patch) * coverage // SUBPIXELS
 
 
 def _random_fill(
-    bits: BitStream, height: int, width: int, radius: int, ground: Colour, preset: Preset
+    bits: BitStream, height: int, width: int, outline: Outline, ground: Colour, preset: Preset
 ) -> np.ndarray:
     """Returns a texture `(height, width, 3)` whose chief colour stands out from the ground's."""
+    ranges = dict(saturation=(40, 255), value=(50, 255))
+    if outline.kind in CLASSES and bits.chance(preset.own_hue):
+        centre = HUES * CLASSES.index(outline.kind) // len(CLASSES)
+        ranges = dict(saturation=(140, 255), value=(90, 255), hue=(centre - 50, centre + 50))
     for _ in range(PLACEMENTS):
-        colour = random_colour(bits, saturation=(40, 255), value=(50, 255))
+        colour = random_colour(bits, **ranges)
         if sum(abs(a - b) for a, b in zip(colour, ground, strict=True)) >= preset.min_contrast:
             break
+    radius = outline.radius // SUBPIXELS
     pattern = random_pattern(bits, height, width, radius * 2 // bits.between(2, 4))
     if not bits.chance(preset.textured):
         pattern = np.zeros_like(pattern)

@@ -14,14 +14,22 @@ from swin_mm.datasets.shapes.geometry import (
 Colour = tuple[int, int, int]
 
 
-def random_colour(bits: BitStream, saturation: tuple[int, int], value: tuple[int, int]) -> Colour:
-    """Returns an RGB colour of random hue, its saturation and value in the given ranges (0-255)."""
-    hue = bits.below(6 * 256)
+HUES = 6 * 256  # steps around the circle, from red to red
+
+
+def random_colour(
+    bits: BitStream,
+    saturation: tuple[int, int],
+    value: tuple[int, int],
+    hue: tuple[int, int] = (0, HUES - 1),
+) -> Colour:
+    """Returns an RGB colour of saturation, value (0-255) and hue (see `HUES`) in given ranges."""
+    shade = bits.between(*hue)
     sat = bits.between(*saturation)
     val = bits.between(*value)
     channels = []
     for shift in (0, 4, 2):  # red, green and blue stand a third of the circle apart
-        position = (hue + shift * 256) % (6 * 256)
+        position = (shade + shift * 256) % HUES
         # Rises over one sixth, stays for two, falls over one, stays at zero for two.
         strength = max(0, min(255, abs(position - 3 * 256) - 256))
         channels.append(val * (255 * 255 - sat * (255 - strength)) // (255 * 255))
