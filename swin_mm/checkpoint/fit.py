@@ -4,14 +4,21 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.layouts import Conversion, State
-from swin_mm.checkpoint.resize import resize_bias_table, resize_position_embedding
+from swin_mm.checkpoint.layouts import Conversion, State, find_version
+from swin_mm.checkpoint.resize import (
+    resize_bias_table,
+    resize_patches,
+    resize_position_embedding,
+)
 from swin_mm.checkpoint.variant import explain_difference
 
 BIAS_TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
+PATCHES = "patch_embed.proj.weight"
+CONTEXT_MIX = re.compile(r"layers\.\d+\.blocks\.\d+\.attn\.context_mix")
 STAGE = re.compile(r"layers\.(\d+)\.")
 OUTPUT_NORM = re.compile(r"norm\d+")
 
@@ -27,7 +34,8 @@ class Fitted(NamedTuple):
         loaded: How many of them are the checkpoint's.
         dropped: Source keys without use here.
         initial: Output norms that the source lacks.
-        resized: Parameters that were interpolated.
+        resized: Parameters that were fitted to another size.
+        plain_blocks: Blocks whose mixed context was left at the identity, as the source has none.
     """
 
     state: State
@@ -35,33 +43,39 @@ class Fitted(NamedTuple):
     dropped: list[str]
     initial: list[str]
     resized: list[str]
+    plain_blocks: int
 
 
 def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     """Fits converted weights to a backbone.
 
-    What may differ: the norms of outputs, stages after the last output, the window, and the size of
-    absolute position embeddings. A source without any output norm, as classification gives it, is
-    completed with the backbone's own, so that it loads under `strict=True` too; one that has some
-    and lacks others is left so, and the loader's `strict` decides.
+    What may differ: the norms of outputs, stages after the last output, the window, the size of
+    absolute position embeddings, the patch size and the channels of the image. A classifier, whose
+    last stage alone may have a norm, is completed with the backbone's own, so that it loads under
+    `strict=True` too; one that has more norms and lacks some is left so, and the loader's `strict`
+    decides. Weights without mixed context leave that of the backbone at the identity.
 
     Args:
         conversion: What a layout's `to_own` returned.
-        backbone: A `swin_mm.SwinTransformer`; its values are not changed.
+        backbone: A `swin_mm.SwinTransformer` or `SwinTransformerV2`; its values are not changed.
 
     Returns:
         The fitted weights.
 
     Raises:
-        CheckpointError: When a parameter is missing, is left over, or has another shape.
+        CheckpointError: When the version is another, or a parameter is missing, is left over, or
+            has another shape.
     """
     source, target = conversion.state, backbone.state_dict(keep_vars=True)
+    _check_version(source, target)
     unused = _unused_keys(source, target)
     leftover = [key for key in source if key not in target and key not in unused]
     norms = _output_norms(source)
     initial = [norm for norm in _output_norms(target) if norm not in norms]
-    kept = [key for key in target if key not in source and key.split(".")[0] in initial]
-    missing = [key for key in target if key not in source and key not in kept]
+    lacking = {key for key in target if key not in source}
+    kept = [key for key in target if key in lacking and key.split(".")[0] in initial]
+    plain = _plain_mixes(source, target)
+    missing = [key for key in target if key in lacking and key not in (*kept, *plain)]
 
     state, misshaped = {}, _uneven_tables(source)
     for key in (key for key in target if key in source):
@@ -83,9 +97,27 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
 
     loaded = len(state)
     resized = [key for key in target if key in state and state[key] is not source[key]]
-    if not norms:
+    if norms in ([], [f"norm{_num_stages(source) - 1}"]):
         state |= {key: target[key] for key in kept}
-    return Fitted(state, loaded, [*conversion.surplus, *unused], initial, resized)
+    state |= {key: torch.zeros_like(target[key]) for key in plain}
+    return Fitted(state, loaded, [*conversion.surplus, *unused], initial, resized, len(plain))
+
+
+def _check_version(source: State, target: State) -> None:
+    theirs, ours = find_version(source), find_version(target)
+    if theirs != ours:
+        name = "SwinTransformer" if theirs == 1 else "SwinTransformerV2"
+        raise CheckpointError(
+            f"the model is a Swin V{ours}, whose attention has other parameters than V{theirs}'s: "
+            f"build the model with type='swin_mm.{name}', or take weights of V{ours}"
+        )
+
+
+def _plain_mixes(source: State, target: State) -> list[str]:
+    """Lists the mixed-context parameters of the target where the source has none at all."""
+    if any(CONTEXT_MIX.fullmatch(key) for key in source):
+        return []
+    return [key for key in target if CONTEXT_MIX.fullmatch(key)]
 
 
 def _output_norms(state: State) -> list[str]:
@@ -117,7 +149,9 @@ def _num_stages(state: State) -> int:
 
 
 def _resize(key: str, value: Tensor, target: Tensor, backbone: nn.Module) -> Tensor:
-    """Interpolates position parameters; what differs in more than size is returned as it is."""
+    """Fits what depends on sizes; what differs in more than size is returned as it is."""
+    if key == PATCHES and value.dim() == 4 and value.shape[0] == target.shape[0]:
+        return resize_patches(value, target.shape[1], tuple(target.shape[2:]))
     if value.dim() != target.dim() or value.shape[-1] != target.shape[-1]:
         return value
     if BIAS_TABLE.fullmatch(key):

@@ -18,7 +18,8 @@ from swin_mm.checkpoint.load import origin_of
 from swin_mm.checkpoint.report import LoadReport
 
 # Keys under which training scripts keep the weights, beside an optimizer and the like.
-WRAPPERS = ("state_dict", "model")
+# The averages come last, as training goes on from the weights themselves.
+WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
 
 
 def register_load_hook(backbone: nn.Module) -> None:
@@ -68,14 +69,17 @@ def _convert(
         )
     recognised = recognise(source)
     if recognised is None:
-        raise CheckpointError(f"no Swin V1 in it, {describe_foreign(source)}")
-    layout, prefix = recognised
+        raise CheckpointError(f"no Swin in it, {describe_foreign(source)}")
+    layout, prefix = recognised.layout, recognised.prefix
     inside = {key[len(prefix) :]: value for key, value in source.items() if key.startswith(prefix)}
     for key, value in inside.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{key} is a {type(value).__name__}, wanted a tensor")
-    fitted = fit(layout.to_own(inside), module)
-    outside = [key for key in source if not key.startswith(prefix)]
+    try:
+        fitted = fit(layout.to_own(inside), module)
+    except CheckpointError as error:
+        raise CheckpointError(f"it holds {recognised}, but {error}") from None
+    outside = [key for key in source if not key.startswith((prefix, *recognised.passed_over))]
     report = LoadReport(
         module=name,
         layout=layout.name,
@@ -84,6 +88,8 @@ def _convert(
         dropped=(*fitted.dropped, *outside),
         initial=tuple(fitted.initial),
         resized=tuple(fitted.resized),
+        plain_blocks=fitted.plain_blocks,
+        passed_over=recognised.passed_over,
         file=file,
     )
     return fitted.state, report

@@ -1,5 +1,7 @@
 """Reads checkpoint files without ever executing code from them.
 
+A `.safetensors` file holds tensors and nothing else.
+
 A `.pth` file is a pickle, and a pickle can call any function while it is read. `torch.load` with
 `weights_only=True` refuses all but tensors and plain values. mmengine's checkpoints hold a little
 more (logged values, as NumPy arrays within `HistoryBuffer`); exactly that is allowed here.
@@ -72,8 +74,10 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict:
     """Loads a checkpoint; whatever is in the file, none of it is executed.
 
     Args:
-        path: A file written by `torch.save`, also one written by NumPy 1 or an older PyTorch.
-        map_location: As in `torch.load`.
+        path: A file written by `torch.save`, also one written by NumPy 1 or an older PyTorch, or
+            one of safetensors; its name does not matter.
+        map_location: As in `torch.load`; of a safetensors file, tensors stay on the CPU where this
+            is a function or a table.
 
     Returns:
         The content of the file.
@@ -86,12 +90,19 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict:
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "there is no such file"
         raise CheckpointError(f"cannot load checkpoint {path}: {found}")
-    allow_checkpoint_types()
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (
-        Exception
-    ) as error:  # a damaged pickle fails in any way, also with IndexError or KeyError
+        if _is_safetensors(path):
+            checkpoint = _load_safetensors(path, map_location)
+        else:
+            allow_checkpoint_types()
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"cannot load checkpoint {path}: it is a safetensors file, and the package to read it "
+            "is not installed: pip install safetensors"
+        ) from error
+    # A damaged pickle fails in any way, also with IndexError or KeyError.
+    except Exception as error:
         raise CheckpointError(f"cannot load checkpoint {path}: {_explain(path, error)}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
@@ -106,6 +117,21 @@ def origin_of(state: Mapping[str, Any]) -> str | None:
     """Names the file that the tensors of `state` were loaded from, as far as it is known."""
     origins = (_ORIGINS.get(value) for value in state.values() if isinstance(value, Tensor))
     return next((origin for origin in origins if origin is not None), None)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tells a safetensors file: the length of its header in 8 bytes, and the header in JSON."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    # No pickle or zip archive has a brace there: the one has its first opcodes, the other a date.
+    return len(start) == 9 and start.endswith(b"{") and start[6:8] == bytes(2)
+
+
+def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    is_device = isinstance(map_location, (str, torch.device))
+    return load_file(path, device=str(map_location) if is_device else "cpu")
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -136,6 +162,8 @@ def _explain(path: Path, error: Exception) -> str:
         return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         return f"it is truncated at {os.path.getsize(path)} bytes; copy or download it again"
+    if _is_safetensors(path):
+        return f"safetensors cannot read it ({error}); is it whole? Copy or download it again"
     # What stands before it advises to read the file unsafely.
     reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
     return (

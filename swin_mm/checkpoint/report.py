@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MAX_NAMES = 4
 
 # Buffers that every block has, told from its window.
-DERIVED = ("relative_position_index", "attn_mask")
+DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,10 @@ class LoadReport:
         total: Parameters of the backbone.
         dropped: Keys of the checkpoint that the backbone does not need.
         initial: Modules that the checkpoint lacks and that keep their values.
-        resized: Parameters that were interpolated.
+        resized: Parameters that were fitted to another size.
+        plain_blocks: Blocks whose mixed context was left at the identity, as the checkpoint has
+            none.
+        passed_over: Prefixes of other backbones in the checkpoint, averages of the one loaded.
         file: Where the checkpoint came from, if known.
     """
 
@@ -33,20 +36,26 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     initial: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
+    plain_blocks: int = 0
+    passed_over: tuple[str, ...] = ()
     file: str | None = None
 
     def __str__(self) -> str:
         """One line, such as `backbone: loaded 173/173 (mmdet layout), dropped head.weight`."""
         file = f" from {self.file}" if self.file else ""
         parts = [f"{self.module}: loaded {self.loaded}/{self.total}{file} ({self.layout} layout)"]
-        resized = [key.rpartition(".")[2] for key in self.resized]  # alike in every block
+        # Position parameters are alike in every block.
+        resized = [key.rpartition(".")[2] if "position" in key else key for key in self.resized]
         for verb, names in (
+            ("passed over", self.passed_over),
             ("dropped", self.dropped),
             ("kept initial", self.initial),
             ("resized", resized),
         ):
             if names:
                 parts.append(f"{verb} {list_names(names)}")
+        if self.plain_blocks:
+            parts.append(f"left the mixed context of {self.plain_blocks} blocks at the identity")
         return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Fits position parameters to another window and another image size."""
+"""Fits position parameters to other windows and images, and patch embeddings to other patches."""
 
 from math import isqrt
 
@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swin_mm.checkpoint.errors import CheckpointError
+
+# Channels of the images that published weights are for.
+RGB = 3
 
 
 def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
@@ -66,6 +69,62 @@ def resize_position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tenso
             f"pretrain_img_size the checkpoint was made with, not one of {size} patches"
         )
     return _resize_grid(embedding[0].unflatten(0, (side, side)), size).flatten(0, 1).unsqueeze(0)
+
+
+def resize_patches(weight: Tensor, in_channels: int, patch_size: tuple[int, int]) -> Tensor:
+    """Fits the projection of patches to images of other channels, and to patches of another size.
+
+    Channels: for one, the weights of red, green and blue are summed, so that a grey image gives
+    what it gave as three equal channels. For more, they are repeated (red, green, blue, red, ...)
+    and scaled by `3 / in_channels`, so that tokens keep their magnitude.
+
+    Patches: the new weights are those whose products with an enlarged or reduced patch come
+    closest, by least squares, to the old products with the patch itself. Resizing of patches is
+    bicubic, with antialiasing. Plain interpolation of weights would scale tokens by the area.
+
+    Args:
+        weight: `(C, in, h, w)`.
+        in_channels: The wanted channels of the image.
+        patch_size: The wanted `(h, w)`, in pixels.
+
+    Returns:
+        `(C, in_channels, *patch_size)`, of the same dtype; `weight` itself where the sizes agree.
+
+    Raises:
+        CheckpointError: When channels are to be changed and `weight` is not for three of them.
+
+    Source:
+        Beyer et al., FlexiViT, 2023, section 3.4, https://arxiv.org/abs/2212.08013; for channels,
+        `adapt_input_conv` of timm.
+    """
+    found = weight.shape[1]
+    precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    if found != in_channels:
+        if found != RGB:
+            raise CheckpointError(
+                f"{found} input channels cannot be fitted to {in_channels}, only {RGB} can (red, "
+                f"green, blue); use in_channels={found}"
+            )
+        if in_channels == 1:
+            precise = precise.sum(dim=1, keepdim=True)
+        else:
+            precise = precise[:, [i % RGB for i in range(in_channels)]] * (RGB / in_channels)
+    if tuple(weight.shape[2:]) != tuple(patch_size):
+        precise = _resample_patches(precise, tuple(patch_size))
+    same = precise.shape == weight.shape
+    return weight if same else precise.to(weight.dtype)
+
+
+def _resample_patches(weight: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """Solves `resize(patch) . new == patch . old` for `new`, for all patches, by least squares."""
+    height, width = weight.shape[2:]
+    pixels = torch.eye(height * width, dtype=weight.dtype, device=weight.device)
+    pixels = pixels.unflatten(0, (1, -1)).unflatten(2, (height, width))  # (1, h*w, h, w)
+    resized = F.interpolate(
+        pixels, patch_size, mode="bicubic", antialias=True, align_corners=False
+    ).flatten(2)[0]  # (h*w, newh*neww)
+    solved = weight.flatten(2) @ torch.linalg.pinv(resized).T  # (C, in, newh*neww)
+    return solved.unflatten(2, patch_size)
 
 
 def _resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:

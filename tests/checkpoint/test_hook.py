@@ -233,11 +233,11 @@ def test_a_mutation_is_never_loaded_in_silence(mutation, data):
         (microsoft_state(), "no key begins with 'backbone'.*init_cfg"),
         (
             {"backbone.layer1.0.conv1.weight": torch.zeros(1)},
-            r"no Swin V1 in it, it looks like a ResNet \(layer1\.0\.conv1\.weight\)",
+            r"no Swin in it, it looks like a ResNet \(layer1\.0\.conv1\.weight\)",
         ),
         (
             {"backbone.layers.0.blocks.0.attn.logit_scale": torch.zeros(1)},
-            "no Swin V1 in it, it looks like a Swin V2",
+            "it holds a Swin V2 in the Microsoft layout, but the model is a Swin V1",
         ),
     ],
     ids=["empty", "neck", "bare-backbone", "resnet", "swin-v2"],

@@ -15,6 +15,7 @@ def variant_of(**arguments):
 
 def test_arguments_of_the_small_backbone():
     assert variant_of() == {
+        "version": 1,
         "embed_dims": 8,
         "in_channels": 3,
         "patch_size": (4, 4),
@@ -24,6 +25,8 @@ def test_arguments_of_the_small_backbone():
         "qkv_bias": True,
         "patch_norm": True,
         "use_abs_pos_embed": False,
+        "window_size": (7, 7),
+        "context_scales": 0,
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 # Keys by which other models are known, most specific first.
 FOREIGN = (
-    ("Swin V2", r".*\.attn\.(.+\.)?(cpb_mlp|logit_scale).*"),
+    ("Swin V2-CR of timm, another model than V2", r".*\.attn\.meta_mlp\..+"),
     ("ResNet", r"(.*\.)?layer1\.0\.conv1\.weight"),
     ("ConvNeXt", r"(.*\.)?stages\.\d+\.(blocks\.)?\d+\.(depthwise_conv|dwconv|conv_dw)\.weight"),
     ("ViT", r"(.*\.)?(blocks|layers)\.\d+\.attn\.(qkv\.weight|attn\.in_proj_weight)"),

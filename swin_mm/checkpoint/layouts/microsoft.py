@@ -1,44 +1,69 @@
-"""Microsoft's layout, which is also our own: classification, detection and segmentation.
+"""Microsoft's layout, which is also our own: classification, pretraining, detection, segmentation.
+
+SimMIM's files have it under `encoder.`, beside a decoder; MoBY's have it twice, under `encoder.`
+and, averaged over time, under `encoder_k.`.
 
 Source:
-    `models/swin_transformer.py` of https://github.com/microsoft/Swin-Transformer, and
-    `swin_transformer.py` of the repositories Swin-Transformer-Object-Detection and
-    Swin-Transformer-Semantic-Segmentation of https://github.com/SwinTransformer.
+    `models/swin_transformer.py`, `models/swin_transformer_v2.py` and `models/simmim.py` of
+    https://github.com/microsoft/Swin-Transformer; `swin_transformer.py` of the repositories
+    Swin-Transformer-Object-Detection and Swin-Transformer-Semantic-Segmentation, and
+    `models/moby.py` of Transformer-SSL, of https://github.com/SwinTransformer.
 """
 
 import re
-from functools import partial
+from collections.abc import Iterable
 
-from swin_mm.checkpoint.layouts.layout import Conversion, Layout, State, find_prefixes
+from swin_mm.checkpoint.layouts import layout
+from swin_mm.checkpoint.layouts.layout import PARAMETER, SURPLUS, Conversion, Layout, State
 
-ANCHOR = r"layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table"
+# timm shares it, and differs in where patch merging stands.
+ANCHOR = r"layers[._]\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|logit_scale)"
 
-PARAMETER = re.compile(
-    r"absolute_pos_embed"
-    r"|patch_embed\.(proj|norm)\.\w+"
-    r"|layers\.\d+\.downsample\.(norm|reduction)\.\w+"
-    r"|layers\.\d+\.blocks\.\d+\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.act|mlp\.fc2)\.\w+"
-    r"|layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table"
-    r"|norm\d+\.\w+"
-)
+# What only our own files have: mixed-context attention.
+CONTEXT_MIX = re.compile(r"layers\.\d+\.blocks\.\d+\.attn\.context_mix")
 
-# The norm before the classifier, the classifier, and buffers that follow from the window.
-SURPLUS = re.compile(r"norm\.(weight|bias)|head\..+|.+\.(relative_position_index|attn_mask)")
+
+def find_prefixes(state: State) -> set[str]:
+    """Finds the backbones of a state dict; see `Layout.find_prefixes`."""
+    prefixes = layout.find_prefixes(ANCHOR, state)
+    return {prefix for prefix in prefixes if not merges_at_the_start(state, prefix)}
+
+
+def merges_at_the_start(state: Iterable[str], prefix: str) -> bool:
+    """Tells timm's layout from Microsoft's by where patch merging stands.
+
+    Args:
+        state: A state dict that `ANCHOR` matches.
+        prefix: What stands before its keys.
+
+    Returns:
+        Whether stages begin with patch merging, so that the first has none, as in timm. Without
+        any merging both layouts are the same, and the answer is False.
+    """
+    pattern = re.compile(rf"{re.escape(prefix)}layers([._])(\d+)\.(downsample\.)?.+")
+    matches = [match for key in state if (match := pattern.fullmatch(key))]
+    merging = {int(match[2]) for match in matches if match[3]}
+    return any(match[1] == "_" for match in matches) or bool(merging) and 0 not in merging
 
 
 def to_own(state: State) -> Conversion:
     """Takes over the parameters; see `Layout.to_own`.
 
     The detection code keeps `absolute_pos_embed` as `(1, C, Ph, Pw)`; ours is `(1, Ph*Pw, C)`, as
-    in classification.
+    in classification. The first files of V2 say `rpe_mlp` for `cpb_mlp`.
     """
-    own = {key: value for key, value in state.items() if PARAMETER.fullmatch(key)}
+    own, surplus, unknown = {}, [], []
+    for key, value in state.items():
+        name = key.replace(".rpe_mlp.", ".cpb_mlp.")
+        if SURPLUS.fullmatch(key):
+            surplus.append(key)
+        elif name not in own and (PARAMETER.fullmatch(name) or CONTEXT_MIX.fullmatch(name)):
+            own[name] = value
+        else:
+            unknown.append(key)
     embedding = own.get("absolute_pos_embed")
     if embedding is not None and embedding.dim() == 4:
         own["absolute_pos_embed"] = embedding.flatten(2).transpose(1, 2)
-    others = [key for key in state if key not in own]
-    surplus = [key for key in others if SURPLUS.fullmatch(key)]
-    unknown = [key for key in others if not SURPLUS.fullmatch(key)]
     return Conversion(own, surplus, unknown)
 
 
@@ -47,4 +72,4 @@ def from_own(state: State) -> State:
     return dict(state)
 
 
-MICROSOFT = Layout("Microsoft", partial(find_prefixes, ANCHOR), to_own, from_own)
+MICROSOFT = Layout("Microsoft", (1, 2), find_prefixes, to_own, from_own)

@@ -55,7 +55,7 @@ def test_position_embedding_of_the_detection_code_is_flattened():
     [
         "stages.0.blocks.0.norm1.weight",
         "layers.0.blocks.0.attn.w_msa.qkv.weight",
-        "layers.0.blocks.0.attn.logit_scale",
+        "layers.0.blocks.0.attn.logit_scale.weight",
         "patch_embed.projection.weight",
         "norm0",
     ],
