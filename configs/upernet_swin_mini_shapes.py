@@ -59,7 +59,7 @@ val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=
 test_dataloader = val_dataloader
 
 max_iters = 1000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 param_scheduler = [
@@ -75,4 +75,4 @@ optim_wrapper = dict(
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=batch_size)
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=500))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=250))
