@@ -9,9 +9,13 @@ from swin_mm.version import __version__
 compat.install()
 
 # Modules are imported on first use, so that `swin-mm --help` does not wait for torch.
-_EXPORTS = {"SwinTransformer": "swin_mm.models", "FPN": "swin_mm.models"}
+_EXPORTS = {
+    "FPN": "swin_mm.models",
+    "SwinTransformer": "swin_mm.models",
+    "SwinTransformerV2": "swin_mm.models",
+}
 
-__all__ = ["FPN", "SwinTransformer", "__version__"]
+__all__ = ["FPN", "SwinTransformer", "SwinTransformerV2", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

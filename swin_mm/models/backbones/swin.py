@@ -1,71 +1,18 @@
 """Swin Transformer V1 as a backbone for dense prediction."""
 
-import itertools
-import warnings
 from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
-from torch import Tensor, nn
-from torch.nn.init import trunc_normal_
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
-from swin_mm.checkpoint import register_load_hook
-from swin_mm.models.layers import PatchEmbed, PatchMerging, SwinBlock, WindowAttention
+from swin_mm.models.backbones.arguments import resolve_arch, resolve_init_cfg, to_pairs
+from swin_mm.models.backbones.base import SwinBackbone
+from swin_mm.models.layers import PatchMerging, SwinBlock, WindowAttention
 from swin_mm.ops.dispatch import AttnBackend, check_backend
 from swin_mm.registry import MODELS
 
 
-class Arch(NamedTuple):
-    """Widths and depths of a published variant."""
-
-    embed_dims: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-
-
-# Source: Liu et al., Swin Transformer, 2021, section 3.3.
-ARCHS = {
-    "tiny": Arch(96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "small": Arch(96, (2, 2, 18, 2), (3, 6, 12, 24)),
-    "base": Arch(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "large": Arch(192, (2, 2, 18, 2), (6, 12, 24, 48)),
-}
-
-
-class SwinStage(nn.Module):
-    """Blocks of one resolution, every second one shifted, and the merging after them.
-
-    Args:
-        blocks: The blocks, in order.
-        downsample: Patch merging to the next stage; `None` where no later stage is used.
-        with_cp: Whether to recompute blocks in backward instead of keeping their activations.
-    """
-
-    def __init__(
-        self, blocks: Sequence[nn.Module], downsample: PatchMerging | None, with_cp: bool
-    ) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
-        self.with_cp = with_cp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, H, W, C)` to `(B, H, W, C)`; the merging is the caller's to call."""
-        for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return x
-
-
 @MODELS.register_module()
-class SwinTransformer(BaseModule):
+class SwinTransformer(SwinBackbone):
     """Swin Transformer with a feature map from each stage asked for.
 
     Takes every argument of the class of the same name in mmdet 3.3.0 and mmseg 1.2.2, with the
@@ -112,6 +59,7 @@ class SwinTransformer(BaseModule):
         `eval` return the module.
 
     Example:
+        >>> import torch
         >>> backbone = SwinTransformer(arch='tiny', out_indices=(1, 3))
         >>> [tuple(map.shape) for map in backbone(torch.zeros(1, 3, 97, 141))]
         [(1, 192, 13, 18), (1, 768, 4, 5)]
@@ -147,183 +95,44 @@ class SwinTransformer(BaseModule):
         arch: str | None = None,
         attn_backend: AttnBackend = "auto",
     ) -> None:
-        super().__init__(init_cfg=_resolve_init_cfg(init_cfg, pretrained))
-        variant = _resolve_arch(arch, embed_dims, depths, num_heads)
-        patch_size = _to_pair("patch_size", patch_size)
-        num_stages = len(variant.depths)
-        _check_stages(strides, patch_size, out_indices, frozen_stages, num_stages)
         check_backend(attn_backend)
+        variant = resolve_arch(arch, embed_dims, depths, num_heads)
+        windows = to_pairs("window_size", window_size, len(variant.depths))
+        act_cfg = act_cfg or dict(type="GELU")
         norm_cfg = norm_cfg or dict(type="LN")
-        self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.num_features = [variant.embed_dims * 2**i for i in range(num_stages)]
 
-        self.patch_embed = PatchEmbed(
-            in_channels, variant.embed_dims, patch_size, norm_cfg if patch_norm else None
-        )
-        self.absolute_pos_embed = None
-        if use_abs_pos_embed:
-            image_size = _to_pair("pretrain_img_size", pretrain_img_size)
-            self.pos_embed_size = tuple(s // p for s, p in zip(image_size, patch_size, strict=True))
-            tokens = self.pos_embed_size[0] * self.pos_embed_size[1]
-            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, tokens, variant.embed_dims))
-        self.drop_after_pos = nn.Dropout(drop_rate)
+        def build_block(stage: int, index: int, drop_path_rate: float) -> nn.Module:
+            attn = WindowAttention(
+                variant.embed_dims * 2**stage,
+                variant.num_heads[stage],
+                windows[stage],
+                is_shifted=index % 2 == 1,
+                qkv_bias=qkv_bias,
+                qk_scale=qk_scale,
+                attn_drop_rate=attn_drop_rate,
+                proj_drop_rate=drop_rate,
+                attn_backend=attn_backend,
+            )
+            return SwinBlock(attn, mlp_ratio, drop_rate, drop_path_rate, act_cfg, norm_cfg)
 
-        block = partial(
-            SwinBlock,
-            window_size=_to_pair("window_size", window_size),
-            mlp_ratio=mlp_ratio,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
+        def build_merging(embed_dims: int, stride: int) -> nn.Module:
+            return PatchMerging(embed_dims, stride, norm_cfg if patch_norm else None)
+
+        super().__init__(
+            variant,
+            build_block,
+            build_merging,
+            pretrain_img_size=pretrain_img_size,
+            in_channels=in_channels,
+            patch_size=patch_size,
+            strides=strides,
+            out_indices=out_indices,
+            patch_norm=patch_norm,
             drop_rate=drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            act_cfg=act_cfg or dict(type="GELU"),
+            drop_path_rate=drop_path_rate,
+            use_abs_pos_embed=use_abs_pos_embed,
             norm_cfg=norm_cfg,
-            attn_backend=attn_backend,
+            with_cp=with_cp,
+            frozen_stages=frozen_stages,
+            init_cfg=resolve_init_cfg(init_cfg, pretrained),
         )
-        last_block = max(sum(variant.depths) - 1, 1)
-        drop_path_rates = (drop_path_rate * i / last_block for i in itertools.count())
-        self.layers = nn.ModuleList()
-        last_stage = max(self.out_indices)
-        for i in range(last_stage + 1):
-            dims, heads, depth = self.num_features[i], variant.num_heads[i], variant.depths[i]
-            blocks = [
-                block(dims, heads, shifted=j % 2 == 1, drop_path_rate=next(drop_path_rates))
-                for j in range(depth)
-            ]
-            downsample = None
-            if i < last_stage:
-                downsample = PatchMerging(dims, strides[i + 1], norm_cfg if patch_norm else None)
-            self.layers.append(SwinStage(blocks, downsample, with_cp))
-        for i in self.out_indices:
-            self.add_module(f"norm{i}", build_norm_layer(norm_cfg, self.num_features[i])[1])
-
-        self.reset_parameters()
-        self._freeze_stages()
-        register_load_hook(self)
-
-    def reset_parameters(self) -> None:
-        """Draws linear weights and bias tables from a normal of 0.02, cut at two units.
-
-        Biases are 0 and norms the identity, as in microsoft/Swin-Transformer; the patch
-        projection keeps PyTorch's initialisation.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowAttention):
-                trunc_normal_(module.relative_position_bias_table, std=0.02)
-        if self.absolute_pos_embed is not None:
-            trunc_normal_(self.absolute_pos_embed, std=0.02)
-
-    def train(self, mode: bool = True) -> "SwinTransformer":
-        """Switches the mode, except for frozen stages, which stay in `eval`; returns itself."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        modules = [self.patch_embed, self.drop_after_pos, *self.layers[: self.frozen_stages]]
-        modules += [getattr(self, f"norm{i}") for i in self.out_indices if i < self.frozen_stages]
-        return modules
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages >= 0 and self.absolute_pos_embed is not None:
-            self.absolute_pos_embed.requires_grad_(False)
-        for module in self._frozen_modules():
-            module.requires_grad_(False).eval()
-
-    def _add_pos_embed(self, x: Tensor) -> Tensor:
-        embed = self.absolute_pos_embed.unflatten(1, self.pos_embed_size)  # (1, Ph, Pw, C)
-        if embed.shape[1:3] != x.shape[1:3]:
-            # As the official detection code does for maps of another size.
-            embed = F.interpolate(embed.permute(0, 3, 1, 2), x.shape[1:3], mode="bicubic")
-            embed = embed.permute(0, 2, 3, 1)
-        return x + embed
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the feature maps of a batch of images.
-
-        Args:
-            x: `(B, in_channels, H, W)`, any `H` and `W` in pixels.
-
-        Returns:
-            For each `i` of `out_indices`, `(B, embed_dims * 2**i, H_i, W_i)` in channels-last
-            memory.
-        """
-        x = self.patch_embed(x)  # (B, H, W, C)
-        if self.absolute_pos_embed is not None:
-            x = self._add_pos_embed(x)
-        x = self.drop_after_pos(x)
-        maps = {}
-        for i, stage in enumerate(self.layers):
-            x = stage(x)
-            if i in self.out_indices:
-                maps[i] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2)
-            if stage.downsample is not None:
-                x = stage.downsample(x)
-        return tuple(maps[i] for i in self.out_indices)
-
-
-def _resolve_init_cfg(init_cfg: dict | None, pretrained: str | None) -> dict | None:
-    if pretrained is not None:
-        if init_cfg:
-            raise ValueError(f"give init_cfg or pretrained, not both: {init_cfg=}, {pretrained=}")
-        if not isinstance(pretrained, str):
-            raise TypeError(f"pretrained must be a path or URL, got {pretrained!r}")
-        warnings.warn(
-            "pretrained= is deprecated: use "
-            f"init_cfg=dict(type='Pretrained', checkpoint={pretrained!r})",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        return dict(type="Pretrained", checkpoint=pretrained)
-    if isinstance(init_cfg, dict) and "checkpoint" in init_cfg:
-        return {"type": "Pretrained", **init_cfg}  # mmdet's class asks for no type
-    return init_cfg
-
-
-def _resolve_arch(arch, embed_dims, depths, num_heads) -> Arch:
-    if arch is not None and arch not in ARCHS:
-        raise ValueError(f"arch must be one of {tuple(ARCHS)}, got {arch!r}")
-    default = ARCHS[arch or "tiny"]
-    variant = Arch(
-        default.embed_dims if embed_dims is None else embed_dims,
-        default.depths if depths is None else tuple(depths),
-        default.num_heads if num_heads is None else tuple(num_heads),
-    )
-    if len(variant.depths) != len(variant.num_heads):
-        raise ValueError(
-            "depths and num_heads must name the same number of stages, got "
-            f"depths={variant.depths}, num_heads={variant.num_heads}"
-        )
-    return variant
-
-
-def _to_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    pair = pair * 2 if len(pair) == 1 else pair
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ValueError(f"{name} must be a positive int or a pair (h, w) of them, got {value!r}")
-    return pair
-
-
-def _check_stages(strides, patch_size, out_indices, frozen_stages, num_stages) -> None:
-    if len(strides) < num_stages:
-        raise ValueError(f"strides must name all {num_stages} stages, got {tuple(strides)}")
-    if _to_pair("strides[0]", strides[0]) != patch_size:
-        raise ValueError(
-            f"patches do not overlap, so strides[0] must equal patch_size, got {strides[0]} and "
-            f"{patch_size}"
-        )
-    if not out_indices or not all(0 <= i < num_stages for i in out_indices):
-        raise ValueError(
-            f"out_indices must name stages in [0, {num_stages}), got {tuple(out_indices)}"
-        )
-    if not -1 <= frozen_stages <= num_stages:
-        raise ValueError(f"frozen_stages must be in [-1, {num_stages}], got {frozen_stages}")

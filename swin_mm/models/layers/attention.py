@@ -1,28 +1,99 @@
-"""Window attention of Swin V1: the projections and the position bias table."""
+"""Window attention of Swin V1, and what V2's shares with it: heads, windows and the projections."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
 
 from swin_mm.ops.dispatch import AttnBackend, window_attention
 from swin_mm.ops.window import relative_position_index
 
 
-class WindowAttention(nn.Module):
-    """Multi-head self-attention in (shifted) windows with relative position bias.
+class WindowAttentionBase(nn.Module):
+    """Multi-head self-attention in (shifted) windows; subclasses give scores their form.
 
     Args:
         embed_dims: Channels `C`.
         num_heads: Heads, a divisor of `embed_dims`.
         window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens; `(0, 0)` for plain windows.
-        qkv_bias: Whether the projection to query, key and value has a bias.
-        qk_scale: Factor on the queries; `None` is `head_dim ** -0.5`.
+        is_shifted: Whether windows are shifted by half a window.
+        qkv_bias: Whether the projection to query, key and value has a bias, where it is `qkv`'s.
         attn_drop_rate: Dropout of attention weights.
         proj_drop_rate: Dropout of the output.
         attn_backend: See `swin_mm.ops.window_attention`.
 
     Raises:
         ValueError: When `embed_dims` is not divisible by `num_heads`.
+    """
+
+    scale = 1.0
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: tuple[int, int],
+        *,
+        is_shifted: bool = False,
+        qkv_bias: bool = True,
+        attn_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_backend: AttnBackend = "auto",
+    ) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(
+                f"embed_dims must be divisible by heads, got {embed_dims=}, {num_heads=}"
+            )
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.shift_size = (window_size[0] // 2, window_size[1] // 2) if is_shifted else (0, 0)
+        self.attn_drop_rate = attn_drop_rate
+        self.attn_backend = attn_backend
+        # Derived from the window alone, so it stays out of checkpoints.
+        index = relative_position_index(window_size)
+        self.register_buffer("relative_position_index", index, persistent=False)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(proj_drop_rate)
+
+    def bias_table(self) -> Tensor:
+        """The position bias of each relative position, `((2*Wh-1)*(2*Ww-1), nH)`."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Query, key and value, `(B, H, W, 3*C)`, and those of a padded token, `(3*C,)`."""
+        raise NotImplementedError
+
+    def gather_bias(self) -> Tensor:
+        """The position bias of every pair of tokens, `(nH, N, N)`."""
+        bias = self.bias_table()[self.relative_position_index]  # (N, N, nH)
+        return bias.permute(2, 0, 1).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`."""
+        qkv, pad_token = self.project(x)
+        out = window_attention(
+            qkv,
+            self.gather_bias(),
+            pad_token,
+            num_heads=self.num_heads,
+            window_size=self.window_size,
+            shift_size=self.shift_size,
+            scale=self.scale,
+            dropout=self.attn_drop_rate if self.training else 0.0,
+            backend=self.attn_backend,
+        )
+        return self.proj_drop(self.proj(out))
+
+
+class WindowAttention(WindowAttentionBase):
+    """Window attention of V1: scaled products, and a learned bias for each relative position.
+
+    Args:
+        qk_scale: Factor on the queries; `None` is `head_dim ** -0.5`.
+
+    The other arguments are those of `WindowAttentionBase`.
 
     Source:
         Liu et al., Swin Transformer, 2021, section 3.2.
@@ -33,51 +104,20 @@ class WindowAttention(nn.Module):
         embed_dims: int,
         num_heads: int,
         window_size: tuple[int, int],
-        shift_size: tuple[int, int] = (0, 0),
-        qkv_bias: bool = True,
+        *,
         qk_scale: float | None = None,
-        attn_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_backend: AttnBackend = "auto",
+        **arguments,
     ) -> None:
-        super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(
-                f"embed_dims must be divisible by heads, got {embed_dims=}, {num_heads=}"
-            )
-        self.num_heads = num_heads
-        self.window_size = window_size
-        self.shift_size = shift_size
+        super().__init__(embed_dims, num_heads, window_size, **arguments)
         self.scale = (embed_dims // num_heads) ** -0.5 if qk_scale is None else qk_scale
-        self.attn_drop_rate = attn_drop_rate
-        self.attn_backend = attn_backend
         win_h, win_w = window_size
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * win_h - 1) * (2 * win_w - 1), num_heads)
         )
-        # Derived from the window alone, so it stays out of checkpoints.
-        index = relative_position_index(window_size)
-        self.register_buffer("relative_position_index", index, persistent=False)
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
-        self.proj_drop = nn.Dropout(proj_drop_rate)
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def gather_bias(self) -> Tensor:
-        """The position bias of every pair of tokens, `(nH, N, N)`."""
-        bias = self.relative_position_bias_table[self.relative_position_index]  # (N, N, nH)
-        return bias.permute(2, 0, 1).contiguous()
+    def bias_table(self) -> Tensor:
+        return self.relative_position_bias_table
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`."""
-        out = window_attention(
-            self.qkv(x),
-            self.gather_bias(),
-            self.qkv.bias,
-            num_heads=self.num_heads,
-            window_size=self.window_size,
-            shift_size=self.shift_size,
-            scale=self.scale,
-            dropout=self.attn_drop_rate if self.training else 0.0,
-            backend=self.attn_backend,
-        )
-        return self.proj_drop(self.proj(out))
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.qkv(x), self.qkv.bias

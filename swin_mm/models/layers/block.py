@@ -1,11 +1,10 @@
-"""The Swin V1 block: attention and MLP, each behind a norm, each on a residual."""
+"""The Swin blocks: attention and MLP, each with a norm, each on a residual."""
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from swin_mm.models.layers.attention import WindowAttention
-from swin_mm.ops.dispatch import AttnBackend
+from swin_mm.models.layers.attention import WindowAttentionBase
 
 
 class Mlp(nn.Module):
@@ -30,22 +29,15 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """`x + attn(norm1(x))`, then `x + mlp(norm2(x))`, on a channels-last map.
+    """The block of V1: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, on a channels-last map.
 
     Args:
-        embed_dims: Channels `C`.
-        num_heads: Heads of the attention.
-        window_size: `(Wh, Ww)` in tokens.
-        shifted: Whether windows are shifted by half a window.
+        attn: The attention, which knows the channels `C`.
         mlp_ratio: Width of the MLP, in units of `C`.
-        qkv_bias: See `WindowAttention`.
-        qk_scale: See `WindowAttention`.
-        drop_rate: Dropout of the attention's output and within the MLP.
-        attn_drop_rate: Dropout of attention weights.
+        drop_rate: Dropout within the MLP.
         drop_path_rate: Probability that a sample skips a residual branch.
         act_cfg: Activation of the MLP, as mmcv builds it.
         norm_cfg: Norms, as mmcv builds them.
-        attn_backend: See `swin_mm.ops.window_attention`.
 
     Source:
         Liu et al., Swin Transformer, 2021, equation 3.
@@ -53,34 +45,17 @@ class SwinBlock(nn.Module):
 
     def __init__(
         self,
-        embed_dims: int,
-        num_heads: int,
-        window_size: tuple[int, int],
-        shifted: bool,
+        attn: WindowAttentionBase,
         mlp_ratio: float,
-        qkv_bias: bool,
-        qk_scale: float | None,
         drop_rate: float,
-        attn_drop_rate: float,
         drop_path_rate: float,
         act_cfg: dict,
         norm_cfg: dict,
-        attn_backend: AttnBackend,
     ) -> None:
         super().__init__()
-        shift_size = (window_size[0] // 2, window_size[1] // 2) if shifted else (0, 0)
+        embed_dims = attn.embed_dims
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = WindowAttention(
-            embed_dims,
-            num_heads,
-            window_size,
-            shift_size,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            attn_drop_rate=attn_drop_rate,
-            proj_drop_rate=drop_rate,
-            attn_backend=attn_backend,
-        )
+        self.attn = attn
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = Mlp(embed_dims, int(mlp_ratio * embed_dims), act_cfg, drop_rate)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
@@ -89,3 +64,37 @@ class SwinBlock(nn.Module):
         """`(B, H, W, C)` to `(B, H, W, C)`."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class SwinBlockV2(SwinBlock):
+    """The block of V2: `x + norm1(attn(x))`, then `x + norm2(mlp(x))`, on a channels-last map.
+
+    Args:
+        has_extra_norm: Whether a third norm follows, on the sum.
+
+    The other arguments are those of `SwinBlock`.
+
+    Source:
+        Liu et al., Swin Transformer V2, 2022, section 3.2.
+    """
+
+    def __init__(
+        self,
+        attn: WindowAttentionBase,
+        mlp_ratio: float,
+        drop_rate: float,
+        drop_path_rate: float,
+        act_cfg: dict,
+        norm_cfg: dict,
+        has_extra_norm: bool = False,
+    ) -> None:
+        super().__init__(attn, mlp_ratio, drop_rate, drop_path_rate, act_cfg, norm_cfg)
+        self.norm3 = build_norm_layer(norm_cfg, attn.embed_dims)[1] if has_extra_norm else None
+        # A block begins as the identity, as in microsoft/Swin-Transformer.
+        for norm in (self.norm1, self.norm2):
+            nn.init.zeros_(norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.norm1(self.attn(x)))
+        x = x + self.drop_path(self.norm2(self.mlp(x)))
+        return x if self.norm3 is None else self.norm3(x)

@@ -68,4 +68,24 @@ class PatchMerging(nn.Module):
             ]
             for row, column in MERGE_ORDER
         ]
-        return self.reduction(self.norm(torch.cat(neighbours, dim=-1)))
+        return self.reduce(torch.cat(neighbours, dim=-1))
+
+    def reduce(self, joined: Tensor) -> Tensor:
+        """Joined channels `(B, H, W, 4C)` to `(B, H, W, 2C)`."""
+        return self.reduction(self.norm(joined))
+
+
+class PatchMergingV2(PatchMerging):
+    """Patch merging of V2: the norm follows the reduction.
+
+    Source:
+        Liu et al., Swin Transformer V2, 2022, section 3.2.
+    """
+
+    def __init__(self, embed_dims: int, stride: int, norm_cfg: dict | None) -> None:
+        super().__init__(embed_dims, stride, norm_cfg=None)
+        if norm_cfg:
+            self.norm = build_norm_layer(norm_cfg, 2 * embed_dims)[1]
+
+    def reduce(self, joined: Tensor) -> Tensor:
+        return self.norm(self.reduction(joined))

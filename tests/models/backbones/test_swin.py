@@ -11,7 +11,8 @@ from mmdet.models.backbones.swin import SwinTransformer as MMDetSwin
 from mmseg.models.backbones.swin import SwinTransformer as MMSegSwin
 
 from swin_mm.models.backbones import swin
-from swin_mm.models.backbones.swin import ARCHS, SwinTransformer
+from swin_mm.models.backbones.arguments import ARCHS
+from swin_mm.models.backbones.swin import SwinTransformer
 
 SMALL = dict(embed_dims=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
 SIZES = [(64, 64), (97, 141), (224, 224), (5, 230)]

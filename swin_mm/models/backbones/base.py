@@ -1,0 +1,181 @@
+"""What Swin V1 and V2 have in common as backbones: everything but their blocks."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+from torch.utils.checkpoint import checkpoint
+
+from swin_mm.checkpoint import register_load_hook
+from swin_mm.models.backbones.arguments import Arch, check_stages, to_pair
+from swin_mm.models.layers import PatchEmbed
+
+
+class SwinStage(nn.Module):
+    """Blocks of one resolution, every second one shifted, and the merging after them.
+
+    Args:
+        blocks: The blocks, in order.
+        downsample: Patch merging to the next stage; `None` where no later stage is used.
+        with_cp: Whether to recompute blocks in backward instead of keeping their activations.
+    """
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], downsample: nn.Module | None, with_cp: bool
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, H, W, C)` to `(B, H, W, C)`; the merging is the caller's to call."""
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+class SwinBackbone(BaseModule):
+    """Patch embedding, stages, and a norm for each feature map that is asked for.
+
+    Args:
+        variant: Channels of the first stage, and blocks and heads of each.
+        build_block: Called as `build_block(stage, index, drop_path_rate)` for each block; shifts
+            those of odd index.
+        build_merging: Called as `build_merging(embed_dims, stride)` with the channels before the
+            merging.
+        norm_cfg: Norms of the feature maps, as mmcv builds them.
+        patch_norm: Whether the patch embedding has a norm.
+        init_cfg: mmengine's initialisation.
+
+    The other arguments are those of `SwinTransformer`.
+    """
+
+    def __init__(
+        self,
+        variant: Arch,
+        build_block: Callable[[int, int, float], nn.Module],
+        build_merging: Callable[[int, int], nn.Module],
+        *,
+        pretrain_img_size: int | Sequence[int],
+        in_channels: int,
+        patch_size: int | Sequence[int],
+        strides: Sequence[int],
+        out_indices: Sequence[int],
+        patch_norm: bool,
+        drop_rate: float,
+        drop_path_rate: float,
+        use_abs_pos_embed: bool,
+        norm_cfg: dict,
+        with_cp: bool,
+        frozen_stages: int,
+        init_cfg: dict | None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        patch_size = to_pair("patch_size", patch_size)
+        num_stages = len(variant.depths)
+        check_stages(strides, patch_size, out_indices, frozen_stages, num_stages)
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.num_features = [variant.embed_dims * 2**i for i in range(num_stages)]
+
+        self.patch_embed = PatchEmbed(
+            in_channels, variant.embed_dims, patch_size, norm_cfg if patch_norm else None
+        )
+        self.absolute_pos_embed = None
+        if use_abs_pos_embed:
+            image_size = to_pair("pretrain_img_size", pretrain_img_size)
+            self.pos_embed_size = tuple(s // p for s, p in zip(image_size, patch_size, strict=True))
+            tokens = self.pos_embed_size[0] * self.pos_embed_size[1]
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, tokens, variant.embed_dims))
+        self.drop_after_pos = nn.Dropout(drop_rate)
+
+        last_block = max(sum(variant.depths) - 1, 1)
+        drop_path_rates = (drop_path_rate * i / last_block for i in itertools.count())
+        self.layers = nn.ModuleList()
+        last_stage = max(self.out_indices)
+        for i in range(last_stage + 1):
+            blocks = [build_block(i, j, next(drop_path_rates)) for j in range(variant.depths[i])]
+            downsample = None
+            if i < last_stage:
+                downsample = build_merging(self.num_features[i], strides[i + 1])
+            self.layers.append(SwinStage(blocks, downsample, with_cp))
+        for i in self.out_indices:
+            self.add_module(f"norm{i}", build_norm_layer(norm_cfg, self.num_features[i])[1])
+
+        self.reset_parameters()
+        self._freeze_stages()
+        register_load_hook(self)
+
+    def reset_parameters(self) -> None:
+        """Draws linear weights from a normal of 0.02, cut at two units.
+
+        Biases are 0 and norms the identity, as in microsoft/Swin-Transformer; the patch
+        projection keeps PyTorch's initialisation, and blocks see to their other parameters.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.absolute_pos_embed is not None:
+            trunc_normal_(self.absolute_pos_embed, std=0.02)
+
+    def train(self, mode: bool = True) -> "SwinBackbone":
+        """Switches the mode, except for frozen stages, which stay in `eval`; returns itself."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules = [self.patch_embed, self.drop_after_pos, *self.layers[: self.frozen_stages]]
+        modules += [getattr(self, f"norm{i}") for i in self.out_indices if i < self.frozen_stages]
+        return modules
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages >= 0 and self.absolute_pos_embed is not None:
+            self.absolute_pos_embed.requires_grad_(False)
+        for module in self._frozen_modules():
+            module.requires_grad_(False).eval()
+
+    def _add_pos_embed(self, x: Tensor) -> Tensor:
+        embed = self.absolute_pos_embed.unflatten(1, self.pos_embed_size)  # (1, Ph, Pw, C)
+        if embed.shape[1:3] != x.shape[1:3]:
+            # As the official detection code does for maps of another size.
+            embed = F.interpolate(embed.permute(0, 3, 1, 2), x.shape[1:3], mode="bicubic")
+            embed = embed.permute(0, 2, 3, 1)
+        return x + embed
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the feature maps of a batch of images.
+
+        Args:
+            x: `(B, in_channels, H, W)`, any `H` and `W` in pixels.
+
+        Returns:
+            For each `i` of `out_indices`, `(B, embed_dims * 2**i, H_i, W_i)` in channels-last
+            memory.
+        """
+        x = self.patch_embed(x)  # (B, H, W, C)
+        if self.absolute_pos_embed is not None:
+            x = self._add_pos_embed(x)
+        x = self.drop_after_pos(x)
+        maps = {}
+        for i, stage in enumerate(self.layers):
+            x = stage(x)
+            if i in self.out_indices:
+                maps[i] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2)
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(maps[i] for i in self.out_indices)

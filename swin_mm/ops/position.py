@@ -1,0 +1,48 @@
+"""Relative positions of Swin V2's continuous position bias."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+def log_spaced_offsets(
+    window_size: tuple[int, int],
+    unit: tuple[int, int],
+    device: torch.device | None = None,
+) -> Tensor:
+    """Every relative position of two tokens of a window, in log-spaced coordinates.
+
+    Args:
+        window_size: `(Wh, Ww)` in tokens.
+        unit: `(h, w)` of the window whose farthest tokens are at `log2(9) / 3`, in tokens.
+        device: Where the result lives.
+
+    Returns:
+        `((2*Wh-1)*(2*Ww-1), 2)` float32, row and column of query minus key, in the order of
+        `relative_position_index`. Eager calls share it: treat it as read-only.
+
+    Source:
+        Liu et al., Swin Transformer V2, 2022, equation 4, to the base of 8 and with offsets in
+        units of an eighth of the window, as in microsoft/Swin-Transformer.
+    """
+    if torch.compiler.is_compiling():  # a cached tensor would be an input to guard
+        return _log_spaced_offsets(window_size, unit, device)
+    return _cached_log_spaced_offsets(window_size, unit, device)
+
+
+def _log_spaced_offsets(window_size, unit, device) -> Tensor:
+    axes = []
+    for side, unit_side in zip(window_size, unit, strict=True):
+        offset = torch.arange(1 - side, side, device=device, dtype=torch.float32)
+        offset = offset * 8 / max(unit_side - 1, 1)
+        axes.append(offset.sign() * (offset.abs() + 1).log2() / math.log2(8))
+    return torch.cartesian_prod(*axes)
+
+
+# A window for each of four stages; one table takes 18 KiB for a window of 24.
+@lru_cache(maxsize=16)
+def _cached_log_spaced_offsets(window_size, unit, device) -> Tensor:
+    with torch.inference_mode(False):  # an inference tensor could not serve a later training step
+        return _log_spaced_offsets(window_size, unit, device)

@@ -1,0 +1,206 @@
+"""The V2 backbone against timm's and torchvision's, and what it promises beyond them."""
+
+import copy
+import doctest
+
+import pytest
+import torch
+from timm.models.swin_transformer_v2 import SwinTransformerV2 as TimmSwinV2
+from torchvision.models.swin_transformer import (
+    PatchMergingV2,
+    SwinTransformerBlockV2,
+)
+from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
+
+import swin_mm
+from swin_mm.models.backbones import swin_v2
+from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
+from swin_mm.models.layers import CosineWindowAttention
+from swin_mm.registry import MODELS
+
+SMALL = dict(embed_dims=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
+
+
+def randomise(model, seed=0):
+    """Every parameter off its initial value; in float64, logit scales on both sides of the clamp.
+
+    In float32, factors near 100 would leave fewer than five digits of a gradient to compare.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+            if name.endswith("logit_scale") and parameter.dtype == torch.float64:
+                parameter.add_(3 * torch.rand(parameter.shape, generator=generator))
+            if "norm" in name and name.endswith("weight"):
+                parameter.copy_(1 + 0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def relative_error(value, expected):
+    return ((value - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+
+
+def timm_maps(model, image):
+    """The map of each stage, normed as our output norms of unit weight do."""
+    x = model.patch_embed(image)
+    maps = []
+    for layer in model.layers:
+        x = layer(x)
+        maps.append(torch.nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2))
+    return maps
+
+
+def timm_name(name):
+    """Of the parameter that ours is named after; timm merges before a stage, we after it."""
+    parts = name.split(".")
+    if "downsample" in parts:
+        parts[1] = str(int(parts[1]) + 1)
+    return ".".join(parts)
+
+
+def torchvision_maps(model, image):
+    x = image
+    maps = []
+    for i, part in enumerate(model.features):
+        x = part(x)
+        if i % 2:
+            maps.append(torch.nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2))
+    return maps
+
+
+def torchvision_name(name):
+    """As for timm; torchvision has one bias for query, key and value."""
+    parts = name.split(".")
+    if parts[0] == "patch_embed":
+        return ".".join(["features", "0", "0" if parts[1] == "proj" else "2", *parts[2:]])
+    stage = 2 * int(parts[1])
+    if parts[2] == "downsample":
+        return ".".join(["features", str(stage + 2), *parts[3:]])
+    rest = ".".join(parts[4:]).replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
+    rest = rest.replace("q_bias", "qkv.bias").replace("v_bias", "qkv.bias")
+    return ".".join(["features", str(stage + 1), parts[3], rest])
+
+
+def part_of(ours, name, value):
+    """Of torchvision's joint bias, the part that ours is."""
+    if value.shape != ours.shape and name.endswith(("q_bias", "v_bias")):
+        return value.chunk(3)[0 if name.endswith("q_bias") else 2]
+    return value
+
+
+def is_output_norm(name):
+    return name.startswith("norm")
+
+
+def assert_equal(ours, stock, stock_maps, stock_name, size, dtype):
+    """Maps, and gradients of the image and every parameter, with the same weights."""
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-9}[dtype]
+    ours, stock = ours.to(dtype), stock.to(dtype)
+    stock_parameters = dict(randomise(stock).named_parameters())
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if not is_output_norm(name):
+                parameter.copy_(part_of(parameter, name, stock_parameters[stock_name(name)]))
+    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
+    found, wanted = image.clone().requires_grad_(), image.clone().requires_grad_()
+    maps, expected = ours(found), stock_maps(stock, wanted)
+    assert len(maps) == len(expected)
+    generator = torch.Generator().manual_seed(2)
+    direction = [torch.randn(m.shape, generator=generator) for m in expected]
+    for a, b in zip(maps, expected, strict=True):
+        assert a.shape == b.shape
+        assert relative_error(a, b) < tolerance
+    for outputs in (maps, expected):
+        sum((m * d).sum() for m, d in zip(outputs, direction, strict=True)).backward()
+    assert relative_error(found.grad, wanted.grad) < tolerance
+    for name, parameter in ours.named_parameters():
+        if not is_output_norm(name):
+            grad = part_of(parameter, name, stock_parameters[stock_name(name)].grad)
+            # A scale's gradient is a sum over all pairs that nearly cancels.
+            allowed = 10 * tolerance if name.endswith("logit_scale") else tolerance
+            assert relative_error(parameter.grad, grad) < allowed, name
+
+
+BOTH_DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize(
+    ("window", "pretrained", "size"),
+    [
+        (8, (0, 0), (96, 128)),
+        (8, (4, 6), (128, 128)),
+        ((4, 6), (0, 0), (64, 96)),
+        (16, (8,), (128, 192)),
+        (24, (12,), (192, 192)),
+    ],
+    ids=str,
+)
+def test_equal_to_timm(window, pretrained, size, dtype):
+    """Maps larger than their window and divisible by it: elsewhere timm shifts differently."""
+    stages = len(pretrained)
+    arguments = dict(depths=(2, 3)[:stages], num_heads=(1, 2)[:stages], embed_dims=24)
+    ours = SwinTransformerV2(
+        **arguments,
+        strides=(4, 2)[:stages],
+        out_indices=range(stages),
+        window_size=window,
+        pretrained_window_sizes=pretrained,
+        drop_path_rate=0.0,
+    )
+    arguments["embed_dim"] = arguments.pop("embed_dims")
+    stock = TimmSwinV2(
+        **arguments,
+        img_size=size,
+        window_size=window,
+        pretrained_window_sizes=pretrained,
+        drop_path_rate=0.0,
+        num_classes=0,
+    )
+    assert_equal(ours, stock, timm_maps, timm_name, size, dtype)
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("window", [8, (5, 7)], ids=str)
+@pytest.mark.parametrize("size", [(128, 160), (97, 141), (75, 202)], ids=str)
+def test_equal_to_torchvision(window, size, dtype):
+    """Any size: torchvision pads as we do, and shifts where the padded map exceeds the window."""
+    stages = 2
+    arguments = dict(depths=(2, 3), num_heads=(1, 2), window_size=window)
+    ours = SwinTransformerV2(
+        **arguments, embed_dims=24, strides=(4, 2), out_indices=range(stages), drop_path_rate=0.0
+    )
+    arguments["window_size"] = [window, window] if isinstance(window, int) else list(window)
+    stock = TorchvisionSwin(
+        [4, 4],
+        24,
+        **arguments,
+        stochastic_depth_prob=0.0,
+        block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
+    )
+    cut = tuple(side // 4 * 4 for side in size)  # torchvision drops what is no whole patch
+    assert_equal(ours, stock, torchvision_maps, torchvision_name, cut, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_bias_table_is_as_precise_in_half_precision(dtype):
+    """It is computed in float32, from the weights that the half precision layer has."""
+    layer = CosineWindowAttention(24, 2, (24, 24), pretrained_window_size=(12, 12)).to(dtype)
+    exact = copy.deepcopy(layer).double().bias_table()
+    assert layer.bias_table().dtype == torch.float32
+    torch.testing.assert_close(layer.bias_table().double(), exact, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer.bias_table().double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_is_exported_and_registered():
+    assert swin_mm.SwinTransformerV2 is SwinTransformerV2
+    arguments = SMALL | dict(type="swin_mm.SwinTransformerV2")
+    assert type(MODELS.build(arguments)) is SwinTransformerV2
+
+
+def test_docstring_example():
+    failed, tried = doctest.testmod(swin_v2)
+    assert tried and not failed
