@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import ModuleType
 
 from swin_mm.cli.errors import explain_error
 from swin_mm.version import __version__
@@ -18,9 +19,14 @@ COMMANDS = {
     "train": "train a detector or a segmentor",
     "test": "measure a checkpoint and draw what it predicts",
     "print-config": "print a config with its bases filled in, or list the configs",
+    "convert": "rewrite a checkpoint in the layout of another library",
+    "inspect": "say what is in a checkpoint",
     "doctor": "check this installation and say how to mend it",
     "shapes": "draw the built-in data set",
 }
+# Those whose name a module cannot have: beside the scripts of this package, `inspect` would stand
+# before Python's own.
+MODULES = {"convert": "convert_checkpoint", "inspect": "inspect_checkpoint"}
 
 HELP = f"""\
 usage: {PROGRAM} COMMAND ...
@@ -84,7 +90,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return import_module(f"swin_mm.cli.{name.replace('-', '_')}").main(argv) or 0
+        return import_command(name).main(argv) or 0
     except KeyboardInterrupt:
         hint = "; --resume continues from the last checkpoint" if name == "train" else ""
         print(f"\n{PROGRAM}: interrupted{hint}", file=sys.stderr)
@@ -95,6 +101,11 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
             raise
         print(f"{PROGRAM}: error: {message}", file=sys.stderr)
         return 1
+
+
+def import_command(name: str) -> ModuleType:
+    """Imports the module of a command, a key of `COMMANDS`."""
+    return import_module(f"swin_mm.cli.{MODULES.get(name, name.replace('-', '_'))}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""Rewrites the backbone of a checkpoint in the layout of another library."""
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
+from swin_mm.checkpoint.convert import convert
+from swin_mm.checkpoint.find import Backbone
+from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
+from swin_mm.checkpoint.report import list_names
+from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, find_in_file
+from swin_mm.cli.verify import verify
+from swin_mm.engine.checkpoint_files import write_atomically
+
+# By their names on the command line.
+TARGETS = {layout.name.lower().replace(" ", ""): layout for layout in LAYOUTS}
+# Where a library keeps the weights in its `.pth` files, if not at the top.
+WRAPPER_OF = {"Microsoft": "model"}
+SUFFIXES = (".pth", ".bin", ".safetensors")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Converts as a command line says.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Raises:
+        ConfigError: The target file cannot be written as asked.
+        CheckpointError: The source cannot be read, the layout cannot hold it, or `--verify` found
+            a difference.
+    """
+    args = parse_args(argv)
+    path, layout = Path(args.target).expanduser(), TARGETS[args.to]
+    check_target(path, args.force)
+    source = find_in_file(args.source, load_checkpoint_file(args.source), args.prefix)
+    print(f"{args.source}: {describe_source(source)}")
+    try:
+        if source.unknown:
+            raise CheckpointError(
+                f"the {source.layout.name} layout has no {list_names(source.unknown)}"
+            )
+        converted = convert(source.state, layout)
+        if args.verify:
+            print(f"verified: {verify(source, converted.state, layout)}")
+    except CheckpointError as error:
+        message = f"cannot convert {args.source} to the {layout.name} layout: {error}"
+        raise CheckpointError(message) from error
+    write_atomically(path, encode(converted.state, layout, path.suffix))
+    left_out = f", without {list_names(converted.left_out)}" if converted.left_out else ""
+    print(f"{path}: {len(converted.state)} tensors in the {layout.name} layout{left_out}")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Rewrite the backbone of a checkpoint in the layout of another library. "
+        "The layout of SRC is recognised. The backbone alone is written, without prefix: necks, "
+        "heads, classifiers and optimizers are counted and dropped."
+    )
+    parser.add_argument("source", metavar="SRC", help="checkpoint to read")
+    parser.add_argument("target", metavar="DST", help=f"file to write ({', '.join(SUFFIXES)})")
+    parser.add_argument(
+        "--to", required=True, choices=TARGETS, help="layout to write; mmdet is mmseg's too"
+    )
+    add_prefix_option(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite DST")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="before writing, run the models of both libraries, as far as they are installed, on "
+        "one random image and compare what their stages give",
+    )
+    return parser.parse_args(argv)
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Checks, before any work, that a file can be written.
+
+    Args:
+        path: The file.
+        force: Whether it may be there already.
+
+    Raises:
+        ConfigError: It may not be written, or its suffix is of no known format.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"DST must end in one of {', '.join(SUFFIXES)}, got {path}")
+    if path.is_dir():
+        raise ConfigError(f"DST must be a file, {path} is a folder")
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists; --force overwrites it")
+
+
+def describe_source(source: Backbone) -> str:
+    """Says what was recognised, and how much of the file is dropped."""
+    parts = [f"{source.layout.name} layout", describe_model(source)]
+    if source.prefix:
+        parts.append(f"prefix {source.prefix}")
+    dropped = [list_names([*source.surplus, *source.others]), *source.beside]
+    if any(dropped):
+        parts.append(f"dropped {', '.join(filter(None, dropped))}")
+    return ", ".join(parts)
+
+
+def encode(state: State, layout: Layout, suffix: str) -> bytes:
+    """Makes the content of a checkpoint file.
+
+    Args:
+        state: The weights.
+        layout: Their layout, which says where its library looks for them.
+        suffix: One of `SUFFIXES`.
+
+    Returns:
+        The content.
+    """
+    if suffix == ".safetensors":
+        from safetensors.torch import save
+
+        # Without this word transformers refuses the file.
+        return save(state, metadata={"format": "pt"})
+    wrapper = WRAPPER_OF.get(layout.name)
+    buffer = io.BytesIO()
+    torch.save(state if wrapper is None else {wrapper: state}, buffer)
+    return buffer.getvalue()
