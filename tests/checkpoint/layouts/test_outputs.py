@@ -1,0 +1,30 @@
+"""Stage maps equal those of the library that owns a layout, with its own file."""
+
+import pytest
+import torch
+from swin_libraries import BUILDERS, CASES, normalise
+from swin_weights import relative_error
+
+# The largest once for each version; a shallow one of the same width for every library.
+PAIRS = [
+    (library, name)
+    for library in BUILDERS
+    for name in CASES
+    if not name.startswith("base")
+    or (library, name) in (("timm", "base-v1"), ("torchvision", "base-v2"))
+]
+
+
+@pytest.mark.parametrize(("library", "name"), PAIRS, ids=str)
+def test_maps_equal_the_librarys(library, name):
+    case = CASES[name]
+    reference = BUILDERS[library](case)
+    backbone = case.build(out_indices=range(case.stages))
+    backbone.load_state_dict(reference.state)
+    assert backbone.load_report.layout == library
+    image = torch.randn(1, 3, case.image, case.image, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = reference.compute_maps(image)[: case.stages]
+        found = backbone(image)
+    for a, b in zip(found, wanted, strict=True):
+        assert relative_error(a, b if reference.has_norms else normalise(b)) < 1e-5
