@@ -153,10 +153,10 @@ def by_load_from(state, file, folder):
 def by_test_command(state, file, folder):
     path = save_detector(state, DoorModel(file.version), file, folder)
     config = write_toy_config(folder, f"model = dict(type='DoorModel', version={file.version})\n")
-    runners = []
+    runners, build_runner = [], cli_test.build_runner
 
     def keep_runner(*arguments):
-        runners.append(cli_test_build_runner(*arguments))
+        runners.append(build_runner(*arguments))
         return runners[0]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -165,7 +165,6 @@ def by_test_command(state, file, folder):
     return runners[0].model.backbone
 
 
-cli_test_build_runner = cli_test.build_runner
 DOORS = [door for name, door in list(globals().items()) if name.startswith("by_")]
 
 

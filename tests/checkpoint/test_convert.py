@@ -1,0 +1,93 @@
+"""Which layout can hold what."""
+
+import pytest
+import torch
+from swin_weights import SMALL, randomise
+
+from swin_mm import SwinTransformer, SwinTransformerV2
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.checkpoint.convert import convert
+from swin_mm.checkpoint.layouts import HUGGINGFACE, LAYOUTS, MICROSOFT, MMDET, TIMM, TORCHVISION
+
+NORMS = [f"norm{i}.{part}" for i in range(4) for part in ("weight", "bias")]
+
+
+def weights(version=1, **arguments):
+    kind = SwinTransformer if version == 1 else SwinTransformerV2
+    return randomise(kind(**(SMALL | arguments))).state_dict()
+
+
+PAIRS = [
+    pytest.param(version, layout, id=f"{layout.name}-v{version}")
+    for layout in LAYOUTS
+    for version in layout.versions
+]
+
+
+@pytest.mark.parametrize(("version", "layout"), PAIRS)
+def test_all_but_output_norms_comes_back(version, layout):
+    state = weights(version)
+    converted = convert(state, layout)
+    assert set(converted.left_out) <= set(NORMS)
+    back = layout.to_own(converted.state)
+    assert back.unknown == back.surplus == []
+    assert back.state.keys() == state.keys() - set(converted.left_out)
+    assert all(torch.equal(back.state[key], state[key]) for key in back.state)
+
+
+@pytest.mark.parametrize("layout", [TIMM, TORCHVISION], ids=lambda layout: layout.name)
+def test_classification_has_no_output_norms(layout):
+    assert convert(weights(), layout).left_out == NORMS
+    assert convert(weights(out_indices=(1, 2)), layout).left_out == NORMS[2:6]
+
+
+@pytest.mark.parametrize("layout", [MICROSOFT, MMDET, HUGGINGFACE], ids=lambda layout: layout.name)
+def test_dense_prediction_has_output_norms(layout):
+    assert convert(weights(), layout).left_out == []
+
+
+@pytest.mark.parametrize("out_indices", [(0,), (0, 1), (2,)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_stages_that_are_not_there_are_not_missed(layout, out_indices):
+    state = weights(out_indices=out_indices)
+    converted = convert(state, layout)
+    assert layout.to_own(converted.state).state.keys() == state.keys() - set(converted.left_out)
+
+
+def test_a_version_that_a_library_lacks_is_refused():
+    with pytest.raises(CheckpointError, match="it is a Swin V2, and mmdet has none"):
+        convert(weights(2), MMDET)
+
+
+@pytest.mark.parametrize("layout", [MMDET, TIMM, TORCHVISION, HUGGINGFACE], ids=lambda la: la.name)
+def test_mixed_context_is_not_left_out(layout):
+    state = weights() | {"layers.0.blocks.0.attn.context_mix": torch.ones(1, 8, 16)}
+    with pytest.raises(CheckpointError, match=f"{layout.name} has no place for .*context_mix"):
+        convert(state, layout)
+
+
+@pytest.mark.parametrize("layout", [TIMM, TORCHVISION, HUGGINGFACE], ids=lambda la: la.name)
+def test_the_extra_norms_of_large_models_are_not_left_out(layout):
+    state = weights(2, extra_norm_every_n_blocks=2)
+    with pytest.raises(CheckpointError, match=rf"{layout.name} has no place for 2 x layers\.0"):
+        convert(state, layout)
+    assert convert(state, MICROSOFT).left_out == []
+
+
+def test_microsofts_layout_keeps_what_only_ours_has():
+    key = "layers.0.blocks.0.attn.context_mix"
+    state = weights() | {key: torch.ones(1, 8, 16)}
+    assert torch.equal(convert(state, MICROSOFT).state[key], state[key])
+
+
+@pytest.mark.parametrize(("version", "layout"), PAIRS)
+def test_tensors_share_no_memory_and_are_contiguous(version, layout):
+    """Else a file would hold the whole of a tensor that was split, and safetensors refuses it."""
+    state = weights(version)
+    converted = convert(state, layout).state
+    memory = [value.untyped_storage().data_ptr() for value in converted.values()]
+    assert len(set(memory)) == len(memory)
+    assert not set(memory) & {value.untyped_storage().data_ptr() for value in state.values()}
+    for value in converted.values():
+        assert value.is_contiguous()
+        assert value.untyped_storage().nbytes() == value.nbytes
