@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from swin_libraries import CASES, draw_weights
 from swin_weights import SMALL, microsoft_state, randomise, relative_error
 
 from swin_mm.checkpoint.layouts import MICROSOFT, MMDET
@@ -53,6 +54,21 @@ def test_outputs_equal_the_stock_class(stock):
     backbone = SwinTransformer(**SMALL).eval()
     backbone.load_state_dict(stock.state_dict())
     image = torch.randn(2, 3, 97, 141, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for found, wanted in zip(backbone(image), stock(image), strict=True):
+            assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("package", ["mmdet", "mmseg"])
+@pytest.mark.parametrize("name", ["tiny-v1", "shallow-base-v1-window12"])
+def test_outputs_equal_the_stock_class_at_full_width(package, name):
+    """At any size and in every stage: both pad, and shift always."""
+    case = CASES[name]
+    stock = stock_class(package)(**case.arguments)
+    stock.train(False)
+    backbone = draw_weights(case.build())
+    stock.load_state_dict(MMDET.from_own(backbone.state_dict()), strict=False)
+    image = torch.randn(1, 3, 129, 201, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for found, wanted in zip(backbone(image), stock(image), strict=True):
             assert relative_error(found, wanted) < 1e-5
