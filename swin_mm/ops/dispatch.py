@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from swin_mm.ops import reference, sdpa
+from swin_mm.ops.context import ContextScale, check_context_scales
 
 logger = logging.getLogger("swin_mm")
 
@@ -95,6 +96,8 @@ def window_attention(
     shift_size: tuple[int, int] = (0, 0),
     scale: float,
     dropout: float = 0.0,
+    context_mix: Tensor | None = None,
+    context_scales: tuple[ContextScale, ...] = (),
     backend: AttnBackend = "auto",
 ) -> Tensor:
     """Attention within (shifted) windows of a map of any size.
@@ -113,6 +116,9 @@ def window_attention(
         shift_size: `(Sh, Sw)` in tokens, each less than the window's side.
         scale: Factor on the queries.
         dropout: Probability of dropping an attention weight.
+        context_mix: `(nH, D, S*D)`, how the context of `S` scales is mixed in; see
+            `swin_mm.ops.context`.
+        context_scales: `window`, `global` or ints; empty for plain attention.
         backend: `auto` chooses by device and use; a name forces that implementation.
 
     Returns:
@@ -146,6 +152,7 @@ def window_attention(
         raise ValueError(
             f"shift_size must be in [0, window_size), got {shift_size=}, {window_size=}"
         )
+    _check_context(context_mix, context_scales, num_heads, qkv.shape[-1] // (3 * num_heads))
     if backend == "auto":
         needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
         if not torch.compiler.is_compiling():
@@ -160,4 +167,14 @@ def window_attention(
         shift_size=shift_size,
         scale=scale,
         dropout=dropout,
+        context_mix=context_mix,
+        context_scales=context_scales,
     )
+
+
+def _check_context(context_mix, context_scales, num_heads: int, head_dim: int) -> None:
+    scales = check_context_scales(context_scales)
+    wanted = (num_heads, head_dim, len(scales) * head_dim) if scales else None
+    found = None if context_mix is None else tuple(context_mix.shape)
+    if found != wanted:
+        raise ValueError(f"context_mix must be {wanted} for {context_scales=}, got {found}")

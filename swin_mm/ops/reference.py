@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops.context import ContextScale, mix_context
 from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
 
 
@@ -16,9 +17,12 @@ def window_attention(
     shift_size: tuple[int, int],
     scale: float,
     dropout: float = 0.0,
+    context_mix: Tensor | None = None,
+    context_scales: tuple[ContextScale, ...] = (),
 ) -> Tensor:
     """Attention within (shifted) windows: `softmax(scale * q kᵀ + bias + mask) v` per head.
 
+    Where there are context scales, the context of each window is added.
     See `swin_mm.ops.window_attention` for the arguments.
     """
     size = qkv.shape[1:3]
@@ -31,5 +35,7 @@ def window_attention(
         scores = (scores.unflatten(0, (-1, mask.shape[0])) + mask).flatten(0, 1)
     weights = F.dropout(scores.softmax(dim=-1), dropout)
     # Autocast runs softmax in float32; the product wants the values' dtype.
-    out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B*nW, N, C)
-    return from_windows(out, size, window_size, shift_size)
+    out = weights.to(v.dtype) @ v  # (B*nW, nH, N, D)
+    if context_scales:
+        out = out + mix_context(v, context_mix, context_scales, size, window_size, shift_size)
+    return from_windows(out.transpose(1, 2).flatten(2), size, window_size, shift_size)

@@ -7,6 +7,7 @@ from torch import nn
 from swin_mm.models.backbones.arguments import resolve_arch, resolve_init_cfg, to_pairs
 from swin_mm.models.backbones.base import SwinBackbone
 from swin_mm.models.layers import PatchMerging, SwinBlock, WindowAttention
+from swin_mm.ops.context import ContextScale
 from swin_mm.ops.dispatch import AttnBackend, check_backend
 from swin_mm.registry import MODELS
 
@@ -48,6 +49,10 @@ class SwinTransformer(SwinBackbone):
         arch: `tiny`, `small`, `base` or `large`: sets `embed_dims`, `depths`, `num_heads` where
             they are not given. Tiny is the default.
         attn_backend: `auto`, `reference` or `sdpa`; see `swin_mm.ops.window_attention`.
+        context_scales: Surroundings whose mean values every window mixes into its attention:
+            `window`, an int `k` for `k x k` windows, `global`, such as `('window', 'global')`; see
+            `swin_mm.ops.context`. Untrained it changes nothing, so that weights without it load
+            and give the same maps. Empty for plain attention.
 
     Raises:
         ValueError: When arguments disagree.
@@ -94,6 +99,7 @@ class SwinTransformer(SwinBackbone):
         *,
         arch: str | None = None,
         attn_backend: AttnBackend = "auto",
+        context_scales: Sequence[ContextScale] = (),
     ) -> None:
         check_backend(attn_backend)
         variant = resolve_arch(arch, embed_dims, depths, num_heads)
@@ -112,6 +118,7 @@ class SwinTransformer(SwinBackbone):
                 attn_drop_rate=attn_drop_rate,
                 proj_drop_rate=drop_rate,
                 attn_backend=attn_backend,
+                context_scales=context_scales,
             )
             return SwinBlock(attn, mlp_ratio, drop_rate, drop_path_rate, act_cfg, norm_cfg)
 

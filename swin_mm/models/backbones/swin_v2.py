@@ -7,6 +7,7 @@ from torch import nn
 from swin_mm.models.backbones.arguments import resolve_arch, resolve_init_cfg, to_pair, to_pairs
 from swin_mm.models.backbones.base import SwinBackbone
 from swin_mm.models.layers import CosineWindowAttention, PatchMergingV2, SwinBlockV2
+from swin_mm.ops.context import ContextScale
 from swin_mm.ops.dispatch import AttnBackend, check_backend
 from swin_mm.registry import MODELS
 
@@ -75,6 +76,7 @@ class SwinTransformerV2(SwinBackbone):
         extra_norm_every_n_blocks: int = 0,
         arch: str | None = None,
         attn_backend: AttnBackend = "auto",
+        context_scales: Sequence[ContextScale] = (),
     ) -> None:
         check_backend(attn_backend)
         variant = resolve_arch(arch, embed_dims, depths, num_heads)
@@ -82,6 +84,10 @@ class SwinTransformerV2(SwinBackbone):
         pretrained_windows = _resolve_pretrained_windows(
             pretrained_window_sizes, len(variant.depths)
         )
+        if extra_norm_every_n_blocks < 0:
+            raise ValueError(
+                f"extra_norm_every_n_blocks must be 0 or more, got {extra_norm_every_n_blocks}"
+            )
         act_cfg = act_cfg or dict(type="GELU")
         norm_cfg = norm_cfg or dict(type="LN")
 
@@ -96,6 +102,7 @@ class SwinTransformerV2(SwinBackbone):
                 attn_drop_rate=attn_drop_rate,
                 proj_drop_rate=drop_rate,
                 attn_backend=attn_backend,
+                context_scales=context_scales,
             )
             every = extra_norm_every_n_blocks
             return SwinBlockV2(

@@ -1,9 +1,12 @@
 """Window attention of Swin V1, and what V2's shares with it: heads, windows and the projections."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
+from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.dispatch import AttnBackend, window_attention
 from swin_mm.ops.window import relative_position_index
 
@@ -20,9 +23,12 @@ class WindowAttentionBase(nn.Module):
         attn_drop_rate: Dropout of attention weights.
         proj_drop_rate: Dropout of the output.
         attn_backend: See `swin_mm.ops.window_attention`.
+        context_scales: Surroundings whose mean values are mixed in, `window`, `global` or an int
+            `k` for `k x k` windows; see `swin_mm.ops.context`. Empty for plain attention, which
+            others equal at initialisation.
 
     Raises:
-        ValueError: When `embed_dims` is not divisible by `num_heads`.
+        ValueError: When `embed_dims` is not divisible by `num_heads`, or a scale is unknown.
     """
 
     scale = 1.0
@@ -38,6 +44,7 @@ class WindowAttentionBase(nn.Module):
         attn_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
         attn_backend: AttnBackend = "auto",
+        context_scales: Sequence[ContextScale] = (),
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -50,6 +57,14 @@ class WindowAttentionBase(nn.Module):
         self.shift_size = (window_size[0] // 2, window_size[1] // 2) if is_shifted else (0, 0)
         self.attn_drop_rate = attn_drop_rate
         self.attn_backend = attn_backend
+        self.context_scales = check_context_scales(context_scales)
+        self.context_mix = None
+        if self.context_scales:
+            head_dim = embed_dims // num_heads
+            # The difference from the identity, so that weight decay leads to plain attention.
+            self.context_mix = nn.Parameter(
+                torch.zeros(num_heads, head_dim, len(self.context_scales) * head_dim)
+            )
         # Derived from the window alone, so it stays out of checkpoints.
         index = relative_position_index(window_size)
         self.register_buffer("relative_position_index", index, persistent=False)
@@ -82,6 +97,8 @@ class WindowAttentionBase(nn.Module):
             shift_size=self.shift_size,
             scale=self.scale,
             dropout=self.attn_drop_rate if self.training else 0.0,
+            context_mix=self.context_mix,
+            context_scales=self.context_scales,
             backend=self.attn_backend,
         )
         return self.proj_drop(self.proj(out))
@@ -97,6 +114,14 @@ class WindowAttention(WindowAttentionBase):
 
     Source:
         Liu et al., Swin Transformer, 2021, section 3.2.
+
+    Example:
+        A sequence is a map of one row: 512 tokens of width 768 in eight windows of 64, with the
+        mean of each window and that of the sequence as context.
+
+        >>> attention = WindowAttention(768, 12, (1, 64), context_scales=("window", "global"))
+        >>> attention(torch.zeros(2, 1, 512, 768)).shape
+        torch.Size([2, 1, 512, 768])
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSw
 
 import swin_mm
 from swin_mm.models.backbones import swin_v2
+from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
 from swin_mm.models.layers import CosineWindowAttention
 from swin_mm.registry import MODELS
@@ -204,3 +205,82 @@ def test_is_exported_and_registered():
 def test_docstring_example():
     failed, tried = doctest.testmod(swin_v2)
     assert tried and not failed
+
+
+@pytest.mark.parametrize("arch", ["tiny", "small", "base", "large"])
+def test_variants_have_the_parameters_of_timm(arch):
+    variant = ARCHS[arch]
+    with torch.device("meta"):
+        ours = SwinTransformerV2(arch=arch)
+        stock = TimmSwinV2(
+            embed_dim=variant.embed_dims,
+            depths=variant.depths,
+            num_heads=variant.num_heads,
+            window_size=8,
+            num_classes=0,
+        )
+    shapes = {name: p.shape for name, p in stock.named_parameters() if not is_output_norm(name)}
+    found = {timm_name(n): p.shape for n, p in ours.named_parameters() if not is_output_norm(n)}
+    assert found == shapes
+
+
+def test_window_and_training_window_of_each_stage():
+    model = SwinTransformerV2(
+        **SMALL, window_size=(16, 16, 16, 8), pretrained_window_sizes=(8, (4, 6), 0, 0)
+    )
+    layers = [stage.blocks[0].attn for stage in model.layers]
+    assert [layer.window_size for layer in layers] == [(16, 16)] * 3 + [(8, 8)]
+    assert [layer.position_unit for layer in layers] == [(8, 8), (4, 6), (16, 16), (8, 8)]
+
+
+def test_extra_norms_follow_every_n_blocks():
+    arguments = dict(embed_dims=8, num_heads=(2,), strides=(4,), out_indices=(0,))
+    model = SwinTransformerV2(**arguments, depths=(5,), extra_norm_every_n_blocks=2).eval()
+    blocks = model.layers[0].blocks
+    assert [block.norm3 is not None for block in blocks] == [False, True, False, True, False]
+    x = torch.randn(1, 8, 8, 8)
+    extra, blocks[1].norm3 = blocks[1].norm3, None
+    torch.nn.init.normal_(extra.weight)
+    expected = extra(blocks[1](x))
+    blocks[1].norm3 = extra
+    assert torch.equal(blocks[1](x), expected)
+
+
+def test_blocks_begin_as_the_identity():
+    model = SwinTransformerV2(**SMALL)
+    x = torch.randn(1, 9, 13, 24)
+    assert torch.equal(model.layers[0](x), x)
+    attn = model.layers[0].blocks[0].attn
+    assert attn.logit_scale.exp().flatten().tolist() == pytest.approx([10])
+
+
+def test_without_a_bias_of_query_and_value():
+    names = {name for name, _ in SwinTransformerV2(**SMALL, qkv_bias=False).named_parameters()}
+    assert not any("q_bias" in name or "v_bias" in name or "qkv.bias" in name for name in names)
+    model = randomise(SwinTransformerV2(**SMALL, qkv_bias=False))
+    biased = SwinTransformerV2(**SMALL)
+    with torch.no_grad():
+        for name, parameter in biased.named_parameters():
+            if name in names:
+                parameter.copy_(model.get_parameter(name))
+    image = torch.randn(1, 3, 97, 141)
+    for found, expected in zip(model(image), biased(image), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(pretrained_window_sizes=8), "pretrained_window_sizes must name all 4 stages"),
+        (dict(pretrained_window_sizes=(8, 8)), "must name all 4 stages, .* got .8, 8."),
+        (dict(pretrained_window_sizes=(8, 8, 8, -1)), r"pretrained_window_sizes\[3\] must be a"),
+        (dict(window_size=(8, 8, 8)), "or give one for each of the 4 stages"),
+        (dict(window_size=(8, 8, 8, 0)), r"window_size\[3\] must be a positive int"),
+        (dict(extra_norm_every_n_blocks=-1), "extra_norm_every_n_blocks must be 0 or more, got -1"),
+        (dict(attn_backend="fast"), "attn_backend must be one of"),
+    ],
+    ids=str,
+)
+def test_arguments_that_disagree_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SwinTransformerV2(**arguments)
