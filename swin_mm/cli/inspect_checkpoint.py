@@ -21,6 +21,8 @@ MIB = 2**20
 MAX_TEXT = 60
 # What defines a published variant.
 ARCH_ARGUMENTS = ("embed_dims", "depths", "num_heads")
+# Stages of every published Swin.
+NUM_STAGES = 4
 # Arguments with the value that a published Swin has, so that it is not worth telling.
 USUAL = {
     "in_channels": 3,
@@ -178,7 +180,11 @@ def suggest_config(facts: Mapping[str, Any]) -> str:
         shown["window_size"] = _side(variant["window_size"])
     for name, usual in USUAL.items():
         if variant.get(name, usual) != usual:
-            shown[name] = variant[name]
+            shown[name] = _side(variant[name])
+    if "patch_size" in shown:
+        shown["strides"] = (shown["patch_size"], 2, 2, 2)
+    if len(variant["depths"]) != NUM_STAGES:
+        shown["out_indices"] = tuple(range(len(variant["depths"])))
     return f"dict({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 

@@ -1,12 +1,12 @@
 """Compares a backbone before and after conversion in the libraries that the layouts belong to."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from math import isqrt
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 import swin_mm
@@ -91,13 +91,15 @@ def _run(
     state = {
         key: value.float() if value.is_floating_point() else value for key, value in state.items()
     }
-    logging.disable(logging.INFO)  # each model tells what it loads
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel("WARNING")  # each model tells what it loads
     try:
         model, last_blocks = build(arguments, state)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{package} refuses the weights: {error}") from error
     finally:
-        logging.disable(logging.NOTSET)
+        logger.setLevel(level)
     maps = []
     for block in last_blocks:
         block.register_forward_hook(lambda module, inputs, output: maps.append(output))
@@ -128,7 +130,8 @@ def _build_mmdet(arguments: Mapping[str, Any], state: State) -> Built:
 
     settings = {name: arguments[name] for name in SHARED}
     settings["mlp_ratio"] = int(settings["mlp_ratio"])  # it takes no others
-    model = SwinTransformer(**settings, strides=(arguments["patch_size"], 2, 2, 2))
+    settings["strides"] = (arguments["patch_size"], 2, 2, 2)
+    model = SwinTransformer(**settings, out_indices=range(len(arguments["depths"])))
     model.load_state_dict(state, strict=False)
     return Built(model, [stage.blocks[-1] for stage in model.stages])
 
