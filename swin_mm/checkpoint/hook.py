@@ -5,6 +5,7 @@ backbone or of a model around it) ends in the backbone's own `_load_from_state_d
 of the state dict under the backbone's prefix. There it is converted.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import State, describe_foreign, recognise
 from swin_mm.checkpoint.load import origin_of
+from swin_mm.checkpoint.positions import find_other_units
 from swin_mm.checkpoint.report import LoadReport
 
 # Keys under which training scripts keep the weights, beside an optimizer and the like.
@@ -49,7 +51,9 @@ def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str,
         del state_dict[key]
     state_dict.update({prefix + key: value for key, value in state.items()})
     module.load_report = report
-    print_log(str(report), logger="current")
+    level = logging.WARNING if report.pretrained_window_sizes else logging.INFO
+    print_log(str(report), logger="current", level=level)
+    print_log(report.format_table(state), logger="current", level=logging.DEBUG)
 
 
 def _unwrap(source: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +93,7 @@ def _convert(
         initial=tuple(fitted.initial),
         resized=tuple(fitted.resized),
         plain_blocks=fitted.plain_blocks,
+        pretrained_window_sizes=find_other_units(inside, module),
         passed_over=recognised.passed_over,
         file=file,
     )

@@ -4,13 +4,16 @@ A `.safetensors` file holds tensors and nothing else.
 
 A `.pth` file is a pickle, and a pickle can call any function while it is read. `torch.load` with
 `weights_only=True` refuses all but tensors and plain values. mmengine's checkpoints hold a little
-more (logged values, as NumPy arrays within `HistoryBuffer`); exactly that is allowed here.
+more (logged values, as NumPy arrays within `HistoryBuffer`), and those of Microsoft's and timm's
+scripts their arguments; exactly that is allowed here.
 """
 
 import os
 import pickle
 import re
 import zipfile
+from argparse import Namespace
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -48,7 +51,7 @@ def _get_saved_method(owner: Any, name: str) -> Any:
 
 @cache
 def _safe_globals() -> list[Any]:
-    """What mm checkpoints need beyond `torch`'s own list: values, or (value, name in the file)."""
+    """What known scripts save beyond `torch`'s own list: values, or (value, name in the file)."""
     reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     # Numbers and strings only: the state of an object or structured dtype is not plain data.
     codes = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?SU"
@@ -59,6 +62,8 @@ def _safe_globals() -> list[Any]:
         allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
     allowed += [
         (dict, "mmengine.config.config.ConfigDict"),
+        (OrderedDict, "yacs.config.CfgNode"),  # a dict with attributes, as an OrderedDict may be
+        Namespace,
         (_get_saved_method, "builtins.getattr"),
         (_ONE_CYCLE, _ONE_CYCLE),  # a name is all that _get_saved_method needs of the class
     ]
@@ -95,7 +100,9 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict:
             checkpoint = _load_safetensors(path, map_location)
         else:
             allow_checkpoint_types()
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            # As a file: torch.load may take a path's name for its content.
+            with open(path, "rb") as file:
+                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except ModuleNotFoundError as error:
         raise CheckpointError(
             f"cannot load checkpoint {path}: it is a safetensors file, and the package to read it "

@@ -1,8 +1,10 @@
-"""What was loaded, in one line."""
+"""What was loaded, in one line, and as a table."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 # More names than this are counted instead of listed.
 MAX_NAMES = 4
@@ -25,6 +27,8 @@ class LoadReport:
         resized: Parameters that were fitted to another size.
         plain_blocks: Blocks whose mixed context was left at the identity, as the checkpoint has
             none.
+        pretrained_window_sizes: The argument with which a V2 would have the positions of the
+            checkpoint, where it has others.
         passed_over: Prefixes of other backbones in the checkpoint, averages of the one loaded.
         file: Where the checkpoint came from, if known.
     """
@@ -37,6 +41,7 @@ class LoadReport:
     initial: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
     plain_blocks: int = 0
+    pretrained_window_sizes: tuple[int, ...] = ()
     passed_over: tuple[str, ...] = ()
     file: str | None = None
 
@@ -56,7 +61,34 @@ class LoadReport:
                 parts.append(f"{verb} {list_names(names)}")
         if self.plain_blocks:
             parts.append(f"left the mixed context of {self.plain_blocks} blocks at the identity")
+        if self.pretrained_window_sizes:
+            parts.append(
+                "BUT positions are in other units than in training, for the numbers of training "
+                f"set pretrained_window_sizes={self.pretrained_window_sizes}"
+            )
         return ", ".join(parts)
+
+    def format_table(self, state: Mapping[str, Tensor]) -> str:
+        """Lists what became of every parameter, and the keys that were dropped.
+
+        Args:
+            state: The parameters that were loaded.
+
+        Returns:
+            A line for each: name, shape in the model, and `loaded`, `resized` or `initial`.
+        """
+        resized = set(self.resized)
+        lines = [f"{self.module} from {self.file or 'weights'} ({self.layout} layout)"]
+        for key, value in state.items():
+            if key.split(".")[0] in self.initial or self._is_plain(key):
+                outcome = "initial"
+            else:
+                outcome = "resized" if key in resized else "loaded"
+            lines.append(f"  {outcome:8} {key} {tuple(value.shape)}")
+        return "\n".join([*lines, *(f"  dropped  {key}" for key in self.dropped)])
+
+    def _is_plain(self, key: str) -> bool:
+        return self.plain_blocks > 0 and key.endswith(".context_mix")
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from swin_weights import SMALL, microsoft_state
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import MICROSOFT
-from swin_mm.checkpoint.resize import resize_bias_table
+from swin_mm.checkpoint.resize import resize_bias_table, resize_patches
 from swin_mm.models import SwinTransformer
 
 TABLE = "layers.0.blocks.1.attn.relative_position_bias_table"
@@ -80,6 +80,90 @@ def test_position_embedding_is_resized_to_the_image():
     fitted, _ = fit_small(source, use_abs_pos_embed=True, pretrain_img_size=(32, 48))
     assert fitted.resized == ["absolute_pos_embed"]
     assert fitted.state["absolute_pos_embed"].shape == (1, 8 * 12, 8)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [dict(in_channels=1), dict(in_channels=12), dict(patch_size=8, strides=(8, 2, 2, 2))],
+    ids=str,
+)
+def test_patches_are_fitted(arguments):
+    source = microsoft_state(None)
+    fitted, backbone = fit_small(source, **arguments)
+    assert fitted.resized == ["patch_embed.proj.weight"]
+    shape = backbone.patch_embed.proj.weight.shape
+    wanted = resize_patches(source["patch_embed.proj.weight"], shape[1], shape[2:])
+    assert torch.equal(fitted.state["patch_embed.proj.weight"], wanted)
+    assert fitted.loaded == len(fitted.state)
+
+
+def test_channels_that_are_no_colours_are_refused_by_name():
+    source = microsoft_state(None) | {"patch_embed.proj.weight": torch.zeros(8, 6, 4, 4)}
+    with pytest.raises(CheckpointError, match=r"6 input channels.*in_channels is 6 in the check"):
+        fit_small(source)
+
+
+def test_a_classifier_with_the_norm_of_its_last_stage_is_completed():
+    source = microsoft_state(None)
+    for i in range(3):
+        del source[f"norm{i}.weight"], source[f"norm{i}.bias"]
+    fitted, backbone = fit_small(source)
+    assert fitted.initial == ["norm0", "norm1", "norm2"]
+    assert fitted.state["norm0.weight"] is backbone.norm0.weight
+    assert fitted.state["norm3.weight"] is source["norm3.weight"]
+
+
+@pytest.mark.parametrize("ours", [1, 2])
+def test_another_version_is_refused_by_name(ours):
+    from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
+
+    v1, v2 = SwinTransformer(**SMALL), SwinTransformerV2(**SMALL)
+    backbone, other = (v1, v2) if ours == 1 else (v2, v1)
+    name = "SwinTransformerV2" if ours == 1 else "SwinTransformer"
+    wanted = rf"the model is a Swin V{ours}.*type='swin_mm\.{name}'"
+    with pytest.raises(CheckpointError, match=wanted):
+        fit(MICROSOFT.to_own(other.state_dict()), backbone)
+
+
+class Mixed(SwinTransformer):
+    """A backbone with the parameters of mixed context, whatever computes with them."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        for stage in self.layers:
+            for block in stage.blocks:
+                heads = block.attn.num_heads
+                width = block.attn.qkv.in_features // heads
+                block.attn.context_mix = torch.nn.Parameter(torch.ones(heads, width, 2 * width))
+
+
+def test_without_mixed_context_the_backbones_becomes_the_identity():
+    backbone = Mixed(**SMALL)
+    fitted = fit(MICROSOFT.to_own(microsoft_state(None)), backbone)
+    assert fitted.plain_blocks == 7
+    mixes = {key: value for key, value in fitted.state.items() if "context_mix" in key}
+    assert len(mixes) == 7
+    assert not any(value.any() for value in mixes.values())
+    assert fitted.loaded == len(fitted.state) - 7
+    backbone.load_state_dict(microsoft_state(None), strict=True)
+    assert not backbone.layers[0].blocks[0].attn.context_mix.any()
+    assert "left the mixed context of 7 blocks at the identity" in str(backbone.load_report)
+
+
+def test_mixed_context_is_loaded_and_not_dropped():
+    source = Mixed(**SMALL).state_dict()
+    fitted = fit(MICROSOFT.to_own(source), Mixed(**SMALL))
+    assert fitted.plain_blocks == 0
+    assert all(fitted.state[key] is source[key] for key in source)
+    with pytest.raises(
+        CheckpointError, match=r"7 unexpected.*2 context_scales in the check.* 0 in"
+    ):
+        fit(MICROSOFT.to_own(source), SwinTransformer(**SMALL))
+    del source["layers.1.blocks.0.attn.context_mix"]
+    with pytest.raises(
+        CheckpointError, match=r"1 missing \(layers\.1\.blocks\.0\.attn\.context_mix"
+    ):
+        fit(MICROSOFT.to_own(source), Mixed(**SMALL))
 
 
 @pytest.mark.parametrize(

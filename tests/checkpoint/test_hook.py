@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from swin_weights import SMALL, microsoft_state, randomise, relative_error
 from torch import nn
 
 from swin_mm.checkpoint import CheckpointError
-from swin_mm.checkpoint.layouts import MICROSOFT, MMDET
+from swin_mm.checkpoint.layouts import LAYOUTS, MICROSOFT, MMDET
 from swin_mm.models import SwinTransformer
+from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
 
 
 class Detector(BaseModule):
@@ -205,23 +207,107 @@ MUTATIONS = {
     "add": lambda state, key: state.update({f"{key}.more": torch.zeros(1)}),
 }
 
-MUTANT = SwinTransformer(**SMALL)
+MUTANTS = {1: SwinTransformer(**SMALL), 2: SwinTransformerV2(**SMALL | dict(window_size=8))}
+
+
+def mutable_state(layout, version):
+    """A state dict that loads, in a layout; some have no place for the norms of outputs."""
+    if version == 1:
+        return in_layout(layout)
+    return layout.from_own(randomise(copy.deepcopy(MUTANTS[2])).state_dict())
+
+
+MUTABLE = {
+    (layout.name, version): mutable_state(layout, version)
+    for layout in LAYOUTS
+    for version in layout.versions
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize(("layout", "version"), MUTABLE, ids=str)
+def test_unmutated_weights_load(layout, version, prefix):
+    state = {prefix + key: value for key, value in MUTABLE[layout, version].items()}
+    backbone = copy.deepcopy(MUTANTS[version])
+    backbone.load_state_dict(state)
+    assert backbone.load_report.loaded >= backbone.load_report.total - 8
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutation_is_never_loaded_in_silence(mutation, data):
-    layout = data.draw(st.sampled_from([MICROSOFT, MMDET]), label="layout")
+    layout, version = data.draw(st.sampled_from(list(MUTABLE)), label="layout")
     strict = data.draw(st.booleans(), label="strict")
     prefix = data.draw(st.sampled_from(["", "backbone."]), label="prefix")
-    state = {prefix + key: value for key, value in in_layout(layout).items()}
+    state = {prefix + key: value for key, value in MUTABLE[layout, version].items()}
     key = data.draw(st.sampled_from(sorted(state)), label="key")
     MUTATIONS[mutation](state, key)
-    before = {name: value.clone() for name, value in MUTANT.state_dict().items()}
+    mutant = MUTANTS[version]
+    before = {name: value.clone() for name, value in mutant.state_dict().items()}
     with pytest.raises(CheckpointError):
-        MUTANT.load_state_dict(state, strict=strict)
-    assert all(torch.equal(before[name], value) for name, value in MUTANT.state_dict().items())
+        mutant.load_state_dict(state, strict=strict)
+    assert all(torch.equal(before[name], value) for name, value in mutant.state_dict().items())
+
+
+@pytest.mark.parametrize(("layout", "version"), MUTABLE, ids=str)
+def test_a_mutation_of_any_kind_of_parameter_is_refused(layout, version):
+    """Each kind once, where the random test takes some: dropped, and of another shape."""
+    whole = MUTABLE[layout, version]
+    kinds = {re.sub(r"\d+", "", key): key for key in whole}
+    for key in kinds.values():
+        for name in ("drop", "grow"):
+            state = dict(whole)
+            MUTATIONS[name](state, key)
+            with pytest.raises(CheckpointError):
+                MUTANTS[version].load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize(("layout", "version"), MUTABLE, ids=str)
+def test_another_version_is_one_error_that_names_both(layout, version, tmp_path):
+    path = save({"state_dict": MUTABLE[layout, version]}, tmp_path)
+    other = 3 - version
+    with pytest.raises(CheckpointError) as raised:
+        load_checkpoint(MUTANTS[other], path)
+    message = str(raised.value)
+    assert message.startswith(
+        f"cannot load {path} into backbone: it holds a Swin V{version} in the "
+    )
+    assert f"in the {layout} layout" in message or layout == "mmpretrain"  # V1 of both is the same
+    assert f"the model is a Swin V{other}" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone.", "encoder."])
+def test_wrappers_and_prefixes_are_looked_through(wrapper, prefix):
+    wanted = in_layout(MICROSOFT)
+    backbone = SwinTransformer(**SMALL)
+    backbone.load_state_dict({wrapper: {prefix + key: value for key, value in wanted.items()}})
+    assert all(torch.equal(value, wanted[key]) for key, value in backbone.state_dict().items())
+
+
+def test_the_weights_themselves_go_before_their_average():
+    wanted, average = in_layout(MICROSOFT), microsoft_state(None, seed=7)
+    backbone = SwinTransformer(**SMALL)
+    backbone.load_state_dict({"state_dict_ema": average, "state_dict": wanted})
+    assert torch.equal(backbone.patch_embed.proj.weight, wanted["patch_embed.proj.weight"])
+
+
+def test_a_debug_log_has_a_line_for_every_parameter(caplog):
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.DEBUG, logger=logger.name):
+            SwinTransformer(**SMALL).load_state_dict(microsoft_state())
+    finally:
+        logger.removeHandler(caplog.handler)
+    table = caplog.records[-1].message.splitlines()
+    assert sum(line.startswith("  loaded ") for line in table) == 104
+    assert "  initial  norm2.bias (32,)" in table
+    assert "  dropped  head.weight" in table
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "not-strict"])

@@ -1,9 +1,13 @@
 """Reading files: what mm checkpoints need, and that nothing else ever runs."""
 
+import argparse
 import io
 import os
 import pickle
+import sys
 import zipfile
+from collections import OrderedDict
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OneCycleLR
+from safetensors.torch import save_file
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.load import origin_of
@@ -102,6 +107,67 @@ def test_nested_configs_come_back_as_dicts(tmp_path):
     assert type(loaded["cfg"]) is dict
 
 
+def test_the_config_of_microsofts_scripts_comes_back_as_a_dict(tmp_path, monkeypatch):
+    """Their checkpoints hold a yacs node, a dict with attributes."""
+    yacs = ModuleType("yacs.config")
+
+    class CfgNode(dict):
+        pass
+
+    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
+    yacs.CfgNode = CfgNode
+    monkeypatch.setitem(sys.modules, "yacs", ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", yacs)
+    node = CfgNode(MODEL=CfgNode(TYPE="swin"))
+    node.__immutable__ = True
+    path = save({"model": {"a": torch.zeros(1)}, "config": node}, tmp_path)
+    monkeypatch.undo()
+    loaded = load_checkpoint_file(path)
+    assert loaded["config"] == {"MODEL": {"TYPE": "swin"}}
+    assert type(loaded["config"]) is OrderedDict
+
+
+def test_the_arguments_of_timms_scripts_come_back(tmp_path):
+    path = save({"args": argparse.Namespace(model="swin", lr=0.1)}, tmp_path)
+    assert load_checkpoint_file(path)["args"].lr == 0.1
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "bin"])
+def test_safetensors_are_read_under_any_name(tmp_path, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    save_file({"a": torch.arange(3), "b": torch.zeros(2, dtype=torch.bfloat16)}, path)
+    loaded = load_checkpoint_file(path, map_location=torch.device("cpu"))
+    assert torch.equal(loaded["a"], torch.arange(3))
+    assert loaded["b"].dtype == torch.bfloat16
+    assert origin_of(loaded) == str(path)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_torchs_files_are_read_under_any_name(tmp_path, suffix):
+    path = save({"a": torch.arange(3)}, tmp_path).rename(tmp_path / f"weights.{suffix}")
+    assert torch.equal(load_checkpoint_file(path)["a"], torch.arange(3))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_a_truncated_safetensors_file_says_so(tmp_path, share):
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1000)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match="safetensors cannot read it.*is it whole") as raised:
+        load_checkpoint_file(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_without_safetensors_the_error_says_what_to_install(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(CheckpointError, match="pip install safetensors"):
+        load_checkpoint_file(path)
+
+
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 def test_one_cycle_schedules_come_back(tmp_path, strategy):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
@@ -125,13 +191,14 @@ COMMANDS = {
 }
 
 
+@pytest.mark.parametrize("suffix", ["pth", "bin", "safetensors"])
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}], ids=str)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_code_is_refused_by_name_and_never_executed(tmp_path, name, options):
+def test_code_is_refused_by_name_and_never_executed(tmp_path, name, options, suffix):
     marker = tmp_path / "executed"
     command, function = COMMANDS[name]
     content = {"state_dict": {"a": torch.zeros(1)}, "extra": command(marker)}
-    path = save(content, tmp_path, **options)
+    path = save(content, tmp_path, **options).rename(tmp_path / f"weights.{suffix}")
     with pytest.raises(
         CheckpointError, match=f"it carries code: it asks for {function},"
     ) as raised:
@@ -139,7 +206,8 @@ def test_code_is_refused_by_name_and_never_executed(tmp_path, name, options):
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not marker.exists()
-    torch.load(path, weights_only=False)  # else this test would prove nothing
+    with open(path, "rb") as file:
+        torch.load(file, weights_only=False)  # else this test would prove nothing
     assert marker.exists()
 
 

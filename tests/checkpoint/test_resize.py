@@ -3,9 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers.patch_embed import resample_patch_embed
+from timm.models._manipulate import adapt_input_conv
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.resize import resize_bias_table, resize_position_embedding
+from swin_mm.checkpoint.resize import (
+    resize_bias_table,
+    resize_patches,
+    resize_position_embedding,
+)
 
 
 @pytest.mark.parametrize("window", [(12, 12), (4, 4), (7, 14), (1, 64)], ids=str)
@@ -70,3 +76,63 @@ def test_dtype_is_kept_and_double_precision_used(dtype):
     assert resized.dtype == dtype
     exact = resize_bias_table(table.double(), (7, 7))
     torch.testing.assert_close(resized, exact.to(dtype))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 12])
+def test_channels_are_fitted_as_timm_does(channels):
+    torch.manual_seed(0)
+    weight = torch.randn(8, 3, 4, 4)
+    found = resize_patches(weight, channels, (4, 4))
+    torch.testing.assert_close(found, adapt_input_conv(channels, weight))
+
+
+def test_a_grey_image_gives_what_it_gave_as_colours():
+    torch.manual_seed(0)
+    weight, grey = torch.randn(8, 3, 4, 4), torch.randn(2, 1, 8, 8)
+    wanted = F.conv2d(grey.expand(-1, 3, -1, -1), weight, stride=4)
+    found = F.conv2d(grey, resize_patches(weight, 1, (4, 4)), stride=4)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (8, 8), (6, 3), (4, 16)], ids=str)
+def test_patches_are_fitted_as_timm_does(size):
+    torch.manual_seed(0)
+    weight = torch.randn(8, 3, 4, 4)
+    found = resize_patches(weight, 3, size)
+    wanted = resample_patch_embed(weight, list(size), interpolation="bicubic", antialias=True)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_an_enlarged_patch_gives_the_same_token():
+    torch.manual_seed(0)
+    weight, patch = torch.randn(8, 3, 4, 4), torch.randn(1, 3, 4, 4)
+    larger = F.interpolate(patch, (8, 8), mode="bicubic", antialias=True)
+    found = F.conv2d(larger, resize_patches(weight, 3, (8, 8)))
+    torch.testing.assert_close(found, F.conv2d(patch, weight), atol=1e-4, rtol=1e-4)
+
+
+def test_channels_and_patches_are_fitted_together():
+    torch.manual_seed(0)
+    weight = torch.randn(8, 3, 4, 4)
+    found = resize_patches(weight, 4, (8, 8))
+    torch.testing.assert_close(
+        found, resize_patches(resize_patches(weight, 4, (4, 4)), 4, (8, 8)), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_projection_of_the_right_shape_is_returned_itself():
+    weight = torch.randn(8, 5, 4, 4)
+    assert resize_patches(weight, 5, (4, 4)) is weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_projections_of_half_precision_are_fitted_in_single(dtype):
+    weight = torch.randn(8, 3, 4, 4).to(dtype)
+    found = resize_patches(weight, 4, (8, 8))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, resize_patches(weight.float(), 4, (8, 8)).to(dtype))
+
+
+def test_other_channels_than_of_colours_are_refused():
+    with pytest.raises(CheckpointError, match="4 input channels cannot be fitted to 3"):
+        resize_patches(torch.zeros(8, 4, 4, 4), 3, (4, 4))

@@ -1,0 +1,53 @@
+"""Tells in which unit a V2's position bias was trained, which its parameters do not say.
+
+The network behind the bias takes relative positions in units of the training window. A backbone
+with another unit would load the same parameters and compute something else. Files of Microsoft,
+torchvision and mmpretrain hold the table of positions, and with it the unit.
+"""
+
+from math import log2
+
+from torch import Tensor, nn
+
+from swin_mm.checkpoint.layouts import State
+
+# Positions are scaled to [-8, 8] and then their logarithm to base 8 is taken.
+# Source: microsoft/Swin-Transformer, models/swin_transformer_v2.py, WindowAttention.__init__.
+POSITION_SCALE = 8
+
+
+def find_other_units(state: State, backbone: nn.Module) -> tuple[int, ...]:
+    """Compares the units of positions of a checkpoint with those of a backbone.
+
+    Args:
+        state: A state dict in any layout.
+        backbone: A Swin.
+
+    Returns:
+        The argument `pretrained_window_sizes` with which the backbone would have the units of the
+        checkpoint; empty where it has them, or where the checkpoint does not tell.
+    """
+    tables = [v for key, v in state.items() if key.endswith(".relative_coords_table")]
+    attentions = [(i, block.attn) for i, st in enumerate(backbone.layers) for block in st.blocks]
+    if len(tables) < len(attentions):
+        return ()
+    # Both are in the order of blocks, and those of a stage are alike.
+    found = {i: _read_unit(table) for (i, _), table in zip(attentions, tables, strict=False)}
+    wanted = {i: getattr(attention, "position_unit", None) for i, attention in attentions}
+    if all(unit in (None, wanted[i]) for i, unit in found.items()):
+        return ()
+    return tuple((found[i] or wanted[i])[0] for i in found)
+
+
+def _read_unit(table: Tensor) -> tuple[int, int] | None:
+    """Reads the unit off the largest positions of a table `(1, 2*Wh-1, 2*Ww-1, 2)`."""
+    if table.dim() != 4 or table.shape[-1] != 2:
+        return None
+    units = []
+    for axis in (0, 1):
+        window = (table.shape[axis + 1] + 1) // 2
+        scaled = 2 ** (table[..., axis].max().item() * log2(POSITION_SCALE)) - 1
+        if window == 1 or scaled <= 0:
+            return None
+        units.append(round(POSITION_SCALE * (window - 1) / scaled) + 1)
+    return units[0], units[1]
