@@ -21,6 +21,7 @@ COMMANDS = {
     "print-config": "print a config with its bases filled in, or list the configs",
     "convert": "rewrite a checkpoint in the layout of another library",
     "inspect": "say what is in a checkpoint",
+    "benchmark": "measure time and memory, beside other libraries",
     "doctor": "check this installation and say how to mend it",
     "shapes": "draw the built-in data set",
 }
