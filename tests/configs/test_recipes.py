@@ -137,6 +137,13 @@ def test_no_decay_for_norms_and_position_tables(name, lr, decay):
     assert cfg.optim_wrapper.get("clip_grad") is None
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if "_context" in n])
+def test_context_configs_differ_from_their_twins_in_the_context_alone(name):
+    mixed, plain = load(name), load(name.replace("_context", ""))
+    assert tuple(mixed.model.backbone.pop("context_scales")) == ("window", "global")
+    assert mixed.to_dict() == plain.to_dict()
+
+
 def test_mask_rcnn_is_the_official_1x():
     cfg = load("mask_rcnn_swin_t")
     assert cfg.train_cfg.max_epochs == 12
