@@ -1,6 +1,14 @@
 """Being here, it lets every test import the helpers in this folder, such as `toy_task`."""
 
+import os
+
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is imported, which mmdet does on its way.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from mmengine.registry import DefaultScope
 
 import swin_mm  # noqa: F401  (without a compiled mmcv, mmdet can be imported only after it)

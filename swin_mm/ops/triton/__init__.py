@@ -1,0 +1,1 @@
+"""Operators as Triton kernels. Importing this package needs no Triton; its modules do."""

@@ -1,0 +1,228 @@
+"""Launches of the window attention kernels: grids, arguments and sums of partials."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from swin_mm.ops.triton import many_tiles, one_tile
+from swin_mm.ops.triton.settings import DEFAULTS, MAX_ONE_TILE, count_processors
+from swin_mm.ops.window import padded_size
+
+MIN_BLOCK = 16  # the least side of a matrix that tl.dot multiplies
+# Whether Triton was imported under TRITON_INTERPRET=1, where kernels run on the CPU.
+IS_INTERPRETED = not isinstance(one_tile.forward_kernel, triton.JITFunction)
+KERNELS = {
+    "one_tile.forward": one_tile.forward_kernel,
+    "one_tile.backward": one_tile.backward_kernel,
+    "many_tiles.forward": many_tiles.forward_kernel,
+    "many_tiles.grad_query": many_tiles.grad_query_kernel,
+    "many_tiles.grad_key_value": many_tiles.grad_key_value_kernel,
+    "many_tiles.grad_bias": many_tiles.grad_bias_kernel,
+}
+
+
+class Problem(NamedTuple):
+    """What is attended to, apart from the tensors.
+
+    Attributes:
+        num_heads: Heads `nH`.
+        window_size: `(Wh, Ww)` in tokens.
+        shift_size: `(Sh, Sw)` in tokens.
+        scale: Factor on the queries.
+    """
+
+    num_heads: int
+    window_size: tuple[int, int]
+    shift_size: tuple[int, int]
+    scale: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a window, `N`."""
+        return self.window_size[0] * self.window_size[1]
+
+    @property
+    def is_one_tile(self) -> bool:
+        return self.num_tokens <= MAX_ONE_TILE
+
+    def count_windows(self, qkv: Tensor) -> int:
+        """Windows of a batch of maps, `B*nW`."""
+        pad_h, pad_w = padded_size(qkv.shape[1:3], self.window_size)
+        return qkv.shape[0] * (pad_h * pad_w // self.num_tokens)
+
+    def count_blocks(self, block: int) -> int:
+        """Blocks on a side of a window."""
+        return triton.cdiv(self.num_tokens, block)
+
+
+def forward(
+    qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem
+) -> tuple[Tensor, Tensor]:
+    """Attends.
+
+    Args:
+        qkv: `(B, H, W, 3*C)`.
+        bias: `(nH, N, N)`.
+        pad_token: `(3*C,)`, `None` for zeros.
+        problem: The rest.
+
+    Returns:
+        The output, `(B, H, W, C)`, and the logarithms of the softmax sums of windows of many tiles,
+        `(B*nW, nH, N)` float32; `(0,)` for windows of one tile.
+    """
+    launch = _Launcher(qkv, bias, pad_token, problem)
+    out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
+    if problem.is_one_tile:
+        launch("one_tile.forward", out, programs=launch.count_programs("one_tile.forward", 1))
+        return out, qkv.new_empty(0, dtype=torch.float32)
+    log_sum = launch.new_rows()
+    blocks = problem.count_blocks(DEFAULTS["many_tiles.forward"].block_m)
+    launch("many_tiles.forward", out, log_sum, blocks=blocks)
+    return out, log_sum
+
+
+def backward(
+    grad_out: Tensor,
+    qkv: Tensor,
+    bias: Tensor,
+    pad_token: Tensor | None,
+    out: Tensor | None,
+    log_sum: Tensor,
+    problem: Problem,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `forward`.
+
+    Args:
+        grad_out: `(B, H, W, C)`.
+        qkv, bias, pad_token, problem: As for `forward`.
+        out: What `forward` returned; windows of one tile need none.
+        log_sum: What `forward` returned.
+
+    Returns:
+        Gradients of `qkv` in its dtype, and of `bias` and `pad_token` in float32. That of a missing
+        padding token is zero.
+    """
+    launch = _Launcher(qkv, bias, pad_token, problem)
+    grad_out = grad_out.contiguous()
+    # Each token is in one window, so all of it is written.
+    grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+    if problem.is_one_tile:
+        programs = launch.count_programs("one_tile.backward", 1)
+        grad_bias, grad_pad = launch.new_bias_partials(programs), launch.new_pad_partials(programs)
+        tensors = grad_out, grad_qkv, grad_bias, grad_pad
+        launch("one_tile.backward", *tensors, programs=programs)
+        return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
+
+    mean = launch.new_rows()
+    blocks = problem.count_blocks(DEFAULTS["many_tiles.grad_query"].block_m)
+    launch("many_tiles.grad_query", out, grad_out, log_sum, mean, grad_qkv, blocks=blocks)
+
+    blocks = problem.count_blocks(DEFAULTS["many_tiles.grad_key_value"].block_n)
+    programs = launch.count_programs("many_tiles.grad_key_value", blocks)
+    grad_pad = launch.new_pad_partials(programs * blocks)
+    tensors = grad_out, log_sum, mean, grad_qkv, grad_pad
+    launch("many_tiles.grad_key_value", *tensors, blocks=blocks, programs=programs)
+
+    settings = DEFAULTS["many_tiles.grad_bias"]
+    blocks = problem.count_blocks(settings.block_m) * problem.count_blocks(settings.block_n)
+    programs = launch.count_programs("many_tiles.grad_bias", blocks)
+    grad_bias = launch.new_bias_partials(programs)
+    tensors = grad_out, log_sum, mean, grad_bias
+    launch("many_tiles.grad_bias", *tensors, blocks=blocks, programs=programs)
+    return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
+
+
+class _Launcher:
+    """Launches kernels on the same query, key, value, bias and padding token."""
+
+    def __init__(
+        self, qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem
+    ) -> None:
+        self.qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
+        self.problem = problem
+        self.num_windows = problem.count_windows(qkv)
+        is_padded = tuple(qkv.shape[1:3]) != padded_size(qkv.shape[1:3], problem.window_size)
+        self.fills_padding = is_padded and pad_token is not None
+        # A kernel that fills no padding leaves its third argument alone.
+        pad_token = pad_token.to(qkv.dtype).contiguous() if self.fills_padding else self.qkv
+        self.inputs = self.qkv, bias.contiguous(), pad_token
+
+    def __call__(
+        self, name: str, *tensors: Tensor, blocks: int = 1, programs: int | None = None
+    ) -> None:
+        """Launches a kernel.
+
+        Args:
+            name: Of the kernel.
+            tensors: Its arguments after the inputs.
+            blocks: Programs for each head of a window.
+            programs: Among how many programs the windows are divided, for kernels that take
+                several; `None` for those that take one.
+        """
+        num_heads, window_size, shift_size, scale = self.problem
+        counts = () if programs is None else (self.num_windows, programs)
+        share = self.num_windows if programs is None else programs
+        with torch.cuda.device_of(self.qkv):
+            KERNELS[name][(share * num_heads * blocks,)](
+                *self.inputs,
+                *tensors,
+                *self.qkv.stride()[:3],
+                *counts,
+                *self.qkv.shape[1:3],
+                scale,
+                NUM_HEADS=num_heads,
+                HEAD_DIM=self.qkv.shape[3] // (3 * num_heads),
+                WIN_H=window_size[0],
+                WIN_W=window_size[1],
+                SHIFT_H=shift_size[0],
+                SHIFT_W=shift_size[1],
+                FILLS_PADDING=self.fills_padding,
+                DOT_DTYPE=_dot_dtype(self.qkv.dtype),
+                PRECISION=_precision(),
+                **self._blocks(name),
+            )
+
+    def _blocks(self, name: str) -> dict[str, int]:
+        settings = DEFAULTS[name]
+        head_dim = self.qkv.shape[3] // (3 * self.problem.num_heads)
+        blocks = {"BLOCK_D": max(MIN_BLOCK, triton.next_power_of_2(head_dim))}
+        if self.problem.is_one_tile:
+            blocks["BLOCK"] = max(MIN_BLOCK, triton.next_power_of_2(self.problem.num_tokens))
+        else:
+            blocks |= {"BLOCK_M": settings.block_m, "BLOCK_N": settings.block_n}
+        return blocks | {"num_warps": settings.num_warps, "num_stages": settings.num_stages}
+
+    def count_programs(self, name: str, blocks: int) -> int:
+        """Among how many programs windows are divided, so that a GPU is filled evenly."""
+        wanted = DEFAULTS[name].programs_per_processor * count_processors(self.qkv.device)
+        return max(1, min(self.num_windows, wanted // (self.problem.num_heads * blocks)))
+
+    def new_rows(self) -> Tensor:
+        """For a number of each query, `(B*nW, nH, N)`."""
+        shape = self.num_windows, self.problem.num_heads, self.problem.num_tokens
+        return self.qkv.new_empty(shape, dtype=torch.float32)
+
+    def new_bias_partials(self, count: int) -> Tensor:
+        shape = count, self.problem.num_heads, self.problem.num_tokens, self.problem.num_tokens
+        return self.qkv.new_empty(shape, dtype=torch.float32)
+
+    def new_pad_partials(self, count: int) -> Tensor:
+        # Zeros: padding has no gradient as a query, and none at all where there is none.
+        shape = count if self.fills_padding else 1, self.qkv.shape[3]
+        return self.qkv.new_zeros(shape, dtype=torch.float32)
+
+
+def _dot_dtype(dtype: torch.dtype) -> tl.dtype:
+    if dtype == torch.bfloat16 and IS_INTERPRETED:
+        return tl.float32  # the interpreter would multiply the bits as integers
+    return {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[
+        dtype
+    ]
+
+
+def _precision() -> str:
+    """How float32 is multiplied: as PyTorch's own products of matrices are."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

@@ -1,0 +1,345 @@
+"""Kernels for windows of several tiles: softmax is computed while going through the keys.
+
+Forward saves the logarithm of each softmax's sum; backward recomputes the weights from it, in
+three passes, each of which adds up what it owns in registers: the gradient of queries, then of keys
+and values, then of the bias. Programs of the last two go through several windows and leave float32
+partials of what windows share, added in a fixed order.
+
+Layouts, dtypes and what is fused are those of `one_tile`.
+"""
+
+import triton
+import triton.language as tl
+
+from swin_mm.ops.triton.one_tile import CHANGING
+from swin_mm.ops.triton.tile import (
+    grad_of_scores,
+    load_bias,
+    load_head,
+    load_key_value,
+    locate,
+    score,
+    store_head,
+)
+
+
+@triton.jit(do_not_specialize=CHANGING)
+def forward_kernel(
+    qkv_ptr,  # (B, H, W, 3*C)
+    bias_ptr,  # (nH, N, N)
+    pad_ptr,  # (3*C,)
+    out_ptr,  # (B, H, W, C)
+    log_sum_ptr,  # (B*nW, nH, N), to the base of 2
+    stride_b,
+    stride_h,
+    stride_w,
+    height,
+    width,
+    scale,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIN_H: tl.constexpr,
+    WIN_W: tl.constexpr,
+    SHIFT_H: tl.constexpr,
+    SHIFT_W: tl.constexpr,
+    FILLS_PADDING: tl.constexpr,
+    DOT_DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
+    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    NUM_BLOCKS: tl.constexpr = (NUM_TOKENS + BLOCK_M - 1) // BLOCK_M
+    pid = tl.program_id(0)
+    head = pid // NUM_BLOCKS % NUM_HEADS
+    index = pid // (NUM_BLOCKS * NUM_HEADS)
+    query = pid % NUM_BLOCKS * BLOCK_M + tl.arange(0, BLOCK_M)
+    dim = tl.arange(0, BLOCK_D)
+    q_ptr = qkv_ptr + head * HEAD_DIM
+    pad_ptr += head * HEAD_DIM
+    bias_ptr += head * NUM_TOKENS * NUM_TOKENS
+    offset, number, is_query, query_region = locate(
+        index, query, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+    )
+    q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
+    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    out = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in tl.range(0, NUM_TOKENS, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        offset, _, is_key, key_region = locate(
+            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+        )
+        k, v = load_key_value(
+            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+        )
+        bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
+        scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
+        # Each block of keys holds a token, so the highest score is finite from the first on.
+        new_highest = tl.maximum(highest, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_highest[:, None])
+        shrink = tl.exp2(highest - new_highest)
+        total = total * shrink + tl.sum(weights, 1)
+        out = out * shrink[:, None]
+        out += tl.dot(weights.to(DOT_DTYPE), v, input_precision=PRECISION)
+        highest = new_highest
+    out_ptr += head * HEAD_DIM
+    store_head(out_ptr, number * CHANNELS, is_query, dim, out / total[:, None], HEAD_DIM)
+    log_sum_ptr += (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS
+    tl.store(log_sum_ptr + query, highest + tl.log2(total), mask=query < NUM_TOKENS)
+
+
+@triton.jit(do_not_specialize=CHANGING)
+def grad_query_kernel(
+    qkv_ptr,  # (B, H, W, 3*C)
+    bias_ptr,  # (nH, N, N)
+    pad_ptr,  # (3*C,)
+    out_ptr,  # (B, H, W, C)
+    grad_out_ptr,  # (B, H, W, C)
+    log_sum_ptr,  # (B*nW, nH, N)
+    mean_ptr,  # (B*nW, nH, N), written here for the other two kernels
+    grad_qkv_ptr,  # (B, H, W, 3*C)
+    stride_b,
+    stride_h,
+    stride_w,
+    height,
+    width,
+    scale,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIN_H: tl.constexpr,
+    WIN_W: tl.constexpr,
+    SHIFT_H: tl.constexpr,
+    SHIFT_W: tl.constexpr,
+    FILLS_PADDING: tl.constexpr,
+    DOT_DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Also writes the mean gradient of each query's weights, `sum(out * grad_out)`."""
+    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
+    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    NUM_BLOCKS: tl.constexpr = (NUM_TOKENS + BLOCK_M - 1) // BLOCK_M
+    pid = tl.program_id(0)
+    head = pid // NUM_BLOCKS % NUM_HEADS
+    index = pid // (NUM_BLOCKS * NUM_HEADS)
+    query = pid % NUM_BLOCKS * BLOCK_M + tl.arange(0, BLOCK_M)
+    dim = tl.arange(0, BLOCK_D)
+    q_ptr = qkv_ptr + head * HEAD_DIM
+    pad_ptr += head * HEAD_DIM
+    bias_ptr += head * NUM_TOKENS * NUM_TOKENS
+    offset, number, is_query, query_region = locate(
+        index, query, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+    )
+    q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
+    out_offset = number * CHANNELS + head * HEAD_DIM
+    out = load_head(out_ptr, out_offset, is_query, dim, HEAD_DIM, tl.float32)
+    grad_out = load_head(grad_out_ptr, out_offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
+    mean = tl.sum(out * grad_out, 1)
+    row_offset = (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS + query
+    log_sum = tl.load(log_sum_ptr + row_offset, mask=query < NUM_TOKENS, other=0.0)
+    tl.store(mean_ptr + row_offset, mean, mask=query < NUM_TOKENS)
+    grad_q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in tl.range(0, NUM_TOKENS, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        offset, _, is_key, key_region = locate(
+            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+        )
+        k, v = load_key_value(
+            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+        )
+        bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
+        scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
+        _, grad_scores = grad_of_scores(scores, log_sum, mean, grad_out, v, PRECISION)
+        grad_q += tl.dot(grad_scores.to(DOT_DTYPE), k, input_precision=PRECISION)
+    grad_q_ptr = grad_qkv_ptr + head * HEAD_DIM
+    store_head(grad_q_ptr, number * (3 * CHANNELS), is_query, dim, grad_q * scale, HEAD_DIM)
+
+
+@triton.jit(do_not_specialize=CHANGING)
+def grad_key_value_kernel(
+    qkv_ptr,  # (B, H, W, 3*C)
+    bias_ptr,  # (nH, N, N)
+    pad_ptr,  # (3*C,)
+    grad_out_ptr,  # (B, H, W, C)
+    log_sum_ptr,  # (B*nW, nH, N)
+    mean_ptr,  # (B*nW, nH, N)
+    grad_qkv_ptr,  # (B, H, W, 3*C)
+    grad_pad_ptr,  # (P, blocks, 3, nH, D), partial sums; those of the query stay as they are
+    stride_b,
+    stride_h,
+    stride_w,
+    num_windows,  # B*nW
+    num_programs,  # P
+    height,
+    width,
+    scale,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIN_H: tl.constexpr,
+    WIN_W: tl.constexpr,
+    SHIFT_H: tl.constexpr,
+    SHIFT_W: tl.constexpr,
+    FILLS_PADDING: tl.constexpr,
+    DOT_DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
+    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    NUM_BLOCKS: tl.constexpr = (NUM_TOKENS + BLOCK_N - 1) // BLOCK_N
+    pid = tl.program_id(0)
+    block = pid % NUM_BLOCKS
+    head = pid // NUM_BLOCKS % NUM_HEADS
+    program = pid // (NUM_BLOCKS * NUM_HEADS)
+    key = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    dim = tl.arange(0, BLOCK_D)
+    q_ptr = qkv_ptr + head * HEAD_DIM
+    pad_ptr += head * HEAD_DIM
+    grad_out_ptr += head * HEAD_DIM
+    grad_q_ptr = grad_qkv_ptr + head * HEAD_DIM
+    bias_ptr += head * NUM_TOKENS * NUM_TOKENS
+    grad_pad_k = tl.zeros((BLOCK_D,), tl.float32)
+    grad_pad_v = tl.zeros((BLOCK_D,), tl.float32)
+    for index in tl.range(program, num_windows, num_programs):
+        offset, number, is_key, key_region = locate(
+            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+        )
+        k, v = load_key_value(
+            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+        )
+        row_offset = (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS
+        grad_k = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+        grad_v = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+        for start in tl.range(0, NUM_TOKENS, BLOCK_M):
+            query = start + tl.arange(0, BLOCK_M)
+            offset, query_number, is_query, query_region = locate(
+                index,
+                query,
+                stride_b,
+                stride_h,
+                stride_w,
+                height,
+                width,
+                WIN_H,
+                WIN_W,
+                SHIFT_H,
+                SHIFT_W,
+            )
+            q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
+            grad_out = load_head(
+                grad_out_ptr, query_number * CHANNELS, is_query, dim, HEAD_DIM, DOT_DTYPE
+            )
+            is_row = query < NUM_TOKENS
+            log_sum = tl.load(log_sum_ptr + row_offset + query, mask=is_row, other=0.0)
+            mean = tl.load(mean_ptr + row_offset + query, mask=is_row, other=0.0)
+            bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
+            scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
+            weights, grad_scores = grad_of_scores(scores, log_sum, mean, grad_out, v, PRECISION)
+            weights = tl.trans(weights.to(DOT_DTYPE))
+            grad_v += tl.dot(weights, grad_out, input_precision=PRECISION)
+            narrow = tl.trans(grad_scores.to(DOT_DTYPE))
+            grad_k += tl.dot(narrow, q, input_precision=PRECISION)
+        grad_k *= scale
+        grad_offset = number * (3 * CHANNELS)
+        store_head(grad_q_ptr + CHANNELS, grad_offset, is_key, dim, grad_k, HEAD_DIM)
+        store_head(grad_q_ptr + 2 * CHANNELS, grad_offset, is_key, dim, grad_v, HEAD_DIM)
+        if FILLS_PADDING:
+            grad_pad_k += tl.sum(tl.where(is_key[:, None], 0.0, grad_k), 0)
+            grad_pad_v += tl.sum(tl.where(is_key[:, None], 0.0, grad_v), 0)
+    if FILLS_PADDING:
+        partial = (program.to(tl.int64) * NUM_BLOCKS + block) * (3 * CHANNELS)
+        grad_pad_ptr += partial + head * HEAD_DIM + dim
+        tl.store(grad_pad_ptr + CHANNELS, grad_pad_k, mask=dim < HEAD_DIM)
+        tl.store(grad_pad_ptr + 2 * CHANNELS, grad_pad_v, mask=dim < HEAD_DIM)
+
+
+@triton.jit(do_not_specialize=CHANGING)
+def grad_bias_kernel(
+    qkv_ptr,  # (B, H, W, 3*C)
+    bias_ptr,  # (nH, N, N)
+    pad_ptr,  # (3*C,)
+    grad_out_ptr,  # (B, H, W, C)
+    log_sum_ptr,  # (B*nW, nH, N)
+    mean_ptr,  # (B*nW, nH, N)
+    grad_bias_ptr,  # (P, nH, N, N), partial sums of P programs
+    stride_b,
+    stride_h,
+    stride_w,
+    num_windows,  # B*nW
+    num_programs,  # P
+    height,
+    width,
+    scale,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIN_H: tl.constexpr,
+    WIN_W: tl.constexpr,
+    SHIFT_H: tl.constexpr,
+    SHIFT_W: tl.constexpr,
+    FILLS_PADDING: tl.constexpr,
+    DOT_DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
+    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    BLOCKS_M: tl.constexpr = (NUM_TOKENS + BLOCK_M - 1) // BLOCK_M
+    BLOCKS_N: tl.constexpr = (NUM_TOKENS + BLOCK_N - 1) // BLOCK_N
+    pid = tl.program_id(0)
+    key = pid % BLOCKS_N * BLOCK_N + tl.arange(0, BLOCK_N)
+    query = pid // BLOCKS_N % BLOCKS_M * BLOCK_M + tl.arange(0, BLOCK_M)
+    head = pid // (BLOCKS_M * BLOCKS_N) % NUM_HEADS
+    program = pid // (BLOCKS_M * BLOCKS_N * NUM_HEADS)
+    dim = tl.arange(0, BLOCK_D)
+    q_ptr = qkv_ptr + head * HEAD_DIM
+    pad_ptr += head * HEAD_DIM
+    grad_out_ptr += head * HEAD_DIM
+    bias_ptr += head * NUM_TOKENS * NUM_TOKENS
+    bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
+    is_row = query < NUM_TOKENS
+    grad_bias = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for index in tl.range(program, num_windows, num_programs):
+        offset, number, is_query, query_region = locate(
+            index,
+            query,
+            stride_b,
+            stride_h,
+            stride_w,
+            height,
+            width,
+            WIN_H,
+            WIN_W,
+            SHIFT_H,
+            SHIFT_W,
+        )
+        q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
+        grad_out = load_head(grad_out_ptr, number * CHANNELS, is_query, dim, HEAD_DIM, DOT_DTYPE)
+        offset, _, is_key, key_region = locate(
+            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+        )
+        k, v = load_key_value(
+            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+        )
+        row_offset = (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS + query
+        log_sum = tl.load(log_sum_ptr + row_offset, mask=is_row, other=0.0)
+        mean = tl.load(mean_ptr + row_offset, mask=is_row, other=0.0)
+        scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
+        _, grad_scores = grad_of_scores(scores, log_sum, mean, grad_out, v, PRECISION)
+        grad_bias += grad_scores
+    is_pair = is_row[:, None] & (key < NUM_TOKENS)[None, :]
+    partial = (program.to(tl.int64) * NUM_HEADS + head) * (NUM_TOKENS * NUM_TOKENS)
+    pair = query[:, None] * NUM_TOKENS + key[None, :]
+    tl.store(grad_bias_ptr + partial + pair, grad_bias, mask=is_pair)

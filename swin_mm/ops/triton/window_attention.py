@@ -1,0 +1,147 @@
+"""Window attention in Triton, in autograd and in compiled code.
+
+Eager calls launch kernels from an `autograd.Function`, which costs the host less than operators of
+`torch.library`. Compiled code meets such operators, so that no compiler looks into the launches.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swin_mm.ops import reference
+from swin_mm.ops.context import ContextScale, mix_context
+from swin_mm.ops.triton import launch
+from swin_mm.ops.triton.launch import Problem
+from swin_mm.ops.triton.support import refusal
+from swin_mm.ops.window import from_windows, to_windows
+
+logger = logging.getLogger("swin_mm")
+
+
+def window_attention(
+    qkv: Tensor,
+    rel_pos_bias: Tensor,
+    pad_token: Tensor | None,
+    *,
+    num_heads: int,
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+    scale: float,
+    dropout: float = 0.0,
+    context_mix: Tensor | None = None,
+    context_scales: tuple[ContextScale, ...] = (),
+) -> Tensor:
+    """Same contract as `swin_mm.ops.window_attention`.
+
+    Context is computed by PyTorch and added to what the kernels return.
+
+    Raises:
+        ValueError: When the kernels cannot take these tensors.
+    """
+    reason = refusal(qkv.device, qkv.dtype, qkv.shape[-1] // (3 * num_heads), dropout)
+    if qkv.device.type != "cuda" and not launch.IS_INTERPRETED:
+        reason = f"it runs on CUDA, the tensors are on {qkv.device}"
+    if reason is not None:
+        raise ValueError(f"attn_backend='triton' cannot run: {reason}; 'auto' takes another")
+    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), float(scale))
+    out = _WindowAttention.apply(qkv, rel_pos_bias, pad_token, problem)
+    if not context_scales:
+        return out
+    size, width = qkv.shape[1:3], out.shape[-1]
+    pad_value = None if pad_token is None else pad_token[2 * width :]
+    values = to_windows(qkv[..., 2 * width :], pad_value, window_size, shift_size)
+    values = values.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B*nW, nH, N, D)
+    context = mix_context(values, context_mix, context_scales, size, window_size, shift_size)
+    context = context.expand_as(values).transpose(1, 2).flatten(2)  # (B*nW, N, C)
+    return out + from_windows(context, size, window_size, shift_size)
+
+
+class _WindowAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, qkv: Tensor, rel_pos_bias: Tensor, pad_token: Tensor | None, problem: Problem
+    ) -> Tensor:
+        if torch.compiler.is_compiling():
+            out, log_sum = _forward_op(qkv, rel_pos_bias, pad_token, *problem)
+        else:
+            out, log_sum = launch.forward(qkv, rel_pos_bias, pad_token, problem)
+        ctx.problem = problem
+        kept_out = None if problem.is_one_tile else out
+        ctx.save_for_backward(qkv, rel_pos_bias, pad_token, kept_out, log_sum)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.compiler.is_compiling():
+            grads = _backward_op(grad_out, *ctx.saved_tensors, *ctx.problem)
+        elif torch.is_grad_enabled():  # by create_graph=True
+            return *_differentiable_backward(ctx, grad_out), None
+        else:
+            grads = launch.backward(grad_out, *ctx.saved_tensors, ctx.problem)
+        inputs = ctx.saved_tensors[:3]
+        needed = ctx.needs_input_grad[:3]
+        cast = [g.to(t.dtype) if n else None for g, t, n in zip(grads, inputs, needed, strict=True)]
+        return *cast, None
+
+
+def _differentiable_backward(ctx, grad_out: Tensor) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, through the reference."""
+    logger.debug("window_attention, gradient to be differentiated: reference")
+    # Views: an input may also be one of another's origins, which is not to be followed here.
+    inputs = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:3]]
+    with torch.enable_grad():
+        out = reference.window_attention(*inputs, **ctx.problem._asdict())
+    needed = ctx.needs_input_grad[:3]
+    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
+    return [next(grads) if need else None for need in needed]
+
+
+@torch.library.custom_op("swin_mm::window_attention_forward", mutates_args=())
+def _forward_op(
+    qkv: Tensor,
+    rel_pos_bias: Tensor,
+    pad_token: Tensor | None,
+    num_heads: int,
+    window_size: Sequence[int],
+    shift_size: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
+    return launch.forward(qkv, rel_pos_bias, pad_token, problem)
+
+
+@_forward_op.register_fake
+def _(qkv, rel_pos_bias, pad_token, num_heads, window_size, shift_size, scale):
+    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
+    out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
+    if problem.is_one_tile:
+        return out, qkv.new_empty(0, dtype=torch.float32)
+    rows = problem.count_windows(qkv), num_heads, problem.num_tokens
+    return out, qkv.new_empty(rows, dtype=torch.float32)
+
+
+@torch.library.custom_op("swin_mm::window_attention_backward", mutates_args=())
+def _backward_op(
+    grad_out: Tensor,
+    qkv: Tensor,
+    rel_pos_bias: Tensor,
+    pad_token: Tensor | None,
+    out: Tensor | None,
+    log_sum: Tensor,
+    num_heads: int,
+    window_size: Sequence[int],
+    shift_size: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
+    return launch.backward(grad_out, qkv, rel_pos_bias, pad_token, out, log_sum, problem)
+
+
+@_backward_op.register_fake
+def _(grad_out, qkv, rel_pos_bias, pad_token, *_):
+    grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
+    grad_bias = torch.empty(rel_pos_bias.shape, dtype=torch.float32, device=qkv.device)
+    return grad_qkv, grad_bias, qkv.new_empty(qkv.shape[3], dtype=torch.float32)
