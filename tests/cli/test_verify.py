@@ -57,19 +57,35 @@ def test_libraries_agree(version, source, target):
     assert float(summary.removeprefix(names).split()[0]) < 1e-5
 
 
-@pytest.mark.parametrize("target", [MMDET, TIMM, TORCHVISION, HUGGINGFACE], ids=lambda la: la.name)
-@pytest.mark.parametrize(
-    "key",
-    [
+FLIPPED = {
+    1: [
         "patch_embed.norm.weight",
         "layers.0.blocks.1.attn.qkv.bias",
         "layers.0.blocks.1.attn.relative_position_bias_table",
         "layers.0.downsample.reduction.weight",
         "layers.1.blocks.1.mlp.fc2.bias",
     ],
+    2: [
+        "layers.0.blocks.0.attn.q_bias",
+        "layers.0.blocks.1.attn.cpb_mlp.0.weight",
+        "layers.1.blocks.1.attn.logit_scale",
+        "layers.1.blocks.1.norm2.weight",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "key", "target"),
+    [
+        pytest.param(version, key, target, id=f"{target.name}-v{version}-{key}")
+        for version, keys in FLIPPED.items()
+        for key in keys
+        for target in (MMDET, TIMM, TORCHVISION, HUGGINGFACE)
+        if version in target.versions
+    ],
 )
-def test_a_difference_is_found(target, key):
-    before = toy_source(MICROSOFT)
+def test_a_difference_is_found(version, key, target):
+    before = toy_source(MICROSOFT, version)
     changed = before.state | {key: before.state[key].flip(0)}
     with pytest.raises(CheckpointError, match=r"differ by \S+ of the largest value.*more than the"):
         verify(before, convert(changed, target).state, target)
