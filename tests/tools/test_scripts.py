@@ -39,7 +39,10 @@ def run(tmp_path, monkeypatch):
     return run_script
 
 
-@pytest.mark.parametrize("name", ["train.py", "test.py", "print_config.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["train.py", "test.py", "print_config.py", "convert_checkpoint.py", "inspect_checkpoint.py"],
+)
 def test_help_names_the_script(run, name):
     result = run(name, "--help")
     assert result.returncode == 0
