@@ -144,6 +144,7 @@ def describe_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("layout", facts["layout"]),
         ("model", facts["model"]),
         ("window", _describe_window(variant)),
+        ("mixed context", _describe_context(variant)),
         ("input channels", str(variant.get("in_channels", "unknown"))),
         ("patch", _describe_pair(variant.get("patch_size", ("unknown",)), "pixels")),
         (
@@ -194,6 +195,11 @@ def _describe_window(variant: Mapping[str, Any]) -> str:
     if variant["version"] == 2:
         return "not in the file; any will do, since V2 computes its position biases"
     return "not square, and the file does not tell its sides"
+
+
+def _describe_context(variant: Mapping[str, Any]) -> str:
+    number = variant["context_scales"]
+    return f"{number} scales; the config must name them in context_scales" if number else ""
 
 
 def _describe_pair(pair: tuple, unit: str) -> str:

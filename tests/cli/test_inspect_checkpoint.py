@@ -188,10 +188,12 @@ def test_a_rectangular_window_is_not_guessed(run):
     assert "window_size" not in table["to load it"]
 
 
-def test_mixed_context_is_named(facts):
+def test_mixed_context_is_named(run):
     mix = {"layers.0.blocks.0.attn.context_mix": torch.zeros(1, 8, 16)}
-    model = facts(microsoft_state() | mix)["model"]
-    assert model.endswith("window 7, mixed context of 2 scales")
+    torch.save(microsoft_state() | mix, "swin.pth")
+    table = rows(run("swin.pth")[1])
+    assert table["model"].endswith("window 7, mixed context of 2 scales")
+    assert table["mixed context"] == "2 scales; the config must name them in context_scales"
 
 
 def test_unknown_keys_are_shown(run):
