@@ -10,10 +10,29 @@ from torch import Tensor
 
 from swin_mm.ops import reference, sdpa
 from swin_mm.ops.context import ContextScale, check_context_scales
+from swin_mm.ops.triton import support
 
 logger = logging.getLogger("swin_mm")
 
-AttnBackend = Literal["auto", "reference", "sdpa"]
+AttnBackend = Literal["auto", "triton", "reference", "sdpa"]
+
+
+class Call(NamedTuple):
+    """What decides between backends.
+
+    Attributes:
+        device: Where the tensors are.
+        needs_grad: Whether a gradient is wanted.
+        dtype: Of query, key and value.
+        head_dim: Channels of a head.
+        dropout: Probability of dropping an attention weight.
+    """
+
+    device: torch.device
+    needs_grad: bool
+    dtype: torch.dtype
+    head_dim: int
+    dropout: float
 
 
 class Backend(NamedTuple):
@@ -21,38 +40,51 @@ class Backend(NamedTuple):
 
     Attributes:
         run: The implementation.
-        refusal: Tells from device type and whether a gradient is wanted why `auto` passes this
-            backend over; `None` means it is taken. A backend asked for by name always runs.
+        refusal: Tells why `auto` passes this backend over; `None` means it is taken. A backend
+            asked for by name runs, or raises where it cannot.
     """
 
     run: Callable[..., Tensor]
-    refusal: Callable[[str, bool], str | None]
+    refusal: Callable[[Call], str | None]
 
 
-def _refuse_sdpa(device_type: str, needs_grad: bool) -> str | None:
+def _run_triton(*args, **kwargs) -> Tensor:
+    from swin_mm.ops.triton.window_attention import window_attention  # imports Triton
+
+    return window_attention(*args, **kwargs)
+
+
+def _refuse_triton(call: Call) -> str | None:
+    if call.device.type != "cuda":  # on the CPU there is only Triton's interpreter
+        return "it runs on CUDA"
+    return support.refusal(call.device, call.dtype, call.head_dim, call.dropout)
+
+
+def _refuse_sdpa(call: Call) -> str | None:
     # PyTorch's fused CPU kernel gives no gradient to the bias, so its composite fallback would
     # run, which is slower than the reference.
-    if device_type == "cpu" and needs_grad:
+    if call.device.type == "cpu" and call.needs_grad:
         return "its fused CPU kernel has no gradient for the position bias"
     return None
 
 
-def _accept(device_type: str, needs_grad: bool) -> None:
+def _accept(call: Call) -> None:
     return None
 
 
 # In order of preference.
 BACKENDS = {
+    "triton": Backend(_run_triton, _refuse_triton),
     "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
     "reference": Backend(reference.window_attention, _accept),
 }
 
 
-def _choose(device_type: str, needs_grad: bool) -> tuple[str, str]:
+def _choose(call: Call) -> tuple[str, str]:
     """Name of the backend that `auto` takes, and why."""
     reasons = []
     for name, backend in BACKENDS.items():
-        refusal = backend.refusal(device_type, needs_grad)
+        refusal = backend.refusal(call)
         if refusal is None:
             return name, "; ".join(reasons) or "first choice"
         reasons.append(f"{name} passed over: {refusal}")
@@ -69,19 +101,21 @@ def explain() -> list[tuple[str, str, str]]:
     """What `auto` chooses on this machine.
 
     Returns:
-        Rows `(operator and use, backend, reason)`.
+        Rows `(operator and use, backend, reason)`; for heads of 32 channels, in bfloat16 on a GPU
+        and in float32 elsewhere.
     """
     devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
     rows = []
     for device in devices:
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
         for use, needs_grad in (("training", True), ("inference", False)):
-            rows.append((f"window_attention, {device} {use}", *_choose(device, needs_grad)))
+            call = Call(torch.device(device), needs_grad, dtype, head_dim=32, dropout=0.0)
+            rows.append((f"window_attention, {device} {use}", *_choose(call)))
     return rows
 
 
 @lru_cache
-def _log_choice(device_type: str, needs_grad: bool) -> None:
-    name, reason = _choose(device_type, needs_grad)
+def _log_choice(device_type: str, needs_grad: bool, name: str, reason: str) -> None:
     use = "training" if needs_grad else "inference"
     logger.debug("window_attention on %s, %s: %s (%s)", device_type, use, name, reason)
 
@@ -125,7 +159,7 @@ def window_attention(
         `(B, H, W, C)`, heads concatenated, in the dtype of `qkv`.
 
     Raises:
-        ValueError: When shapes disagree or the backend is unknown.
+        ValueError: When shapes disagree, or the backend is unknown or cannot run.
 
     Source:
         Liu et al., Swin Transformer, 2021, section 3.2 and equation 4; padding and masking as in
@@ -155,9 +189,11 @@ def window_attention(
     _check_context(context_mix, context_scales, num_heads, qkv.shape[-1] // (3 * num_heads))
     if backend == "auto":
         needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
+        head_dim = qkv.shape[-1] // (3 * num_heads)
+        call = Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout)
+        backend, reason = _choose(call)
         if not torch.compiler.is_compiling():
-            _log_choice(qkv.device.type, needs_grad)
-        backend, _ = _choose(qkv.device.type, needs_grad)
+            _log_choice(qkv.device.type, needs_grad, backend, reason)
     return BACKENDS[backend].run(
         qkv,
         rel_pos_bias,

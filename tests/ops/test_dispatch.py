@@ -7,10 +7,12 @@ import torch
 from mmdet.models.backbones.swin import ShiftWindowMSA
 
 from swin_mm.ops import dispatch
-from swin_mm.ops.dispatch import BACKENDS, explain, window_attention
+from swin_mm.ops.dispatch import explain, window_attention
 from swin_mm.ops.window import relative_position_index
 
 HEADS, DIM = 2, 8
+# Triton's kernels take no float64; they have tests of their own.
+BACKENDS = {name: backend for name, backend in dispatch.BACKENDS.items() if name != "triton"}
 SIZES = {
     "divisible": (14, 21),
     "one-axis": (14, 17),
@@ -134,7 +136,7 @@ def test_the_choice_is_logged_once(caplog):
     with caplog.at_level(logging.DEBUG, logger="swin_mm"):
         attend(inputs((7, 7)), "auto")
         attend(inputs((7, 7)), "auto")
-    assert [r.message for r in caplog.records if "reference (sdpa passed over" in r.message]
+    assert [r.message for r in caplog.records if "sdpa passed over: its fused" in r.message]
     assert len(caplog.records) == 1
 
 

@@ -4,15 +4,15 @@ Without a GPU the kernels run in Triton's interpreter, on small maps (see `tests
 with one, the same tests run compiled.
 """
 
+import importlib.util
 import re
-import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swin_mm.ops import reference
+from swin_mm.ops import dispatch, reference
 from swin_mm.ops.triton import support
 
 triton = pytest.importorskip("triton")
@@ -258,11 +258,47 @@ def test_transforms_are_refused():
     torch.func.vmap(transformed)(torch.zeros(2))
 
 
-def test_old_devices_and_missing_triton_are_refused(monkeypatch):
-    fits = torch.device("cuda", 0), F32, 32, 0.0
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (
+            (torch.cuda, "get_device_capability", lambda device: (7, 5)),
+            "needs .* 8.0, cuda:0 has 7.5",
+        ),
+        ((torch.version, "hip", "7.0"), "this is ROCm"),
+        ((importlib.util, "find_spec", lambda name: None), "Triton is not installed"),
+    ],
+    ids=["capability", "ROCm", "no-triton"],
+)
+def test_machines_are_refused(patch, message, monkeypatch):
+    monkeypatch.setattr(*patch)
+    assert re.search(message, support.refusal(torch.device("cuda", 0), F32, 32, 0.0))
+
+
+def test_a_machine_that_fits_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    fits = dispatch.Call(gpu, True, BF16, head_dim=32, dropout=0.0)
+    assert dispatch._choose(fits) == ("triton", "first choice")
+    assert dispatch._choose(fits._replace(dropout=0.1))[0] == "sdpa"
+    assert dispatch._choose(fits._replace(device=cpu))[0] == "reference"
+
+
+def test_the_machine_is_asked_once_in_a_compiled_graph(monkeypatch):
+    torch._dynamo.reset()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "needs compute capability 8.0, cuda:0 has 7.5" in support.refusal(*fits)
-    monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert "ROCm" in support.refusal(*fits)
-    monkeypatch.setitem(sys.modules, "triton", None)
-    assert support.refusal(*fits) == "Triton is not installed"
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def add_one_on_old_devices(x):
+        return x if support.refusal(torch.device("cuda", 0), F32, 32, 0.0) is None else x + 1
+
+    assert add_one_on_old_devices(torch.zeros(1)) == 1
+
+
+def test_by_name_through_the_dispatch():
+    tensors = make_inputs((3, 4), (4, 4), 1, 16, F32)
+    arguments = dict(num_heads=1, window_size=(4, 4), scale=0.25)
+    found = dispatch.window_attention(*tensors, **arguments, backend="triton")
+    expected = dispatch.window_attention(*tensors, **arguments, backend="reference")
+    assert found.grad_fn.name() == "_WindowAttentionBackward"
+    torch.testing.assert_close(found, expected)

@@ -18,13 +18,9 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, dropout: fl
         head_dim: Channels of a head.
         dropout: Probability of dropping an attention weight.
     """
-    if not _has_triton():
-        return "Triton is not installed"
-    if device.type == "cuda" and torch.version.hip is not None:
-        return "the kernels are written for CUDA, this is ROCm"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
-        found, needed = torch.cuda.get_device_capability(device), MIN_CAPABILITY
-        return "it needs compute capability {}.{}, {} has {}.{}".format(*needed, device, *found)
+    reason = _machine_refusal(device)
+    if reason is not None:
+        return reason
     if dtype not in DTYPES:
         return f"it takes {', '.join(str(known) for known in DTYPES)}, got {dtype}"
     if head_dim > MAX_HEAD_DIM:
@@ -39,8 +35,17 @@ def refusal(device: torch.device, dtype: torch.dtype, head_dim: int, dropout: fl
     return None
 
 
-def _has_triton() -> bool:
-    try:
-        return importlib.util.find_spec("triton") is not None
-    except ValueError:  # blocked by an entry without a spec in sys.modules
-        return False
+@torch.compiler.assume_constant_result  # it asks the driver, which no graph can hold
+def _machine_refusal(device: torch.device) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device.type != "cuda":
+        return None
+    if torch.version.hip is not None:
+        return "the kernels are written for CUDA, this is ROCm"
+    found = torch.cuda.get_device_capability(device)
+    if found < MIN_CAPABILITY:
+        return "it needs compute capability {}.{}, {} has {}.{}".format(
+            *MIN_CAPABILITY, device, *found
+        )
+    return None
