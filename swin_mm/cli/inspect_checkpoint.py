@@ -193,7 +193,7 @@ def _describe_window(variant: Mapping[str, Any]) -> str:
     if "window_size" in variant:
         return _describe_pair(variant["window_size"], "tokens")
     if variant["version"] == 2:
-        return "not in the file; any will do, since V2 computes its position biases"
+        return "not in the file: take that of training, or name it in pretrained_window_sizes"
     return "not square, and the file does not tell its sides"
 
 

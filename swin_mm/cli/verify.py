@@ -16,7 +16,7 @@ from swin_mm.checkpoint.layouts import Layout, State
 
 # Largest difference that rounding in float32 explains, in units of a map's largest value.
 TOLERANCE = 1e-5
-# Window to try V2 with where the file does not tell it: its weights are for any.
+# Window to run V2 with where the file does not tell it: both libraries get the same.
 ANY_WINDOW = 8
 
 # Arguments of the classes of mmdet and of swin_mm.

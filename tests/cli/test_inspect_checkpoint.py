@@ -139,7 +139,7 @@ def test_v2_in_safetensors(run):
     table = rows(run("swin.safetensors")[1])
     assert table["layout"] == "Hugging Face"
     assert table["model"] == "Swin V2 embed_dims 8, depths 2-2-2-1, num_heads 1-2-2-4"
-    assert table["window"].startswith("not in the file; any will do")
+    assert table["window"].startswith("not in the file: take that of training")
     assert table["to load it"] == (
         "dict(type='swin_mm.SwinTransformerV2', embed_dims=8, depths=(2, 2, 2, 1), "
         "num_heads=(1, 2, 2, 4))"
