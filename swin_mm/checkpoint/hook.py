@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.fit import fit
-from swin_mm.checkpoint.layouts import State, describe_foreign, recognise
+from swin_mm.checkpoint.layouts import State, describe_foreign, find_version, recognise
 from swin_mm.checkpoint.load import origin_of
 from swin_mm.checkpoint.positions import find_other_units
 from swin_mm.checkpoint.report import LoadReport
@@ -73,7 +73,8 @@ def _convert(
         )
     recognised = recognise(source)
     if recognised is None:
-        raise CheckpointError(f"no Swin in it, {describe_foreign(source)}")
+        wanted = f"a Swin V{find_version(module.state_dict())} in a known layout"
+        raise CheckpointError(f"no Swin in it, {describe_foreign(source)}; wanted {wanted}")
     layout, prefix = recognised.layout, recognised.prefix
     inside = {key[len(prefix) :]: value for key, value in source.items() if key.startswith(prefix)}
     for key, value in inside.items():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from swin_weights import SMALL, microsoft_state
+from swin_weights import SMALL, microsoft_state, randomise
 
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.fit import fit
@@ -125,20 +125,13 @@ def test_another_version_is_refused_by_name(ours):
         fit(MICROSOFT.to_own(other.state_dict()), backbone)
 
 
-class Mixed(SwinTransformer):
-    """A backbone with the parameters of mixed context, whatever computes with them."""
-
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
-        for stage in self.layers:
-            for block in stage.blocks:
-                heads = block.attn.num_heads
-                width = block.attn.qkv.in_features // heads
-                block.attn.context_mix = torch.nn.Parameter(torch.ones(heads, width, 2 * width))
+def mixed():
+    """A backbone with mixed context that is not at the identity."""
+    return randomise(SwinTransformer(**SMALL, context_scales=("window", "global")))
 
 
 def test_without_mixed_context_the_backbones_becomes_the_identity():
-    backbone = Mixed(**SMALL)
+    backbone = mixed()
     fitted = fit(MICROSOFT.to_own(microsoft_state(None)), backbone)
     assert fitted.plain_blocks == 7
     mixes = {key: value for key, value in fitted.state.items() if "context_mix" in key}
@@ -151,8 +144,8 @@ def test_without_mixed_context_the_backbones_becomes_the_identity():
 
 
 def test_mixed_context_is_loaded_and_not_dropped():
-    source = Mixed(**SMALL).state_dict()
-    fitted = fit(MICROSOFT.to_own(source), Mixed(**SMALL))
+    source = mixed().state_dict()
+    fitted = fit(MICROSOFT.to_own(source), mixed())
     assert fitted.plain_blocks == 0
     assert all(fitted.state[key] is source[key] for key in source)
     with pytest.raises(
@@ -163,7 +156,7 @@ def test_mixed_context_is_loaded_and_not_dropped():
     with pytest.raises(
         CheckpointError, match=r"1 missing \(layers\.1\.blocks\.0\.attn\.context_mix"
     ):
-        fit(MICROSOFT.to_own(source), Mixed(**SMALL))
+        fit(MICROSOFT.to_own(source), mixed())
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import torch
 from swin_weights import SMALL, microsoft_state
 
 from swin_mm.checkpoint.layouts import MICROSOFT
-from swin_mm.checkpoint.variant import explain_difference, read_variant
-from swin_mm.models import SwinTransformer
+from swin_mm.checkpoint.variant import explain_difference, read_variant, read_window
+from swin_mm.models import SwinTransformer, SwinTransformerV2
 
 
 def variant_of(**arguments):
@@ -28,6 +28,31 @@ def test_arguments_of_the_small_backbone():
         "window_size": (7, 7),
         "context_scales": 0,
     }
+
+
+def test_arguments_of_a_v2():
+    state = SwinTransformerV2(
+        **SMALL | dict(window_size=8), context_scales=("global",)
+    ).state_dict()
+    variant = read_variant(state)
+    assert variant["version"] == 2
+    assert variant["num_heads"] == (1, 2, 2, 4)
+    assert variant["qkv_bias"] is True
+    assert variant["context_scales"] == 1
+    assert "window_size" not in variant  # no parameter depends on it
+    table = {"layers.0.blocks.0.attn.relative_coords_table": torch.zeros(1, 15, 31, 2)}
+    assert read_variant(state | table)["window_size"] == (8, 16)
+    del state["layers.0.blocks.0.attn.q_bias"]
+    assert read_variant(state)["qkv_bias"] is True
+    state = SwinTransformerV2(**SMALL, qkv_bias=False).state_dict()
+    assert read_variant(state)["qkv_bias"] is False
+
+
+@pytest.mark.parametrize(
+    ("rows", "window"), [(169, (7, 7)), (529, (12, 12)), (170, None), (196, None)]
+)
+def test_a_window_is_read_off_a_square_table(rows, window):
+    assert read_window({"a.relative_position_bias_table": torch.zeros(rows, 3)}) == window
 
 
 @pytest.mark.parametrize(
