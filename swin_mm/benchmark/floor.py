@@ -195,13 +195,14 @@ def _backbone_layers(work: Work, size: tuple[int, int]) -> Iterator[Layer]:
 def _block_layers(work: Work, tokens: int, dims: int, heads: int) -> Iterator[Layer]:
     plane, square, norm = tokens * dims, dims**2, 2 * dims
     per_token = 2 * tokens * square
+    biases = 3 if work.version == 1 else 2  # the key of V2 has none
     yield Layer(
         "query, key, value",
         3 * per_token,
         read=plane,
         written=3 * plane,
         joined=plane,
-        parameters=3 * square + 3 * dims + norm,
+        parameters=3 * square + biases * dims + norm,
     )
     if work.version == 2:
         positions = (2 * work.window - 1) ** 2

@@ -182,8 +182,10 @@ def draw_notes(cases: Sequence[Case], speed: DeviceSpeed) -> Text:
             f"{FLOOR_NOTE} Measured here: copy {speed.bandwidth / 1e9:.0f} GB/s, "
             f"{work.dtype} matrix product {speed.rate / 1e12:.2f} TFLOP/s."
         )
+        if work.device.type == "cpu":
+            lines.append(CACHE_NOTE)
     if work.device.type == "cpu":
-        lines.append(f"{CACHE_NOTE} Memory is not measured on a CPU.")
+        lines.append("Memory is not measured on a CPU.")
     if work.part == "config":
         lines.append("No floor: operations of a whole model are not counted.")
     return Text("\n".join(lines))

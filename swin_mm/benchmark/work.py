@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -89,7 +90,9 @@ class Work:
         sizes = [f"{height}x{width}" for height, width in self.sizes]
         shown = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes {min(sizes)} to {max(sizes)}"
         parts = [self.part, shown, f"batch {self.batch}", self.mode, self.dtype]
-        if self.part != "config":
+        if self.config is not None:
+            parts[0] = Path(self.config.filename).stem
+        else:
             v2 = " V2" if self.version == 2 else ""
             depths = "-".join(map(str, self.depths))
             parts[0] += f" Swin{v2} {self.embed_dims}ch {depths}, window {self.window}"

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    MMLogger.get_instance("mmengine", log_level="ERROR")  # models tell how they are initialised
+    MMLogger.get_current_instance().setLevel("ERROR")  # models tell how they are initialised
     pieces = plan_work(args)
     candidates = plan_candidates(args, pieces[0][1])
     out = Path(args.out) if args.out else OUT / name_run(args)
