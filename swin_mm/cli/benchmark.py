@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(out / "result.json", cases, speed, machine, command, date, args.sweep)
     console.print(draw_notes(cases, speed), soft_wrap=True)
     written = [out / "result.json"]
-    if draw(cases, args.sweep, heading, out / "result.png"):
+    caption = f"{heading}\n{work.describe()}, then larger: {args.sweep}" if args.sweep else heading
+    if draw(cases, args.sweep, caption, out / "result.png"):
         written.append(out / "result.png")
     console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     return 0 if all(case.ours for case in cases) else 1
