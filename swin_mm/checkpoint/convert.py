@@ -13,6 +13,10 @@ from swin_mm.checkpoint.report import list_names
 OUTPUT_NORM = re.compile(r"norm\d+\.\w+")
 
 
+# Parts that are alike in every stage, but for norms that V2's largest models have in some blocks.
+PART = re.compile(r"(layers\.\d+\.(?:(blocks)\.\d+|downsample))\.((?!norm3\.).+)")
+
+
 class Converted(NamedTuple):
     """A backbone in another layout.
 
@@ -36,8 +40,11 @@ def convert(state: State, target: Layout) -> Converted:
         The parameters, as contiguous tensors that share no memory, and which were left out.
 
     Raises:
-        CheckpointError: The layout has no place for something that the blocks need.
+        CheckpointError: The layout has no place for something that the blocks need, or a block or
+            merging lacks a parameter that others have.
     """
+    if missing := _find_missing(state):
+        raise CheckpointError(f"it is incomplete, without {list_names(missing)}")
     version = find_version(state)
     if version not in target.versions:
         raise CheckpointError(f"it is a Swin V{version}, and {target.name} has none")
@@ -49,3 +56,16 @@ def convert(state: State, target: Layout) -> Converted:
         for key, value in target.from_own(state).items()
     }
     return Converted(written, lost)
+
+
+def _find_missing(state: State) -> list[str]:
+    """Finds parameters that one block or merging lacks and another has."""
+    blocks: dict[str, set[str]] = {}
+    mergings: dict[str, set[str]] = {}
+    for match in filter(None, map(PART.fullmatch, state)):
+        (blocks if match[2] else mergings).setdefault(match[1], set()).add(match[3])
+    missing = []
+    for parts in (blocks, mergings):
+        every = set().union(*parts.values())
+        missing += [f"{part}.{name}" for part in parts for name in sorted(every - parts[part])]
+    return missing

@@ -1,5 +1,7 @@
 """Which layout can hold what."""
 
+import re
+
 import pytest
 import torch
 from swin_weights import SMALL, randomise
@@ -54,6 +56,21 @@ def test_stages_that_are_not_there_are_not_missed(layout, out_indices):
     assert layout.to_own(converted.state).state.keys() == state.keys() - set(converted.left_out)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "layers.2.blocks.1.mlp.fc1.bias",
+        "layers.0.blocks.0.attn.relative_position_bias_table",
+        "layers.1.downsample.norm.weight",
+    ],
+)
+def test_an_incomplete_backbone_is_refused(key):
+    state = weights()
+    del state[key]
+    with pytest.raises(CheckpointError, match=f"it is incomplete, without {re.escape(key)}$"):
+        convert(state, MMDET)
+
+
 def test_a_version_that_a_library_lacks_is_refused():
     with pytest.raises(CheckpointError, match="it is a Swin V2, and mmdet has none"):
         convert(weights(2), MMDET)
@@ -61,8 +78,13 @@ def test_a_version_that_a_library_lacks_is_refused():
 
 @pytest.mark.parametrize("layout", [MMDET, TIMM, TORCHVISION, HUGGINGFACE], ids=lambda la: la.name)
 def test_mixed_context_is_not_left_out(layout):
-    state = weights() | {"layers.0.blocks.0.attn.context_mix": torch.ones(1, 8, 16)}
-    with pytest.raises(CheckpointError, match=f"{layout.name} has no place for .*context_mix"):
+    mixes = {
+        f"layers.{i}.blocks.{j}.attn.context_mix": torch.ones(2**i, 8, 16)
+        for i, depth in enumerate(SMALL["depths"])
+        for j in range(depth)
+    }
+    state = weights() | mixes
+    with pytest.raises(CheckpointError, match=f"{layout.name} has no place for 2 x layers"):
         convert(state, layout)
 
 
@@ -76,7 +98,8 @@ def test_the_extra_norms_of_large_models_are_not_left_out(layout):
 
 def test_microsofts_layout_keeps_what_only_ours_has():
     key = "layers.0.blocks.0.attn.context_mix"
-    state = weights() | {key: torch.ones(1, 8, 16)}
+    state = weights(depths=(1,), num_heads=(1,), strides=(4,), out_indices=(0,))
+    state[key] = torch.ones(1, 8, 16)
     assert torch.equal(convert(state, MICROSOFT).state[key], state[key])
 
 
