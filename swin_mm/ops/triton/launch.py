@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from swin_mm.ops.triton import many_tiles, one_tile
-from swin_mm.ops.triton.settings import DEFAULTS, MAX_ONE_TILE, count_processors
+from swin_mm.ops.triton.settings import MAX_ONE_TILE, choose_launch, count_processors
 from swin_mm.ops.window import padded_size
 
 MIN_BLOCK = 16  # the least side of a matrix that tl.dot multiplies
@@ -79,7 +79,7 @@ def forward(
         launch("one_tile.forward", out, programs=launch.count_programs("one_tile.forward", 1))
         return out, qkv.new_empty(0, dtype=torch.float32)
     log_sum = launch.new_rows()
-    blocks = problem.count_blocks(DEFAULTS["many_tiles.forward"].block_m)
+    blocks = problem.count_blocks(choose_launch("many_tiles.forward", qkv.dtype).block_m)
     launch("many_tiles.forward", out, log_sum, blocks=blocks)
     return out, log_sum
 
@@ -117,16 +117,16 @@ def backward(
         return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
 
     mean = launch.new_rows()
-    blocks = problem.count_blocks(DEFAULTS["many_tiles.grad_query"].block_m)
+    blocks = problem.count_blocks(choose_launch("many_tiles.grad_query", qkv.dtype).block_m)
     launch("many_tiles.grad_query", out, grad_out, log_sum, mean, grad_qkv, blocks=blocks)
 
-    blocks = problem.count_blocks(DEFAULTS["many_tiles.grad_key_value"].block_n)
+    blocks = problem.count_blocks(choose_launch("many_tiles.grad_key_value", qkv.dtype).block_n)
     programs = launch.count_programs("many_tiles.grad_key_value", blocks)
     grad_pad = launch.new_pad_partials(programs * blocks)
     tensors = grad_out, log_sum, mean, grad_qkv, grad_pad
     launch("many_tiles.grad_key_value", *tensors, blocks=blocks, programs=programs)
 
-    settings = DEFAULTS["many_tiles.grad_bias"]
+    settings = choose_launch("many_tiles.grad_bias", qkv.dtype)
     blocks = problem.count_blocks(settings.block_m) * problem.count_blocks(settings.block_n)
     programs = launch.count_programs("many_tiles.grad_bias", blocks)
     grad_bias = launch.new_bias_partials(programs)
@@ -186,7 +186,7 @@ class _Launcher:
             )
 
     def _blocks(self, name: str) -> dict[str, int]:
-        settings = DEFAULTS[name]
+        settings = choose_launch(name, self.qkv.dtype)
         head_dim = self.qkv.shape[3] // (3 * self.problem.num_heads)
         blocks = {"BLOCK_D": max(MIN_BLOCK, triton.next_power_of_2(head_dim))}
         if self.problem.is_one_tile:
@@ -197,7 +197,8 @@ class _Launcher:
 
     def count_programs(self, name: str, blocks: int) -> int:
         """Among how many programs windows are divided, so that a GPU is filled evenly."""
-        wanted = DEFAULTS[name].programs_per_processor * count_processors(self.qkv.device)
+        share = choose_launch(name, self.qkv.dtype).programs_per_processor
+        wanted = share * count_processors(self.qkv.device)
         return max(1, min(self.num_windows, wanted // (self.problem.num_heads * blocks)))
 
     def new_rows(self) -> Tensor:

@@ -42,6 +42,17 @@ DEFAULTS = {
 }
 
 
+FLOAT32_BLOCK = 32  # at 64 a program would pass the shared memory of capability 8.6 and 8.9
+
+
+def choose_launch(name: str, dtype: torch.dtype) -> Launch:
+    """Settings of a kernel for query, key and value of a dtype."""
+    settings = DEFAULTS[name]
+    if dtype == torch.float32 and name.startswith("many_tiles"):
+        return settings._replace(block_m=FLOAT32_BLOCK, block_n=FLOAT32_BLOCK)
+    return settings
+
+
 @lru_cache
 def count_processors(device: torch.device) -> int:
     """Multiprocessors of a GPU."""
