@@ -97,9 +97,26 @@ def _window_order(size, window_size, shift_size, device) -> WindowOrder:
     column = (token % width - shift_size[1]) % pad_w
     window = row // win_h * (pad_w // win_w) + column // win_w
     place_of = window * (win_h * win_w) + row % win_h * win_w + column % win_w
-    token_at = torch.full((_num_places(size, window_size),), height * width, device=device)
-    token_at[place_of] = token
-    return WindowOrder(place_of, token_at)
+
+    # The other way round by arithmetic too: nothing is written by index, in any order.
+    place, row, column = _places((pad_h, pad_w), window_size, device)
+    row, column = (row + shift_size[0]) % pad_h, (column + shift_size[1]) % pad_w
+    is_token = (row < height) & (column < width) & (place < pad_h * pad_w)
+    token_at = torch.where(is_token, row * width + column, height * width)
+    # The bounds are known; PyTorch's compiler fails to work them out (2.14).
+    return WindowOrder(place_of.clamp(0, len(token_at) - 1), token_at.clamp(0, height * width))
+
+
+def _places(
+    size: tuple[int, int], window_size: tuple[int, int], device: torch.device | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers the places of the windows of a padded map, and gives the row and column of each."""
+    win_h, win_w = window_size
+    place = torch.arange(_num_places(size, window_size), device=device)
+    window, inside = place // (win_h * win_w), place % (win_h * win_w)
+    row = window // (size[1] // win_w) * win_h + inside // win_w
+    column = window % (size[1] // win_w) * win_w + inside % win_w
+    return place, row, column
 
 
 def _num_places(size: tuple[int, int], window_size: tuple[int, int]) -> int:
@@ -222,18 +239,14 @@ def region_ids(
     Returns:
         `(nW, N)` int64: tokens of a window attend to each other when their ids are equal.
     """
-    win_h, win_w = window_size
-    place = torch.arange(_num_places(size, window_size), device=device)
-    window, inside = place // (win_h * win_w), place % (win_h * win_w)
-    row = window // (size[1] // win_w) * win_h + inside // win_w
-    column = window % (size[1] // win_w) * win_w + inside % win_w
+    place, row, column = _places(size, window_size, device)
     ids = torch.zeros_like(place)
     for i, position in enumerate((row, column)):
         if shift_size[i]:
             is_last = (position >= size[i] - window_size[i]).long()
             has_wrapped = (position >= size[i] - shift_size[i]).long()
             ids = ids + 3**i * (is_last + has_wrapped)
-    return ids.unflatten(0, (-1, win_h * win_w))
+    return ids.unflatten(0, (-1, window_size[0] * window_size[1]))
 
 
 def shift_mask(
