@@ -72,10 +72,11 @@ def _accept(call: Call) -> None:
     return None
 
 
-# In order of preference.
+# In order of preference. The Triton kernels have been checked in Triton's interpreter alone: until
+# they have run on a GPU they come after SDPA, which accepts every call there, and run by name only.
 BACKENDS = {
-    "triton": Backend(_run_triton, _refuse_triton),
     "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
+    "triton": Backend(_run_triton, _refuse_triton),
     "reference": Backend(reference.window_attention, _accept),
 }
 

@@ -48,7 +48,7 @@ class SwinTransformer(SwinBackbone):
         init_cfg: mmengine's initialisation, e.g. `dict(type='Pretrained', checkpoint=...)`.
         arch: `tiny`, `small`, `base` or `large`: sets `embed_dims`, `depths`, `num_heads` where
             they are not given. Tiny is the default.
-        attn_backend: `auto`, `triton`, `sdpa` or `reference`; see `swin_mm.ops.window_attention`.
+        attn_backend: `auto`, `sdpa`, `triton` or `reference`; see `swin_mm.ops.window_attention`.
         context_scales: Surroundings whose mean values every window mixes into its attention:
             `window`, an int `k` for `k x k` windows, `global`, such as `('window', 'global')`; see
             `swin_mm.ops.context`. Untrained it changes nothing, so that weights without it load
