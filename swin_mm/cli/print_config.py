@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     if args.config is None:
-        for name, path in packaged_configs().items():
-            print(f"{name:<32}{_first_line(path)}")
+        configs = packaged_configs()
+        width = max(map(len, configs)) + 2
+        for name, path in configs.items():
+            print(f"{name:<{width}}{_first_line(path)}")
         return
     if args.save_path and Path(args.save_path).suffix not in SUFFIXES:
         raise ConfigError(f"--save-path must end in one of {SUFFIXES}, got {args.save_path}")

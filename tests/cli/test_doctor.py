@@ -60,7 +60,7 @@ def test_a_missing_package_and_all_that_need_it(installed, monkeypatch, capsys):
     assert status == 1 and "2 faults found:" in text
     assert "mmsegmentation is not installed. Mend it with" in text
     assert "-m pip install 'mmsegmentation<1.3,>=1.2.2'" in text
-    assert text.endswith("-m pip install regex")
+    assert "-m pip install 'regex>=" in text
 
 
 @pytest.mark.parametrize(
