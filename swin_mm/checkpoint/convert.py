@@ -8,10 +8,7 @@ import torch
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import Layout, State, find_version
 from swin_mm.checkpoint.report import list_names
-
-# Norms of single outputs, which libraries for classification do not have.
-OUTPUT_NORM = re.compile(r"norm\d+\.\w+")
-
+from swin_mm.checkpoint.variant import list_output_norms
 
 # Parts that are alike in every stage, but for norms that V2's largest models have in some blocks.
 PART = re.compile(r"(layers\.\d+\.(?:(blocks)\.\d+|downsample))\.((?!norm3\.).+)")
@@ -49,7 +46,9 @@ def convert(state: State, target: Layout) -> Converted:
     if version not in target.versions:
         raise CheckpointError(f"it is a Swin V{version}, and {target.name} has none")
     lost = target.list_lost(state)
-    if needed := [key for key in lost if not OUTPUT_NORM.fullmatch(key)]:
+    # Libraries for classification do not have norms of single outputs.
+    norms = list_output_norms(state)
+    if needed := [key for key in lost if key.partition(".")[0] not in norms]:
         raise CheckpointError(f"{target.name} has no place for {list_names(needed)}")
     written = {
         key: value.detach().clone(memory_format=torch.contiguous_format)

@@ -1,15 +1,17 @@
 """Finds the backbone in the content of a checkpoint file, whatever is around it."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.hook import WRAPPERS
-from swin_mm.checkpoint.layouts import Layout, State, describe_foreign, recognise
-from swin_mm.checkpoint.variant import read_variant
+from swin_mm.checkpoint.layouts import Layout, Recognised, State, describe_foreign, recognise
+from swin_mm.checkpoint.variant import list_output_norms, read_variant
+
+# Keys under which training scripts keep the weights, beside an optimizer and the like.
+# The averages come last, as training goes on from the weights themselves.
+WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
 
 
 class Backbone(NamedTuple):
@@ -43,8 +45,7 @@ class Backbone(NamedTuple):
 
     def list_output_norms(self) -> list[str]:
         """Names the norms of single outputs, such as `norm0`."""
-        modules = dict.fromkeys(key.partition(".")[0] for key in self.state)
-        return [name for name in modules if re.fullmatch(r"norm\d+", name)]
+        return list_output_norms(self.state)
 
 
 def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
@@ -60,8 +61,7 @@ def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
     Raises:
         CheckpointError: There is no Swin in it, or more than one.
     """
-    wrapper = next((key for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None)
-    content = checkpoint if wrapper is None else checkpoint[wrapper]
+    wrapper, content = unwrap(checkpoint)
     beside = [] if wrapper is None else [str(key) for key in checkpoint if key != wrapper]
     state = {str(key): value for key, value in content.items()}
     if not state:
@@ -73,10 +73,29 @@ def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
     if recognised is None:
         raise CheckpointError(f"no Swin in it, {describe_foreign(chosen)}")
     layout, prefix = recognised.layout, recognised.prefix
-    source = {key[len(prefix) :]: value for key, value in chosen.items() if key.startswith(prefix)}
-    for key, value in source.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{prefix}{key} is a {type(value).__name__}, wanted a tensor")
+    source = take_backbone(chosen, recognised)
     own, surplus, unknown = layout.to_own(source)
     others = [key for key in state if not key.startswith(prefix)]
     return Backbone(wrapper, prefix, layout, source, own, surplus, unknown, others, beside)
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """Gives the weights in the content of a checkpoint file, and under which of `WRAPPERS`."""
+    for key in WRAPPERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            return key, checkpoint[key]
+    return None, checkpoint
+
+
+def take_backbone(state: Mapping[str, Any], recognised: Recognised) -> State:
+    """Takes the backbone out of a state dict, without prefix.
+
+    Raises:
+        CheckpointError: Something in it is no tensor.
+    """
+    prefix = recognised.prefix
+    backbone = {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
+    for key, value in backbone.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{prefix}{key} is a {type(value).__name__}, wanted a tensor")
+    return backbone

@@ -14,13 +14,12 @@ from swin_mm.checkpoint.resize import (
     resize_patches,
     resize_position_embedding,
 )
-from swin_mm.checkpoint.variant import explain_difference
+from swin_mm.checkpoint.variant import explain_difference, list_output_norms
 
 BIAS_TABLE = re.compile(r"layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table")
 PATCHES = "patch_embed.proj.weight"
 CONTEXT_MIX = re.compile(r"layers\.\d+\.blocks\.\d+\.attn\.context_mix")
 STAGE = re.compile(r"layers\.(\d+)\.")
-OUTPUT_NORM = re.compile(r"norm\d+")
 
 # An error names this many parameters of each kind.
 MAX_EXAMPLES = 3
@@ -70,8 +69,8 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     _check_version(source, target)
     unused = _unused_keys(source, target)
     leftover = [key for key in source if key not in target and key not in unused]
-    norms = _output_norms(source)
-    initial = [norm for norm in _output_norms(target) if norm not in norms]
+    norms = list_output_norms(source)
+    initial = [norm for norm in list_output_norms(target) if norm not in norms]
     lacking = {key for key in target if key not in source}
     kept = [key for key in target if key in lacking and key.split(".")[0] in initial]
     plain = _plain_mixes(source, target)
@@ -120,15 +119,10 @@ def _plain_mixes(source: State, target: State) -> list[str]:
     return [key for key in target if CONTEXT_MIX.fullmatch(key)]
 
 
-def _output_norms(state: State) -> list[str]:
-    """Names the output norms, `norm0` and so on, once each."""
-    modules = (key.split(".")[0] for key in state)
-    return list(dict.fromkeys(name for name in modules if OUTPUT_NORM.fullmatch(name)))
-
-
 def _unused_keys(source: State, target: State) -> list[str]:
     """Finds parameters of stages and outputs that the target does not build."""
-    num_stages, norms = _num_stages(target), _output_norms(target)
+    num_stages = _num_stages(target)
+    unused_norms = set(list_output_norms(source)) - set(list_output_norms(target))
     merging = ()
     if _num_stages(source) > num_stages:
         # It leads to the first stage that the target lacks.
@@ -137,8 +131,7 @@ def _unused_keys(source: State, target: State) -> list[str]:
     for key in source:
         stage = STAGE.match(key)
         beyond = stage is not None and int(stage[1]) >= num_stages
-        is_norm = OUTPUT_NORM.fullmatch(key.split(".")[0]) and key.split(".")[0] not in norms
-        if beyond or is_norm or key.startswith(merging):
+        if beyond or key.split(".")[0] in unused_norms or key.startswith(merging):
             unused.append(key)
     return unused
 

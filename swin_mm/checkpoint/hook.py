@@ -10,18 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from swin_mm.checkpoint.errors import CheckpointError
+from swin_mm.checkpoint.find import take_backbone, unwrap
 from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import State, describe_foreign, find_version, recognise
 from swin_mm.checkpoint.load import origin_of
 from swin_mm.checkpoint.positions import find_other_units
 from swin_mm.checkpoint.report import LoadReport
-
-# Keys under which training scripts keep the weights, beside an optimizer and the like.
-# The averages come last, as training goes on from the weights themselves.
-WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
 
 
 def register_load_hook(backbone: nn.Module) -> None:
@@ -40,7 +37,7 @@ def register_load_hook(backbone: nn.Module) -> None:
 def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Replaces what is under `prefix` by the module's own parameters, in place."""
     keys = [key for key in state_dict if key.startswith(prefix)]
-    source = _unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
+    _, source = unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
     name = prefix.rstrip(".") or "backbone"
     file = origin_of(source)
     try:
@@ -56,15 +53,8 @@ def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str,
     print_log(report.format_table(state), logger="current", level=logging.DEBUG)
 
 
-def _unwrap(source: dict[str, Any]) -> dict[str, Any]:
-    for key in WRAPPERS:
-        if isinstance(source.get(key), Mapping):
-            return dict(source[key])
-    return source
-
-
 def _convert(
-    source: dict[str, Any], module: nn.Module, name: str, file: str | None
+    source: Mapping[str, Any], module: nn.Module, name: str, file: str | None
 ) -> tuple[State, LoadReport]:
     if not source:
         raise CheckpointError(
@@ -75,19 +65,16 @@ def _convert(
     if recognised is None:
         wanted = f"a Swin V{find_version(module.state_dict())} in a known layout"
         raise CheckpointError(f"no Swin in it, {describe_foreign(source)}; wanted {wanted}")
-    layout, prefix = recognised.layout, recognised.prefix
-    inside = {key[len(prefix) :]: value for key, value in source.items() if key.startswith(prefix)}
-    for key, value in inside.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{key} is a {type(value).__name__}, wanted a tensor")
+    inside = take_backbone(source, recognised)
     try:
-        fitted = fit(layout.to_own(inside), module)
+        fitted = fit(recognised.layout.to_own(inside), module)
     except CheckpointError as error:
         raise CheckpointError(f"it holds {recognised}, but {error}") from None
-    outside = [key for key in source if not key.startswith((prefix, *recognised.passed_over))]
+    prefixes = (recognised.prefix, *recognised.passed_over)
+    outside = [key for key in source if not key.startswith(prefixes)]
     report = LoadReport(
         module=name,
-        layout=layout.name,
+        layout=recognised.layout.name,
         loaded=fitted.loaded,
         total=len(module.state_dict()),
         dropped=(*fitted.dropped, *outside),

@@ -10,10 +10,7 @@ from math import log2
 from torch import Tensor, nn
 
 from swin_mm.checkpoint.layouts import State
-
-# Positions are scaled to [-8, 8] and then their logarithm to base 8 is taken.
-# Source: microsoft/Swin-Transformer, models/swin_transformer_v2.py, WindowAttention.__init__.
-POSITION_SCALE = 8
+from swin_mm.ops.position import POSITION_SCALE
 
 
 def find_other_units(state: State, backbone: nn.Module) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from swin_mm.checkpoint.layouts import State, find_version
 
 BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
+OUTPUT_NORM = re.compile(r"norm\d+")
 
 # A window may differ: what depends on it is resized. A difference in version is an error already.
 RESIZABLE = ("version", "window_size", "context_scales")
@@ -61,6 +62,12 @@ def read_window(state: State) -> tuple[int, int] | None:
         table does not fit a square window.
     """
     return next(_windows(state), None)
+
+
+def list_output_norms(state: State) -> list[str]:
+    """Names the norms of single outputs in a state dict of our own layout, such as `norm0`."""
+    modules = dict.fromkeys(key.partition(".")[0] for key in state)
+    return [name for name in modules if OUTPUT_NORM.fullmatch(name)]
 
 
 def explain_difference(source: State, target: State) -> str:

@@ -6,6 +6,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+# Positions are scaled to [-8, 8] and then their logarithm to base 8 is taken.
+# Source: microsoft/Swin-Transformer, models/swin_transformer_v2.py, WindowAttention.__init__.
+POSITION_SCALE = 8
+
 
 def log_spaced_offsets(
     window_size: tuple[int, int],
@@ -36,8 +40,8 @@ def _log_spaced_offsets(window_size, unit, device) -> Tensor:
     axes = []
     for side, unit_side in zip(window_size, unit, strict=True):
         offset = torch.arange(1 - side, side, device=device, dtype=torch.float32)
-        offset = offset * 8 / max(unit_side - 1, 1)
-        axes.append(offset.sign() * (offset.abs() + 1).log2() / math.log2(8))
+        offset = offset * POSITION_SCALE / max(unit_side - 1, 1)
+        axes.append(offset.sign() * (offset.abs() + 1).log2() / math.log2(POSITION_SCALE))
     return torch.cartesian_prod(*axes)
 
 
