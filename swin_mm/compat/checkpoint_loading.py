@@ -8,11 +8,10 @@ For files from a URL mmengine still runs any code that is in them. Here both go 
 """
 
 import os
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import when_imported
+from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.runner.checkpoint"
 
@@ -24,13 +23,8 @@ def install() -> None:
 
 def explain() -> tuple[bool, str]:
     """Says whether checkpoints are read safely, and why."""
-    try:
-        target = import_module(TARGET)
-    except ModuleNotFoundError:
-        return False, "mmengine is not installed"
-    if target.load_url is load_url:
-        return True, "mmengine cannot read its own checkpoints, and runs code in those from URLs"
-    return False, "swin_mm.compat.install() has not been called"
+    reason = "mmengine cannot read its own checkpoints, and runs code in those from URLs"
+    return explain_replacement(TARGET, "load_url", load_url, reason)
 
 
 def _repair(module: ModuleType) -> None:

@@ -88,3 +88,23 @@ def when_imported(name: str, repair: Callable[[ModuleType], None]) -> None:
     _REPAIRER.repairs[name] = repair
     if _REPAIRER not in sys.meta_path:
         sys.meta_path.insert(0, _REPAIRER)
+
+
+def explain_replacement(module: str, name: str, ours: object, reason: str) -> tuple[bool, str]:
+    """Says whether a repair that puts `ours` in the place of `name` is in effect, and why.
+
+    Args:
+        module: dotted name of the module, imported here.
+        name: of what is replaced in it.
+        ours: what replaces it.
+        reason: why it is replaced.
+    """
+    from importlib import import_module
+
+    try:
+        target = import_module(module)
+    except ModuleNotFoundError:
+        return False, f"{module.partition('.')[0]} is not installed"
+    if getattr(target, name) is ours:
+        return True, reason
+    return False, "swin_mm.compat.install() has not been called"

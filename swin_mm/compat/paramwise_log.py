@@ -6,10 +6,9 @@ start table and the first step. Here they go to the debug level.
 """
 
 import logging
-from importlib import import_module
 from types import ModuleType
 
-from swin_mm.compat.module_finder import when_imported
+from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.optim.optimizer.default_constructor"
 PREFIX = "paramwise_options -- "
@@ -22,13 +21,8 @@ def install() -> None:
 
 def explain() -> tuple[bool, str]:
     """Says whether the lines are kept back, and why."""
-    try:
-        target = import_module(TARGET)
-    except ModuleNotFoundError:
-        return False, "mmengine is not installed"
-    if target.print_log is print_log:
-        return True, "mmengine logs a line for every option of every parameter"
-    return False, "swin_mm.compat.install() has not been called"
+    reason = "mmengine logs a line for every option of every parameter"
+    return explain_replacement(TARGET, "print_log", print_log, reason)
 
 
 def _repair(module: ModuleType) -> None:
