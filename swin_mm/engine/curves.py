@@ -123,16 +123,9 @@ def _draw_metrics(axes: Axes, history: History) -> None:
 def _draw_line(axes: Axes, records: list[Record], x: str, y: str, **style: Any) -> None:
     points = [(record[x], record[y]) for record in records if y in record]
     label = y.rpartition("/")[2]
+    if "marker" in style:  # in the legend, as numbers beside close curves would overlap
+        label += f" {points[-1][1]:.3g}"
     axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
-    if "marker" in style:
-        axes.annotate(
-            f"{points[-1][1]:.3g}",
-            points[-1],
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=style["color"],
-        )
 
 
 def _dress(axes: Axes, title: str, unit: str, legend: str) -> None:

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from swin_mm.engine import curves
 from swin_mm.engine.curves import plot_curves, read_history
 
 
@@ -62,6 +64,16 @@ def test_draws_a_picture(tmp_path, validations):
     is_line = (picture == (0x1F, 0x5F, 0x99)).all(-1)
     assert is_line[:, :660].sum() > 300
     assert (is_line[:, 660:].sum() > 300) == bool(validations)
+
+
+def test_the_legend_tells_the_last_value_of_each_metric(tmp_path):
+    close = {"coco/bbox_mAP_50": 0.836, "coco/segm_mAP_50": 0.831}
+    validations = [validation(1, 0.1), {**validation(2, 0.571), **close}]
+    write_run(tmp_path, "20260101_080000", [step(1, 3, 1), *validations])
+    axes = Figure().subplots()
+    curves._draw_metrics(axes, read_history(tmp_path))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["bbox_mAP 0.571", "bbox_mAP_50 0.836", "segm_mAP_50 0.831"]
 
 
 def test_nothing_logged(tmp_path):
