@@ -58,10 +58,13 @@ class WindowOrder(NamedTuple):
         place_of: `(H*W,)` int64, for each token, row-major, its place among the `nW*N` places of
             the windows.
         token_at: `(nW*N,)` int64, for each place its token; `H*W` where there is padding.
+        padding: `(nW*N - H*W,)` int64, the places of padding; empty in compiled code, where the
+            count of places is no plain number.
     """
 
     place_of: Tensor
     token_at: Tensor
+    padding: Tensor
 
 
 def window_order(
@@ -103,8 +106,13 @@ def _window_order(size, window_size, shift_size, device) -> WindowOrder:
     row, column = (row + shift_size[0]) % pad_h, (column + shift_size[1]) % pad_w
     is_token = (row < height) & (column < width) & (place < pad_h * pad_w)
     token_at = torch.where(is_token, row * width + column, height * width)
-    # The bounds are known; PyTorch's compiler fails to work them out (2.14).
-    return WindowOrder(place_of.clamp(0, len(token_at) - 1), token_at.clamp(0, height * width))
+    if torch.compiler.is_compiling():
+        # The bounds are known; PyTorch's compiler fails to work them out (2.14).
+        place_of, token_at = place_of.clamp(0, len(token_at) - 1), token_at.clamp(0, height * width)
+        return WindowOrder(place_of, token_at, token_at[:0])
+    # Sorting, unlike `nonzero`, need not tell the host how many there are.
+    padding_first = torch.argsort(is_token.to(torch.uint8), stable=True)
+    return WindowOrder(place_of, token_at, padding_first[: len(token_at) - len(place_of)])
 
 
 def _places(
@@ -135,6 +143,13 @@ def _cached_window_order(size, window_size, shift_size, device) -> WindowOrder:
         return _window_order(size, window_size, shift_size, device)
 
 
+def _knows_padding(place_of: Tensor, token_at: Tensor, padding: Tensor) -> bool:
+    # Compiled code never compares these sizes: each outcome would cost a recompilation.
+    if torch.compiler.is_compiling():
+        return False
+    return len(padding) == len(token_at) - len(place_of)
+
+
 class _ToPlaces(torch.autograd.Function):
     """Gathers tokens `(B, H*W, C)` at their places `(B, nW*N, C)`; padding is `fill`, `(C,)`.
 
@@ -143,35 +158,43 @@ class _ToPlaces(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, tokens: Tensor, fill: Tensor, place_of: Tensor, token_at: Tensor) -> Tensor:
-        ctx.save_for_backward(place_of, token_at)
-        # Compiled code appends always: a branch on the sizes would cost recompilations.
-        if torch.compiler.is_compiling() or len(token_at) > len(place_of):
+    def forward(ctx, tokens: Tensor, fill: Tensor, *order: Tensor) -> Tensor:
+        ctx.save_for_backward(*order)
+        _, token_at, padding = order
+        if not _knows_padding(*order):
             tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
-        return tokens.index_select(1, token_at)
+            return tokens.index_select(1, token_at)
+        # Appending the fill would copy the whole map: padding takes any token, then the fill.
+        places = tokens.index_select(1, token_at.clamp(max=tokens.shape[1] - 1))
+        places[:, padding] = fill
+        return places
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        place_of, token_at = ctx.saved_tensors
+        order = ctx.saved_tensors  # read once: recomputed activations are given out once
+        place_of, token_at, padding = order
         grad_fill = None
         if ctx.needs_input_grad[1]:
-            is_padding = token_at == len(place_of)
-            grad_fill = (is_padding.to(grad.dtype) @ grad).sum(0)
-        return _ToTokens.apply(grad, place_of, token_at), grad_fill, None, None
+            if _knows_padding(*order):
+                grad_fill = grad.index_select(1, padding).sum((0, 1))
+            else:
+                is_padding = token_at == len(place_of)
+                grad_fill = (is_padding.to(grad.dtype) @ grad).sum(0)
+        return _ToTokens.apply(grad, *order), grad_fill, None, None, None
 
 
 class _ToTokens(torch.autograd.Function):
     """Gathers places `(B, nW*N, C)` back to tokens `(B, H*W, C)`, without the padding."""
 
     @staticmethod
-    def forward(ctx, places: Tensor, place_of: Tensor, token_at: Tensor) -> Tensor:
-        ctx.save_for_backward(place_of, token_at)
-        return places.index_select(1, place_of)
+    def forward(ctx, places: Tensor, *order: Tensor) -> Tensor:
+        ctx.save_for_backward(*order)
+        return places.index_select(1, order[0])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         zeros = grad.new_zeros(grad.shape[-1])
-        return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None
+        return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None, None
 
 
 def to_windows(

@@ -175,6 +175,32 @@ def test_without_a_shift_there_is_one_region():
     assert region_ids((14, 14), (7, 7), (0, 0)).unique().numel() == 1
 
 
+@pytest.mark.parametrize("size", [(21, 28), (20, 31), (3, 40)], ids=str)
+def test_an_order_lists_its_padding(size):
+    order = window_order(size, (7, 7), (3, 3))
+    is_padding = order.token_at == size[0] * size[1]
+    assert torch.equal(order.padding, is_padding.nonzero().squeeze(1))
+
+
+def test_an_order_without_its_padding_gives_the_same(monkeypatch):
+    """As compiled code makes it."""
+    torch.manual_seed(0)
+    x, fill = torch.randn(2, 20, 31, 5).double(), torch.randn(5).double()
+    made = window_module.window_order
+
+    def run():
+        tensors = [t.clone().requires_grad_() for t in (x, fill)]
+        windows = to_windows(*tensors, (7, 7), (3, 3))
+        return windows, *torch.autograd.grad(windows.cos().sum(), tensors)
+
+    wanted = run()
+    monkeypatch.setattr(
+        window_module, "window_order", lambda *a: made(*a)._replace(padding=torch.arange(0))
+    )
+    for found, expected in zip(run(), wanted, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_what_is_made_in_inference_mode_serves_training():
     with torch.inference_mode():
         order = window_order((20, 31), (7, 7), (3, 3))
