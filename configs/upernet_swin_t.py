@@ -10,7 +10,7 @@ Command: `bash tools/dist_train.sh configs/upernet_swin_t.py 8` (8 GPUs, 2 image
 _base_ = [
     "_base_/default_runtime_seg.py",
     "_base_/models/upernet_swin.py",
-    "mmseg::_base_/datasets/ade20k.py",
+    "_base_/datasets/ade20k.py",
     "_base_/schedules/adamw_160k.py",
 ]
 
