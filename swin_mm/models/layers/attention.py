@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
+from swin_mm.models.layers.linear import apply_linear
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.dispatch import AttnBackend, window_attention
 from swin_mm.ops.window import relative_position_index
@@ -85,8 +86,11 @@ class WindowAttentionBase(nn.Module):
         bias = self.bias_table()[self.relative_position_index]  # (N, N, nH)
         return bias.permute(2, 0, 1).contiguous()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`.
+
+        A residual is added to the result.
+        """
         qkv, pad_token = self.project(x)
         out = window_attention(
             qkv,
@@ -101,7 +105,7 @@ class WindowAttentionBase(nn.Module):
             context_scales=self.context_scales,
             backend=self.attn_backend,
         )
-        return self.proj_drop(self.proj(out))
+        return apply_linear(self.proj, out, drop=self.proj_drop, residual=residual)
 
 
 class WindowAttention(WindowAttentionBase):
@@ -145,4 +149,4 @@ class WindowAttention(WindowAttentionBase):
         return self.relative_position_bias_table
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.qkv(x), self.qkv.bias
+        return apply_linear(self.qkv, x), self.qkv.bias

@@ -5,6 +5,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from swin_mm.models.layers.attention import WindowAttentionBase
+from swin_mm.models.layers.linear import apply_linear, is_idle
 
 
 class Mlp(nn.Module):
@@ -24,8 +25,10 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dims, embed_dims)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """A residual, `(..., C)`, is added to the result."""
+        x = apply_linear(self.fc1, x, act=self.act, drop=self.drop)
+        return apply_linear(self.fc2, x, drop=self.drop, residual=residual)
 
 
 class SwinBlock(nn.Module):
@@ -62,6 +65,9 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, H, W, C)`."""
+        if is_idle(self.drop_path):
+            x = self.attn(self.norm1(x), residual=x)
+            return self.mlp(self.norm2(x), residual=x)
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
