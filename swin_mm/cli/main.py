@@ -24,6 +24,7 @@ COMMANDS = {
     "benchmark": "measure time and memory, beside other libraries",
     "doctor": "check this installation and say how to mend it",
     "shapes": "draw the built-in data set",
+    "prepare-dataset": "fetch a public data set and put it where configs look for it",
 }
 # Those whose name a module cannot have: beside the scripts of this package, `inspect` would stand
 # before Python's own.
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {n:<14}{h}" for n, h in COMMANDS.items())))
+        print(HELP.format(commands="\n".join(f"  {n:<17}{h}" for n, h in COMMANDS.items())))
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"{PROGRAM} {__version__}")

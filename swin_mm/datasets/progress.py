@@ -1,0 +1,42 @@
+"""A progress bar for long work on files."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+@contextmanager
+def show_progress(
+    title: str, total: int | None, done: int = 0, in_bytes: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """Shows a bar below the log while its block runs; on a terminal only.
+
+    Args:
+        title: What is being done.
+        total: How much there is to do; None if it is not known.
+        done: How much of it is done already.
+        in_bytes: Whether that counts bytes (of a file) or things.
+
+    Yields:
+        A function to call with how much has been done since the last call. Threads may call it.
+    """
+    counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
+    # Not on standard output, which may be a file that somebody reads.
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
+        task = progress.add_task(title, total=total, completed=done)
+        yield lambda steps: progress.advance(task, steps)

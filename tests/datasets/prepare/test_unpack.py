@@ -1,0 +1,167 @@
+"""Archives: unpacked whole or not at all, and never outside of their folder."""
+
+import errno
+import io
+import shutil
+import tarfile
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from swin_mm.datasets.prepare.errors import PrepareError
+from swin_mm.datasets.prepare.unpack import unpack
+
+FILES = {"images/a.jpg": b"a" * 5000, "images/deep/b.jpg": b"b", "list.txt": b"a b"}
+Usage = namedtuple("Usage", "total used free")
+
+
+def make_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+MAKERS = {
+    "a.zip": make_zip,
+    "a.tar": make_tar,
+    "a.tar.gz": lambda path, files: make_tar(path, files, "w:gz"),
+}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def refuse(archive: Path, folder: Path, *words: str, **arguments) -> None:
+    """Unpacking must fail and leave the folder as it was."""
+    before = content(folder) if folder.exists() else {}
+    with pytest.raises(PrepareError) as error:
+        unpack(archive, folder, **arguments)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in (str(archive), *words):
+        assert word in message, message
+    assert content(folder) == before
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_unpacks(tmp_path, name):
+    unpack(MAKERS[name](tmp_path / name, FILES), tmp_path / "data")
+    assert content(tmp_path / "data") == FILES
+
+
+def test_adds_to_what_is_there(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "images" / "deep").mkdir(parents=True)
+    (folder / "images" / "mine.jpg").write_bytes(b"mine")
+    (folder / "images" / "a.jpg").write_bytes(b"cut sh")
+    unpack(make_zip(tmp_path / "a.zip", FILES), folder)
+    assert content(folder) == {**FILES, "images/mine.jpg": b"mine"}
+
+
+def test_litter_is_left_out(tmp_path):
+    litter = {"__MACOSX/images/._a.jpg": b"x", "images/.DS_Store": b"x"}
+    unpack(make_zip(tmp_path / "a.zip", FILES | litter), tmp_path / "data")
+    assert content(tmp_path / "data") == FILES
+
+
+def test_archive_within_an_archive(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip", FILES).read_bytes()
+    outer = make_zip(tmp_path / "a.zip", {"maps/inner.zip": inner, "maps.json": b"{}"})
+    unpack(outer, tmp_path / "data", inner=("maps/inner.zip",))
+    expected = {f"maps/{name}": data for name, data in FILES.items()} | {"maps.json": b"{}"}
+    assert content(tmp_path / "data") == expected
+    refuse(outer, tmp_path / "data", "has no other.zip", inner=("other.zip",))
+
+
+def test_remains_of_a_run_that_was_ended(tmp_path):
+    beside = tmp_path / "data" / ".unpacking_a.zip"
+    beside.mkdir(parents=True)
+    (beside / "half.jpg").write_bytes(b"x")
+    unpack(make_zip(tmp_path / "a.zip", FILES), tmp_path / "data")
+    assert content(tmp_path / "data") == FILES
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "member", ["../out.txt", "/tmp/out.txt", "images/../../out.txt", "..\\out.txt"]
+)
+def test_never_writes_outside(tmp_path, name, member):
+    archive = MAKERS[name](tmp_path / name, FILES | {member: b"x"})
+    refuse(archive, tmp_path / "data", "would write to", "nothing of it was unpacked")
+    assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("images")
+        member.type, member.linkname = kind, "/tmp"
+        archive.addfile(member)
+        archive.addfile(tarfile.TarInfo("images/out.txt"))
+    refuse(path, tmp_path / "data", "has links or devices, such as images")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_cut_short(tmp_path, name):
+    folder = tmp_path / "data"
+    unpack(make_zip(tmp_path / "older.zip", {"images/a.jpg": b"older"}), folder)
+    noise = bytes(range(256)) * 400
+    archive = MAKERS[name](tmp_path / name, FILES | {"images/noise.jpg": noise})
+    archive.write_bytes(archive.read_bytes()[: int(0.6 * archive.stat().st_size)])
+    refuse(archive, folder, "delete it and run this again")
+
+
+def test_wrong_checksum_of_a_member(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:  # not compressed
+        archive.writestr("images/a.jpg", b"a" * 5000)
+    path.write_bytes(path.read_bytes().replace(b"aaaa", b"aaba", 1))
+    refuse(path, tmp_path / "data", "is damaged (Bad CRC-32")
+
+
+def test_not_an_archive(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_text("<html>Please log in</html>")
+    refuse(path, tmp_path / "data", "is neither a zip nor a tar archive")
+
+
+def test_no_room_is_said_first(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "a.zip", FILES)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 10_000, 10_000))
+    # Three files on blocks of 4096 bytes: two, one and one.
+    refuse(archive, tmp_path / "data", "needs 16,384 bytes", "has 10,000 bytes free")
+
+
+def test_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    unpack(make_zip(tmp_path / "older.zip", {"images/a.jpg": b"older"}), folder)
+    copies = []
+
+    def copy(source, target, length):
+        copies.append(target.write(source.read(100)))
+        if len(copies) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    archive = make_zip(tmp_path / "a.zip", FILES)
+    refuse(archive, folder, "is full", "while unpacking", "what was there before is as it was")
+    assert len(copies) == 2
