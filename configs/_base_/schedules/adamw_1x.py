@@ -17,6 +17,9 @@ optim_wrapper = dict(
             "absolute_pos_embed": dict(decay_mult=0.0),
             "relative_position_bias_table": dict(decay_mult=0.0),
             "norm": dict(decay_mult=0.0),
+            # Of V2; Microsoft's classification code spares these too.
+            "logit_scale": dict(decay_mult=0.0),
+            "cpb_mlp": dict(decay_mult=0.0),
         }
     ),
 )

@@ -1,0 +1,21 @@
+"""Hybrid Task Cascade with a semantic branch on Swin-B: mmdet's heads, our backbone and neck."""
+
+# mmdet has no file of the model alone: of its recipe, the model is taken.
+_base_ = "mmdet::htc/htc_r50_fpn_1x_coco.py"
+[_base_.pop(key) for key in {*_base_} - {"model"}]
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="swin_mm.SwinTransformer",
+        arch="base",
+        drop_path_rate=0.3,
+        init_cfg=dict(
+            type="Pretrained",
+            checkpoint="https://github.com/SwinTransformer/storage/releases/download/v1.0.0/"
+            "swin_base_patch4_window7_224_22k.pth",
+        ),
+    ),
+    neck=dict(type="swin_mm.FPN", in_channels=[128, 256, 512, 1024]),
+    test_cfg=dict(rcnn=dict(nms=dict(type="soft_nms"))),
+)

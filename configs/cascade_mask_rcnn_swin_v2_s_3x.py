@@ -1,0 +1,22 @@
+"""Cascade Mask R-CNN, Swin V2-S, COCO, 36 epochs (3x), multi-scale with crops.
+
+No recipe of this detector on V2 is published: all but the backbone is as in
+`cascade_mask_rcnn_swin_s_3x`. The weights are those of
+https://github.com/microsoft/Swin-Transformer/blob/main/MODELHUB.md
+    published: none
+    measured: not yet trained
+Command: `bash tools/dist_train.sh configs/cascade_mask_rcnn_swin_v2_s_3x.py 8`
+(8 GPUs, 2 images each)
+"""
+
+_base_ = "cascade_mask_rcnn_swin_v2_t_3x.py"
+
+model = dict(
+    backbone=dict(
+        arch="small",
+        init_cfg=dict(
+            checkpoint="https://github.com/SwinTransformer/storage/releases/download/v2.0.0/"
+            "swinv2_small_patch4_window8_256.pth"
+        ),
+    ),
+)
