@@ -1,4 +1,4 @@
-"""What happens around the model: hooks, mixed precision, checkpoint files, kept predictions."""
+"""What happens around the model: hooks, learning rates, precision, checkpoint files."""
 
 from .dump_label_maps import DumpLabelMaps
 from .hooks import (
@@ -11,6 +11,7 @@ from .hooks import (
     SegVisualizationHook,
     StartTableHook,
 )
+from .layer_decay import LayerDecayOptimWrapperConstructor
 from .mixed_precision import AmpOptimWrapper
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DumpLabelMaps",
     "ExactWeightsHook",
     "FastForwardHook",
+    "LayerDecayOptimWrapperConstructor",
     "PredictionSheetHook",
     "ProgressHook",
     "SegVisualizationHook",
