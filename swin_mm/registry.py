@@ -12,7 +12,13 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-MODELS = Registry("model", parent=MMENGINE_MODELS, scope="swin_mm", locations=["swin_mm.models"])
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope="swin_mm",
+    # The second needs mmdet, so importing `swin_mm.models` does not bring it.
+    locations=["swin_mm.models", "swin_mm.models.data_preprocessor"],
+)
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
 OPTIM_WRAPPERS = Registry(
     "optim_wrapper",
@@ -33,5 +39,8 @@ DATASETS = Registry(
     locations=["swin_mm.datasets.shapes_dataset"],
 )
 TRANSFORMS = Registry(
-    "transform", parent=MMENGINE_TRANSFORMS, scope="swin_mm", locations=["swin_mm.datasets"]
+    "transform",
+    parent=MMENGINE_TRANSFORMS,
+    scope="swin_mm",
+    locations=["swin_mm.datasets.transforms"],
 )

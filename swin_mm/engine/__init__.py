@@ -4,6 +4,7 @@ from .dump_label_maps import DumpLabelMaps
 from .hooks import (
     CheckpointHook,
     CurvesHook,
+    DetVisualizationHook,
     ExactWeightsHook,
     FastForwardHook,
     PredictionSheetHook,
@@ -18,6 +19,7 @@ __all__ = [
     "AmpOptimWrapper",
     "CheckpointHook",
     "CurvesHook",
+    "DetVisualizationHook",
     "DumpLabelMaps",
     "ExactWeightsHook",
     "FastForwardHook",

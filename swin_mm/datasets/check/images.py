@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from swin_mm.datasets.bands import MissingReaderError, is_tiff, read_bands, read_shape
 from swin_mm.datasets.check.summary import DatasetError, examples
 
 DECODED = 64  # images of a data set that are decoded whole; of the others only the ends are read
@@ -99,9 +100,15 @@ def has_both_ends(path: str) -> bool:
 def can_decode(path: str) -> bool:
     """Tells whether the whole picture can be decoded; OpenCV would fill up a truncated JPEG."""
     try:
+        if is_tiff(path):  # Pillow does not know many kinds, such as 16 bits in several bands
+            read_bands(path)
+            return True
         with Image.open(path) as image:
             image.load()
-    # A damaged PNG raises SyntaxError, or struct.error where a length field is cut.
+    except MissingReaderError:  # the file may be sound
+        raise
+    # A damaged PNG raises SyntaxError, or struct.error where a length field is cut; a damaged TIFF
+    # BandError, which is a ValueError.
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error):
         return False
     return True
@@ -109,6 +116,8 @@ def can_decode(path: str) -> bool:
 
 def image_size(path: str) -> tuple[int, int]:
     """Reads `(height, width)` from a file's header."""
+    if is_tiff(path):
+        return read_shape(path)[:2]
     with Image.open(path) as image:
         return image.height, image.width
 

@@ -2,6 +2,7 @@
 
 from .checkpoint import CheckpointHook
 from .curves import CurvesHook
+from .det_visualization import DetVisualizationHook
 from .exact_weights import ExactWeightsHook
 from .fast_forward import FastForwardHook
 from .prediction_sheet import PredictionSheetHook
@@ -12,6 +13,7 @@ from .start_table import StartTableHook
 __all__ = [
     "CheckpointHook",
     "CurvesHook",
+    "DetVisualizationHook",
     "ExactWeightsHook",
     "FastForwardHook",
     "PredictionSheetHook",

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 from matplotlib import colormaps
 from mmengine.dist import is_main_process
@@ -14,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
 from swin_mm.datasets.picture import Annotation, Colour, Instances, Row, prediction_sheet
+from swin_mm.datasets.transforms import load_picture
 from swin_mm.registry import HOOKS
 
 
@@ -48,7 +48,7 @@ class PredictionSheetHook(Hook):
             return
         for sample in outputs:
             if self.seen in self.chosen:
-                row = _to_row(sample)
+                row = _to_row(sample, runner.test_dataloader.dataset)
                 self.rows += [row] if row else []
             self.seen += 1
 
@@ -82,7 +82,7 @@ def choose_palette(meta: dict[str, Any]) -> list[Colour]:
     return [tuple(round(255 * part) for part in table[i % len(table)]) for i in range(count)]
 
 
-def _to_row(sample: Any) -> Row | None:
+def _to_row(sample: Any, dataset: Any) -> Row | None:
     if not isinstance(sample, BaseDataElement):  # of a model of neither mmdet nor mmseg
         return None
     if "gt_sem_seg" in sample:
@@ -91,7 +91,7 @@ def _to_row(sample: Any) -> Row | None:
         truth, prediction = _instances(sample.gt_instances), _instances(sample.pred_instances)
     else:
         return None
-    return Row(mmcv.imread(sample.img_path, channel_order="rgb"), truth, prediction)
+    return Row(load_picture(sample.img_path, dataset), truth, prediction)
 
 
 def _label_map(element: BaseDataElement) -> Annotation:

@@ -1,0 +1,77 @@
+"""Draws detections on images of any number of bands."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from swin_mm.datasets.transforms import load_picture
+from swin_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DetVisualizationHook(Hook):
+    """What mmdet's hook of that name does, on images that are not colour pictures too.
+
+    Args:
+        draw: Whether to draw anything.
+        interval: In validation, the first image of every so-manieth batch is drawn; in a test every
+            image is.
+        score_thr: Detections below this score are left out.
+        show: Whether to open each picture in a window.
+        wait_time: How long a window stays, seconds.
+        test_out_dir: Folder for the pictures of a test, named like the images; None draws none. A
+            relative one is within the folder of the run.
+    """
+
+    def __init__(
+        self,
+        draw: bool = False,
+        interval: int = 50,
+        score_thr: float = 0.3,
+        show: bool = False,
+        wait_time: float = 0.0,
+        test_out_dir: str | None = None,
+    ) -> None:
+        self.draw = draw
+        self.interval = interval
+        self.score_thr = score_thr
+        self.show = show
+        self.wait_time = wait_time
+        self.test_out_dir = test_out_dir
+        self.drawn = 0
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[Any]
+    ) -> None:
+        step = runner.iter + batch_idx
+        if self.draw and step % self.interval == 0:
+            self._draw(outputs[0], "val_img", runner.val_dataloader.dataset, step)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Sequence[Any]
+    ) -> None:
+        for sample in outputs if self.draw else ():
+            self.drawn += 1
+            file = None
+            if self.test_out_dir is not None:
+                folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
+                file = str(folder / f"{Path(sample.img_path).stem}.png")
+            self._draw(sample, "test_img", runner.test_dataloader.dataset, self.drawn, file)
+
+    def _draw(
+        self, sample: Any, name: str, dataset: Any, step: int, file: str | None = None
+    ) -> None:
+        Visualizer.get_current_instance().add_datasample(
+            Path(sample.img_path).name if self.show else name,
+            load_picture(sample.img_path, dataset),
+            data_sample=sample,
+            show=self.show,
+            wait_time=self.wait_time,
+            pred_score_thr=self.score_thr,
+            out_file=file,
+            step=step,
+        )
