@@ -7,6 +7,7 @@ from torch import Tensor
 
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import Layout, Recognised, State, describe_foreign, recognise
+from swin_mm.checkpoint.lora import merge_lora
 from swin_mm.checkpoint.variant import list_output_norms, read_variant
 
 # Keys under which training scripts keep the weights, beside an optimizer and the like.
@@ -63,7 +64,7 @@ def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
     """
     wrapper, content = unwrap(checkpoint)
     beside = [] if wrapper is None else [str(key) for key in checkpoint if key != wrapper]
-    state = {str(key): value for key, value in content.items()}
+    state = merge_lora({str(key): value for key, value in content.items()})
     if not state:
         raise CheckpointError("there are no weights in it")
     chosen = {key: value for key, value in state.items() if key.startswith(prefix)}

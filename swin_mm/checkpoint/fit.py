@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import Conversion, State, find_version
+from swin_mm.checkpoint.lora import without_lora
 from swin_mm.checkpoint.resize import (
     resize_bias_table,
     resize_patches,
@@ -65,7 +66,8 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
         CheckpointError: When the version is another, or a parameter is missing, is left over, or
             has another shape.
     """
-    source, target = conversion.state, backbone.state_dict(keep_vars=True)
+    source = conversion.state
+    target = without_lora(backbone.state_dict(keep_vars=True))
     _check_version(source, target)
     unused = _unused_keys(source, target)
     leftover = [key for key in source if key not in target and key not in unused]

@@ -17,6 +17,7 @@ from swin_mm.checkpoint.find import take_backbone, unwrap
 from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import State, describe_foreign, find_version, recognise
 from swin_mm.checkpoint.load import origin_of
+from swin_mm.checkpoint.lora import SCALE, merge_lora, take_lora, without_lora
 from swin_mm.checkpoint.positions import find_other_units
 from swin_mm.checkpoint.report import LoadReport
 
@@ -40,13 +41,16 @@ def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str,
     _, source = unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
     name = prefix.rstrip(".") or "backbone"
     file = origin_of(source)
+    has_lora = hasattr(module, SCALE)
     try:
+        updates = take_lora(source, module) if has_lora else {}
+        source = without_lora(source) if has_lora else merge_lora(source)
         state, report = _convert(source, module, name, file)
     except CheckpointError as error:
         raise CheckpointError(f"cannot load {file or 'weights'} into {name}: {error}") from None
     for key in keys:
         del state_dict[key]
-    state_dict.update({prefix + key: value for key, value in state.items()})
+    state_dict.update({prefix + key: value for key, value in (state | updates).items()})
     module.load_report = report
     level = logging.WARNING if report.pretrained_window_sizes else logging.INFO
     print_log(str(report), logger="current", level=level)
@@ -76,7 +80,7 @@ def _convert(
         module=name,
         layout=recognised.layout.name,
         loaded=fitted.loaded,
-        total=len(module.state_dict()),
+        total=len(without_lora(module.state_dict())),
         dropped=(*fitted.dropped, *outside),
         initial=tuple(fitted.initial),
         resized=tuple(fitted.resized),

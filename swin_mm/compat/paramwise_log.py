@@ -2,7 +2,8 @@
 
 For mmengine 0.10, whose `DefaultOptimWrapperConstructor` logs, for a config with `paramwise_cfg`,
 several lines for each of a model's parameters: some 800 for a Mask R-CNN on Swin-T, between the
-start table and the first step. Here they go to the debug level.
+start table and the first step; and one, as a warning, for each that is frozen, which of a backbone
+with LoRA are nearly all. Here they go to the debug level.
 """
 
 import logging
@@ -12,6 +13,7 @@ from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.optim.optimizer.default_constructor"
 PREFIX = "paramwise_options -- "
+OF_FROZEN = " is skipped since its requires_grad=False"
 
 
 def install() -> None:
@@ -33,4 +35,5 @@ def print_log(msg: str, logger: logging.Logger | str | None = None, level: int =
     """Logs as mmengine's function of this name, lines of single parameters at debug level."""
     from mmengine.logging import print_log
 
-    print_log(msg, logger, logging.DEBUG if str(msg).startswith(PREFIX) else level)
+    is_of_one = str(msg).startswith(PREFIX) or str(msg).endswith(OF_FROZEN)
+    print_log(msg, logger, logging.DEBUG if is_of_one else level)

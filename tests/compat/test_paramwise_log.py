@@ -22,8 +22,8 @@ def build(caplog):
     """Returns the messages at info level and above, and all."""
     logger = MMLogger.get_instance("paramwise", logger_name="paramwise", log_level="DEBUG")
     logger.addHandler(caplog.handler)
-    shared = nn.Linear(2, 2)
-    build_optim_wrapper(nn.Sequential(shared, nn.ModuleList([shared])), SETTINGS)
+    shared, frozen = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
+    build_optim_wrapper(nn.Sequential(shared, nn.ModuleList([shared]), frozen), SETTINGS)
     records = caplog.records
     return [r.getMessage() for r in records if r.levelno >= logging.INFO], len(records)
 
@@ -33,6 +33,7 @@ def test_mmengine_still_logs_them(caplog, monkeypatch):
     monkeypatch.setattr(default_constructor, "print_log", print_log)
     shown, _ = build(caplog)
     assert sum(message.startswith(paramwise_log.PREFIX) for message in shown) > 2
+    assert sum(message.endswith(paramwise_log.OF_FROZEN) for message in shown) == 2
     assert paramwise_log.PREFIX in inspect.getsource(default_constructor)
     assert not paramwise_log.explain()[0]
 

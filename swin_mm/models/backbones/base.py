@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_mm.checkpoint import register_load_hook
 from swin_mm.models.backbones.arguments import Arch, check_stages, to_pair
 from swin_mm.models.layers import PatchEmbed
+from swin_mm.models.lora import add_lora
 
 
 class SwinStage(nn.Module):
@@ -78,6 +79,7 @@ class SwinBackbone(BaseModule):
         with_cp: bool,
         frozen_stages: int,
         init_cfg: dict | None,
+        lora: dict | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         patch_size = to_pair("patch_size", patch_size)
@@ -112,8 +114,10 @@ class SwinBackbone(BaseModule):
             self.add_module(f"norm{i}", build_norm_layer(norm_cfg, self.num_features[i])[1])
 
         self.reset_parameters()
-        self._freeze_stages()
         register_load_hook(self)
+        if lora:
+            add_lora(self, **lora)
+        self._freeze_stages()
 
     def reset_parameters(self) -> None:
         """Draws linear weights from a normal of 0.02, cut at two units.

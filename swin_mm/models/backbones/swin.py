@@ -53,6 +53,8 @@ class SwinTransformer(SwinBackbone):
             `window`, an int `k` for `k x k` windows, `global`, such as `('window', 'global')`; see
             `swin_mm.ops.context`. Untrained it changes nothing, so that weights without it load
             and give the same maps. Empty for plain attention.
+        lora: Train low-rank updates of the linear layers and nothing else of the backbone, such as
+            `dict(r=8)`; the arguments of `swin_mm.models.lora.add_lora`.
 
     Raises:
         ValueError: When arguments disagree.
@@ -100,6 +102,7 @@ class SwinTransformer(SwinBackbone):
         arch: str | None = None,
         attn_backend: AttnBackend = "auto",
         context_scales: Sequence[ContextScale] = (),
+        lora: dict | None = None,
     ) -> None:
         check_backend(attn_backend)
         variant = resolve_arch(arch, embed_dims, depths, num_heads)
@@ -142,4 +145,5 @@ class SwinTransformer(SwinBackbone):
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=resolve_init_cfg(init_cfg, pretrained),
+            lora=lora,
         )

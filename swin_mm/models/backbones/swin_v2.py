@@ -77,6 +77,7 @@ class SwinTransformerV2(SwinBackbone):
         arch: str | None = None,
         attn_backend: AttnBackend = "auto",
         context_scales: Sequence[ContextScale] = (),
+        lora: dict | None = None,
     ) -> None:
         check_backend(attn_backend)
         variant = resolve_arch(arch, embed_dims, depths, num_heads)
@@ -135,6 +136,7 @@ class SwinTransformerV2(SwinBackbone):
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=resolve_init_cfg(init_cfg, pretrained=None),
+            lora=lora,
         )
 
 

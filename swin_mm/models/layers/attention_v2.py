@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_mm.models.layers.attention import WindowAttentionBase
+from swin_mm.models.layers.linear import is_plain
 from swin_mm.ops.cosine import scale_to_cosine
 from swin_mm.ops.position import log_spaced_offsets
 
@@ -72,7 +73,11 @@ class CosineWindowAttention(WindowAttentionBase):
             qkv, pad_token = self.qkv(x), None
         else:
             no_bias = torch.zeros_like(self.v_bias)
-            qkv = F.linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))
+            bias = torch.cat([self.q_bias, no_bias, self.v_bias])
+            if is_plain(self.qkv):
+                qkv = F.linear(x, self.qkv.weight, bias)
+            else:
+                qkv = self.qkv(x) + bias
             # The key of a zero token is zero, and nobody sees what a padded query finds.
             pad_token = torch.cat([no_bias, no_bias, self.v_bias])
         return scale_to_cosine(qkv, self.logit_scale.flatten()), pad_token
