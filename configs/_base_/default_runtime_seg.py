@@ -5,7 +5,7 @@ _base_ = "default_runtime.py"
 default_scope = "mmseg"
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=16_000),
+    checkpoint=dict(by_epoch=False, interval=16_000, save_best="mIoU"),
     visualization=dict(type="SegVisualizationHook"),
     fast_forward=dict(type="swin_mm.FastForwardHook"),
 )

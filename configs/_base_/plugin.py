@@ -15,7 +15,7 @@ custom_imports = dict(imports=["swin_mm"], allow_failed_imports=False)
 
 swin_mm_hooks = dict(
     # Two, so that damage to the newest leaves one to resume from.
-    checkpoint=dict(type="swin_mm.CheckpointHook", max_keep_ckpts=2),
+    checkpoint=dict(type="swin_mm.CheckpointHook", max_keep_ckpts=2, save_best="auto"),
     start_table=dict(type="swin_mm.StartTableHook"),
     progress=dict(type="swin_mm.ProgressHook"),
     curves=dict(type="swin_mm.CurvesHook"),

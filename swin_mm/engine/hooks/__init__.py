@@ -3,6 +3,7 @@
 from .checkpoint import CheckpointHook
 from .curves import CurvesHook
 from .det_visualization import DetVisualizationHook
+from .early_stopping import EarlyStoppingHook
 from .exact_weights import ExactWeightsHook
 from .fast_forward import FastForwardHook
 from .prediction_sheet import PredictionSheetHook
@@ -14,6 +15,7 @@ __all__ = [
     "CheckpointHook",
     "CurvesHook",
     "DetVisualizationHook",
+    "EarlyStoppingHook",
     "ExactWeightsHook",
     "FastForwardHook",
     "PredictionSheetHook",

@@ -27,9 +27,15 @@ class CheckpointHook(MMEngineCheckpointHook):
     it makes `last_checkpoint` name the newest whole checkpoint, so that training resumes whatever
     state the folder was left in, also when mmdet's or mmseg's own tool starts it.
 
+    `save_best='auto'` is the first metric whose name says whether more of it is better; where none
+    does, no best checkpoint is kept, and the log says so.
+
     Remote storage (`backend_args`, `file_client_args`, an `out_dir` with a scheme) is used as
     mmengine would.
     """
+
+    # The last are of panoptic segmentation, of LVIS and of mmseg's IoUMetric.
+    _default_greater_keys = [*MMEngineCheckpointHook._default_greater_keys, "PQ", "AP", "Fscore"]
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -107,10 +113,12 @@ class CheckpointHook(MMEngineCheckpointHook):
         Raises:
             ValueError: A metric named by `save_best` was not measured.
         """
+        if self.save_best and self.key_indicators == ["auto"]:
+            self._choose_metric(runner, metrics)
         if not self.save_best:
             return
         for key in self.key_indicators:
-            if key != "auto" and key not in metrics:
+            if key not in metrics:
                 raise ValueError(
                     f"CheckpointHook has save_best={key!r}, but the evaluators measured only "
                     f"{sorted(metrics)}; name one of these"
@@ -128,6 +136,21 @@ class CheckpointHook(MMEngineCheckpointHook):
             if new and old and new != old:
                 self._remove(old)
                 runner.logger.info(f"The previous best checkpoint {old} is removed.")
+
+    def _choose_metric(self, runner: Runner, metrics: dict) -> None:
+        """Chooses what the best checkpoint goes by, where that is left to us."""
+        asked = self.rules
+        for name in metrics:
+            try:
+                self._init_rule(asked, [name])
+            except ValueError:  # nothing tells whether more of it is better
+                continue
+            return
+        self.save_best = None
+        runner.logger.warning(
+            f"No best checkpoint is kept: none of {sorted(metrics)} is known to be better the "
+            "more or the less; name one in save_best of the checkpoint hook, and its rule"
+        )
 
     def _best_paths(self) -> list[str | None]:
         """The best checkpoint of each metric of `save_best`; mmengine keeps one or many."""

@@ -1,0 +1,67 @@
+"""Ends training when its best checkpoint is long ago."""
+
+from math import inf
+
+from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
+from mmengine.runner import BaseLoop, Runner
+
+from swin_mm.engine.hooks.checkpoint import CheckpointHook
+from swin_mm.registry import HOOKS
+
+AUTO = "auto"
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(MMEngineEarlyStoppingHook):
+    """mmengine's hook, except that it goes by what the best checkpoint goes by.
+
+    After a resume it counts from the start: mmengine keeps nothing of it in checkpoints.
+
+    Args:
+        monitor: Name of a metric; `auto` for that of the checkpoint hook's `save_best`, or the
+            first metric where it has none.
+        rule: `greater` or `less`; by default told from the metric's name.
+        min_delta: What a metric must gain to count as better. mmengine's default of 0.1 is more
+            than most trainings gain of an average precision between 0 and 1.
+        **kwargs: As in mmengine, `patience` among them.
+    """
+
+    _default_greater_keys = CheckpointHook._default_greater_keys
+
+    def __init__(
+        self, monitor: str = AUTO, rule: str | None = None, min_delta: float = 0.0, **kwargs
+    ) -> None:
+        self.is_open = monitor == AUTO
+        self.asked_rule = rule
+        super().__init__(monitor, "greater" if self.is_open else rule, min_delta, **kwargs)
+
+    def before_run(self, runner: Runner) -> None:
+        """Checks the training loop where there is one; for a test mmengine's would build it."""
+        if isinstance(runner._train_loop, BaseLoop):
+            super().before_run(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Counts validations without a better metric.
+
+        Raises:
+            ValueError: The rule cannot be told from the metric's name.
+        """
+        if self.is_open and metrics:
+            self._choose(runner, metrics)
+        super().after_val_epoch(runner, metrics)
+
+    def _choose(self, runner: Runner, metrics: dict[str, float]) -> None:
+        best = [
+            (hook.key_indicators[0], hook.rules[0])
+            for hook in runner.hooks
+            if isinstance(hook, CheckpointHook) and hook.save_best
+        ]
+        self.monitor, rule = best[0] if best else (next(iter(metrics)), None)
+        # As in mmengine's constructor, which needs to know the metric.
+        self.rule = self.asked_rule or rule or self._init_rule(self.monitor)
+        if self.rule == "less":
+            self.min_delta, self.best_score = -self.min_delta, inf
+        self.is_open = False
+        runner.logger.info(
+            f"Training stops after {self.patience} validations without a better {self.monitor}."
+        )
