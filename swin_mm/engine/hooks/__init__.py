@@ -6,6 +6,7 @@ from .det_visualization import DetVisualizationHook
 from .early_stopping import EarlyStoppingHook
 from .exact_weights import ExactWeightsHook
 from .fast_forward import FastForwardHook
+from .non_finite_loss import NonFiniteLossError, NonFiniteLossHook
 from .prediction_sheet import PredictionSheetHook
 from .progress import ProgressHook
 from .seg_visualization import SegVisualizationHook
@@ -18,6 +19,8 @@ __all__ = [
     "EarlyStoppingHook",
     "ExactWeightsHook",
     "FastForwardHook",
+    "NonFiniteLossError",
+    "NonFiniteLossHook",
     "PredictionSheetHook",
     "ProgressHook",
     "SegVisualizationHook",
