@@ -14,6 +14,7 @@ from .hooks import (
     ProgressHook,
     SegVisualizationHook,
     StartTableHook,
+    ValLossHook,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .mixed_precision import AmpOptimWrapper
@@ -34,4 +35,5 @@ __all__ = [
     "ProgressHook",
     "SegVisualizationHook",
     "StartTableHook",
+    "ValLossHook",
 ]

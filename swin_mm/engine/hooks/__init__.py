@@ -11,6 +11,7 @@ from .prediction_sheet import PredictionSheetHook
 from .progress import ProgressHook
 from .seg_visualization import SegVisualizationHook
 from .start_table import StartTableHook
+from .val_loss import ValLossHook
 
 __all__ = [
     "CheckpointHook",
@@ -25,4 +26,5 @@ __all__ = [
     "ProgressHook",
     "SegVisualizationHook",
     "StartTableHook",
+    "ValLossHook",
 ]
