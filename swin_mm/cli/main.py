@@ -25,6 +25,8 @@ COMMANDS = {
     "doctor": "check this installation and say how to mend it",
     "shapes": "draw the built-in data set",
     "prepare-dataset": "fetch a public data set and put it where configs look for it",
+    "check-dataset": "check all data of a config, and count what is in it",
+    "browse-dataset": "draw what training sees, after augmentation",
 }
 # Those whose name a module cannot have: beside the scripts of this package, `inspect` would stand
 # before Python's own.

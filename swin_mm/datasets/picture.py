@@ -105,6 +105,37 @@ def sample_sheet(
     _draw_sheet(list(samples), path, classes, palette, columns)
 
 
+def draw_large(
+    image: np.ndarray,
+    annotation: Annotation | None,
+    path: str | Path,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+) -> None:
+    """Draws one picture at the size of its image, as on a sheet.
+
+    Args:
+        image: `(H, W, 3)`, uint8, RGB.
+        annotation: What is in it; None draws it bare.
+        path: Where the PNG goes; the folder is made if absent.
+        classes: Class names.
+        palette: Colour of each class, RGB 0-255.
+
+    Raises:
+        ValueError: The annotation does not fit the image, classes or palette.
+    """
+    _check(image, annotation, len(classes))
+    height, width = image.shape[:2]
+    # Lines and letters are as large beside the picture as on a sheet.
+    dpi = max(height, width) / (CELL - MARGIN)
+    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+    FigureCanvasAgg(figure)
+    colours = [tuple(channel / 255 for channel in colour) for colour in palette]
+    _draw_panel(figure.add_axes((0, 0, 1, 1)), image, annotation, classes, colours)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+
+
 def _confident(annotation: Annotation, min_score: float) -> Annotation:
     if isinstance(annotation, np.ndarray) or annotation.scores is None:
         return annotation

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from swin_mm.datasets import picture
-from swin_mm.datasets.picture import Instances, Row, prediction_sheet, sample_sheet
+from swin_mm.datasets.picture import Instances, Row, draw_large, prediction_sheet, sample_sheet
 
 CLASSES = ("cat", "dog")
 PALETTE = ((255, 0, 0), (0, 0, 255))
@@ -121,3 +121,19 @@ def test_bad_input_is_refused(tmp_path, row):
     with pytest.raises(ValueError, match=r"must be \(H, W, 3\) uint8, got .* float64"):
         sample_sheet([(row.image / 255, None)], path, CLASSES, PALETTE)
     assert not path.exists()
+
+
+def test_large_picture_has_the_size_of_its_image(tmp_path):
+    rows, columns = np.mgrid[:90, :130]
+    image = np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
+    path = tmp_path / "new" / "a.png"
+    draw_large(image, None, path, ["circle"], [(255, 0, 0)])
+    drawn = np.array(Image.open(path).convert("RGB")).astype(int)
+    assert drawn.shape == image.shape
+    assert np.abs(drawn - image).max() <= 2
+    mask = np.zeros((1, 90, 130), bool)
+    mask[0, 20:60, 30:90] = True
+    draw_large(image, Instances(np.array([0]), masks=mask), path, ["circle"], [(255, 0, 0)])
+    drawn = np.array(Image.open(path).convert("RGB")).astype(int)
+    changed = np.abs(drawn - image).max(axis=2) > 10
+    assert changed[24:56, 34:86].all() and not changed[:15].any() and not changed[:, 100:].any()

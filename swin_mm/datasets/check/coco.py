@@ -10,10 +10,11 @@ from pathlib import Path
 from swin_mm.datasets.check.images import (
     DECODED,
     check_present,
-    check_whole,
     image_size,
     spread,
 )
+from swin_mm.datasets.check.inspection import Inspection
+from swin_mm.datasets.check.masks import check_masks
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
 
@@ -24,33 +25,46 @@ KEYS = {
 }
 
 
-def check_coco(source: Source, seconds: float, labelled: bool = True) -> SplitSummary:
+def check_coco(source: Source, inspection: Inspection, labelled: bool = True) -> SplitSummary:
     """Checks a data set that mmdet reads as `CocoDataset` does.
 
     Args:
         source: The data set.
-        seconds: Time limit for looking into images.
+        inspection: How closely to look.
         labelled: Whether annotations are required; a test set may come without.
 
     Raises:
-        DatasetError: Anything that training or testing would fail on, or silently get wrong.
+        DatasetError: Anything that training or testing would fail on, or silently get wrong, as far
+            as the inspection does not keep it.
     """
     path = source.path(source.argument("ann_file") or "")
     if source.is_remote():
         return SplitSummary(warnings=[f"{source.where}: files on a server are not checked"])
-    coco = read_coco(path, source.where, labelled)
-    warnings = _check_categories(coco, source, path)
-    _check_references(coco, path)
-    warnings += _check_boxes(coco, path)
-    _check_masks(coco, source, path)
+    coco = inspection.attempt(read_coco, path, source.where, labelled)
+    if coco is None:
+        return SplitSummary()
+    warnings = inspection.attempt(_check_categories, coco, source, path) or []
+    inspection.attempt(check_references, coco, path)
+    warnings += inspection.attempt(_check_boxes, coco, path) or []
+    if inspection.thorough:
+        coco = _keep_sound(coco)
+    if (source.transform("LoadAnnotations") or {}).get("with_mask"):
+        warnings += inspection.attempt(check_masks, coco, path, inspection.thorough) or []
 
+    summary = _summarise(coco, source.classes(), warnings)
+    if inspection.thorough and labelled:
+        inspection.attempt(_check_objects, coco, source, path, summary)
     folder = source.prefix("img")
     files = [os.path.join(folder, image["file_name"]) for image in coco["images"]]
-    check_present(files, source.where)
-    time_warning = check_whole(files, source.where, seconds)
-    warnings += [time_warning] if time_warning else []
-    warnings += _compare_sizes(coco["images"], files, path)
-    return _summarise(coco, source.classes(), warnings)
+    inspection.attempt(check_present, files, source.where)
+    images = coco["images"]
+    if inspection.thorough:
+        there = [index for index, file in enumerate(files) if os.path.isfile(file)]
+        images, files = [images[index] for index in there], [files[index] for index in there]
+    note = inspection.look_into(files, source.where)
+    summary.warnings += [note] if note else []
+    summary.warnings += _compare_sizes(images, files, path, inspection)
+    return summary
 
 
 def read_coco(path: str, where: str, labelled: bool = True) -> dict:
@@ -131,7 +145,16 @@ def _check_categories(coco: dict, source: Source, path: str) -> list[str]:
     return [f"{path}: classes not in the config are left out: {examples(ignored)}"] * bool(ignored)
 
 
-def _check_references(coco: dict, path: str) -> None:
+def check_references(coco: dict, path: str) -> None:
+    """Checks that ids are used once, and that annotations name images and classes that are there.
+
+    Args:
+        coco: What `read_coco` returned.
+        path: The file, for the message.
+
+    Raises:
+        DatasetError: They do not.
+    """
     for section in ("images", "annotations", "categories"):
         ids = [item["id"] for item in coco[section]]
         if len(set(ids)) < len(ids):
@@ -154,77 +177,104 @@ def _check_references(coco: dict, path: str) -> None:
 
 def _check_boxes(coco: dict, path: str) -> list[str]:
     """Refuses what are not numbers; counts the boxes that mmdet clips or leaves out."""
+    wrong = [_find_wrong_size(image) for image in coco["images"]]
+    wrong += [_find_wrong_box(annotation) for annotation in coco["annotations"]]
+    wrong = [text for text in wrong if text]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
+        raise DatasetError(f"{path}: {wrong[0]}{more}")
     sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
-    for image_id, size in sizes.items():
-        if not (_are_numbers(size) and min(size) > 0):
-            raise DatasetError(
-                f"{path}: image {image_id} has width and height {size}; both must be pixels"
-            )
-    clipped = skipped = 0
+    clipped, skipped = [], []
     for annotation in coco["annotations"]:
-        box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
-            raise DatasetError(
-                f"{path}: annotation {annotation['id']} has bbox={box}; it must be four numbers, "
-                "left, top, width and height in pixels"
-            )
-        if not _are_numbers([annotation["area"]]):
-            raise DatasetError(
-                f"{path}: annotation {annotation['id']} has area={annotation['area']!r}; it must "
-                "be the number of pixels of the object"
-            )
-        left, top, width, height = box
+        if annotation["image_id"] not in sizes:
+            continue
+        left, top, width, height = annotation["bbox"]
         full_width, full_height = sizes[annotation["image_id"]]
         seen_width = min(left + width, full_width) - max(left, 0)
         seen_height = min(top + height, full_height) - max(top, 0)
         if min(seen_width, seen_height) <= 0 or min(width, height) < 1 or annotation["area"] <= 0:
-            skipped += 1
+            skipped.append(annotation["id"])
         # A pixel's slack: many tools write the last pixel's index where COCO has its far edge.
         elif seen_width < width - 1 or seen_height < height - 1:
-            clipped += 1
+            clipped.append(annotation["id"])
     warnings = []
     if skipped:
-        warnings.append(f"{path}: {skipped} boxes are empty or outside, and are left out")
+        warnings.append(
+            f"{path}: {len(skipped)} boxes are empty or outside, and are left out: those of "
+            f"annotations {examples(skipped)}"
+        )
     if clipped:
-        warnings.append(f"{path}: {clipped} boxes reach beyond their image, and are clipped")
+        warnings.append(
+            f"{path}: {len(clipped)} boxes reach beyond their image, and are clipped: those of "
+            f"annotations {examples(clipped)}"
+        )
     return warnings
+
+
+def _find_wrong_size(image: dict) -> str | None:
+    size = (image["width"], image["height"])
+    if _are_numbers(size) and min(size) > 0:
+        return None
+    return f"image {image['id']} has width and height {size}; both must be pixels"
+
+
+def _find_wrong_box(annotation: dict) -> str | None:
+    box = annotation["bbox"]
+    if not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
+        return (
+            f"annotation {annotation['id']} has bbox={box}; it must be four numbers, left, top, "
+            "width and height in pixels"
+        )
+    if not _are_numbers([annotation["area"]]):
+        return (
+            f"annotation {annotation['id']} has area={annotation['area']!r}; it must be the number "
+            "of pixels of the object"
+        )
+    return None
+
+
+def _keep_sound(coco: dict) -> dict:
+    """Leaves out what was found wrong, so that later checks can go on with the rest."""
+    images = [image for image in coco["images"] if not _find_wrong_size(image)]
+    known = {image["id"] for image in images}
+    named = {category["id"] for category in coco["categories"]}
+    annotations = [
+        annotation
+        for annotation in coco["annotations"]
+        if annotation["image_id"] in known
+        and annotation["category_id"] in named
+        and not _find_wrong_box(annotation)
+    ]
+    return {**coco, "images": images, "annotations": annotations}
 
 
 def _are_numbers(values: Sequence) -> bool:
     return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
 
 
-def _check_masks(coco: dict, source: Source, path: str) -> None:
-    loading = source.transform("LoadAnnotations") or {}
-    if not loading.get("with_mask"):
-        return
-    sizes = {image["id"]: [image["height"], image["width"]] for image in coco["images"]}
-    for annotation in coco["annotations"]:
-        mask = annotation.get("segmentation")
-        if not mask:
-            raise DatasetError(
-                f"{path}: annotation {annotation['id']} has no segmentation, but the pipeline "
-                "loads masks; add masks, or use with_mask=False and a model without a mask head"
-            )
-        if isinstance(mask, list) and not all(isinstance(polygon, list) for polygon in mask):
-            raise DatasetError(
-                f"{path}: the segmentation of annotation {annotation['id']} is a flat list; it "
-                "must be a list of polygons, [[x1, y1, x2, y2, ...], ...]"
-            )
-        if isinstance(mask, dict) and mask.get("size") != sizes[annotation["image_id"]]:
-            raise DatasetError(
-                f"{path}: the mask of annotation {annotation['id']} has size {mask.get('size')}, "
-                f"its image {sizes[annotation['image_id']]} (height, width); write the masks anew"
-            )
+def _check_objects(coco: dict, source: Source, path: str, summary: SplitSummary) -> None:
+    """Names images without objects; refuses a data set without any."""
+    if not summary.instances:
+        raise DatasetError(
+            f"{path} has no object of the config's classes: there is nothing to learn or to score"
+        )
+    if summary.empty:
+        chosen = {c["id"] for c in coco["categories"] if c["name"] in source.classes()}
+        occupied = {a["image_id"] for a in coco["annotations"] if a["category_id"] in chosen}
+        empty = [i["file_name"] for i in coco["images"] if i["id"] not in occupied]
+        summary.warnings.append(f"{path}: {len(empty)} images have no object: {examples(empty)}")
 
 
-def _compare_sizes(images: list[dict], files: list[str], path: str) -> list[str]:
-    """Compares the listed sizes of some images with those in the files."""
-    chosen = spread(len(files))[:DECODED]
+def _compare_sizes(
+    images: list[dict], files: list[str], path: str, inspection: Inspection
+) -> list[str]:
+    """Compares the listed sizes of some images, or of all, with those in the files."""
+    chosen = spread(len(files)) if inspection.thorough else spread(len(files))[:DECODED]
     different = [
         files[i]
         for i in chosen
-        if image_size(files[i]) != (images[i]["height"], images[i]["width"])
+        if files[i] not in inspection.unreadable
+        and image_size(files[i]) != (images[i]["height"], images[i]["width"])
     ]
     if not different:
         return []

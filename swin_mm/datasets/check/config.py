@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
+from swin_mm.datasets.check.inspection import SECONDS, Inspection
 from swin_mm.datasets.check.semantic import check_semantic
 from swin_mm.datasets.check.source import Source, find_sources, type_name
 from swin_mm.datasets.check.summary import (
@@ -20,7 +21,6 @@ from swin_mm.datasets.check.summary import (
 )
 
 SPLITS = ("train", "val", "test")
-SECONDS = 20.0  # for looking into the images of one data set
 
 
 def check_config(
@@ -43,13 +43,34 @@ def check_config(
     Raises:
         DatasetError: The data cannot be used as it is; the message says what to do.
     """
+    summary = look_over(cfg, splits, Inspection(seconds))
+    for split in summary.distinct():
+        for warning in split.warnings:
+            print_log(warning, "current", logging.WARNING)
+    return summary
+
+
+def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> DatasetSummary:
+    """Checks the data of a config as closely as asked for.
+
+    Args:
+        cfg: Whole config.
+        splits: Which data loaders to check.
+        inspection: How closely to look, and what becomes of faults.
+
+    Returns:
+        Counts and warnings.
+
+    Raises:
+        DatasetError: What the inspection does not keep.
+    """
     found = {split: find_sources(cfg, f"{split}_dataloader") for split in splits}
     found = {split: sources for split, sources in found.items() if sources}
-    classes = _agree([source for sources in found.values() for source in sources])
+    classes = _agree([source for sources in found.values() for source in sources], inspection)
     if classes:
-        check_num_classes(cfg.get("model") or {}, classes)
+        inspection.attempt(check_num_classes, cfg.get("model") or {}, classes)
     for split, sources in found.items():
-        _check_evaluator(cfg, split, sources)
+        inspection.attempt(_check_evaluator, cfg, split, sources)
 
     summaries: dict[str, SplitSummary] = {}
     for split, sources in found.items():
@@ -58,39 +79,44 @@ def check_config(
         if same:  # test data is often the validation data
             summaries[split] = summaries[same[0]]
             continue
-        summary = merge([_check_source(s, seconds, labelled=split != "test") for s in sources])
-        for warning in summary.warnings:
-            print_log(warning, "current", logging.WARNING)
-        summaries[split] = summary
+        labelled = split != "test"
+        parts = [inspection.attempt(_check_source, s, inspection, labelled) for s in sources]
+        summaries[split] = merge([part or SplitSummary() for part in parts])
     return DatasetSummary(classes, summaries)
 
 
-def _check_source(source: Source, seconds: float, labelled: bool) -> SplitSummary:
+def _check_source(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
     if hasattr(source.cls, "draw_if_missing"):
         try:
             source.cls.draw_if_missing(source.settings.get("data_root") or "")
         except ValueError as error:
             raise DatasetError(f"{source.where}: {error}") from None
     if source.reads_like("CocoDataset"):
-        return check_coco(source, seconds, labelled)
+        return check_coco(source, inspection, labelled)
     if source.reads_like("BaseSegDataset"):
-        return check_semantic(source, seconds, labelled)
+        return check_semantic(source, inspection, labelled)
     return SplitSummary(
         warnings=[f"{source.where}: data of type {source.cls.__name__} is not checked"]
     )
 
 
-def _agree(sources: list[Source]) -> tuple[str, ...]:
+def _agree(sources: list[Source], inspection: Inspection) -> tuple[str, ...]:
     """Returns the classes that all data sets have, as far as they name any."""
-    named = [(source.where, source.classes()) for source in sources if source.classes()]
-    for where, classes in named:
-        first, wanted = named[0]
-        if classes != wanted:
-            raise DatasetError(
-                f"{where} has {len(classes)} classes, {examples(classes)}, but {first} has "
-                f"{len(wanted)}, {examples(wanted)}; set {where}.metainfo.classes to the same"
-            )
+    named = [(source.where, inspection.attempt(source.classes)) for source in sources]
+    named = [(where, classes) for where, classes in named if classes]
+    for where, classes in named[1:]:
+        inspection.attempt(_compare_classes, where, classes, *named[0])
     return named[0][1] if named else ()
+
+
+def _compare_classes(
+    where: str, classes: tuple[str, ...], first: str, wanted: tuple[str, ...]
+) -> None:
+    if classes != wanted:
+        raise DatasetError(
+            f"{where} has {len(classes)} classes, {examples(classes)}, but {first} has "
+            f"{len(wanted)}, {examples(wanted)}; set {where}.metainfo.classes to the same"
+        )
 
 
 def _check_evaluator(cfg: Config, split: str, sources: list[Source]) -> None:

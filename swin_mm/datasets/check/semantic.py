@@ -6,23 +6,24 @@ import time
 import numpy as np
 from PIL import Image
 
-from swin_mm.datasets.check.images import check_present, check_whole, image_size, spread
+from swin_mm.datasets.check.images import check_present, image_size, spread
+from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
+from swin_mm.datasets.progress import show_progress
 
-LABEL_MAPS = 256  # read whole, evenly over the data set
 
-
-def check_semantic(source: Source, seconds: float, labelled: bool = True) -> SplitSummary:
+def check_semantic(source: Source, inspection: Inspection, labelled: bool = True) -> SplitSummary:
     """Checks a data set that mmseg reads as `BaseSegDataset` does.
 
     Args:
         source: The data set.
-        seconds: Time limit for looking into images, and again for label maps.
+        inspection: How closely to look.
         labelled: Whether label maps are required; a test set may come without.
 
     Raises:
-        DatasetError: Anything that training or testing would fail on, or silently get wrong.
+        DatasetError: Anything that training or testing would fail on, or silently get wrong, as far
+            as the inspection does not keep it.
     """
     if source.is_remote():
         return SplitSummary(warnings=[f"{source.where}: files on a server are not checked"])
@@ -32,23 +33,41 @@ def check_semantic(source: Source, seconds: float, labelled: bool = True) -> Spl
             f"{source.where}.metainfo.classes is not set: write the names of the classes, in the "
             "order of the values in the label maps"
         )
-    names = _list_names(source)
+    names = inspection.attempt(_list_names, source)
+    if names is None:
+        return SplitSummary()
     suffix = source.argument("img_suffix") or ""
     images = [os.path.join(source.prefix("img_path"), name + suffix) for name in names]
-    check_present(images, source.where)
-    notes = [check_whole(images, source.where, seconds)]
+    inspection.attempt(check_present, images, source.where)
+    notes = [inspection.look_into(_there(images, inspection), source.where)]
     summary = SplitSummary(images=len(images))
     if labelled or (source.settings.get("data_prefix") or {}).get("seg_map_path"):
         folder = source.prefix("seg_map_path")
         ending = source.argument("seg_map_suffix") or ""
         labels = [os.path.join(folder, name + ending) for name in names]
-        check_present(labels, source.where, "label map")
-        notes.append(check_whole(labels, source.where, seconds, "label map"))
+        inspection.attempt(check_present, labels, source.where, "label map")
+        there = _there(labels, inspection)
+        notes.append(inspection.look_into(there, source.where, "label map"))
         notes.append(_note_unused(folder, ending, labels))
-        _check_zero_label(source)
-        summary = _check_values(source, images, labels, seconds)
+        inspection.attempt(_check_zero_label, source)
+        pairs = [
+            pair for pair in zip(images, labels, strict=True) if _can_compare(pair, inspection)
+        ]
+        summary = _check_values(source, pairs, inspection)
+        summary.images = len(images)
     summary.warnings += [note for note in notes if note]
     return summary
+
+
+def _there(paths: list[str], inspection: Inspection) -> list[str]:
+    """Leaves out what was found missing; a check that has gone on stands before it."""
+    return [p for p in paths if os.path.isfile(p)] if inspection.thorough else paths
+
+
+def _can_compare(pair: tuple[str, str], inspection: Inspection) -> bool:
+    return not inspection.thorough or all(
+        os.path.isfile(path) and path not in inspection.unreadable for path in pair
+    )
 
 
 def _list_names(source: Source) -> list[str]:
@@ -113,51 +132,115 @@ def _check_zero_label(source: Source) -> None:
 
 
 def _check_values(
-    source: Source, images: list[str], labels: list[str], seconds: float
+    source: Source, pairs: list[tuple[str, str]], inspection: Inspection
 ) -> SplitSummary:
-    """Reads label maps, as many as the limits allow, and counts the pixels of each class."""
+    """Reads label maps, as many as the limits allow, and counts the pixels of each class.
+
+    Args:
+        source: The data set.
+        pairs: Image and label map.
+        inspection: How closely to look.
+    """
     classes, ignore = source.classes(), source.argument("ignore_index")
-    label_map = _label_map(source)
+    label_map = inspection.attempt(_label_map, source) or {}
     counts = np.zeros(len(classes) + 1, dtype=np.int64)  # the last for ignored pixels
-    deadline = time.monotonic() + seconds
-    read = empty = 0
-    for index in spread(len(labels))[:LABEL_MAPS]:
-        if time.monotonic() > deadline and read:
-            break
-        raw = _read_labels(labels[index])
-        if raw.shape != image_size(images[index]):
-            raise DatasetError(
-                f"{labels[index]} has {raw.shape} pixels (height, width) but its image "
-                f"{images[index]} {image_size(images[index])}; write the label map anew"
-            )
-        values, pixels = np.unique(raw, return_counts=True)
-        trained = _as_trained(values, source, label_map)
-        ignored = trained == ignore
-        wrong = ~ignored & ((trained < 0) | (trained >= len(classes)))
-        if wrong.any():
-            raise DatasetError(_describe_wrong(labels[index], values[wrong], source))
-        np.add.at(counts, np.where(ignored, len(classes), trained), pixels)
-        empty += bool(ignored.all())
-        read += 1
+    deadline = time.monotonic() + inspection.seconds
+    chosen = spread(len(pairs))[: int(min(inspection.label_maps, len(pairs)))]
+    faults: dict[str, list[str]] = {}
+    empty, read = [], 0
+    with show_progress(f"{source.where}: labels", len(chosen)) as advance:
+        for image, label in (pairs[index] for index in chosen):
+            if time.monotonic() > deadline and read:
+                break
+            try:
+                found = _count_values(image, label, source, label_map)
+            except WrongLabels as error:
+                faults.setdefault(error.kind, []).append(str(error))
+                if not inspection.thorough:
+                    break
+            else:
+                counts += found
+                empty += [os.path.basename(label)] if not found[:-1].any() else []
+            read += 1
+            advance(1)
+    for texts in faults.values():
+        more = f" (and {len(texts) - 1} more label maps like it)" if len(texts) > 1 else ""
+        inspection.attempt(_refuse, texts[0] + more)
     shares = counts[:-1] / max(1, counts[:-1].sum())
-    summary = SplitSummary(images=len(images), empty=empty)
+    summary = SplitSummary(images=len(pairs), empty=len(empty))
     summary.per_class = dict(zip(classes, shares.tolist(), strict=True))
     absent = [name for name, share in summary.per_class.items() if not share]
-    if absent:
+    if absent and read:
+        # Values that start at 0 lose their first class then, and never reach the last.
+        hint = "; if value 0 is a class, set reduce_zero_label=False"
+        is_suspect = source.argument("reduce_zero_label") and classes[-1] in absent
         summary.warnings.append(
             f"{source.where}: no pixel of {examples(absent)} in the {read} label maps read; "
-            f"{counts[-1] / counts.sum():.0%} of all pixels are ignored (value {ignore})"
+            f"{counts[-1] / max(1, counts.sum()):.0%} of all pixels are ignored (value {ignore})"
+            f"{hint if is_suspect else ''}"
+        )
+    if empty and inspection.thorough:
+        summary.warnings.append(
+            f"{source.where}: {len(empty)} label maps have no labelled pixel: {examples(empty)}"
         )
     return summary
 
 
-def _read_labels(path: str) -> np.ndarray:
+def _refuse(text: str) -> None:
+    raise DatasetError(text)
+
+
+class WrongLabels(DatasetError):
+    """A label map that does not fit.
+
+    Args:
+        kind: Word for this kind of fault.
+        text: As of `DatasetError`.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def _count_values(image: str, label: str, source: Source, label_map: dict[int, int]) -> np.ndarray:
+    """Counts the pixels of each class in a label map, and last the ignored ones.
+
+    Raises:
+        WrongLabels: It does not fit its image or the classes.
+    """
+    classes, ignore = source.classes(), source.argument("ignore_index")
+    raw = read_labels(label)
+    if raw.shape != image_size(image):
+        raise WrongLabels(
+            "size",
+            f"{label} has {raw.shape} pixels (height, width) but its image {image} "
+            f"{image_size(image)}; write the label map anew",
+        )
+    values, pixels = np.unique(raw, return_counts=True)
+    trained = _as_trained(values, source, label_map)
+    ignored = trained == ignore
+    wrong = ~ignored & ((trained < 0) | (trained >= len(classes)))
+    if wrong.any():
+        raise WrongLabels("values", _describe_wrong(label, values[wrong], source))
+    counts = np.zeros(len(classes) + 1, dtype=np.int64)
+    np.add.at(counts, np.where(ignored, len(classes), trained), pixels)
+    return counts
+
+
+def read_labels(path: str) -> np.ndarray:
+    """Reads a label map as mmseg does: `(H, W)`, int64.
+
+    Raises:
+        DatasetError: It is a colour picture.
+    """
     with Image.open(path) as image:
         labels = np.array(image)  # of a palette picture the indices, as mmseg reads them
     if labels.ndim != 2:
-        raise DatasetError(
+        raise WrongLabels(
+            "colour",
             f"{path} is a colour picture of shape {labels.shape}: a label map has one channel, "
-            "whose values are indices of classes; convert it"
+            "whose values are indices of classes; convert it",
         )
     return labels.astype(np.int64)
 

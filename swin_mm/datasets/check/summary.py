@@ -67,6 +67,10 @@ class DatasetSummary:
     classes: tuple[str, ...]
     splits: dict[str, SplitSummary]
 
+    def distinct(self) -> list[SplitSummary]:
+        """Returns each summary once, though several splits have the same data."""
+        return list({id(split): split for split in self.splits.values()}.values())
+
     def rows(self) -> list[tuple[str, str]]:
         """Returns `(heading, text)` for each line of the table shown at the start."""
         rows = [("classes", str(len(self.classes)))] if self.classes else []

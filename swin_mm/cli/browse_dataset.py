@@ -1,0 +1,113 @@
+"""Draws what training sees: images and labels after augmentation."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import set_random_seed
+
+from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.errors import ConfigError
+
+SPLITS = ("train", "val", "test")
+SHEET = "sheet.png"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws samples of one data loader.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Raises:
+        ConfigError: The config cannot be read, or has no such data.
+    """
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    if not cfg.get(f"{args.split}_dataloader"):
+        raise ConfigError(f"{args.config} has no {args.split}_dataloader")
+    folder = Path(args.output_dir or f"work_dirs/{Path(args.config).stem}/browse_{args.split}")
+    set_random_seed(args.seed)
+    count = browse(cfg, args.split, folder, args.number, args.repeat)
+    print(f"{count} pictures in {folder}, all on one sheet in {folder / SHEET}")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Draw what a config's data loader yields, after augmentation, with boxes, "
+        "masks or label maps: as files and on one sheet."
+    )
+    parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
+    parser.add_argument(
+        "--output-dir",
+        metavar="FOLDER",
+        help="put the pictures here (default: work_dirs/CONFIG/browse_SPLIT)",
+    )
+    parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
+    parser.add_argument(
+        "--number",
+        type=int,
+        default=24,
+        metavar="N",
+        help="how many images, spread evenly over the data (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw each image so many times: augmentation differs each time",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the augmentation")
+    for flag, value in (("--not-show", {"action": "store_true"}), ("--show-interval", {})):
+        parser.add_argument(
+            flag, **value, help="taken as by mmdet's tool, for nothing: no window is opened"
+        )
+    add_config_options(parser)
+    args = parser.parse_args(argv)
+    for name in ("number", "repeat"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    return args
+
+
+def browse(cfg: Config, split: str, folder: Path, number: int, repeat: int) -> int:
+    """Draws samples of a data loader as files and on a sheet.
+
+    Args:
+        cfg: Whole config.
+        split: Whose data loader.
+        folder: Where the pictures go; made if absent.
+        number: How many images, spread evenly.
+        repeat: How many pictures of each.
+
+    Returns:
+        How many pictures were drawn.
+    """
+    from swin_mm.datasets.picture import draw_large, sample_sheet
+    from swin_mm.datasets.progress import show_progress
+    from swin_mm.datasets.samples import build_dataset, read_sample, shrink, spread_evenly
+    from swin_mm.engine.hooks.prediction_sheet import choose_palette
+
+    dataset = build_dataset(cfg, split)
+    classes, palette = dataset.metainfo["classes"], choose_palette(dataset.metainfo)
+    indices = np.repeat(spread_evenly(len(dataset), number), repeat)
+    small = []
+    with show_progress("drawing", len(indices)) as advance:
+        for count, index in enumerate(indices.tolist()):
+            item = dataset[index]
+            image, annotation = read_sample(item)
+            name = Path(_name(item)).stem
+            draw_large(image, annotation, folder / f"{count:04d}_{name}.png", classes, palette)
+            small.append(shrink(image, annotation))
+            advance(1)
+    sample_sheet(small, folder / SHEET, classes, palette)
+    return len(indices)
+
+
+def _name(item: dict) -> str:
+    """Returns the image's path, where the pipeline keeps it."""
+    source = item["data_samples"].metainfo if "data_samples" in item else item
+    return source.get("img_path", "image")

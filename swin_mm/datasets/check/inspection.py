@@ -1,0 +1,88 @@
+"""How closely data is looked at, and what becomes of faults."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from swin_mm.datasets.check.images import check_whole
+from swin_mm.datasets.check.pixels import read_all
+from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.statistics import PixelStatistics
+
+SECONDS = 20.0  # for looking into the images of one data set before a training starts
+LABEL_MAPS = 256  # read whole before a training starts, evenly over the data set
+
+
+@dataclass
+class Inspection:
+    """A check that a training waits for: stops at the first fault, and leaves out what takes long.
+
+    Attributes:
+        seconds: Time limit for looking into the images of one data set.
+        label_maps: How many label maps of a data set are read whole, at most.
+        unreadable: Files that cannot be read, where the check has gone on after them.
+    """
+
+    seconds: float = SECONDS
+    label_maps: float = LABEL_MAPS
+    unreadable: set[str] = field(default_factory=set)
+    thorough = False
+
+    def attempt(self, check: Callable, *arguments: Any) -> Any:
+        """Runs one check; what it raises ends the whole."""
+        return check(*arguments)
+
+    def look_into(self, paths: Sequence[str], where: str, what: str = "image") -> str | None:
+        """Checks image files; returns a warning where not all could be looked at."""
+        return check_whole(paths, where, self.seconds, what)
+
+
+@dataclass
+class ThoroughInspection(Inspection):
+    """A check that is waited for: goes on after faults, and reads every file.
+
+    Attributes:
+        threads: How many files are read at once.
+        files: How many images and how many label maps of a data set are read, at most.
+        loaders: Config path of a data set to the function that reads its images.
+        faults: What training or testing would fail on, or get wrong without a word.
+        statistics: Config path of a data set to mean and deviation of its images' pixels.
+    """
+
+    threads: int = 1
+    files: float = float("inf")
+    loaders: dict[str, Callable] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    statistics: dict[str, PixelStatistics] = field(default_factory=dict)
+    thorough = True
+
+    def __post_init__(self) -> None:
+        self.seconds = float("inf")
+        self.label_maps = self.files
+
+    def attempt(self, check: Callable, *arguments: Any) -> Any:
+        """Runs one check; keeps what it raises, and returns None then."""
+        try:
+            return check(*arguments)
+        except DatasetError as error:
+            self.faults.append(str(error))
+            return None
+
+    def look_into(self, paths: Sequence[str], where: str, what: str = "image") -> str | None:
+        """Decodes every file; of images, computes mean and deviation on the way."""
+        load = self.loaders.get(where) if what == "image" else None
+        found = read_all(paths, f"{where}: {what}s", self.threads, self.files, load)
+        self.unreadable |= set(found.unreadable)
+        if found.unreadable:
+            self.faults.append(
+                f"{where}: {len(found.unreadable)} of {found.read} {what} files are empty, cut "
+                f"short or not images: {examples(found.unreadable)}; fetch them again, or take "
+                "them out of the data"
+            )
+        if found.statistics is not None:
+            self.statistics[where] = found.statistics
+        if found.why_none:
+            self.faults.append(f"{where}: {found.why_none}")
+        if found.read < len(paths):
+            return f"{where}: read {found.read} of {len(paths)} {what} files"
+        return None

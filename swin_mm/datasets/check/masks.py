@@ -1,0 +1,147 @@
+"""Checks instance masks of a COCO file: polygons and run lengths."""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from swin_mm.datasets.check.summary import DatasetError
+
+OUTSIDE = 2.0  # pixels by which masks may lie outside of their box: tools round differently
+
+
+def check_masks(coco: dict, path: str, closely: bool) -> list[str]:
+    """Checks the masks of all annotations.
+
+    Args:
+        coco: An annotation file whose ids and boxes are in order.
+        path: The file, for the message.
+        closely: Whether to look at their numbers as well, which takes seconds for COCO.
+
+    Returns:
+        Warnings: masks that mmdet leaves out or that do not fit their box.
+
+    Raises:
+        DatasetError: Masks are absent, or such that loading fails or gives something else.
+    """
+    sizes = {image["id"]: [image["height"], image["width"]] for image in coco["images"]}
+    broken: dict[str, list] = {}
+    odd: Counter[str] = Counter()
+    for annotation in coco["annotations"]:
+        mask = annotation.get("segmentation")
+        size = sizes[annotation["image_id"]]
+        fault = _find_fault(mask, size) or (_find_wrong_number(mask, size) if closely else None)
+        if fault is not None:
+            kind, text = fault
+            broken.setdefault(kind, [0, text.format(id=annotation["id"])])[0] += 1
+        elif closely and min(annotation["bbox"][2:]) >= 1:  # the others are left out, box and all
+            odd.update(_find_oddity(mask, annotation["bbox"]))
+    if broken:
+        raise DatasetError(
+            f"{path}: "
+            + "; also, ".join(
+                text if count == 1 else f"{text} ({count} annotations in all)"
+                for count, text in broken.values()
+            )
+        )
+    return [f"{path}: {count} masks {text}" for text, count in odd.items()]
+
+
+def _find_fault(mask: object, size: list[int]) -> tuple[str, str] | None:
+    """Returns a kind of fault, and the message with `{id}` for the annotation's."""
+    if not mask:
+        return "absent", (
+            "annotation {id} has no segmentation, but the pipeline loads masks; add masks, or use "
+            "with_mask=False and a model without a mask head"
+        )
+    if isinstance(mask, list):
+        if all(isinstance(polygon, list) for polygon in mask):
+            return None
+        return "flat", (
+            "the segmentation of annotation {id} is a flat list; it must be a list of polygons, "
+            "[[x1, y1, x2, y2, ...], ...]"
+        )
+    if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
+        return "kind", (
+            "the segmentation of annotation {id} is neither a list of polygons nor run lengths "
+            "with size and counts; write the masks anew"
+        )
+    if mask["size"] != size:
+        return "size", (
+            f"the mask of annotation {{id}} has size {mask['size']}, its image {size} (height, "
+            "width); write the masks anew"
+        )
+    return None
+
+
+def _find_wrong_number(mask: list | dict, size: list[int]) -> tuple[str, str] | None:
+    """As `_find_fault`, of a mask of the right form."""
+    if isinstance(mask, list):
+        numbers = (number for polygon in mask for number in polygon)
+        if all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+            return None
+        return "numbers", (
+            "a polygon of annotation {id} has something else than finite numbers; write the masks "
+            "anew"
+        )
+    counts = read_counts(mask["counts"])
+    if counts is not None and (counts >= 0).all() and counts.sum() == size[0] * size[1]:
+        return None
+    total = "no run lengths" if counts is None else f"run lengths that add up to {counts.sum()}"
+    return "runs", (
+        f"the mask of annotation {{id}} has {total}, not the {size[0] * size[1]} pixels of its "
+        "image; write the masks anew"
+    )
+
+
+def _find_oddity(mask: list | dict, box: list[float]) -> list[str]:
+    if isinstance(mask, dict):
+        empty = read_counts(mask["counts"])[1::2].sum() == 0
+        return ["have no pixel, though their box has"] if empty else []
+    usable = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
+    if not usable:
+        return ["have no polygon of three points, and are left out"]
+    points = np.concatenate([np.asarray(polygon).reshape(-1, 2) for polygon in usable])
+    beyond = max(
+        *(np.array(box[:2]) - points.min(axis=0)),
+        *(points.max(axis=0) - np.array(box[:2]) - np.array(box[2:])),
+    )
+    return ["reach beyond their box"] if beyond > OUTSIDE else []
+
+
+def read_counts(counts: object) -> np.ndarray | None:
+    """Reads the run lengths of a mask: of background and object in turn.
+
+    Args:
+        counts: A list, or COCO's text.
+
+    Returns:
+        `(runs,)`, int64; None if it is neither.
+
+    Source:
+        The format as https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c writes it:
+        numbers in groups of five bits, lowest first, from the character 48 on; the sixth bit says
+        that more follow, the highest bit of the last is the sign; from the fourth number on they
+        are differences from the one before the last. pycocotools trusts them: it would write beyond
+        its memory.
+    """
+    if isinstance(counts, list):
+        if not all(isinstance(count, int) for count in counts):
+            return None
+        return np.array(counts, dtype=np.int64)
+    if not isinstance(counts, str) or not counts.isascii():
+        return None
+    codes = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    lasts = np.flatnonzero((codes & 32) == 0)
+    firsts = np.concatenate([[0], lasts[:-1] + 1])
+    if (lasts - firsts).max() > 10:  # beyond 55 bits no length of a run goes
+        return None
+    places = np.arange(len(codes)) - np.repeat(firsts, lasts - firsts + 1)
+    values = np.add.reduceat((codes & 31) << (5 * places), firsts)
+    negative = (codes[lasts] & 16) > 0
+    values[negative] -= 1 << (5 * (lasts - firsts + 1)[negative])
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    return values

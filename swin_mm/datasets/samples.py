@@ -1,0 +1,138 @@
+"""Samples of a config's data as pictures: as the files have them, or as training sees them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.structures import BaseDataElement
+
+from swin_mm.datasets.bands import to_picture
+from swin_mm.datasets.check.source import type_name
+from swin_mm.datasets.picture import IGNORED, Annotation, Instances
+
+LONGEST = 640  # pixels; larger pictures gain nothing on a sheet
+
+
+def build_dataset(cfg: Config, split: str, as_filed: bool = False) -> Any:
+    """Builds the data set of a data loader.
+
+    Args:
+        cfg: Whole config.
+        split: `train`, `val` or `test`.
+        as_filed: Whether to leave out all of the pipeline but loading, and wrappers such as those
+            that mix images.
+
+    Returns:
+        The data set, and with `as_filed` the first of several.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    settings = cfg[f"{split}_dataloader"]["dataset"]
+    if as_filed:
+        while "dataset" in settings or "datasets" in settings:
+            settings = settings["dataset"] if "dataset" in settings else settings["datasets"][0]
+        loading = [t for t in settings.get("pipeline", ()) if type_name(t["type"])[:4] == "Load"]
+        settings = {**settings, "pipeline": loading, "test_mode": True}
+    return DATASETS.build(settings)
+
+
+def read_sample(item: dict) -> tuple[np.ndarray, Annotation | None]:
+    """Turns what a data set's pipeline yields into a picture.
+
+    Args:
+        item: Its results, packed or not.
+
+    Returns:
+        The image `(H, W, 3)`, uint8, RGB, and its annotation; None if it has none that can be
+        drawn.
+    """
+    if "inputs" in item:
+        image = item["inputs"].numpy().transpose(1, 2, 0)  # (H, W, C)
+        annotation = _read_packed(item["data_samples"])
+    else:
+        image = item["img"]
+        annotation = _read_loaded(item)
+    if image.shape[2] == 3 and image.dtype == np.uint8:
+        return np.ascontiguousarray(image[..., ::-1]), annotation  # OpenCV's order is BGR
+    if image.shape[2] == 3 and image.min() >= 0 and image.max() <= 255:
+        return image[..., ::-1].astype(np.uint8), annotation
+    return to_picture(image), annotation
+
+
+def _read_packed(sample: BaseDataElement) -> Annotation | None:
+    if "gt_instances" in sample and "bboxes" in sample.gt_instances:
+        found = sample.gt_instances
+        return _instances(found.labels.numpy(), found.bboxes, found.get("masks"))
+    if "gt_sem_seg" in sample:
+        return sample.gt_sem_seg.numpy().data.squeeze(0)  # (H, W)
+    return None
+
+
+def _read_loaded(results: dict) -> Annotation | None:
+    if "gt_bboxes" in results:
+        boxes, labels = results["gt_bboxes"], results["gt_bboxes_labels"]
+        return _instances(labels, boxes, results.get("gt_masks"))
+    return results.get("gt_seg_map")
+
+
+def _instances(labels: np.ndarray, boxes: Any, masks: Any) -> Instances:
+    boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
+    return Instances(
+        labels=np.asarray(labels),
+        boxes=np.asarray(boxes),
+        masks=None if masks is None else masks.to_ndarray().astype(bool),
+    )
+
+
+def shrink(image: np.ndarray, annotation: Annotation | None) -> tuple[np.ndarray, Annotation]:
+    """Makes a large picture small enough for a sheet; its annotation with it."""
+    height, width = image.shape[:2]
+    scale = LONGEST / max(height, width)
+    if scale >= 1:
+        return image, annotation
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if isinstance(annotation, Instances):
+        masks = annotation.masks
+        if masks is not None:
+            masks = np.array([_shrink_map(mask.astype(np.uint8), size) for mask in masks], bool)
+            masks = masks.reshape(-1, size[1], size[0])
+        boxes = annotation.boxes * np.array([size[0] / width, size[1] / height] * 2)
+        annotation = Instances(annotation.labels, boxes, masks)
+    elif annotation is not None:
+        annotation = _shrink_map(annotation, size)
+    return image, annotation
+
+
+def _shrink_map(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+
+
+def hide_unknown(annotation: Annotation | None, num_classes: int) -> Annotation | None:
+    """Leaves out labels that are no class: a sheet of faulty data shows the rest."""
+    if isinstance(annotation, np.ndarray):
+        return np.where(annotation < num_classes, annotation, IGNORED)
+    return annotation
+
+
+def draw_evenly(
+    dataset: BaseDataset, count: int, num_classes: int
+) -> Iterator[tuple[np.ndarray, Annotation | None]]:
+    """Yields samples spread evenly over a data set, small enough for a sheet.
+
+    Args:
+        dataset: One that yields loaded or packed samples.
+        count: How many at most.
+        num_classes: Labels from here on are left out of label maps.
+    """
+    for index in spread_evenly(len(dataset), count):
+        image, annotation = read_sample(dataset[index])
+        yield shrink(image, hide_unknown(annotation, num_classes))
+
+
+def spread_evenly(total: int, count: int) -> Sequence[int]:
+    """Chooses indices spread evenly over a range, its ends among them."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
