@@ -13,9 +13,10 @@ _EXPORTS = {
     "FPN": "swin_mm.models",
     "SwinTransformer": "swin_mm.models",
     "SwinTransformerV2": "swin_mm.models",
+    "base_config": "swin_mm.configs",
 }
 
-__all__ = ["FPN", "SwinTransformer", "SwinTransformerV2", "__version__"]
+__all__ = ["FPN", "SwinTransformer", "SwinTransformerV2", "__version__", "base_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ DEBUG_VARIABLE = "SWIN_MM_DEBUG"
 COMMANDS = {
     "train": "train a detector or a segmentor",
     "test": "measure a checkpoint and draw what it predicts",
+    "init-config": "write a config for your own data",
     "print-config": "print a config with its bases filled in, or list the configs",
     "convert": "rewrite a checkpoint in the layout of another library",
     "inspect": "say what is in a checkpoint",

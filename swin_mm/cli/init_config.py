@@ -1,0 +1,159 @@
+"""Writes a config for one's own data."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = """\
+examples:
+  swin-mm init-config --coco train.json val.json
+  swin-mm init-config --coco all.json --images photos --method cascade --backbone small
+  swin-mm init-config --images img/train img/val --masks lab/train lab/val --classes road car sky
+
+Written is a short config that builds on a recipe of swin_mm (`swin-mm print-config` lists them).
+It says how each number was chosen, and is there to be changed."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes a config as a command line says.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Raises:
+        InitConfigError: No config can be written; the message says why.
+        DatasetError: The data cannot be trained on.
+    """
+    args = parse_args(argv)
+    import torch
+
+    from swin_mm.init_config import init_detection, init_segmentation
+
+    preset = args.preset
+    if preset == "auto":
+        preset = "full" if torch.cuda.is_available() else "small"
+    common = dict(
+        out=Path(args.out),
+        images=args.images,
+        preset=preset,
+        val_share=args.val_share,
+        bands=args.bands,
+        all_flips=args.flip == "all",
+        batch=args.batch_size,
+        force=args.force,
+    )
+    if args.coco:
+        written = init_detection(
+            args.coco, method=args.method or "mask_rcnn", backbone=args.backbone, **common
+        )
+    else:
+        written = init_segmentation(
+            args.masks,
+            classes=args.classes,
+            method=args.method or "upernet",
+            backbone=args.backbone,
+            **common,
+        )
+    print(f"data:    {written.data}\nmodel:   {written.model}")
+    if args.preset == "auto":
+        reason = "a GPU is here" if preset == "full" else "no GPU is here; --preset full for one"
+        print(f"preset:  {preset} ({reason})")
+    for note in written.notes:
+        print(f"note:    {note}")
+    print(f"written: {', '.join(map(str, written.files))}\n\nnext:")
+    print(f"  swin-mm browse-dataset {written.config}")
+    print(f"  swin-mm train {written.config}")
+    print(f"  swin-mm test {written.config} {written.checkpoint} --show-dir pictures")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Write a config that trains a detector or a segmentor on your own data.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data = parser.add_argument_group("data")
+    kind = data.add_mutually_exclusive_group(required=True)
+    kind.add_argument(
+        "--coco",
+        nargs="+",
+        metavar="JSON",
+        help="COCO annotations for training and for validation; of one file alone a part is split "
+        "off for validation",
+    )
+    kind.add_argument(
+        "--masks",
+        nargs="+",
+        metavar="DIR",
+        help="for segmentation: folders of label maps (PNG whose values are indices of classes) "
+        "for training and for validation",
+    )
+    data.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of the images for training and for validation, or one for both; with --coco "
+        "looked for beside the annotations",
+    )
+    data.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="with --masks: names of the values 0, 1, ..., or a text file with one on each line",
+    )
+    data.add_argument(
+        "--val-share",
+        type=float,
+        default=0.2,
+        metavar="PART",
+        help="part of the images that is split off where no validation data is named (%(default)s)",
+    )
+    data.add_argument(
+        "--bands",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="bands of multi-band images to use, counted from 0 (all)",
+    )
+    data.add_argument(
+        "--flip",
+        choices=["horizontal", "all"],
+        default="horizontal",
+        help="`all` for pictures without an up, such as from above or through a microscope",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--method", help="mask_rcnn (default), cascade, atss, retinanet; upernet with --masks"
+    )
+    model.add_argument(
+        "--backbone",
+        default="tiny",
+        metavar="SIZE",
+        help="tiny, small, base, large, or what follows swin_ in a recipe's name (%(default)s)",
+    )
+    model.add_argument(
+        "--preset",
+        choices=["auto", "full", "small"],
+        default="auto",
+        help="full: a recipe with pretrained weights, for a GPU; small: a small model from "
+        "scratch, trained on a CPU within minutes; auto: full if there is a GPU",
+    )
+    model.add_argument(
+        "--batch-size", type=int, metavar="N", help="images a step (what fits a GPU of 8 GiB)"
+    )
+    parser.add_argument("--out", default="my_config.py", metavar="FILE.py", help="(%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    args = parser.parse_args(argv)
+    for name, values in (("--coco", args.coco), ("--masks", args.masks), ("--images", args.images)):
+        if values and len(values) > 2:
+            parser.error(f"{name} takes one or two, got {len(values)}")
+    if args.masks and not args.images:
+        parser.error("--masks needs --images")
+    if args.classes and not args.masks:
+        parser.error("--classes goes with --masks: COCO files name their classes")
+    if not 0 < args.val_share < 1:
+        parser.error(f"--val-share must be between 0 and 1, got {args.val_share}")
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error(f"--batch-size must be positive, got {args.batch_size}")
+    return args

@@ -1,0 +1,192 @@
+"""Decides what a detector's config for one's own data says, and writes it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from swin_mm.datasets.check.images import check_present
+from swin_mm.init_config.bands import Bands, survey_bands
+from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
+from swin_mm.init_config.coco import split_part as split_coco
+from swin_mm.init_config.detection_text import detection_text
+from swin_mm.init_config.plan import (
+    Schedule,
+    choose_batch,
+    choose_scale,
+    plan_epochs,
+)
+from swin_mm.init_config.recipe import (
+    DETECTION,
+    check_method,
+    find_recipe,
+    find_small,
+    load_recipe,
+    read_title,
+)
+from swin_mm.init_config.write import Written, as_json, check_out, write_config
+
+TINY_OBJECT = 8  # pixels a side, at the size trained on: two cells of the finest feature map
+
+
+@dataclass(frozen=True)
+class DetectionPlan:
+    """All that the text of the config depends on.
+
+    Attributes:
+        out: The config to write.
+        recipe: Name of the recipe, or of the small preset's base model.
+        base: The recipe as read.
+        title: Method and backbone in words.
+        preset: `full` or `small`.
+        classes: Names in the order of the training file.
+        train: Training data.
+        val: Validation data.
+        with_masks: Whether masks are trained and tested.
+        bands: Bands other than those of a colour picture.
+        scale: Long and short side that images are fitted into.
+        schedule: Epochs and steps.
+        all_flips: Whether up and down are as good as left and right.
+        most_objects: In one image.
+    """
+
+    out: Path
+    recipe: str
+    base: Config
+    title: str
+    preset: str
+    classes: tuple[str, ...]
+    train: CocoPart
+    val: CocoPart
+    with_masks: bool
+    bands: Bands | None
+    scale: tuple[int, int]
+    schedule: Schedule
+    all_flips: bool
+    most_objects: int
+
+
+def init_detection(
+    coco: Sequence[str],
+    out: Path,
+    images: Sequence[str] = (),
+    method: str = "mask_rcnn",
+    backbone: str = "tiny",
+    preset: str = "full",
+    val_share: float = 0.2,
+    bands: Sequence[int] | None = None,
+    all_flips: bool = False,
+    batch: int | None = None,
+    force: bool = False,
+) -> Written:
+    """Writes a config that trains a detector on COCO annotations.
+
+    Args:
+        coco: Annotation files for training and validation; of one alone a part is split off.
+        out: The config to write.
+        images: Folders of the images, for training and validation or for both; sought if empty.
+        method: Such as `mask_rcnn`.
+        backbone: `tiny`, `small`, `base`, `large`, or what follows `swin_` in a recipe's name.
+        preset: `full` for a recipe, `small` for a model that trains on a CPU within minutes.
+        val_share: What part of a single file is for validation.
+        bands: Bands of the images to use; all by default.
+        all_flips: Whether pictures may be turned over in any direction (microscopes, maps).
+        batch: Images a step; by default what fits a GPU of 8 GiB.
+        force: Whether to replace files that are there.
+
+    Raises:
+        InitConfigError: No config can be written; the message says why.
+        DatasetError: The data cannot be trained on.
+    """
+    check_out(out, force)
+    method = check_method(method, DETECTION)
+    train, val, notes = _read(coco, images, out, val_share)
+    classes = check_names(train.content, str(train.file))
+    for part, name in ((train, "train"), (val, "val")):
+        changes = make_usable(part, classes, out.with_name(f"{out.stem}_{name}.json"))
+        notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
+        check_present(part.image_files(), "--coco")
+    recipe = find_small(method) if preset == "small" else find_recipe(method, backbone)
+    base = load_recipe(recipe)
+    complete, found = has_masks((train, val))
+    with_masks = complete and "mask_head" in (base.model.get("roi_head") or {})
+    found_bands = survey_bands(train.image_files(), bands)
+    scale = choose_scale(train.sizes(), preset)
+    count = train.images_with_objects()
+    batch = batch or choose_batch(scale, count, preset)
+    published = 0 if preset == "small" else base.train_cfg.max_epochs
+    plan = DetectionPlan(
+        out=out,
+        recipe=recipe,
+        base=base,
+        title=_title(base, preset, with_masks),
+        preset=preset,
+        classes=classes,
+        train=train,
+        val=val,
+        with_masks=with_masks,
+        bands=found_bands,
+        scale=scale,
+        schedule=plan_epochs(count, batch, preset, published),
+        all_flips=all_flips,
+        most_objects=max(Counter(a["image_id"] for a in train.content["annotations"]).values()),
+    )
+    notes += _doubts(plan)
+    new_files = {p.file: as_json(p.content) for p in (train, val) if p.is_new}
+    write_config(out, detection_text(plan), new_files, force)
+    return Written(
+        config=out,
+        files=[*new_files, out],
+        data=f"{len(train.sizes())} training and {len(val.sizes())} validation images, "
+        f"{len(classes)} classes, {found}",
+        model=f"{plan.title}, {plan.schedule.epochs} epochs of {plan.schedule.steps} steps, "
+        f"images fitted into {scale[0]} x {scale[1]}",
+        notes=notes,
+        checkpoint=Path("work_dirs", out.stem, f"epoch_{plan.schedule.epochs}.pth"),
+    )
+
+
+def _read(
+    coco: Sequence[str], images: Sequence[str], out: Path, share: float
+) -> tuple[CocoPart, CocoPart, list[str]]:
+    folders = [*images, *([images[-1]] if len(images) == 1 else [])] or [None, None]
+    if len(coco) == 2:
+        return read_part(coco[0], folders[0]), read_part(coco[1], folders[1]), []
+    train, val = split_coco(read_part(coco[0], folders[0]), out.parent.resolve(), out.stem, share)
+    note = (
+        f"{len(val.sizes())} images were split off for validation, by the hash of their names, so "
+        f"always the same: {train.file.name}, {val.file.name}; split by hand if images belong "
+        "together (frames of a film, tiles of a map)"
+    )
+    return train, val, [note]
+
+
+def _title(base: Config, preset: str, with_masks: bool) -> str:
+    title = "Mask R-CNN on a small Swin" if preset == "small" else read_title(base)
+    return title if with_masks else title.replace("Mask R-CNN", "Faster R-CNN")
+
+
+def _doubts(plan: DetectionPlan) -> list[str]:
+    """Says what of the data may not go well."""
+    notes = []
+    for part, name in ((plan.train, "training"), (plan.val, "validation")):
+        absent = [repr(label) for label, count in part.class_counts().items() if not count]
+        if absent:
+            notes.append(f"no {name} object of class {', '.join(absent)}")
+    empty = len(plan.train.sizes()) - plan.train.images_with_objects()
+    if empty:
+        notes.append(f"{empty} training images without objects are left out (filter_empty_gt)")
+    sizes = {i["id"]: max(i["width"], i["height"]) for i in plan.train.content["images"]}
+    sides = sorted(
+        (a["bbox"][2] * a["bbox"][3]) ** 0.5 * plan.scale[0] / sizes[a["image_id"]]
+        for a in plan.train.content["annotations"]
+        if isinstance(a["bbox"], list) and len(a["bbox"]) == 4
+    )
+    if sides and sides[len(sides) // 2] < TINY_OBJECT:
+        notes.append(
+            f"half of the objects are below {TINY_OBJECT} pixels at the size trained on: raise "
+            "image_scale, or cut the images into tiles"
+        )
+    return notes

@@ -1,0 +1,341 @@
+"""The text of a detector's config for one's own data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from swin_mm.init_config.plan import (
+    DETECTION_IMAGES_SEEN,
+    MAX_EPOCHS,
+    MIN_EPOCHS_SMALL,
+    STEP,
+    VALIDATIONS,
+    choose_palette,
+)
+from swin_mm.init_config.recipe import class_overrides, merge_settings, threshold_overrides
+from swin_mm.init_config.text import Code, assign, base_lines, comment, docstring
+from swin_mm.init_config.write import common_root, place_below
+
+if TYPE_CHECKING:
+    from swin_mm.init_config.detection import DetectionPlan
+
+SMALL_SCALES = (0.8, 1.25)  # of the size that images are fitted into
+SMALL_RATE = 1.5e-3  # for four images a step
+META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+
+
+def detection_text(plan: DetectionPlan) -> str:
+    """Writes the config."""
+    blocks = [
+        _opening(plan),
+        _data(plan),
+        _pipelines(plan),
+        _loaders(plan),
+        _model(plan),
+        _schedule_small(plan) if plan.preset == "small" else _schedule_full(plan),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _opening(plan: DetectionPlan) -> str:
+    first = (
+        f"{plan.title}, own data: {len(plan.train.sizes())} images, {len(plan.classes)} classes, "
+        f"{plan.schedule.epochs} epochs."
+    )
+    text = docstring(
+        first,
+        "Written by `swin-mm init-config`; change it as you like. measured: not yet trained",
+        f"Command: `swin-mm train {plan.out.name}`",
+    )
+    return "\n\n".join([text, base_lines(plan.recipe, plan.preset, "default_runtime.py")])
+
+
+def _data(plan: DetectionPlan) -> str:
+    paths = [plan.train.file, plan.val.file, *filter(None, (plan.train.images, plan.val.images))]
+    root = common_root(paths)
+
+    lines = [
+        comment("Data. mmdet numbers classes in the order of the annotation file."),
+        assign("classes", plan.classes),
+        assign("num_classes", Code("len(classes)")),
+        assign(
+            "metainfo", dict(classes=Code("classes"), palette=choose_palette(len(plan.classes)))
+        ),
+        assign("data_root", root),
+        assign("train_file", place_below(root, plan.train.file)),
+        assign("train_images", place_below(root, plan.train.images, is_folder=True)),
+        assign("val_file", place_below(root, plan.val.file)),
+        assign("val_images", place_below(root, plan.val.images, is_folder=True)),
+    ]
+    return "\n".join(lines)
+
+
+def _pipelines(plan: DetectionPlan) -> str:
+    long, short = plan.scale
+    if plan.bands is None:
+        load: dict[str, Any] = dict(type="LoadImageFromFile")
+        lines = []
+    else:
+        load = dict(type="swin_mm.LoadMultiBandImage", bands=Code("bands"))
+        lines = [
+            comment(
+                "Bands of the files that are used; pictures show the first three of them, or "
+                "those that picture_bands of the loader names."
+            ),
+            assign("bands", plan.bands.chosen),
+        ]
+    annotations: dict[str, Any] = dict(type="LoadAnnotations", with_bbox=True)
+    if plan.with_masks:
+        annotations["with_mask"] = True
+    flip: dict[str, Any] = dict(type="RandomFlip", prob=0.5)
+    if plan.all_flips:
+        directions = ["horizontal", "vertical", "diagonal"]
+        flip = dict(type="RandomFlip", prob=0.75, direction=directions)
+    lines += [
+        comment(
+            "Long and short side that images are fitted into, pixels: chosen from the middle size "
+            "of the data."
+        ),
+        assign("image_scale", plan.scale),
+    ]
+    if plan.preset == "small":
+        resize = dict(
+            type="RandomResize",
+            scale=Code("image_scale"),
+            ratio_range=SMALL_SCALES,
+            keep_ratio=True,
+        )
+    else:
+        least = max(STEP, round(0.6 * short / STEP) * STEP)
+        lines += [
+            comment("Training sizes: short sides of 0.6 to 1 of that, as the recipe's 480 to 800."),
+            assign(
+                "scales", Code(f"[({long}, side) for side in range({least}, {short + 1}, {STEP})]")
+            ),
+        ]
+        resize = dict(type="RandomChoiceResize", scales=Code("scales"), keep_ratio=True)
+    if not plan.all_flips:
+        lines.append(
+            comment(
+                "Pictures from above or through a microscope: flip them in every "
+                'direction, direction=["horizontal", "vertical", "diagonal"].'
+            )
+        )
+    train = [load, annotations, resize, flip, dict(type="PackDetInputs")]
+    test = [
+        load,
+        dict(type="Resize", scale=Code("image_scale"), keep_ratio=True),
+        annotations,
+        dict(type="PackDetInputs", meta_keys=META_KEYS),
+    ]
+    return "\n".join([*lines, assign("train_pipeline", train), assign("test_pipeline", test)])
+
+
+def _loaders(plan: DetectionPlan) -> str:
+    small = plan.preset == "small"
+
+    def loader(split: str) -> dict[str, Any]:
+        is_train = split == "train"
+        dataset: dict[str, Any] = dict(
+            type="CocoDataset",
+            metainfo=Code("metainfo"),
+            data_root=Code("data_root"),
+            ann_file=Code(f"{split}_file"),
+            data_prefix=dict(img=Code(f"{split}_images")),
+        )
+        if is_train:
+            dataset["filter_cfg"] = dict(filter_empty_gt=True, min_size=1)
+        else:
+            dataset["test_mode"] = True
+        dataset["pipeline"] = Code("train_pipeline" if is_train else "test_pipeline")
+        settings: dict[str, Any] = dict(batch_size=Code("batch_size") if is_train else 1)
+        if small:
+            settings.update(num_workers=1, persistent_workers=True)
+            settings["sampler"] = dict(type="DefaultSampler", shuffle=is_train)
+        if small and is_train:
+            settings["batch_sampler"] = dict(type="AspectRatioBatchSampler")
+        return {**settings, "dataset": dataset}
+
+    metric = ["bbox", "segm"] if plan.with_masks else "bbox"
+    evaluator = dict(type="CocoMetric", ann_file=Code("data_root + val_file"), metric=metric)
+    return "\n".join(
+        [
+            assign("batch_size", plan.schedule.batch) + "  # images a step on one GPU",
+            assign("train_dataloader", loader("train")),
+            assign("val_dataloader", loader("val")),
+            "test_dataloader = val_dataloader",
+            assign("val_evaluator", evaluator),
+            "test_evaluator = val_evaluator",
+        ]
+    )
+
+
+def _model(plan: DetectionPlan) -> str:
+    base = plan.base.model
+    settings = class_overrides(base)
+    lines = []
+    if plan.preset == "small":
+        settings = merge_settings(
+            settings,
+            dict(
+                rpn_head=dict(anchor_generator=dict(ratios=[0.5, 1.0, 2.0])),
+                train_cfg=dict(
+                    rpn=dict(sampler=dict(num=256)),
+                    rpn_proposal=dict(nms_pre=1000, max_per_img=500),
+                    rcnn=dict(sampler=dict(num=128, pos_fraction=0.4)),
+                ),
+                test_cfg=dict(
+                    rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8)),
+                    rcnn=dict(max_per_img=100),
+                ),
+            ),
+        )
+    tested = merge_settings(base.to_dict(), settings)
+    settings = merge_settings(
+        settings, dict(test_cfg=threshold_overrides(tested, plan.most_objects))
+    )
+    if not plan.with_masks and "mask_head" in (base.get("roi_head") or {}):
+        roi_head = {k: v for k, v in settings["roi_head"].items() if k != "mask_head"}
+        roi_head.update(mask_roi_extractor=None, mask_head=None)
+        kind = "FasterRCNN" if base.type == "MaskRCNN" else base.type
+        settings = {"type": kind, **settings, "roi_head": roi_head}
+        lines.append(comment("The data has no masks, so the mask head is left out."))
+    first: dict[str, Any] = {}
+    if plan.bands is not None:
+        lines.append(
+            comment(
+                f"Mean and standard deviation of each band over {plan.bands.images} training "
+                "images, in the units of the files."
+            )
+        )
+        first["data_preprocessor"] = dict(
+            type="swin_mm.DetDataPreprocessor",
+            mean=list(plan.bands.mean),
+            std=list(plan.bands.std),
+            bgr_to_rgb=False,
+        )
+        first["backbone"] = dict(in_channels=Code("len(bands)"))
+    if plan.preset == "full":
+        pretrained = base.backbone.init_cfg.checkpoint
+        lines += [
+            comment(
+                "Fetched when training starts. Without network: a file of it, or None for "
+                "init_cfg to start from scratch (which wants ten times the epochs)."
+            ),
+            assign("pretrained", pretrained),
+        ]
+        backbone = dict(init_cfg=dict(checkpoint=Code("pretrained")))
+        first["backbone"] = {**first.get("backbone", {}), **backbone}
+    lines.append(
+        comment(
+            "Tests keep detections of low score: average precision counts whatever is found. Raise "
+            "score_thr to 0.05 where speed matters."
+        )
+    )
+    lines.append(assign("model", merge_settings(first, settings)))
+    return "\n".join(lines)
+
+
+def _schedule_rule(plan: DetectionPlan, least: int) -> list[str]:
+    schedule, count = plan.schedule, plan.train.images_with_objects()
+    seen, most = DETECTION_IMAGES_SEEN[plan.preset], max(MAX_EPOCHS[plan.preset], least)
+    return [
+        comment(
+            f"Schedule: {seen:,} images are to be seen, within {least} to {most} epochs: "
+            f"{seen:,} / {count} images, so {schedule.epochs} epochs of {schedule.steps} steps. "
+            f"Warm-up: at most a tenth of all steps. Validated {VALIDATIONS} times."
+        ),
+        assign("max_epochs", schedule.epochs),
+        assign("val_interval", schedule.val_interval),
+    ]
+
+
+def _hooks(plan: DetectionPlan) -> dict[str, Any]:
+    best = "coco/segm_mAP" if plan.with_masks else "coco/bbox_mAP"
+    hooks: dict[str, Any] = dict(
+        logger=dict(interval=min(50, max(1, plan.schedule.steps))),
+        checkpoint=dict(interval=Code("val_interval"), save_best=best, rule="greater"),
+    )
+    if plan.bands is not None:
+        hooks["visualization"] = dict(type="swin_mm.DetVisualizationHook")
+    return hooks
+
+
+def _schedule_full(plan: DetectionPlan) -> str:
+    optimizer, base_batch = (
+        plan.base.optim_wrapper.optimizer,
+        plan.base.auto_scale_lr.base_batch_size,
+    )
+    published = plan.base.train_cfg.max_epochs
+    rate = Code(f"{optimizer.lr:g} * batch_size / {base_batch}")
+    scheduler = [
+        dict(
+            type="LinearLR",
+            start_factor=0.001,
+            by_epoch=False,
+            begin=0,
+            end=plan.schedule.warmup,
+        ),
+        dict(
+            type="MultiStepLR",
+            by_epoch=True,
+            begin=0,
+            end=Code("max_epochs"),
+            milestones=Code("[max_epochs * 8 // 12, max_epochs * 11 // 12]"),
+            gamma=0.1,
+        ),
+    ]
+    return "\n".join(
+        [
+            *_schedule_rule(plan, published),
+            assign(
+                "train_cfg", dict(max_epochs=Code("max_epochs"), val_interval=Code("val_interval"))
+            ),
+            assign("param_scheduler", scheduler),
+            comment(
+                f"The recipe's rate is for {base_batch} images a step; several GPUs: "
+                "--auto-scale-lr."
+            ),
+            assign("optim_wrapper", dict(optimizer=dict(lr=rate))),
+            assign("auto_scale_lr", dict(base_batch_size=Code("batch_size"))),
+            assign("default_hooks", _hooks(plan)),
+        ]
+    )
+
+
+def _schedule_small(plan: DetectionPlan) -> str:
+    scheduler = [
+        dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=plan.schedule.warmup),
+        dict(
+            type="CosineAnnealingLR",
+            begin=0,
+            end=Code("max_epochs"),
+            eta_min=1e-5,
+            by_epoch=True,
+            convert_to_iter_based=True,
+        ),
+    ]
+    wrapper = dict(
+        type="OptimWrapper",
+        optimizer=dict(
+            type="AdamW", lr=Code(f"{SMALL_RATE:g} * batch_size / 4"), weight_decay=0.05
+        ),
+        clip_grad=dict(max_norm=5.0),
+    )
+    loop = dict(
+        type="EpochBasedTrainLoop",
+        max_epochs=Code("max_epochs"),
+        val_interval=Code("val_interval"),
+    )
+    return "\n".join(
+        [
+            *_schedule_rule(plan, MIN_EPOCHS_SMALL),
+            assign("train_cfg", loop),
+            assign("val_cfg", dict(type="ValLoop")),
+            assign("test_cfg", dict(type="TestLoop")),
+            assign("param_scheduler", scheduler),
+            assign("optim_wrapper", wrapper),
+            assign("auto_scale_lr", dict(enable=False, base_batch_size=Code("batch_size"))),
+            assign("default_hooks", _hooks(plan)),
+        ]
+    )

@@ -1,0 +1,169 @@
+"""The rules by which a config for one's own data is fitted to it; each states its arithmetic."""
+
+from dataclasses import dataclass
+from statistics import median
+
+PRESETS = ("full", "small")
+
+# Detection. The recipes' 12 epochs of COCO are 1.4 million images seen, from pretrained weights.
+# Heads for one's own classes settle after some thousands of steps; few images, seen more than a few
+# hundred times each, are known by heart.
+DETECTION_IMAGES_SEEN = {"full": 20_000, "small": 2_400}
+MAX_EPOCHS = {"full": 300, "small": 100}
+MIN_EPOCHS_SMALL = 2
+
+# Segmentation. The recipes' 160,000 steps of 16 images are 127 epochs of ADE20K.
+SEGMENTATION_EPOCHS = {"full": 127, "small": 20}
+SEGMENTATION_STEPS = {"full": (4_000, 160_000), "small": (400, 1_000)}
+
+PUBLISHED_SIDES = (1333, 800)  # long and short, pixels, that COCO's images are fitted into
+ENLARGED_SIDE = 480  # small images are enlarged to it, up to twofold: weights have seen such sizes
+SMALL_LONG_SIDE = 512  # of the small model, for the time it takes
+SEGMENTATION_LONG_SIDE = {"full": 2048, "small": 512}
+CROP = {"full": 512, "small": 256}
+STEP = 32  # sides are multiples of it, as the deepest feature map's stride
+
+PIXELS_A_STEP = 2 * 1333 * 800  # of a recipe on one GPU, which needs less than 8 GiB
+MAX_BATCH = 16
+SMALL_BATCH = 4
+
+VALIDATIONS = 10
+WARMUP_SHARE = 10  # a tenth of all steps, at most
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, in epochs of `steps` steps of `batch` images."""
+
+    epochs: int
+    batch: int
+    steps: int
+    warmup: int
+    val_interval: int
+
+
+def plan_epochs(images: int, batch: int, preset: str, published_epochs: int = 0) -> Schedule:
+    """Scales the schedule of a detector to the number of training images.
+
+    Args:
+        images: Training images, after those without objects are left out.
+        batch: Images a step.
+        preset: `full` or `small`.
+        published_epochs: Those of the recipe; at least so many are trained.
+    """
+    least = max(published_epochs, MIN_EPOCHS_SMALL)
+    most = max(MAX_EPOCHS[preset], least)
+    epochs = min(most, max(least, round(DETECTION_IMAGES_SEEN[preset] / images)))
+    steps = -(-images // batch)
+    return Schedule(
+        epochs=epochs,
+        batch=batch,
+        steps=steps,
+        warmup=max(1, min(500, epochs * steps // WARMUP_SHARE)),
+        val_interval=max(1, epochs // VALIDATIONS),
+    )
+
+
+def plan_steps(images: int, batch: int, preset: str) -> Schedule:
+    """Scales the schedule of a segmentor, which counts steps, to the number of training images.
+
+    Returns:
+        One epoch of all the steps; `val_interval` is in steps.
+    """
+    least, most = SEGMENTATION_STEPS[preset]
+    steps = min(most, max(least, round(SEGMENTATION_EPOCHS[preset] * images / batch)))
+    steps = -(-steps // 100) * 100
+    return Schedule(
+        epochs=1,
+        batch=batch,
+        steps=steps,
+        warmup=min(1_500, steps // WARMUP_SHARE),
+        val_interval=steps // VALIDATIONS,
+    )
+
+
+def choose_batch(scale: tuple[int, int], images: int, preset: str) -> int:
+    """Chooses the images of a step on one GPU: those that cost what the recipe's two cost.
+
+    A power of two, at least two, at most sixteen.
+
+    Args:
+        scale: Long and short side of the images trained on, pixels.
+        images: Training images; at least four steps make an epoch.
+        preset: `full` or `small`.
+    """
+    fitting = SMALL_BATCH if preset == "small" else PIXELS_A_STEP // (scale[0] * scale[1])
+    most = max(2, min(fitting, MAX_BATCH, images // 4))
+    return 1 << (most.bit_length() - 1)
+
+
+def choose_scale(sizes: list[tuple[int, int]], preset: str) -> tuple[int, int]:
+    """Chooses the size that images are fitted into for a detector.
+
+    The middle size of the data, enlarged up to twofold to a short side of 480 pixels for the
+    recipes, and reduced to the recipes' 1333 x 800, or to 512 for the small model.
+
+    Args:
+        sizes: Height and width of each image.
+        preset: `full` or `small`.
+
+    Returns:
+        Long and short side, multiples of 32.
+    """
+    long, short = _middle_sides(sizes)
+    if preset == "small":
+        zoom = min(1.0, SMALL_LONG_SIDE / long)
+    else:
+        zoom = max(1.0, min(2.0, ENLARGED_SIDE / short))
+        zoom = min(zoom, PUBLISHED_SIDES[0] / long, PUBLISHED_SIDES[1] / short)
+    if preset == "full" and zoom < 1:
+        # As published: the limits, not the middle image's own shape.
+        return PUBLISHED_SIDES
+    return _round(zoom * long), _round(zoom * short)
+
+
+def choose_segmentation_scale(sizes: list[tuple[int, int]], preset: str) -> tuple[int, int]:
+    """Chooses the size that images are fitted into for a segmentor.
+
+    The middle size of the data, enlarged up to twofold to a short side of 512 pixels for the
+    recipes, and reduced to a long side of 2048, or of 512 for the small model.
+
+    Args:
+        sizes: Height and width of each image.
+        preset: `full` or `small`.
+
+    Returns:
+        Long and short side, multiples of 32.
+    """
+    long, short = _middle_sides(sizes)
+    zoom = 1.0 if preset == "small" else max(1.0, min(2.0, CROP["full"] / short))
+    zoom = min(zoom, SEGMENTATION_LONG_SIDE[preset] / long)
+    return _round(zoom * long), _round(zoom * short)
+
+
+def choose_crop(scale: tuple[int, int], preset: str) -> int:
+    """Chooses the side of the square that a segmentor is trained on.
+
+    512 pixels, as the recipes, or 256 for the small model, or the short side of the images.
+    """
+    return min(CROP[preset], scale[1])
+
+
+def _middle_sides(sizes: list[tuple[int, int]]) -> tuple[float, float]:
+    return median(max(size) for size in sizes), median(min(size) for size in sizes)
+
+
+def _round(side: float) -> int:
+    return max(STEP, round(side / STEP) * STEP)
+
+
+def choose_palette(count: int) -> list[tuple[int, int, int]]:
+    """Chooses colours that differ: hues by the golden angle, in three brightnesses."""
+    from colorsys import hsv_to_rgb
+
+    colours = []
+    for index in range(count):
+        hue = (0.56 + index * 0.618034) % 1.0
+        value = (0.95, 0.75, 0.55)[index % 3]
+        colours.append(tuple(round(255 * part) for part in hsv_to_rgb(hue, 0.75, value)))
+    return colours

@@ -1,0 +1,207 @@
+"""Configs for own detection data: they load, build, train a step, and say what they should."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from own_data import NAMES, write_coco
+
+from swin_mm.datasets.check import DatasetError
+from swin_mm.init_config import InitConfigError, init_detection
+
+METHODS = [("mask_rcnn", True), ("mask_rcnn", False), ("cascade", True), ("cascade", False)]
+METHODS += [("atss", True), ("retinanet", False)]
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a config for `train.json`, in a folder that is not the current one."""
+    monkeypatch.chdir(tmp_path)
+
+    def write_config(*coco, preset="small", **options):
+        files = [str(tmp_path / name) for name in coco or ("train.json",)]
+        out = tmp_path / "configs" / "own.py"
+        written = init_detection(files, out=out, preset=preset, **options)
+        monkeypatch.chdir("/")  # the config must not depend on the folder
+        cfg = Config.fromfile(out)
+        init_default_scope(cfg.default_scope)
+        return written, cfg
+
+    return write_config
+
+
+def train_a_step(cfg):
+    """Runs a batch of the config's data through its model; returns losses and model."""
+    torch.manual_seed(0)
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.train()
+    data = model.data_preprocessor(next(iter(loader)), training=True)
+    loss, values = model.parse_losses(model(**data, mode="loss"))
+    loss.backward()
+    assert torch.isfinite(loss)
+    return values, model, data
+
+
+def test_small_preset_learns_from_masks(tmp_path, write):
+    write_coco(tmp_path, images=10)
+    written, cfg = write()
+    assert cfg.train_dataloader.dataset.metainfo.classes == NAMES
+    assert cfg.image_scale == (96, 64)
+    assert "8 training and 2 validation images, 3 classes, boxes and masks" in written.data
+    assert {path.name for path in written.files} == {"own.py", "own_train.json", "own_val.json"}
+    values, model, _ = train_a_step(cfg)
+    assert {"loss_rpn_cls", "loss_cls", "loss_bbox", "loss_mask"} <= values.keys()
+    assert model.roi_head.mask_head.num_classes == 3
+    assert model.test_cfg.rcnn.score_thr == 0.001
+    val = Runner.build_dataloader(dict(cfg.val_dataloader, num_workers=0, persistent_workers=False))
+    assert len(val.dataset) == 2
+
+
+def test_small_preset_learns_from_boxes(tmp_path, write):
+    write_coco(tmp_path, images=6, masks=False)
+    _, cfg = write()
+    assert cfg.model.type == "FasterRCNN" and cfg.val_evaluator.metric == "bbox"
+    values, model, _ = train_a_step(cfg)
+    assert "loss_mask" not in values and not model.with_mask
+
+
+def test_twelve_bands_of_sixteen_bits(tmp_path, write):
+    write_coco(tmp_path, images=6, suffix=".tif", bands=12)
+    _, cfg = write(all_flips=True)
+    assert cfg.bands == tuple(range(12))
+    _, model, data = train_a_step(cfg)
+    assert model.backbone.patch_embed.proj.weight.shape[1] == 12
+    assert data["inputs"].shape[1] == 12
+    assert abs(data["inputs"].mean()) < 0.3 and 0.5 < data["inputs"].std() < 1.5
+    assert cfg.default_hooks.visualization.type == "swin_mm.DetVisualizationHook"
+
+
+def test_bands_can_be_chosen(tmp_path, write):
+    write_coco(tmp_path, images=6, suffix=".tif", bands=5)
+    _, cfg = write(bands=[4, 1])
+    assert cfg.bands == (4, 1) and len(cfg.model.data_preprocessor.mean) == 2
+    with pytest.raises(InitConfigError, match="--bands .*: images have bands 0 to 4"):
+        write(bands=[5], force=True)
+
+
+@pytest.mark.parametrize(("method", "masks"), METHODS, ids=str)
+def test_recipes_build(tmp_path, write, method, masks):
+    write_coco(tmp_path, images=6, masks=masks)
+    _, cfg = write(preset="full", method=method)
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    with_masks = masks and method in ("mask_rcnn", "cascade")
+    assert model.with_mask == with_masks
+    metric = cfg.val_evaluator.metric
+    assert metric == (["bbox", "segm"] if with_masks else "bbox")
+    heads = [module for module in model.modules() if getattr(module, "num_classes", None)]
+    counts = {head.num_classes for head in heads if "RPN" not in type(head).__name__}
+    assert counts == {3}
+    loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
+    batch = next(iter(Runner.build_dataloader(loader, seed=0)))
+    assert len(batch["inputs"]) == cfg.batch_size
+    assert ("masks" in batch["data_samples"][0].gt_instances) == with_masks
+
+
+def test_published_schedule_is_scaled(tmp_path, write):
+    write_coco(tmp_path, images=20)
+    _, cfg = write(preset="full", batch=4)
+    assert cfg.train_cfg.max_epochs == 300  # of 16 images
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 4 / 16)
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
+    assert cfg.param_scheduler[0].end == 120  # a tenth of 300 epochs of 4 steps
+    assert cfg.param_scheduler[1].milestones == [200, 275]
+    assert cfg.auto_scale_lr.base_batch_size == 4
+    assert cfg.model.backbone.init_cfg.checkpoint.startswith("https://")
+    assert cfg.default_hooks.checkpoint.save_best == "coco/segm_mAP"
+
+
+def test_validation_data_of_its_own(tmp_path, write):
+    write_coco(tmp_path, images=5)
+    categories = ((1, NAMES[2]), (2, NAMES[1]), (3, NAMES[0]))
+    write_coco(tmp_path, images=3, categories=categories, file="val.json", image_folder="val")
+    written, cfg = write("train.json", "val.json")
+    assert any("order of the training file" in note for note in written.notes)
+    assert cfg.train_file == "train.json"  # below data_root
+    assert cfg.val_evaluator.ann_file.endswith("own_val.json")
+    copied = json.loads((tmp_path / "configs" / "own_val.json").read_text())
+    assert [category["name"] for category in copied["categories"]] == list(NAMES)
+
+
+def test_one_class_and_many_objects(tmp_path, write):
+    coco = write_coco(tmp_path, images=3, categories=((7, "nucleus"),))
+    first = coco["annotations"][0]
+    coco["annotations"] += [{**first, "id": 100 + index} for index in range(140)]
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    _, cfg = write()
+    assert cfg.classes == ("nucleus",)
+    assert cfg.model.test_cfg.rcnn.max_per_img == 200
+
+
+def test_what_is_odd_is_noted(tmp_path, write):
+    coco = write_coco(tmp_path, images=10, size=(640, 960))
+    coco["categories"].append(dict(id=99, name="never"))
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] != 1]
+    for annotation in coco["annotations"]:
+        annotation.update(bbox=[4, 8, 6, 6], area=36, segmentation=[[4, 8, 10, 8, 10, 14]])
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    notes = "\n".join(write()[0].notes)
+    assert "no training object of class 'never'" in notes
+    assert "half of the objects are below 8 pixels" in notes
+
+
+def test_nothing_is_replaced_unasked_and_nothing_is_left_of_a_failure(tmp_path, write):
+    coco = write_coco(tmp_path, images=6)
+    write()
+    before = (tmp_path / "configs" / "own.py").read_bytes()
+    with pytest.raises(InitConfigError, match="own.py exists already: --force replaces it"):
+        write()
+    write(force=True)
+    assert (tmp_path / "configs" / "own.py").read_bytes() == before
+    (tmp_path / "train" / "003.png").unlink()
+    with pytest.raises(DatasetError, match="1 of . image files are missing: .*003.png"):
+        write(force=True)
+    assert (tmp_path / "configs" / "own.py").read_bytes() == before
+    for path in (tmp_path / "configs").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError):
+        write()
+    assert not list((tmp_path / "configs").iterdir())
+    assert coco["images"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(method="yolo"), "--method yolo: own data is written for mask_rcnn"),
+        (dict(method="atss"), "no small model of atss"),
+        (dict(preset="full", backbone="gigantic"), "no recipe mask_rcnn_swin_gigantic: .*swin_t"),
+    ],
+    ids=["method", "small method", "backbone"],
+)
+def test_what_there_is_no_recipe_for(tmp_path, write, options, message):
+    write_coco(tmp_path, images=6)
+    with pytest.raises(InitConfigError, match=message):
+        write(**options)
+
+
+def test_bands_of_constant_value_and_of_different_number_are_refused(tmp_path, write):
+    from own_data import write_image
+
+    write_coco(tmp_path, images=4, suffix=".tif", bands=4)
+    for index in range(4):
+        picture = np.zeros((64, 96, 4), dtype=np.uint8)
+        picture[..., :3] = np.arange(96)[:, None]
+        write_image(tmp_path / "train" / f"{index:03d}.tif", picture)
+    with pytest.raises(InitConfigError, match=r"bands \[3\] hold one value .*--bands 0 1 2"):
+        write()
+    write_image(tmp_path / "train" / "001.tif", picture[..., :2])
+    with pytest.raises(InitConfigError, match="different bands: .* 4, .* 2; choose"):
+        write()
