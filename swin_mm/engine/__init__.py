@@ -18,6 +18,7 @@ from .hooks import (
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .mixed_precision import AmpOptimWrapper
+from .tracking import WandbVisBackend
 
 __all__ = [
     "AmpOptimWrapper",
@@ -36,4 +37,5 @@ __all__ = [
     "SegVisualizationHook",
     "StartTableHook",
     "ValLossHook",
+    "WandbVisBackend",
 ]

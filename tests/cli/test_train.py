@@ -79,19 +79,6 @@ def test_broken_weights_to_start_from_are_told(toy):
         main([toy(), "--cfg-options", "load_from=half.pth"])
 
 
-def test_learning_rate_is_scaled(toy, capsys):
-    options = ["--auto-scale-lr", "--cfg-options", "train_cfg.max_epochs=1"]
-    main([toy("param_scheduler = []\n"), *options])
-    # Four images a step, where the config has eight in mind.
-    assert load(1)["optimizer"]["param_groups"][0]["lr"] == 0.01
-    assert "0.01 (SGD, scaled from a batch of 8 images" in capsys.readouterr().out
-
-
-def test_scaling_needs_to_know_the_batch_of_the_config(toy):
-    with pytest.raises(ConfigError, match="--auto-scale-lr needs auto_scale_lr.base_batch_size"):
-        main([toy("auto_scale_lr = dict()\n"), "--auto-scale-lr"])
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_mixed_precision_without_a_gpu(toy, capsys):
     main([toy(), "--amp", "--cfg-options", "train_cfg.max_epochs=1"])
