@@ -15,5 +15,5 @@ _base_ = [
 ]
 
 model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
-train_dataloader = dict(batch_size=2)
+train_dataloader = dict(batch_size=2, num_workers=2)
 default_hooks = dict(checkpoint=dict(interval=8_000))

@@ -75,7 +75,7 @@ def narrow(model: dict) -> None:
         head = model.get(name)
         if head and head.type in ("UPerHead", "FCNHead"):
             head.channels = 32
-        if head and isinstance(head.in_channels, int):
+        if head and isinstance(head.get("in_channels"), int):
             head.in_channels = widths[head.in_channels]
 
 
