@@ -43,17 +43,23 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
     coco = inspection.attempt(read_coco, path, source.where, labelled)
     if coco is None:
         return SplitSummary()
-    warnings = inspection.attempt(_check_categories, coco, source, path) or []
+    warnings = inspection.attempt(check_categories, coco, source, path) or []
     inspection.attempt(check_references, coco, path)
-    warnings += inspection.attempt(_check_boxes, coco, path) or []
+    warnings += inspection.attempt(check_boxes, coco, path) or []
     if inspection.thorough:
-        coco = _keep_sound(coco)
+        coco = keep_sound(coco)
     if (source.transform("LoadAnnotations") or {}).get("with_mask"):
         warnings += inspection.attempt(check_masks, coco, path, inspection.thorough) or []
 
-    summary = _summarise(coco, source.classes(), warnings)
+    summary = summarise(coco, source.classes(), warnings)
     if inspection.thorough and labelled:
-        inspection.attempt(_check_objects, coco, source, path, summary)
+        inspection.attempt(check_objects, coco, source, path, summary)
+    summary.warnings += check_images(coco, source, path, inspection)
+    return summary
+
+
+def check_images(coco: dict, source: Source, path: str, inspection: Inspection) -> list[str]:
+    """Checks the images that an annotation file lists; returns warnings."""
     folder = source.prefix("img")
     files = [os.path.join(folder, image["file_name"]) for image in coco["images"]]
     inspection.attempt(check_present, files, source.where)
@@ -62,18 +68,24 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
         there = [index for index, file in enumerate(files) if os.path.isfile(file)]
         images, files = [images[index] for index in there], [files[index] for index in there]
     note = inspection.look_into(files, source.where)
-    summary.warnings += [note] if note else []
-    summary.warnings += _compare_sizes(images, files, path, inspection)
-    return summary
+    return [*([note] if note else []), *_compare_sizes(images, files, path, inspection)]
 
 
-def read_coco(path: str, where: str, labelled: bool = True) -> dict:
+def read_coco(
+    path: str,
+    where: str,
+    labelled: bool = True,
+    form: dict[str, set[str]] = KEYS,
+    task: str = "object detection",
+) -> dict:
     """Reads an annotation file and checks its form.
 
     Args:
         path: The file.
         where: Config path of the data set, for the message.
         labelled: Whether annotations are required.
+        form: Lists that it must have, and the keys of their items.
+        task: What it is for, for the message.
 
     Raises:
         DatasetError: It is absent, not JSON, or not COCO.
@@ -90,14 +102,14 @@ def read_coco(path: str, where: str, labelled: bool = True) -> dict:
         raise DatasetError(
             f"{where}: {path} is not JSON ({error}); fetch or write it again, it may be cut short"
         ) from None
-    remedy = "it must be a COCO file for object detection: " + ", ".join(KEYS)
+    remedy = f"it must be a COCO file for {task}: {', '.join(form)}"
     if isinstance(coco, list):
         raise DatasetError(f"{path} is a list, as COCO results are, not annotations: {remedy}")
     if not isinstance(coco, dict):
         raise DatasetError(f"{path} is JSON but not COCO: {remedy}")
     if not labelled:
         coco.setdefault("annotations", [])
-    for section, keys in KEYS.items():
+    for section, keys in form.items():
         if not isinstance(coco.get(section), list):
             raise DatasetError(f"{path} has no list {section!r}: {remedy}")
         for index, item in enumerate(coco[section]):
@@ -117,7 +129,7 @@ def _first_missing_folder(path: str) -> str:
     return f" (not even the folder {missing[-1]})" if missing else ""
 
 
-def _check_categories(coco: dict, source: Source, path: str) -> list[str]:
+def check_categories(coco: dict, source: Source, path: str) -> list[str]:
     """Compares names: mmdet numbers classes in the file's order and skips what it does not find."""
     wanted = source.classes()
     names = [category["name"] for category in coco["categories"]]
@@ -175,7 +187,7 @@ def check_references(coco: dict, path: str) -> None:
             )
 
 
-def _check_boxes(coco: dict, path: str) -> list[str]:
+def check_boxes(coco: dict, path: str) -> list[str]:
     """Refuses what are not numbers; counts the boxes that mmdet clips or leaves out."""
     wrong = [_find_wrong_size(image) for image in coco["images"]]
     wrong += [_find_wrong_box(annotation) for annotation in coco["annotations"]]
@@ -233,7 +245,7 @@ def _find_wrong_box(annotation: dict) -> str | None:
     return None
 
 
-def _keep_sound(coco: dict) -> dict:
+def keep_sound(coco: dict) -> dict:
     """Leaves out what was found wrong, so that later checks can go on with the rest."""
     images = [image for image in coco["images"] if not _find_wrong_size(image)]
     known = {image["id"] for image in images}
@@ -252,7 +264,7 @@ def _are_numbers(values: Sequence) -> bool:
     return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
 
 
-def _check_objects(coco: dict, source: Source, path: str, summary: SplitSummary) -> None:
+def check_objects(coco: dict, source: Source, path: str, summary: SplitSummary) -> None:
     """Names images without objects; refuses a data set without any."""
     if not summary.instances:
         raise DatasetError(
@@ -284,7 +296,7 @@ def _compare_sizes(
     ]
 
 
-def _summarise(coco: dict, classes: tuple[str, ...], warnings: list[str]) -> SplitSummary:
+def summarise(coco: dict, classes: tuple[str, ...], warnings: list[str]) -> SplitSummary:
     names = {category["id"]: category["name"] for category in coco["categories"]}
     per_class: dict[str, float] = dict.fromkeys(classes, 0)
     occupied = set()

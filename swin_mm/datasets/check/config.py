@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
+from swin_mm.datasets.check.panoptic import check_panoptic
 from swin_mm.datasets.check.semantic import check_semantic
 from swin_mm.datasets.check.source import Source, find_sources, type_name
 from swin_mm.datasets.check.summary import (
@@ -93,6 +94,8 @@ def _check_source(source: Source, inspection: Inspection, labelled: bool) -> Spl
             raise DatasetError(f"{source.where}: {error}") from None
     if source.reads_like("CocoDataset"):
         return check_coco(source, inspection, labelled)
+    if source.reads_like("CocoPanopticDataset"):
+        return check_panoptic(source, inspection, labelled)
     if source.reads_like("BaseSegDataset"):
         return check_semantic(source, inspection, labelled)
     return SplitSummary(
