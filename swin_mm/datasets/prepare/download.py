@@ -27,13 +27,15 @@ class _Interrupted(Exception):
     """The connection failed; what has come is kept."""
 
 
-def download(url: str, path: Path, size: int | None = None) -> None:
+def download(url: str, path: Path, size: int | None = None, room: int = 1) -> None:
     """Fetches a file; goes on where an earlier attempt stopped.
 
     Args:
         url: Where it is.
         path: Where it goes. The folder must exist.
         size: Its length in bytes where that is known.
+        room: How many times its length the disk must have room for: twice where it will be unpacked
+            there too, since pictures take about as much again.
 
     Raises:
         PrepareError: The server does not have it or another file of that name, the connection fails
@@ -44,7 +46,7 @@ def download(url: str, path: Path, size: int | None = None) -> None:
     while True:
         before = _length(part)
         try:
-            _transfer(url, part, size)
+            _transfer(url, part, size, room)
             break
         except _Interrupted as reason:
             failures = 0 if _length(part) > before else failures + 1
@@ -72,7 +74,7 @@ def check_sum(path: Path, checksum: str) -> bool:
     return digest.hexdigest() == wanted
 
 
-def _transfer(url: str, part: Path, size: int | None) -> None:
+def _transfer(url: str, part: Path, size: int | None, room: int) -> None:
     """Makes one request for what is lacking and writes what comes."""
     done = _length(part)
     response = _request(url, part, done)
@@ -89,8 +91,8 @@ def _transfer(url: str, part: Path, size: int | None) -> None:
             )
         done = done if resumed else 0
         if total is not None:
-            # Unpacked, pictures take about as much again.
-            check_room(part.parent, 2 * total - done, f"fetching and unpacking {url}")
+            purpose = "fetching and unpacking" if room > 1 else "fetching"
+            check_room(part.parent, room * total - done, f"{purpose} {url}")
         kept = "what was fetched is kept, and the next run goes on from there"
         title = part.name.removesuffix(".part")
         with (

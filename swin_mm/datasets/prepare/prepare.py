@@ -54,7 +54,7 @@ def prepare_dataset(
         if archive not in lacking:
             tell(f"{archive.name}: its files are in {folder}")
             continue
-        path, fetched = _obtain(archive, store, mirror, check, tell)
+        path, fetched = _obtain(archive, store, _room(store, folder), mirror, check, tell)
         tell(f"{archive.name}: unpacking to {folder / archive.into}")
         unpack(path, folder / archive.into, archive.inner)
         _verify(folder, archive.contents, f"delete {path} and run this again")
@@ -99,17 +99,28 @@ def _refuse_absent(recipe: Recipe, lacking: list[Archive], store: Path, mirror: 
         )
 
 
+def _room(store: Path, folder: Path) -> int:
+    """Returns how many times an archive's length its disk must have room for."""
+    for place in (store, folder):
+        place.mkdir(parents=True, exist_ok=True)
+    return 2 if store.stat().st_dev == folder.stat().st_dev else 1
+
+
 def _obtain(
-    archive: Archive, store: Path, mirror: str | None, check: bool, tell: Callable[[str], None]
+    archive: Archive,
+    store: Path,
+    room: int,
+    mirror: str | None,
+    check: bool,
+    tell: Callable[[str], None],
 ) -> tuple[Path, bool]:
     """Returns an archive that is whole, and whether it was fetched for that."""
     path = store / archive.name
     fetched = not path.exists()
     if fetched:
-        store.mkdir(parents=True, exist_ok=True)
         url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.name}"
         tell(f"{archive.name}: fetching from {url}")
-        download(url, path, archive.size if check else None)
+        download(url, path, archive.size if check else None, room)
     if archive.checksum is None or not check:
         why = "none is known" if archive.checksum is None else "as asked"
         tell(f"{archive.name}: no checksum compared ({why}); those within it will be")

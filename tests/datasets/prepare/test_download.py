@@ -29,9 +29,9 @@ def fetch(server, target: Path, size: int | None = None) -> bytes:
     return target.read_bytes()
 
 
-def refuse(server, target: Path, *words: str, size: int | None = None) -> None:
+def refuse(server, target: Path, *words: str, size: int | None = None, room: int = 1) -> None:
     with pytest.raises(PrepareError) as error:
-        download(f"{server.url}/a.zip", target, size)
+        download(f"{server.url}/a.zip", target, size, room)
     message = str(error.value)
     assert "\n" not in message
     for word in words:
@@ -125,15 +125,19 @@ def test_another_length_than_known(server, target):
     refuse(server, target, words, size=99_999)
 
 
-def test_no_room_is_said_before_anything_is_written(server, target, monkeypatch):
+@pytest.mark.parametrize(
+    ("free", "room", "words"),
+    [
+        (90_000, 1, "fetching {} needs 100,000"),
+        (150_000, 2, "fetching and unpacking {} needs 200,000"),
+    ],
+)
+def test_no_room_is_said_before_anything_is_written(server, target, monkeypatch, free, room, words):
     target.write_bytes(b"an older one")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 150_000, 150_000))
-    refuse(
-        server,
-        target,
-        f"fetching and unpacking {server.url}/a.zip needs 200,000 bytes on the disk of "
-        f"{target.parent}, which has 150,000 bytes free",
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - free, free))
+    words = words.format(f"{server.url}/a.zip")
+    rest = f" bytes on the disk of {target.parent}, which has {free:,} bytes free"
+    refuse(server, target, words + rest, room=room)
     assert target.read_bytes() == b"an older one"
     assert [path.name for path in target.parent.iterdir()] == ["a.zip"]
 
@@ -141,8 +145,8 @@ def test_no_room_is_said_before_anything_is_written(server, target, monkeypatch)
 def test_room_is_counted_without_what_has_come(server, target, monkeypatch):
     server.cuts = [60_000, 0, 0, 0, 0]
     refuse(server, target, "60,000 bytes are kept")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 150_000, 150_000))
-    assert fetch(server, target) == CONTENT  # 40,000 to fetch and about 100,000 unpacked
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 50_000, 50_000))
+    assert fetch(server, target) == CONTENT  # 40,000 are left to fetch
 
 
 class FullDisk:
