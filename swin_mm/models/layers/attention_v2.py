@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_mm.models.layers.attention import WindowAttentionBase
-from swin_mm.models.layers.linear import is_plain
+from swin_mm.models.layers.linear import apply_linear, is_plain
 from swin_mm.ops.cosine import scale_to_cosine
+from swin_mm.ops.linear import linear
 from swin_mm.ops.position import log_spaced_offsets
 
 # The position bias lies between 0 and this.
@@ -70,12 +71,12 @@ class CosineWindowAttention(WindowAttentionBase):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.q_bias is None:
-            qkv, pad_token = self.qkv(x), None
+            qkv, pad_token = apply_linear(self.qkv, x), None
         else:
             no_bias = torch.zeros_like(self.v_bias)
             bias = torch.cat([self.q_bias, no_bias, self.v_bias])
             if is_plain(self.qkv):
-                qkv = F.linear(x, self.qkv.weight, bias)
+                qkv = linear(x, self.qkv.weight, bias)
             else:
                 qkv = self.qkv(x) + bias
             # The key of a zero token is zero, and nobody sees what a padded query finds.
