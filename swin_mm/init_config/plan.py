@@ -8,7 +8,7 @@ PRESETS = ("full", "small")
 # Detection. The recipes' 12 epochs of COCO are 1.4 million images seen, from pretrained weights.
 # Heads for one's own classes settle after some thousands of steps; few images, seen more than a few
 # hundred times each, are known by heart.
-DETECTION_IMAGES_SEEN = {"full": 20_000, "small": 2_400}
+DETECTION_IMAGES_SEEN = {"full": 20_000, "small": 1_600}
 MAX_EPOCHS = {"full": 300, "small": 100}
 MIN_EPOCHS_SMALL = 2
 

@@ -12,7 +12,7 @@ from swin_mm.init_config import plan
         (200, "full", 100, 50),  # 20,000 images seen
         (118_000, "full", 12, 29_500),  # at least what is published
         (10, "small", 100, 3),
-        (48, "small", 50, 12),  # 2,400 images seen
+        (48, "small", 33, 12),  # 1,600 images seen
         (5_000, "small", 2, 1_250),
     ],
 )
