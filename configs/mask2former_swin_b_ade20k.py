@@ -30,4 +30,4 @@ model = dict(
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
 )
 train_dataloader = dict(batch_size=2)
-default_hooks = dict(checkpoint=dict(interval=5_000, save_best="mIoU"))
+default_hooks = dict(checkpoint=dict(interval=5_000))

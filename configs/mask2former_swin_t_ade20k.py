@@ -18,4 +18,4 @@ _base_ = [
 
 model = dict(data_preprocessor=dict(size={{_base_.crop_size}}))
 train_dataloader = dict(batch_size=2)
-default_hooks = dict(checkpoint=dict(interval=5_000, save_best="mIoU"))
+default_hooks = dict(checkpoint=dict(interval=5_000))

@@ -5,6 +5,7 @@ https://github.com/SwinTransformer/Swin-Transformer-Semantic-Segmentation
     published: mIoU 44.51 (45.81 with multi-scale and flip testing), 60M parameters, 945 GFLOPs
     measured: not yet trained
 Command: `bash tools/dist_train.sh configs/upernet_swin_t.py 8` (8 GPUs, 2 images each)
+Multi-scale and flip testing: `python tools/test.py configs/upernet_swin_t.py CHECKPOINT --tta`
 """
 
 _base_ = [
