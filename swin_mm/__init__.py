@@ -11,12 +11,22 @@ compat.install()
 # Modules are imported on first use, so that `swin-mm --help` does not wait for torch.
 _EXPORTS = {
     "FPN": "swin_mm.models",
+    "MaskTTAModel": "swin_mm.inference",
+    "SlicedInference": "swin_mm.inference",
     "SwinTransformer": "swin_mm.models",
     "SwinTransformerV2": "swin_mm.models",
     "base_config": "swin_mm.configs",
 }
 
-__all__ = ["FPN", "SwinTransformer", "SwinTransformerV2", "__version__", "base_config"]
+__all__ = [
+    "FPN",
+    "MaskTTAModel",
+    "SlicedInference",
+    "SwinTransformer",
+    "SwinTransformerV2",
+    "__version__",
+    "base_config",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,8 @@ MODELS = Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope="swin_mm",
-    # The second needs mmdet, so importing `swin_mm.models` does not bring it.
-    locations=["swin_mm.models", "swin_mm.models.data_preprocessor"],
+    # The others need mmdet, so importing `swin_mm.models` does not bring them.
+    locations=["swin_mm.models", "swin_mm.models.data_preprocessor", "swin_mm.inference"],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
 OPTIM_WRAPPERS = Registry(

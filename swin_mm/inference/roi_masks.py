@@ -1,0 +1,129 @@
+"""Masks of given boxes, averaged over several views of an image, for detectors with RoI heads.
+
+Boxes are predicted in each view and merged; then every view predicts the masks of the merged boxes
+from the features it has already, and the probabilities are averaged before they are thresholded.
+
+Source: Detectron2's `GeneralizedRCNNWithTTA` (https://github.com/facebookresearch/detectron2,
+detectron2/modeling/test_time_augmentation.py), which runs the backbone a second time, and mmdet
+2.x's `aug_test_mask`; mmdet 3 has no equivalent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.roi_heads import BaseRoIHead, CascadeRoIHead, StandardRoIHead
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi, bbox_flip
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+# Dimensions of `(N, C, h, w)` that a view's flip reverses.
+FLIPPED = {"horizontal": (3,), "vertical": (2,), "diagonal": (2, 3)}
+
+
+@dataclass
+class View:
+    """A batch of images in one of their views.
+
+    Attributes:
+        features: Of each level, `(B, C, h, w)`.
+        samples: One for each image. Their `pred_instances` are the boxes predicted in this view, in
+            coordinates of the original image, flipped if the view is.
+    """
+
+    features: Sequence[Tensor]
+    samples: list[DetDataSample]
+
+
+def predicts_roi_masks(model: nn.Module) -> bool:
+    """Whether a model predicts masks as Mask R-CNN and Cascade Mask R-CNN do, box by box.
+
+    Models that go about it in another way (HTC, PointRend, Mask Scoring, queries) do not count.
+    """
+    if not (isinstance(model, TwoStageDetector) and model.with_roi_head and model.with_mask):
+        return False
+    head = type(model.roi_head)
+    return (
+        type(model).predict is TwoStageDetector.predict
+        and head.predict is BaseRoIHead.predict
+        and head.predict_mask in (StandardRoIHead.predict_mask, CascadeRoIHead.predict_mask)
+        and model.with_rpn
+    )
+
+
+def predict_boxes(model: TwoStageDetector, data: dict) -> View:
+    """Predicts the boxes of one view and keeps its features.
+
+    Args:
+        model: One for which `predicts_roi_masks` holds.
+        data: A batch as `test_step` takes it.
+    """
+    data = model.data_preprocessor(data, False)
+    samples = data["data_samples"]
+    features = model.extract_feat(data["inputs"])
+    proposals = model.rpn_head.predict(features, samples, rescale=False)
+    found = model.roi_head.predict_bbox(
+        features,
+        [sample.metainfo for sample in samples],
+        proposals,
+        rcnn_test_cfg=model.roi_head.test_cfg,
+        rescale=True,
+    )
+    return View(features, model.add_pred_to_datasample(samples, found))
+
+
+def add_masks(
+    model: TwoStageDetector,
+    views: Sequence[View],
+    metas: Sequence[Sequence[dict]],
+    merged: Sequence[InstanceData],
+) -> None:
+    """Gives merged detections their `masks`, `(N, H, W)`, bool, of the size of the original image.
+
+    Args:
+        model: One for which `predicts_roi_masks` holds.
+        views: All views of a batch.
+        metas: Of each view, the meta information of its images.
+        merged: The detections of each image, with boxes in the original image.
+    """
+    counts = [len(found) for found in merged]
+    total = 0
+    for view, view_metas in zip(views, metas, strict=True):
+        boxes = [_to_view(found.bboxes, m) for found, m in zip(merged, view_metas, strict=True)]
+        if sum(counts):
+            masks = _mask_probabilities(model.roi_head, view.features, bbox2roi(boxes))
+            parts = zip(masks.split(counts), view_metas, strict=True)
+            total = total + torch.cat([_unflip(part, meta) for part, meta in parts])
+    mean = total / len(views) if sum(counts) else merged[0].bboxes.new_zeros(0, 1, 1, 1)
+    head = model.roi_head.mask_head
+    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    head.predict_by_feat(
+        mask_preds=mean.logit().split(counts),  # it takes the sigmoid of them
+        results_list=list(merged),
+        # The boxes are in the original image: masks are pasted into that, at scale one.
+        batch_img_metas=[dict(ori_shape=m["ori_shape"], scale_factor=(1, 1)) for m in metas[0]],
+        rcnn_test_cfg=model.roi_head.test_cfg,
+    )
+
+
+def _to_view(boxes: Tensor, meta: dict) -> Tensor:
+    """Moves boxes `(N, 4)` of the original image to where a view shows them."""
+    if meta.get("flip"):
+        boxes = bbox_flip(boxes, meta["ori_shape"], meta["flip_direction"])
+    return boxes * boxes.new_tensor(meta["scale_factor"]).repeat(2)
+
+
+def _unflip(masks: Tensor, meta: dict) -> Tensor:
+    """Turns masks `(N, C, h, w)` of boxes in a view as the original image has them."""
+    return masks.flip(FLIPPED[meta["flip_direction"]]) if meta.get("flip") else masks
+
+
+def _mask_probabilities(head: nn.Module, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """Predicts the masks of `rois` `(N, 5)`: `(N, C, h, w)`, 0 to 1; cascades average stages."""
+    if isinstance(head, CascadeRoIHead):
+        stages = [head._mask_forward(i, features, rois) for i in range(head.num_stages)]
+    else:
+        stages = [head._mask_forward(features, rois)]
+    return torch.stack([stage["mask_preds"].sigmoid() for stage in stages]).mean(dim=0)
