@@ -2,8 +2,8 @@
 
 Reproduces the row of Swin-L with ImageNet-22K weights in the segmentation table of
 https://github.com/microsoft/Swin-Transformer
-The window is that of `upernet_swin_b_22k_640`. The FLOPs of the table are a riddle: matrix products
-come to 2462 GFLOPs at 640x2560, and windows of 12 would add 36.
+The window is that of `upernet_swin_b_22k_640`. What its FLOPs were counted for is not known: at
+640x2560 this model comes to 2482, and with windows of 12 to 2580.
     published: mIoU 52.05 (53.53 with multi-scale and flip testing), 234M parameters, 3230 GFLOPs
     measured: not yet trained
 Command: `bash tools/dist_train.sh configs/upernet_swin_l_22k_640.py 8` (8 GPUs, 2 images each)
