@@ -48,7 +48,8 @@ def check_semantic(source: Source, inspection: Inspection, labelled: bool = True
         inspection.attempt(check_present, labels, source.where, "label map")
         there = _there(labels, inspection)
         notes.append(inspection.look_into(there, source.where, "label map"))
-        notes.append(_note_unused(folder, ending, labels))
+        if not source.argument("ann_file"):  # a list takes a part of a folder on purpose
+            notes.append(_note_unused(folder, ending, labels))
         inspection.attempt(_check_zero_label, source)
         pairs = [
             pair for pair in zip(images, labels, strict=True) if _can_compare(pair, inspection)

@@ -223,7 +223,7 @@ def test_list_of_names(root):
     (root / "names.txt").write_text("a\nnorth/d\n")
     summary = check_config(config(root, ann_file="names.txt")).splits["train"]
     assert summary.images == 2
-    assert "2 label maps have no image: b.png, c.png" in summary.warnings[0]
+    assert summary.warnings == []  # the rest of the folder is left out on purpose
     (root / "names.txt").write_text("a\nz\n")
     refuse(config(root, ann_file="names.txt"), "1 of 2 image files are missing", "images/z.jpg")
     (root / "names.txt").write_text("\n")
