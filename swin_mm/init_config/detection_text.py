@@ -201,6 +201,17 @@ def _model(plan: DetectionPlan) -> str:
         settings = {"type": kind, **settings, "roi_head": roi_head}
         lines.append(comment("The data has no masks, so the mask head is left out."))
     first: dict[str, Any] = {}
+    if plan.preset == "full":
+        pretrained = base.backbone.init_cfg.checkpoint
+        lines += [
+            comment(
+                "Published weights, fetched when training starts. Without network: a file of "
+                "them, or None for init_cfg to start from scratch (which wants ten times the "
+                "epochs)."
+            ),
+            assign("pretrained", pretrained),
+        ]
+        first["backbone"] = dict(init_cfg=dict(checkpoint=Code("pretrained")))
     if plan.bands is not None:
         lines.append(
             comment(
@@ -214,18 +225,7 @@ def _model(plan: DetectionPlan) -> str:
             std=list(plan.bands.std),
             bgr_to_rgb=False,
         )
-        first["backbone"] = dict(in_channels=Code("len(bands)"))
-    if plan.preset == "full":
-        pretrained = base.backbone.init_cfg.checkpoint
-        lines += [
-            comment(
-                "Fetched when training starts. Without network: a file of it, or None for "
-                "init_cfg to start from scratch (which wants ten times the epochs)."
-            ),
-            assign("pretrained", pretrained),
-        ]
-        backbone = dict(init_cfg=dict(checkpoint=Code("pretrained")))
-        first["backbone"] = {**first.get("backbone", {}), **backbone}
+        first["backbone"] = {"in_channels": Code("len(bands)"), **first.get("backbone", {})}
     lines.append(
         comment(
             "Tests keep detections of low score: average precision counts whatever is found. Raise "

@@ -162,6 +162,16 @@ def _loaders(plan: SegmentationPlan) -> str:
 def _model(plan: SegmentationPlan) -> str:
     lines = []
     first: dict[str, Any] = dict(data_preprocessor=dict(size=Code("crop_size")))
+    if plan.preset == "full":
+        lines += [
+            comment(
+                "Published weights, fetched when training starts. Without network: a file of "
+                "them, or None for init_cfg to start from scratch (which wants ten times the "
+                "steps)."
+            ),
+            assign("pretrained", plan.base.model.backbone.init_cfg.checkpoint),
+        ]
+        first["backbone"] = dict(init_cfg=dict(checkpoint=Code("pretrained")))
     if plan.bands is not None:
         lines.append(
             comment(
@@ -172,17 +182,7 @@ def _model(plan: SegmentationPlan) -> str:
         first["data_preprocessor"].update(
             mean=list(plan.bands.mean), std=list(plan.bands.std), bgr_to_rgb=False
         )
-        first["backbone"] = dict(in_channels=Code("len(bands)"))
-    if plan.preset == "full":
-        lines += [
-            comment(
-                "Fetched when training starts. Without network: a file of it, or None for "
-                "init_cfg to start from scratch (which wants ten times the steps)."
-            ),
-            assign("pretrained", plan.base.model.backbone.init_cfg.checkpoint),
-        ]
-        backbone = dict(init_cfg=dict(checkpoint=Code("pretrained")))
-        first["backbone"] = {**first.get("backbone", {}), **backbone}
+        first["backbone"] = {"in_channels": Code("len(bands)"), **first.get("backbone", {})}
     settings = merge_settings(first, class_overrides(plan.base.model))
     return "\n".join([*lines, assign("model", settings)])
 
