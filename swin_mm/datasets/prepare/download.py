@@ -52,12 +52,20 @@ def download(url: str, path: Path, size: int | None = None, room: int = 1) -> No
             failures = 0 if _length(part) > before else failures + 1
             if failures > len(PAUSES):
                 raise PrepareError(
-                    f"cannot fetch {url}: {reason}; {_length(part):,} bytes are kept in {part}: "
-                    "run this again to go on from there"
+                    f"cannot fetch {url}: {reason}; {_describe_kept(part)}"
                 ) from None
             time.sleep(PAUSES[max(0, failures - 1)])
     part.replace(path)
     _tag_file(part).unlink(missing_ok=True)
+
+
+def _describe_kept(part: Path) -> str:
+    if not _length(part):
+        return (
+            "nothing has come: run this again when the server can be reached, or fetch it from "
+            "elsewhere (--mirror URL), or by hand (--archives FOLDER)"
+        )
+    return f"{_length(part):,} bytes are kept in {part}: run this again to go on from there"
 
 
 def check_sum(path: Path, checksum: str) -> bool:

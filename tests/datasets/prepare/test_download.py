@@ -116,7 +116,9 @@ def test_no_server(server, target):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.zip"
-        with pytest.raises(PrepareError, match=f"cannot fetch {url}: .*refused"):
+        with pytest.raises(
+            PrepareError, match=f"cannot fetch {url}: .*refused; nothing has come: run"
+        ):
             download(url, target)
 
 

@@ -241,6 +241,7 @@ def test_table(name):
 CONFIGS = {
     "coco": "mmdet::_base_/datasets/coco_instance.py",
     "coco panoptic": "mmdet::_base_/datasets/coco_panoptic.py",
+    "coco stuff": "mmdet::htc/htc_r50_fpn_1x_coco.py",
     "ade20k": "mmseg::_base_/datasets/ade20k.py",
     "cityscapes": "mmseg::_base_/datasets/cityscapes.py",
     "voc2012": "mmseg::_base_/datasets/pascal_voc12.py",
