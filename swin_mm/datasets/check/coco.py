@@ -48,14 +48,24 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
     warnings += inspection.attempt(check_boxes, coco, path) or []
     if inspection.thorough:
         coco = keep_sound(coco)
-    if (source.transform("LoadAnnotations") or {}).get("with_mask"):
+    loading = source.transform("LoadAnnotations") or {}
+    if loading.get("with_mask"):
         warnings += inspection.attempt(check_masks, coco, path, inspection.thorough) or []
 
     summary = summarise(coco, source.classes(), warnings)
     if inspection.thorough and labelled:
         inspection.attempt(check_objects, coco, source, path, summary)
     summary.warnings += check_images(coco, source, path, inspection)
+    if loading.get("with_seg"):
+        inspection.attempt(_check_maps, coco, source)
     return summary
+
+
+def _check_maps(coco: dict, source: Source) -> None:
+    """Checks that label maps are there, which detectors such as HTC train on beside objects."""
+    folder, suffix = source.prefix("seg"), source.argument("seg_map_suffix") or ".png"
+    names = [image["file_name"].rpartition(".")[0] + suffix for image in coco["images"]]
+    check_present([os.path.join(folder, name) for name in names], source.where, "label map")
 
 
 def check_images(coco: dict, source: Source, path: str, inspection: Inspection) -> list[str]:

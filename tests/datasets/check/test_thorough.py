@@ -151,6 +151,17 @@ def test_all_unreadable_images_are_named(coco, tmp_path):
     assert found.unreadable == [f"{tmp_path}/images/a.png", f"{tmp_path}/images/c.png"]
 
 
+def test_label_maps_beside_objects(coco, tmp_path):
+    """HTC's; mmdet takes them from the prefix `seg`."""
+    dataset = coco.train_dataloader.dataset
+    dataset.pipeline[1]["with_seg"] = True
+    one_fault(coco, "data_prefix needs the key 'seg'")
+    dataset.data_prefix["seg"] = "stuff/"
+    one_fault(coco, "3 of 3 label map files are missing", f"{tmp_path}/stuff/a.png")
+    write_images(tmp_path / "stuff", ["a.png", "b.png", "c.png"])
+    assert inspect(coco).faults == []
+
+
 def test_several_faults_are_all_told(coco, tmp_path):
     def change(coco):
         coco["annotations"][0]["category_id"] = 99
