@@ -27,6 +27,7 @@ OTHER_KEYS = (
     "find_unused_parameters",
     "model_wrapper_cfg",
     "runner_type",
+    "sliced_model",
     "sync_bn",
     "tta_model",
     "tta_pipeline",

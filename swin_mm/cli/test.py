@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from swin_mm.cli.launch import (
     start_processes,
     stop_processes,
 )
+from swin_mm.cli.views import use_sliced_inference, use_test_time_augmentation
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -81,8 +81,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--wait-time", type=float, default=2.0, metavar="S", help="seconds per window (%(default)s)"
     )
     parser.add_argument(
-        "--tta", action="store_true", help="average over flipped and scaled copies of each image"
+        "--tta",
+        action="store_true",
+        help="merge predictions of flipped and scaled views of each image: tta_model and "
+        "tta_pipeline in the config, or mirror images for detectors, six scales and mirror images "
+        "for segmentors",
     )
+    parser.add_argument(
+        "--sliced",
+        action="store_true",
+        help="for detectors and large images: predict overlapping slices and join what is found; "
+        "more settings as sliced_model in the config (docs/inference.md)",
+    )
+    for side in ("height", "width"):
+        parser.add_argument(
+            f"--slice-{side}",
+            type=int,
+            metavar="PIXELS",
+            help=f"{side} of a slice (512 unless the config says otherwise)",
+        )
     add_launch_options(parser)
     return parser.parse_args(argv)
 
@@ -110,38 +127,16 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
             drawing.setdefault("type", "DetVisualizationHook")
             drawing.update(draw=True, test_out_dir=args.show_dir)
         drawing.update(show=args.show, wait_time=args.wait_time if args.show else 0.0)
+    if args.tta and args.sliced:
+        raise ConfigError("--tta and --sliced do not go together: choose one")
     if args.tta:
         use_test_time_augmentation(cfg)
-
-
-def use_test_time_augmentation(cfg: Config) -> None:
-    """Wraps the model and the data of the test so that several views of an image are averaged."""
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    if find_scope(cfg) == "mmseg":
-        absent = [key for key in ("tta_model", "tta_pipeline") if key not in cfg]
-        if absent:
-            raise ConfigError(f"--tta needs {' and '.join(absent)} in the config")
-    else:
-        if "mask_head" in {*cfg.model, *(cfg.model.get("roi_head") or ())}:
-            raise ConfigError("--tta: mmdet averages boxes only, and this model predicts masks")
-        # As mmdet does: the image and its mirror image.
-        cfg.setdefault(
-            "tta_model",
-            dict(
-                type="DetTTAModel",
-                tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
-            ),
-        )
-        if "tta_pipeline" not in cfg:
-            *load_and_resize, pack = deepcopy(dataset.pipeline)
-            meta_keys = (*pack.get("meta_keys", ()), "flip", "flip_direction")
-            flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
-            views = dict(type="TestTimeAug", transforms=[flips, [dict(pack, meta_keys=meta_keys)]])
-            cfg.tta_pipeline = [*load_and_resize, views]
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    sizes = {"slice_height": args.slice_height, "slice_width": args.slice_width}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    if args.sliced:
+        use_sliced_inference(cfg, **sizes)
+    elif sizes:
+        raise ConfigError("--slice-height and --slice-width are for --sliced")
 
 
 def keep_predictions(runner: "Runner", out: str) -> None:
@@ -163,9 +158,9 @@ def keep_predictions(runner: "Runner", out: str) -> None:
 
         metrics.append(DumpLabelMaps(out))
     else:
-        from mmdet.evaluation import DumpDetResults
+        from swin_mm.engine.dump_instances import DumpInstances
 
-        metrics.append(DumpDetResults(out))
+        metrics.append(DumpInstances(out))
 
 
 def report(metrics: Mapping[str, Any], args: argparse.Namespace, runner: "Runner") -> None:

@@ -8,6 +8,7 @@ import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import Compose
+from mmdet.models.utils import samplelist_boxtype2tensor
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseTTAModel
 from mmengine.registry import TRANSFORMS
@@ -40,8 +41,7 @@ class SlicedInference(BaseTTAModel):
     lengths, so memory grows with what is found, not with the size of the image.
 
     Args:
-        module: The detector, or its config; any of mmdet that predicts boxes. One within
-            `MaskTTAModel` works too, if `pipeline` makes the views.
+        module: The detector, or its config; any of mmdet that predicts boxes.
         pipeline: Transforms from a slice to what the detector takes, such as resizing and packing;
             loading is not among them.
         slice_height: Pixels of the image.
@@ -98,6 +98,7 @@ class SlicedInference(BaseTTAModel):
         for image, sample in zip(data["inputs"], data["data_samples"], strict=True):
             pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()  # (H, W, C)
             sample.pred_instances = self.predict_image(pixels, sample.metainfo)
+        samplelist_boxtype2tensor(data["data_samples"])  # ground truth, as detectors leave it
         return data["data_samples"]
 
     def predict_image(

@@ -107,42 +107,44 @@ def test_segmentor_keeps_label_maps(untrained, data):
 
 
 def test_segmentor_averages_views(untrained):
-    views = """
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='TestTimeAug', transforms=[
-        [dict(type='Resize', scale=(96, 96), keep_ratio=True)],
-        [dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-         dict(type='RandomFlip', prob=1.0, direction='horizontal')],
-        [dict(type='LoadAnnotations')],
-        [dict(type='PackSegInputs')],
-    ]),
-]
-"""
+    views = [[dict(type="Resize", scale=(96, 96), keep_ratio=True)]]
+    flips = [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)]
+    views += [flips, [dict(type="LoadAnnotations")], [dict(type="PackSegInputs")]]
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="TestTimeAug", transforms=views)]
     arguments = untrained("mmseg")
-    with pytest.raises(ConfigError, match="--tta needs tta_pipeline in the config"):
-        command.main([*arguments, "--tta"])
-    Path("small.py").write_text(Path("small.py").read_text() + views)
+    Path("small.py").write_text(f"{Path('small.py').read_text()}\ntta_pipeline = {pipeline}\n")
     command.main([*arguments, "--tta"])
     assert "mIoU" in read_metrics()["metrics"]
 
 
-def test_views_of_a_box_detector(untrained):
-    untrained("mmdet")
-    cfg = Config.fromfile("small.py")
-    del cfg.model.roi_head["mask_head"]
-    pipeline = list(cfg.test_dataloader.dataset.pipeline)
-    command.use_test_time_augmentation(cfg)
-    assert cfg.model.type == "DetTTAModel" and cfg.model.module.type == "MaskRCNN"
-    *before, views = cfg.test_dataloader.dataset.pipeline
-    assert before == pipeline[:-1]
-    assert [flip.prob for flip in views.transforms[0]] == [1.0, 0.0]
-    assert views.transforms[1][0].meta_keys[-2:] == ("flip", "flip_direction")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--tta"],
+        ["--sliced", "--slice-height", "72", "--slice-width", "80"],
+    ],
+    ids=["views", "slices"],
+)
+def test_detector_with_masks(untrained, data, flags):
+    """Boxes and masks are merged, scored, kept and drawn."""
+    command.main([*untrained("mmdet"), "--out", "found.pkl", "--show-dir", "drawn", *flags])
+    assert {"coco/bbox_mAP", "coco/segm_mAP_50"} < read_metrics()["metrics"].keys()
+    found = pickle.loads(Path("found.pkl").read_bytes())
+    images = sorted(Path(data, "val").iterdir())
+    for entry, path in zip(found, images, strict=True):
+        masks = entry["pred_instances"]["masks"]
+        assert len(masks) == len(entry["pred_instances"]["scores"]) > 0
+        assert {tuple(mask["size"]) for mask in masks} == {Image.open(path).size[::-1]}
+    (pictures,) = Path("out").glob("*/drawn")
+    assert len(list(pictures.iterdir())) == 6
+    assert Path("out", "predictions.png").exists()
 
 
-def test_masks_are_not_averaged(untrained):
-    with pytest.raises(ConfigError, match="averages boxes only, and this model predicts masks"):
-        command.main([*untrained("mmdet"), "--tta"])
+def test_slice_sizes_need_slices(untrained):
+    with pytest.raises(ConfigError, match="--slice-height and --slice-width are for --sliced"):
+        command.main([*untrained("mmdet"), "--slice-width", "64"])
+    with pytest.raises(ConfigError, match="--tta and --sliced do not go together"):
+        command.main([*untrained("mmdet"), "--tta", "--sliced"])
 
 
 def test_predictions_of_a_detector_go_to_a_pickle(untrained):
