@@ -17,7 +17,8 @@ Record = dict[str, Any]
 LOGS = "*/vis_data/scalars.json"  # one folder for each run, named by the time it started
 # What is shown of the metrics: of COCO's twelve the two that are quoted.
 MAIN_METRIC = re.compile(r"(mAP|mAP_50|mIoU|mAcc|aAcc)$")
-NOT_METRICS = {"step", "time", "data_time"}
+NOT_METRICS = {"step", "iter", "time", "data_time"}
+VAL_LOSS = "val/loss"  # and its parts, by ValLossHook
 COLOURS = ("#1f5f99", "#d1652c", "#3b8a55", "#8b4d9e", "#b3962e", "#5c6670")
 
 
@@ -27,7 +28,8 @@ class History:
 
     Attributes:
         train: One record for each logged step, with at least `iter` and `loss`.
-        val: One record for each validation, with its metrics and `step`.
+        val: One record for each validation, with its metrics, `step`, and in `iter` the last
+            training step that was logged before.
         by_epoch: Whether `step` of a validation counts epochs, not training steps.
     """
 
@@ -55,7 +57,7 @@ def read_history(work_dir: str | Path) -> History:
             start = run[0][0]
             steps = [(step, record) for step, record in steps if step < start] + run
     train = [record for _, record in steps if "loss" in record]
-    val = [record for _, record in steps if "loss" not in record]
+    val = [{"iter": step, **record} for step, record in steps if "loss" not in record]
     return History(train, val, by_epoch=any("epoch" in record for record in train))
 
 
@@ -106,12 +108,15 @@ def _draw_losses(axes: Axes, history: History) -> None:
     # Not strict, since the colours repeat.
     for name, colour in zip(parts, cycle(COLOURS[1:]), strict=False):
         _draw_line(axes, history.train, "iter", name, color=colour, linewidth=1)
+    if any(VAL_LOSS in record for record in history.val):
+        style = dict(color=COLOURS[0], linestyle="--", marker="o", label=VAL_LOSS)
+        _draw_line(axes, history.val, "iter", VAL_LOSS, **style)
     _dress(axes, "Training loss", "step", legend="upper right")
 
 
 def _draw_metrics(axes: Axes, history: History) -> None:
     names = list(dict.fromkeys(key for record in history.val for key in record))
-    metrics = [name for name in names if name not in NOT_METRICS]
+    metrics = [n for n in names if n not in NOT_METRICS and not n.startswith(VAL_LOSS)]
     shown = [name for name in metrics if MAIN_METRIC.search(name)] or metrics
     for name, colour in zip(shown, cycle(COLOURS), strict=False):
         _draw_line(axes, history.val, "step", name, color=colour, linewidth=2, marker="o")
@@ -122,7 +127,7 @@ def _draw_metrics(axes: Axes, history: History) -> None:
 
 def _draw_line(axes: Axes, records: list[Record], x: str, y: str, **style: Any) -> None:
     points = [(record[x], record[y]) for record in records if y in record]
-    label = y.rpartition("/")[2]
+    label = style.pop("label", y.rpartition("/")[2])
     if "marker" in style:  # in the legend, as numbers beside close curves would overlap
         label += f" {points[-1][1]:.3g}"
     axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)

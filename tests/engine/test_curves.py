@@ -76,6 +76,20 @@ def test_the_legend_tells_the_last_value_of_each_metric(tmp_path):
     assert labels == ["bbox_mAP 0.571", "bbox_mAP_50 0.836", "segm_mAP_50 0.831"]
 
 
+def test_loss_on_the_validation_data_is_drawn_beside_that_of_training(tmp_path):
+    losses = {"val/loss": 2.5, "val/loss_cls": 1.0}
+    records = [step(10, 3, 1), {**validation(1, 0.1), **losses}, step(20, 2, 2)]
+    write_run(tmp_path, "20260101_080000", [*records, {**validation(2, 0.2), **losses}])
+    history = read_history(tmp_path)
+    figure = Figure()
+    loss_axes, metric_axes = figure.subplots(1, 2)
+    curves._draw_losses(loss_axes, history)
+    curves._draw_metrics(metric_axes, history)
+    (line,) = [line for line in loss_axes.lines if line.get_label() == "val/loss 2.5"]
+    assert line.get_xdata().tolist() == [10, 20]
+    assert [line.get_label() for line in metric_axes.lines] == ["bbox_mAP 0.2"]
+
+
 def test_nothing_logged(tmp_path):
     write_run(tmp_path, "20260101_080000", [])
     with pytest.raises(ValueError, match="no run in .* has logged a training step"):
