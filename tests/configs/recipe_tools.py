@@ -1,6 +1,8 @@
 """Recipes for tests: listed, loaded, cut down to a size that a test can wait for, and fed."""
 
+import ast
 import copy
+import functools
 from pathlib import Path
 
 import torch
@@ -14,15 +16,25 @@ from swin_mm.models.backbones.arguments import ARCHS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py"))
-WIDTH = 24  # channels of the first stage, for 96 to 192
+WIDTH = 32  # channels of the first stage, for 96 to 192
 SIDES = (97, 141)  # of images, in pixels; windows do not divide them
 
 
 def load(name: str) -> Config:
     """A recipe by the name of its file, with its scope as the default one."""
-    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    cfg = copy.deepcopy(_read(name))
     init_default_scope(cfg.default_scope)
     return cfg
+
+
+@functools.cache
+def _read(name: str) -> Config:
+    return Config.fromfile(CONFIGS / f"{name}.py")
+
+
+def read_docstring(name: str) -> str:
+    """What the file of a recipe says about it."""
+    return ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text()))
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
@@ -48,8 +60,8 @@ def cut(node: dict) -> None:
             node[key] = None  # the augments would pad to 1024 pixels
         elif key in ("num_layers", "num_blocks"):
             node[key] = 2
-        elif key in ("num_queries", "num_points", "num_proposals", "max_per_img"):
-            node[key] = min(value, 50)
+        elif key in ("num_queries", "num_points", "num_proposals", "max_per_img", "num"):
+            node[key] = min(value, 20)  # `num` is that of the samplers
         for child in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(child, dict):
                 cut(child)
@@ -60,7 +72,7 @@ def narrow(model: dict) -> None:
     backbone = model.backbone
     full_width = backbone.get("embed_dims") or ARCHS[backbone.get("arch") or "tiny"].embed_dims
     widths = {full_width * 2**i: WIDTH * 2**i for i in range(4)}
-    backbone.update(embed_dims=WIDTH, depths=(2, 2, 2, 2))
+    backbone.update(embed_dims=WIDTH, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16))
 
     def tell(node: dict) -> None:
         for key, value in node.items():
@@ -79,8 +91,8 @@ def narrow(model: dict) -> None:
             head.in_channels = widths[head.in_channels]
 
 
-def detection_data(with_semantic: bool = False) -> dict:
-    """A batch of two images with boxes, masks and, if asked for, a label map."""
+def detection_data(with_mask: bool = True, with_semantic: bool = False) -> dict:
+    """A batch of two images with boxes, and masks or a label map if asked for."""
     from mmdet.testing import demo_mm_inputs
 
     height, width = SIDES
@@ -88,8 +100,8 @@ def detection_data(with_semantic: bool = False) -> dict:
         2,
         [(3, height, width), (3, height - 10, width - 30)],
         num_items=[3, 4],
-        num_classes=8,
-        with_mask=True,
+        num_classes=6,  # those of the built-in data
+        with_mask=with_mask,
         with_semantic=with_semantic,
     )
 
@@ -115,7 +127,11 @@ def learn_and_predict(cfg: Config) -> list:
     """Predictions of the small model after a training step whose gradients are checked."""
     torch.manual_seed(0)
     if cfg.default_scope == "mmdet":
-        data = detection_data(with_semantic=bool(cfg.model.data_preprocessor.get("pad_seg")))
+        cfg.model.data_preprocessor.setdefault("pad_size_divisor", 32)  # RTMDet's pipeline pads
+        data = detection_data(
+            with_mask="segm" in str(cfg.val_evaluator),
+            with_semantic=bool(cfg.model.data_preprocessor.get("pad_seg")),
+        )
     else:
         cfg.model.data_preprocessor.size = SIDES  # it pads to the crops of training
         data = segmentation_data()
