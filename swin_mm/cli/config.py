@@ -4,7 +4,7 @@ import argparse
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
@@ -97,13 +97,18 @@ def find_config(name: str) -> Path:
     )
 
 
-def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    check: Callable[[Config], None] | None = None,
+) -> Config:
     """Reads a config and applies overrides.
 
     Args:
         name: A path, or the name of a config that comes with swin_mm.
         overrides: Settings by dotted key, as `--cfg-options` gives them. A key that nothing in the
             config resembles is taken; one that looks misspelt is taken too, with a warning.
+        check: Called with the config when it is complete, before warnings: it may refuse it.
 
     Returns:
         The config.
@@ -118,15 +123,17 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     except Exception as error:  # a config is code and can fail in any way
         raise ConfigError(f"cannot read config {_describe_failure(path, error)}") from error
     settings = cfg.to_dict()
-    for key in overrides or {}:
-        doubt = _doubt_key(settings, key)
-        if doubt and os.environ.get("RANK", "0") == "0":
-            print(f"warning: the config has no {key}: {doubt}", file=sys.stderr)
     try:
         cfg.merge_from_dict(dict(overrides or {}))
     except (TypeError, KeyError, IndexError) as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise ConfigError(f"--cfg-options does not fit {path}: {reason}") from error
+    if check is not None:
+        check(cfg)
+    for key in overrides or {}:
+        doubt = _doubt_key(settings, key)
+        if doubt and os.environ.get("RANK", "0") == "0":
+            print(f"warning: the config has no {key}: {doubt}", file=sys.stderr)
     return cfg
 
 
@@ -176,10 +183,11 @@ def _doubt_key(settings: dict, key: str) -> str | None:
     if nearest:
         return f"did you mean {'.'.join([*known, nearest[0], *rest])}?"
     # Below the top a new key is an argument of a class, which refuses those it does not know.
-    return None if known or unknown in _runner_keys() else "nothing may read it"
+    return None if known or unknown in runner_keys() else "nothing may read it"
 
 
-def _runner_keys() -> set[str]:
+def runner_keys() -> set[str]:
+    """Top-level keys of a config that mmengine or the tools read."""
     from mmengine.runner import Runner
 
     return {*inspect.signature(Runner.__init__).parameters, *OTHER_KEYS}

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.keys import check_keys
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -58,9 +59,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         The config, with `launcher` and `work_dir` set and our hooks in it.
 
     Raises:
-        ConfigError: The config cannot be read, or does not say what it is for.
+        ConfigError: The config cannot be read, does not say what it is for, or has keys that
+            nothing would read.
     """
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, check_keys)
     find_scope(cfg)
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))

@@ -1,0 +1,267 @@
+"""Finds keys of a config that nothing would read, before anything is built.
+
+A part of a config with a `type` is compared with the signature of the class that is registered
+under that name; where the class takes `**kwargs` and hands them to its base, with the base's too.
+What cannot be decided is let pass: names that no registry has, classes that take any argument.
+At the top level any name may be a variable of the config's author, so only one that looks like a
+misspelt setting of the runner, and that the config itself does not use, is refused.
+"""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher, get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine import registry as roots
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from swin_mm.cli.config import runner_keys
+from swin_mm.cli.errors import ConfigError
+
+# Read by mmengine's builders and never given to the class.
+BUILDER_KEYS = frozenset({"type", "_scope_"})
+# Read besides the arguments of the class, by the end of the setting that the part stands under.
+OTHER_READERS = {
+    "optim_wrapper": {"constructor", "paramwise_cfg"},
+    "param_scheduler": {"convert_to_iter_based"},
+    "default_hooks": {"priority"},
+    "custom_hooks": {"priority"},
+    "init_cfg": {"override", "name"},
+    "override": {"name"},
+    "norm_cfg": {"requires_grad"},
+    "train_cfg": {"by_epoch"},
+}
+# Ends of settings whose parts are not built from their `type` with the other keys as arguments.
+BUILT_OTHERWISE = ("conv_cfg", "dcn", "nms", "plugins", "upsample_cfg", "roi_layer")
+LOADER_KEYS = frozenset(
+    {"batch_sampler", "collate_fn", "dataset", "num_batch_per_epoch", "sampler", "worker_init_fn"}
+)
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+REGISTRIES = (
+    roots.DATA_SAMPLERS,
+    roots.DATASETS,
+    roots.EVALUATOR,
+    roots.HOOKS,
+    roots.LOG_PROCESSORS,
+    roots.LOOPS,
+    roots.METRICS,
+    roots.MODELS,
+    roots.OPTIM_WRAPPERS,
+    roots.OPTIMIZERS,
+    roots.PARAM_SCHEDULERS,
+    roots.TASK_UTILS,
+    roots.TRANSFORMS,
+    roots.VISBACKENDS,
+    roots.VISUALIZERS,
+    roots.WEIGHT_INITIALIZERS,
+)
+# How alike a name must be to be taken for a misspelling: whole, and in the one word that differs.
+ALIKE, ALIKE_WORD = 0.93, 0.75
+MIN_WORD = 4  # letters; `val` and `vis` are no misspellings of each other
+
+
+def check_keys(cfg: Config) -> None:
+    """Refuses a config with keys that nothing would read.
+
+    Args:
+        cfg: Whole config, after overrides.
+
+    Raises:
+        ConfigError: There are some; names the file, each key and the nearest that there is.
+    """
+    faults = [*_check_top(cfg), *_check_untyped(cfg)]
+    registries = _find_registries(cfg.get("default_scope"))
+    for name in runner_keys().intersection(cfg):
+        faults += _check_part(cfg[name], name, name, registries)
+    if faults:
+        raise ConfigError(f"{cfg.filename}: {'; '.join(sorted(faults))}")
+
+
+def _check_top(cfg: Config) -> Iterator[str]:
+    known = runner_keys()
+    for name in cfg:
+        if name in known:
+            continue
+        nearest = next((key for key in sorted(known) if _looks_like(name, key)), None)
+        # A variable stands at least twice in the files: where it is set and where it is used.
+        uses = len(re.findall(rf"\b{re.escape(name)}\b", cfg.text))
+        if nearest and uses < 2:
+            yield f"no setting {name}; did you mean {nearest}?"
+
+
+def _looks_like(name: str, key: str) -> bool:
+    """Whether a name differs from a key by a slip of the keyboard, and not by a word."""
+    if SequenceMatcher(None, name, key).ratio() >= ALIKE:
+        return True
+    words = list(zip(name.split("_"), key.split("_"), strict=False))
+    if name.count("_") != key.count("_"):
+        return False
+    different = [pair for pair in words if pair[0] != pair[1]]
+    return len(different) == 1 and (
+        min(map(len, different[0])) >= MIN_WORD
+        and SequenceMatcher(None, *different[0]).ratio() >= ALIKE_WORD
+    )
+
+
+def _check_untyped(cfg: Config) -> Iterator[str]:
+    """Looks at settings of the runner that are read by key or by a class of mmengine's choice."""
+    from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
+    from torch.utils.data import DataLoader
+
+    loader = {*takes(DataLoader), *LOADER_KEYS}
+    training = {*takes(EpochBasedTrainLoop), *takes(IterBasedTrainLoop), "by_epoch"}
+    known = {
+        **dict.fromkeys(LOADERS, loader),
+        "train_cfg": training,
+        "val_cfg": takes(ValLoop),
+        "test_cfg": takes(TestLoop),
+        "randomness": takes(Runner.set_randomness),
+        "auto_scale_lr": {"enable", "base_batch_size"},
+    }
+    for name, keys in known.items():
+        settings = cfg.get(name) or {}
+        if isinstance(settings, dict) and "type" not in settings:
+            for key in settings:
+                if key not in keys:
+                    yield _describe(f"{name}.{key}", name, key, keys)
+
+
+def _check_part(value: Any, path: str, place: str, registries: list) -> Iterator[str]:
+    """Looks at a part of a config and at all within it.
+
+    Args:
+        value: The part.
+        path: Its dotted key.
+        place: The setting it stands under: its own key, that of the list it is in, or, for the
+            parts of `default_hooks`, that.
+        registries: Where classes are looked for.
+    """
+    if place.endswith(BUILT_OTHERWISE):
+        return
+    if isinstance(value, dict):
+        kind = value.get("type")
+        makers = _find_makers(kind, registries) if kind is not None else []
+        taken = _join(takes(maker) for maker in makers)
+        if taken is not None:
+            taken = {*taken, *BUILDER_KEYS}
+            taken = taken.union(
+                *(keys for end, keys in OTHER_READERS.items() if place.endswith(end))
+            )
+            for key in value:
+                if key not in taken:
+                    yield _describe(f"{path}.{key}", makers[0].__name__, key, taken)
+        for key, child in value.items():
+            inner = place if place == "default_hooks" else str(key)
+            yield from _check_part(child, f"{path}.{key}", inner, registries)
+    elif isinstance(value, (list, tuple)):
+        for index, child in enumerate(value):
+            yield from _check_part(child, f"{path}.{index}", place, registries)
+
+
+def _describe(path: str, owner: str, key: str, known: Iterable[str]) -> str:
+    choices = sorted(name for name in known if name not in ("self", "type", "_scope_"))
+    nearest = get_close_matches(str(key), choices, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(choices)}"
+    return f"{path}: {owner} takes no {key!r}; {hint}"
+
+
+def _find_registries(scope: str | None) -> list[Registry]:
+    """The registries of what configs name, those of the scope where it has them."""
+    return [registry.children.get(scope, registry) for registry in REGISTRIES]
+
+
+def _find_makers(kind: Any, registries: list[Registry]) -> list[Callable]:
+    """Classes and functions registered under a name, in any registry."""
+    if not isinstance(kind, str):  # pure Python configs have the class itself
+        return [kind] if callable(kind) else []
+    scope, _, name = kind.rpartition(".")
+    if not name[:1].isupper():  # modes such as `nearest`, which builders treat as they like
+        return []
+    if scope:
+        if "." in scope or find_spec(scope) is None or find_spec(f"{scope}.registry") is None:
+            return []
+        import_module(f"{scope}.registry")
+        tops = [getattr(registry, "parent", None) or registry for registry in registries]
+        registries = [top.children[scope] for top in tops if scope in top.children]
+    found = [_look_up(name, registry) for registry in registries]
+    return list(dict.fromkeys(maker for maker in found if maker is not None))
+
+
+def _look_up(name: str, registry: Registry | None) -> Callable | None:
+    """Finds a name in a registry or those above it, without the errors of `Registry.get`."""
+    while registry is not None:
+        registry.import_from_location()
+        if name in registry.module_dict:
+            return registry.module_dict[name]
+        registry = registry.parent
+    return None
+
+
+def _join(signatures: Iterable[set[str] | None]) -> set[str] | None:
+    signatures = list(signatures)
+    return None if not signatures or None in signatures else set().union(*signatures)
+
+
+def takes(maker: Callable) -> set[str] | None:
+    """Names of the arguments that a class or a function takes.
+
+    Args:
+        maker: The class or function.
+
+    Returns:
+        The names; None where any may be taken, or the signature cannot be read.
+    """
+    if not inspect.isclass(maker):
+        names, extra = _own_arguments(maker)
+        return names if extra is None else None
+    names: set[str] = set()
+    for cls in maker.__mro__:
+        init = cls.__dict__.get("__init__")
+        if init is None:
+            continue
+        own, extra = _own_arguments(init)
+        names |= own
+        if extra is None:
+            return names
+        if cls is object:  # it takes nothing itself
+            return names if maker.__new__ is object.__new__ else None
+        if not _only_passed_on(init, extra):
+            return None
+    return None
+
+
+def _own_arguments(function: Callable) -> tuple[set[str], str | None]:
+    """Named arguments of a function, and the name of its `**kwargs`.
+
+    The name is None where there are none, and empty where that cannot be told.
+    """
+    if hasattr(function, "__wrapped__"):  # mmcv's decorator for arguments that have been renamed
+        return set(), ""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a class in C
+        return set(), ""
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    extra = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+    return named, extra
+
+
+def _only_passed_on(init: Callable, extra: str) -> bool:
+    """Whether `**kwargs` go to the `__init__` of bases and nowhere else."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    passed = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".__init__"):
+            spread = [ast.unparse(k.value) for k in node.keywords if k.arg is None]
+            passed += spread.count(extra)
+    uses = sum(isinstance(node, ast.Name) and node.id == extra for node in ast.walk(tree))
+    return passed == uses > 0
