@@ -20,6 +20,8 @@ COMMANDS = {
     "test": "measure a checkpoint and draw what it predicts",
     "init-config": "write a config for your own data",
     "print-config": "print a config with its bases filled in, or list the configs",
+    "get-flops": "count parameters and operations of a model, part by part",
+    "analyze-results": "say where a model goes wrong, as a page with pictures",
     "convert": "rewrite a checkpoint in the layout of another library",
     "inspect": "say what is in a checkpoint",
     "benchmark": "measure time and memory, beside other libraries",

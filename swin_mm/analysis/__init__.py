@@ -1,0 +1,1 @@
+"""What a model costs, and where its predictions go wrong."""

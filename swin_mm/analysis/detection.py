@@ -1,0 +1,401 @@
+"""Where a detector goes wrong: by class, by size, what for what, how sure of itself.
+
+Average precision and the matches behind the calibration are pycocotools'. Confusions and the errors
+of an image need matches across classes, which COCO's rules do not have: there, detections above a
+score are matched to objects of any class, pairs of the largest overlap first, each once.
+"""
+
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
+
+SIZES = ("all", "small", "medium", "large")  # as COCO's; in pixels below 32^2, below 96^2, above
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of one image.
+
+    Attributes:
+        boxes: `(num, 4)`, left, top, right, bottom in pixels of the original image.
+        labels: `(num,)`, indices of classes.
+        scores: `(num,)`, 0 to 1; ones for ground truth.
+        is_crowd: `(num,)`, ground truth that stands for any number of objects.
+        masks: Run lengths of each mask, or None.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    is_crowd: np.ndarray
+    masks: list[dict] | None = None
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """Ground truth and predictions of a data set.
+
+    Attributes:
+        classes: Names.
+        category_ids: COCO's number of each class.
+        image_ids: COCO's number of each image.
+        image_paths: Its file.
+        truth: Its objects.
+        found: What was predicted.
+        coco: The annotations.
+    """
+
+    classes: Sequence[str]
+    category_ids: Sequence[int]
+    image_ids: Sequence[int]
+    image_paths: Sequence[str]
+    truth: Sequence[Objects]
+    found: Sequence[Objects]
+    coco: COCO
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """Average precision of one class; NaN where there is no object to find.
+
+    Attributes:
+        name: The class.
+        objects: Number of objects by `SIZES`.
+        precision: AP by `SIZES`.
+        precision_50: AP at an overlap of 0.5.
+        recall: Mean share of the objects that are found, over overlaps.
+    """
+
+    name: str
+    objects: dict[str, int]
+    precision: dict[str, float]
+    precision_50: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often detections of a score are right.
+
+    Attributes:
+        counts: `(bins,)`, detections in bins of equal width from 0 to 1.
+        scores: `(bins,)`, their mean score; NaN in an empty bin.
+        precision: `(bins,)`, the share of them that is right.
+        error: Expected calibration error: the mean of `|precision - score|` over detections.
+    """
+
+    counts: np.ndarray
+    scores: np.ndarray
+    precision: np.ndarray
+    error: float
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """What is wrong in one image.
+
+    Attributes:
+        index: The image.
+        right: Objects found with the right class.
+        confused: Objects found as another class.
+        missed: Objects not found.
+        invented: Detections of nothing.
+    """
+
+    index: int
+    right: int
+    confused: int
+    missed: int
+    invented: int
+
+    @property
+    def quality(self) -> float:
+        """F1 of the image: 1 where nothing is wrong."""
+        wrong = 2 * self.confused + self.missed + self.invented
+        return 2 * self.right / (2 * self.right + wrong) if self.right or wrong else 1.0
+
+
+def read_data(dataset: Any, entries: list[dict]) -> DetectionData:
+    """Brings predictions together with their data.
+
+    Args:
+        dataset: A `CocoDataset` of mmdet, in test mode.
+        entries: Predictions as `load_predictions` gives them.
+
+    Returns:
+        Both, image by image.
+
+    Raises:
+        PredictionError: They do not fit each other.
+    """
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    image_ids = [info["img_id"] for info in infos]
+    if any("pred_instances" not in entry or "img_id" not in entry for entry in entries):
+        raise PredictionError("the predictions are not those of a detector: no pred_instances")
+    entries = by_image(entries, lambda entry: entry["img_id"], image_ids)
+    classes = dataset.metainfo["classes"]
+    found = [_read_found(entry["pred_instances"]) for entry in entries]
+    highest = max((objects.labels.max(initial=-1) for objects in found), default=-1)
+    if highest >= len(classes):
+        raise PredictionError(
+            f"the predictions have label {highest}, but the data has {len(classes)} classes"
+        )
+    with redirect_stdout(StringIO()):  # pycocotools prints
+        coco = COCO(dataset.ann_file)
+    return DetectionData(
+        classes=classes,
+        category_ids=dataset.cat_ids,
+        image_ids=image_ids,
+        image_paths=[info["img_path"] for info in infos],
+        truth=[_read_truth(info) for info in infos],
+        found=found,
+        coco=coco,
+    )
+
+
+def _read_truth(info: dict) -> Objects:
+    instances = info["instances"]
+    masks = None
+    if instances and all("mask" in instance for instance in instances):
+        masks = [_encode(i["mask"], info["height"], info["width"]) for i in instances]
+    return Objects(
+        boxes=np.array([i["bbox"] for i in instances], dtype=float).reshape(-1, 4),
+        labels=np.array([i["bbox_label"] for i in instances], dtype=int),
+        scores=np.ones(len(instances)),
+        is_crowd=np.array([i["ignore_flag"] for i in instances], dtype=bool),
+        masks=masks,
+    )
+
+
+def _encode(mask: Any, height: int, width: int) -> dict:
+    if isinstance(mask, list):
+        return mask_utils.merge(mask_utils.frPyObjects(mask, height, width))
+    return mask_utils.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
+
+
+def _read_found(instances: dict) -> Objects:
+    labels = to_numpy(instances["labels"]).astype(int)
+    return Objects(
+        boxes=to_numpy(instances["bboxes"]).astype(float).reshape(-1, 4),
+        labels=labels,
+        scores=to_numpy(instances["scores"]).astype(float),
+        is_crowd=np.zeros(len(labels), dtype=bool),
+        masks=list(instances["masks"]) if "masks" in instances else None,
+    )
+
+
+def evaluate(data: DetectionData, kind: str) -> COCOeval | None:
+    """Runs pycocotools' evaluation.
+
+    Args:
+        data: Ground truth and predictions.
+        kind: `bbox` or `segm`.
+
+    Returns:
+        The evaluation, accumulated; None where there is nothing to evaluate.
+    """
+    results = []
+    for image_id, objects in zip(data.image_ids, data.found, strict=True):
+        for index, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
+            result = {
+                "image_id": image_id,
+                "category_id": data.category_ids[objects.labels[index]],
+                "score": float(objects.scores[index]),
+            }
+            if kind == "bbox":
+                result["bbox"] = [left, top, right - left, bottom - top]
+            elif objects.masks is None:
+                return None
+            else:
+                result["segmentation"] = objects.masks[index]
+            results.append(result)
+    if not results or (kind == "segm" and not _has_masks(data.coco)):
+        return None
+    with redirect_stdout(StringIO()):
+        evaluation = COCOeval(data.coco, data.coco.loadRes(results), kind)
+        evaluation.params.imgIds = list(data.image_ids)
+        evaluation.params.catIds = list(data.category_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def _has_masks(coco: COCO) -> bool:
+    return all(annotation.get("segmentation") for annotation in coco.anns.values())
+
+
+def class_precisions(evaluation: COCOeval, data: DetectionData) -> list[ClassPrecision]:
+    """Average precision of each class, by the size of objects.
+
+    Args:
+        evaluation: Of `evaluate`.
+        data: What it evaluates.
+    """
+    sorted_ids = list(evaluation.params.catIds)
+    precision = evaluation.eval["precision"]  # (overlaps, recalls, classes, sizes, limits)
+    recall = evaluation.eval["recall"]  # (overlaps, classes, sizes, limits)
+    counts = _count_objects(evaluation)
+    return [
+        ClassPrecision(
+            name=name,
+            objects={size: int(counts[k, a]) for a, size in enumerate(SIZES)},
+            precision={size: _mean(precision[:, :, k, a, -1]) for a, size in enumerate(SIZES)},
+            precision_50=_mean(precision[0, :, k, 0, -1]),
+            recall=_mean(recall[:, k, 0, -1]),
+        )
+        for k, name in zip(map(sorted_ids.index, data.category_ids), data.classes, strict=True)
+    ]
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[values > -1]  # where there is nothing to find
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _count_objects(evaluation: COCOeval) -> np.ndarray:
+    """Objects to be found, `(classes, sizes)`."""
+    params = evaluation.params
+    counts = np.zeros((len(params.catIds), len(params.areaRng)), dtype=int)
+    # One entry for each class, size and image, in this order; None where there is nothing at all.
+    entries = np.array(evaluation.evalImgs, dtype=object).reshape(*counts.shape, -1)
+    for place, entry in np.ndenumerate(entries):
+        if entry is not None:
+            counts[place[:2]] += int((~np.asarray(entry["gtIgnore"], dtype=bool)).sum())
+    return counts
+
+
+def calibrate(evaluation: COCOeval, bins: int = 10) -> Calibration:
+    """Compares scores with how often detections are right, at an overlap of 0.5.
+
+    Args:
+        evaluation: Of `evaluate`; its matches within a class decide what is right. Detections that
+            it ignores are left out.
+        bins: Number of bins.
+
+    Source:
+        Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3, on detections.
+    """
+    params = evaluation.params
+    per_class = len(params.areaRng) * len(params.imgIds)
+    scores, right = [np.empty(0)], [np.empty(0, dtype=bool)]
+    for index, entry in enumerate(evaluation.evalImgs):
+        is_all_sizes = index % per_class < len(params.imgIds)
+        if entry is not None and is_all_sizes:
+            keep = ~np.asarray(entry["dtIgnore"][0], dtype=bool)
+            scores.append(np.asarray(entry["dtScores"])[keep])
+            right.append(np.asarray(entry["dtMatches"][0])[keep] > 0)
+    return bin_scores(np.concatenate(scores), np.concatenate(right), bins)
+
+
+def bin_scores(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> Calibration:
+    """Compares the scores of detections, in bins, with how many of them are right.
+
+    Args:
+        scores: `(num,)`, 0 to 1.
+        right: `(num,)`, bool.
+        bins: Number of bins.
+    """
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, scores, minlength=bins) / counts
+        precision = np.bincount(place, right, minlength=bins) / counts
+    gaps = np.nan_to_num(np.abs(precision - mean)) * counts
+    error = float(gaps.sum() / counts.sum()) if counts.sum() else float("nan")
+    return Calibration(counts, mean, precision, error)
+
+
+def count_confusions(
+    data: DetectionData, min_score: float = 0.3, min_overlap: float = 0.5
+) -> tuple[np.ndarray, list[ImageErrors]]:
+    """Counts what is taken for what.
+
+    Args:
+        data: Ground truth and predictions.
+        min_score: Detections below it do not count.
+        min_overlap: Boxes that overlap less (intersection over union) are not the same object.
+
+    Returns:
+        `(classes + 1, classes + 1)`, objects by true and by predicted class, the last of each being
+        the background: objects missed, and detections of nothing; and the errors of each image.
+    """
+    count = len(data.classes)
+    matrix = np.zeros((count + 1, count + 1), dtype=int)
+    errors = []
+    for index, (truth, found) in enumerate(zip(data.truth, data.found, strict=True)):
+        pairs = match(truth, found, min_score, min_overlap)
+        own = np.zeros_like(matrix)
+        for true, predicted in pairs:
+            row = count if true is None else truth.labels[true]
+            column = count if predicted is None else found.labels[predicted]
+            own[row, column] += 1
+        right = int(np.trace(own[:count, :count]))
+        confused = int(own[:count, :count].sum()) - right
+        errors.append(
+            ImageErrors(index, right, confused, int(own[:count, -1].sum()), int(own[-1].sum()))
+        )
+        matrix += own
+    return matrix, errors
+
+
+def match(
+    truth: Objects, found: Objects, min_score: float, min_overlap: float
+) -> list[tuple[int | None, int | None]]:
+    """Pairs objects with detections of whatever class.
+
+    Args:
+        truth: Ground truth of an image.
+        found: Detections in it.
+        min_score: Detections below it do not count.
+        min_overlap: Intersection over union from which a pair may be one.
+
+    Returns:
+        Pairs (object, detection), None for an object not found or a detection of nothing. Pairs of
+        the largest overlap come first; of equal ones that of the right class, then of the higher
+        score. Detections within a crowd are left out, and so is the crowd.
+    """
+    objects = np.flatnonzero(~truth.is_crowd)
+    chosen = np.flatnonzero(found.scores >= min_score)
+    overlaps = _overlaps(found.boxes[chosen], truth.boxes, truth.is_crowd)  # (chosen, truth)
+    candidates = [
+        (
+            -overlaps[d, t],
+            truth.labels[t] != found.labels[chosen[d]],
+            -found.scores[chosen[d]],
+            int(t),
+            int(chosen[d]),
+        )
+        for d, t in np.argwhere(overlaps >= min_overlap)
+        if not truth.is_crowd[t]
+    ]
+    pairs: list[tuple[int | None, int | None]] = []
+    left, unused = set(objects.tolist()), set(chosen.tolist())
+    for *_, true, predicted in sorted(candidates):
+        if true in left and predicted in unused:
+            left.remove(true)
+            unused.remove(predicted)
+            pairs.append((true, predicted))
+    crowds = overlaps[:, truth.is_crowd]
+    in_crowd = set(chosen[(crowds >= min_overlap).any(1)].tolist())
+    pairs += [(true, None) for true in sorted(left)]
+    return pairs + [(None, predicted) for predicted in sorted(unused - in_crowd)]
+
+
+def _overlaps(found: np.ndarray, truth: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
+    """Intersection over union `(found, truth)`; of a crowd, over the detection."""
+    if not len(found) or not len(truth):
+        return np.zeros((len(found), len(truth)))
+    found, truth = (
+        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        for boxes in (found, truth)
+    )
+    return np.asarray(mask_utils.iou(found, truth, is_crowd.astype(np.uint8)))

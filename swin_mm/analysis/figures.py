@@ -1,0 +1,118 @@
+"""Pictures of an analysis (PNG): confusions, scores by class, calibration."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from swin_mm.analysis.detection import Calibration
+
+DPI = 110
+MAX_NAMED = 40  # classes whose names are written at a matrix
+MAX_NUMBERED = 15  # classes whose shares are written into a matrix
+MAX_BARS = 150
+BLUE, GREY = "#3b6ea8", "#b8b8b8"
+
+
+def draw_confusions(
+    matrix: np.ndarray, names: Sequence[str], unit: str, columns: Sequence[str] | None = None
+) -> bytes:
+    """Draws a matrix of counts as the shares of each row.
+
+    Args:
+        matrix: `(rows, columns)`, counts by what is true and what is predicted.
+        names: Of the rows.
+        unit: What is counted.
+        columns: Names of the columns, where they are not those of the rows.
+
+    Returns:
+        The PNG.
+    """
+    columns = columns or names
+    totals = matrix.sum(1, keepdims=True)
+    shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+    side = min(max(4.5, 0.42 * len(names) + 2), 12)
+    figure = _new_figure((side + 1.2, side))
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"Share of the {unit} of each true class", fontsize=10)
+    if len(names) <= MAX_NAMED:
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+    if len(names) <= MAX_NUMBERED:
+        for (row, column), share in np.ndenumerate(shares):
+            if matrix[row, column]:
+                colour = "white" if share > 0.5 else "black"
+                axes.text(
+                    column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=7
+                )
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return _to_png(figure)
+
+
+def draw_bars(values: Sequence[float], names: Sequence[str], label: str) -> bytes:
+    """Draws a bar for each class, the lowest first.
+
+    Args:
+        values: 0 to 1; NaN draws none.
+        names: Of the classes.
+        label: What the values are.
+
+    Returns:
+        The PNG.
+    """
+    order = np.argsort(np.nan_to_num(np.asarray(values, dtype=float), nan=2.0), kind="stable")
+    order = order[:MAX_BARS]
+    figure = _new_figure((7, max(1.6, 0.2 * len(order) + 0.9)))
+    axes = figure.add_subplot()
+    axes.barh(range(len(order)), [values[i] for i in order], color=BLUE, height=0.75)
+    for place, index in enumerate(order):
+        if not np.isnan(values[index]):
+            axes.text(values[index] + 0.01, place, f"{values[index]:.3f}", va="center", fontsize=7)
+    axes.set_yticks(range(len(order)), [names[i] for i in order], fontsize=8)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_xlim(0, 1.08)
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _to_png(figure)
+
+
+def draw_calibration(calibration: Calibration) -> bytes:
+    """Draws how often detections of a score are right, and how many there are.
+
+    Returns:
+        The PNG.
+    """
+    bins = len(calibration.counts)
+    left = np.arange(bins) / bins
+    figure = _new_figure((4.6, 5.2))
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.bar(left, calibration.precision, 1 / bins, align="edge", color=BLUE, edgecolor="white")
+    axes.plot(calibration.scores, calibration.precision, "o", color="black", markersize=4)
+    axes.plot([0, 1], [0, 1], "--", color=GREY)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("share that is right")
+    axes.set_title(f"expected calibration error {calibration.error:.3f}", fontsize=10)
+    below.bar(left, calibration.counts, 1 / bins, align="edge", color=GREY, edgecolor="white")
+    below.set_xlim(0, 1)
+    below.set_xlabel("score")
+    below.set_ylabel("detections")
+    if calibration.counts.max() > 50 * max(1, np.median(calibration.counts)):
+        below.set_yscale("log")
+    return _to_png(figure)
+
+
+def _new_figure(size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display, whatever backend the process uses
+    return figure
+
+
+def _to_png(figure: Figure) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

@@ -1,0 +1,333 @@
+"""Counts parameters and multiply-adds of a whole detector or segmentor, part by part.
+
+What counts: one multiply-add for each product in a convolution, a linear layer, or a product of two
+activations, which is what attention, masks from queries and dynamic kernels are. Papers on vision
+print this number as "FLOPs"; `torch.utils.flop_counter`, which counts here, counts multiplication
+and addition as two. What does not count, as it is no product of matrices: norms, activations,
+softmax, resizing, and the sampling of RoIAlign and of deformable attention; nor NMS.
+
+Nothing is computed. Products give zeros, backbone and neck have no memory at all (`meta`), and
+where the work depends on what is found there are as many boxes as there may be: the `max_per_img`
+proposals of the region proposal network, and the `max_per_img` detections of the second stage for
+its mask heads.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torchvision  # noqa: F401  registers torch.ops.torchvision
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+# Kinds of operations, by the operators that are products of each; all others multiply activations.
+CONVOLUTIONS = {aten.convolution, torch.ops.torchvision.deform_conv2d}
+LINEAR = {aten.mm, aten.addmm}
+# Gives zeros without being computed.
+SKIPPED = {
+    *CONVOLUTIONS,
+    *LINEAR,
+    aten.bmm,
+    aten.baddbmm,
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    aten.grid_sampler_2d,
+    torch.ops.torchvision.roi_align,
+}
+# Give zeros to tensors of more elements than `SMALL` while a model is built, which is faster.
+RANDOM = {aten.uniform_, aten.normal_}
+SMALL = 10_000
+DETECTION_SHAPE = (800, 1280)  # (H, W) in pixels, as in the Swin paper's tables
+WHOLE_CITYSCAPES = (1024, 2048)
+
+
+class Part(NamedTuple):
+    """A part of a model.
+
+    Attributes:
+        name: Where it is in the model.
+        parameters: Their number.
+        convolutions: Multiply-adds in convolutions.
+        linear: Multiply-adds in linear layers.
+        attention: Multiply-adds of activations with activations.
+    """
+
+    name: str
+    parameters: int
+    convolutions: int = 0
+    linear: int = 0
+    attention: int = 0
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.convolutions + self.linear + self.attention
+
+
+class Complexity(NamedTuple):
+    """What a model costs for one image.
+
+    Attributes:
+        model: Its class.
+        shape: `(H, W)` of the image in pixels.
+        parts: In the order of the model.
+        total: All parts together.
+    """
+
+    model: str
+    shape: tuple[int, int]
+    parts: list[Part]
+    total: Part
+
+
+def usual_shape(cfg: Config) -> tuple[int, int] | None:
+    """The image size that published tables count a config's model at.
+
+    Args:
+        cfg: Whole config.
+
+    Returns:
+        `(H, W)` in pixels: 800 x 1280 on COCO, the crop by four times its side on ADE20K
+        (512 x 2048, 640 x 2560), a whole image of Cityscapes; None for other data.
+    """
+    loader = cfg.get("test_dataloader") or cfg.get("train_dataloader") or {}
+    dataset = loader.get("dataset") or {}
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    kind = dataset.get("type")
+    kind = getattr(kind, "__name__", str(kind))
+    if kind.startswith("Coco"):
+        return DETECTION_SHAPE
+    if kind == "CityscapesDataset":
+        return WHOLE_CITYSCAPES
+    crop = (cfg.model.get("data_preprocessor") or {}).get("size")
+    return (crop[0], 4 * crop[0]) if kind == "ADE20KDataset" and crop else None
+
+
+def count_parameters(cfg: Config) -> int:
+    """Number of parameters of a config's model, which is built without memory for them."""
+    return sum(parameter.numel() for parameter in build_empty(cfg).parameters())
+
+
+def count_complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
+    """Counts what a config's model costs in the prediction of one image.
+
+    Args:
+        cfg: Config of a model of mmdet or mmseg.
+        shape: `(H, W)` in pixels.
+
+    Returns:
+        Parameters and multiply-adds, of an image that has been brought to this size, before masks
+        or label maps are brought back to the original's.
+    """
+    model = build_empty(cfg)
+    samples = [_make_sample(cfg.default_scope, shape)]
+    _split(model)
+    image = torch.zeros(1, cfg.model.backbone.get("in_channels", 3), *shape)
+    mode = _choose_forward(model)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    with torch.no_grad(), _no_fast_path(), _SkipProducts(), counter:
+        model(image, samples, mode=mode)
+    kind = type(model).__name__
+    counts = {name: _by_kind(operators) for name, operators in counter.get_flop_counts().items()}
+    total = Part("total", sum(p.numel() for p in model.parameters()), **counts["Global"])
+    return Complexity(kind, shape, _list_parts(model, kind, counts, total), total)
+
+
+def build_empty(cfg: Config) -> nn.Module:
+    """Builds a config's model quickly, in eval mode, with zeros for parameters.
+
+    Memory is taken when somebody reads it, which nobody does.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), _SkipRandomness():
+        model = MODELS.build(cfg.model)
+    for parameter in model.parameters():
+        parameter.data = torch.zeros(parameter.shape)
+    return model.eval()
+
+
+def _make_sample(scope: str, shape: tuple[int, int]) -> Any:
+    if scope == "mmseg":
+        from mmseg.structures import SegDataSample as DataSample
+    else:
+        from mmdet.structures import DetDataSample as DataSample
+    sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
+    return DataSample(metainfo=dict(sizes, scale_factor=(1.0, 1.0)))
+
+
+def _split(model: nn.Module) -> None:
+    """Has the maps of an image computed without memory, and given as zeros to heads with values."""
+    names = ["backbone", "neck"]
+    if hasattr(model, "decode_head") and not _is_mask2former(model):
+        names.append("decode_head")
+    for name in names:
+        if getattr(model, name, None) is not None:
+            getattr(model, name).to("meta")
+    for module in model.modules():
+        if hasattr(module, "attn_backend"):
+            module.attn_backend = "reference"  # products that the counter knows
+        if hasattr(module, "cpb_mlp"):  # it switches autocast off, which does not know `meta`
+            module.cpb_mlp.to_empty(device="cpu")
+            module.bias_table = lambda table=module.bias_table: table().to("meta")
+    extract = model.extract_feat
+
+    device = "meta" if "decode_head" in names else "cpu"
+
+    def give_zeros(image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(plane, device=device) for plane in extract(image.to("meta")))
+
+    model.extract_feat = give_zeros
+
+
+def _is_mask2former(model: nn.Module) -> bool:
+    from mmdet.models import Mask2FormerHead
+
+    return isinstance(getattr(model, "decode_head", None), Mask2FormerHead)  # mmseg's is one
+
+
+def _choose_forward(model: nn.Module) -> str:
+    """Sees to it that a model can do its `forward` without data.
+
+    Returns:
+        The mode to call it in.
+    """
+    from mmdet.models import SparseRoIHead
+
+    roi_head = getattr(model, "roi_head", None)
+    if isinstance(roi_head, SparseRoIHead):
+        return "predict"  # its `tensor` mode computes losses; boxes are fixed in number
+    if roi_head is not None:
+        model._forward = lambda image, samples: _forward_two_stages(model, image)
+    elif _is_mask2former(model):
+        model._forward = lambda image, samples: model.decode_head(
+            model.extract_feat(image), samples
+        )
+    return "tensor"
+
+
+def _forward_two_stages(model: nn.Module, image: Tensor) -> None:
+    """A detector with proposals, by as many as there may be."""
+    from mmdet.models import HybridTaskCascadeRoIHead
+
+    maps, head = model.extract_feat(image), model.roi_head
+    model.rpn_head(maps)
+    boxes = torch.zeros(model.test_cfg.rpn.max_per_img, 5)
+    found = boxes[: model.test_cfg.rcnn.max_per_img]
+    if not isinstance(head.bbox_head, nn.ModuleList):
+        head._bbox_forward(maps, boxes)
+        if head.with_mask:
+            head._mask_forward(maps, found)
+        return
+    is_hybrid = isinstance(head, HybridTaskCascadeRoIHead)
+    semantic = {}
+    if is_hybrid and head.with_semantic:
+        semantic["semantic_feat"] = head.semantic_head(maps)[1]
+    for stage in range(head.num_stages):
+        head._bbox_forward(stage, maps, boxes, **semantic)
+        if head.with_mask and not is_hybrid:
+            head._mask_forward(stage, maps, found)
+    if head.with_mask and is_hybrid:  # its mask heads run one after another
+        head._mask_forward(-1, maps, found, training=False, **semantic)
+
+
+def _by_kind(operators: Mapping[Any, int]) -> dict[str, int]:
+    """Multiply-adds by kind, of the counter's operations by operator."""
+    kinds = Counter(convolutions=0, linear=0, attention=0)
+    for operator, operations in operators.items():
+        if operator in CONVOLUTIONS:
+            kind = "convolutions"
+        else:
+            kind = "linear" if operator in LINEAR else "attention"
+        kinds[kind] += operations // 2
+    return dict(kinds)
+
+
+def _list_parts(model: nn.Module, root: str, counts: dict[str, dict], total: Part) -> list[Part]:
+    parts, not_called = [], []
+    for name, module in _find_parts(model):
+        path = f"{root}.{name}"
+        kinds = counts.get(path)
+        if kinds is None:
+            kinds = _sum_children(module, path, counts)
+            not_called.append(len(parts))
+        parts.append(Part(name, sum(p.numel() for p in module.parameters()), **kinds))
+    # What a module does is put down to it when it is called; some heads have `forward` called.
+    rest = [whole - sum(part[i] for part in parts) for i, whole in enumerate(total) if i]
+    heads = [i for i in not_called if parts[i].name.endswith("head")]
+    if any(rest) and len(heads) == 1:
+        own = parts[heads[0]]
+        sums = (mine + more for mine, more in zip(own[2:], rest[1:], strict=True))
+        parts[heads[0]] = Part(own.name, own.parameters, *sums)
+        rest[1:] = 0, 0, 0
+    if any(rest):
+        parts.append(Part("outside of these", *rest))
+    return [part for part in parts if any(part[1:])]
+
+
+def _find_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_children():
+        if name == "roi_head":
+            yield from ((f"{name}.{head}", part) for head, part in module.named_children())
+        else:
+            yield name, module
+
+
+def _sum_children(module: nn.Module, path: str, counts: dict[str, dict]) -> dict[str, int]:
+    kinds = Counter(convolutions=0, linear=0, attention=0)
+    for name, child in module.named_children():
+        inner = f"{path}.{name}"
+        kinds.update(counts.get(inner) or _sum_children(child, inner, counts))
+    return dict(kinds)
+
+
+def _count_deform_conv(image_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+    return conv_flop_count(image_shape, weight_shape, out_shape)
+
+
+def _count_attention(query_shape, key_shape, value_shape, *args, **kwargs) -> int:
+    return sdpa_flop_count(query_shape, key_shape, value_shape)
+
+
+# Of operators that PyTorch's counter does not know.
+FORMULAS: dict[Any, Callable] = {
+    torch.ops.torchvision.deform_conv2d: _count_deform_conv,
+    aten._scaled_dot_product_flash_attention_for_cpu: _count_attention,
+}
+
+
+class _SkipProducts(TorchDispatchMode):
+    """Gives zeros of the right shape for what takes long to compute."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.overloadpacket not in SKIPPED:
+            return func(*args, **kwargs)
+        device = next(arg.device for arg in args if isinstance(arg, Tensor))
+        args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+        out = func(*args, **kwargs)
+        return tree_map_only(Tensor, lambda tensor: torch.zeros_like(tensor, device=device), out)
+
+
+class _SkipRandomness(TorchDispatchMode):
+    """Fills large tensors with zeros in place of random numbers."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in RANDOM and args[0].numel() > SMALL:
+            return args[0].zero_()
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Has PyTorch's attention modules do their products one by one, so that they are counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -1,0 +1,261 @@
+"""Puts an analysis together: numbers, pictures and the worst images of a set of predictions."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mmcv
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from swin_mm.analysis import detection, segmentation
+from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions
+from swin_mm.analysis.page import Analysis, Section, Table
+from swin_mm.analysis.predictions import PredictionError
+from swin_mm.datasets.picture import Instances, Row, prediction_sheet
+from swin_mm.engine.hooks.prediction_sheet import choose_palette
+
+BACKGROUND = "background"
+MAX_CONFUSIONS = 12
+KINDS = {"bbox": "box", "segm": "mask"}
+
+
+def analyse_detection(
+    dataset: Any, entries: list[dict], min_score: float, min_overlap: float, worst: int
+) -> Analysis:
+    """Analyses the predictions of a detector.
+
+    Args:
+        dataset: A `CocoDataset` of mmdet, in test mode.
+        entries: Predictions as `load_predictions` gives them.
+        min_score: Detections below it are neither confused nor drawn.
+        min_overlap: Boxes that overlap less are not the same object.
+        worst: How many images to draw.
+
+    Raises:
+        PredictionError: The predictions do not fit the data, or nothing is predicted.
+    """
+    data = detection.read_data(dataset, entries)
+    facts: dict[str, Any] = {
+        "images": len(data.image_ids),
+        "objects": int(sum((~truth.is_crowd).sum() for truth in data.truth)),
+        "detections": sum(len(found.labels) for found in data.found),
+        f"detections of score {min_score:g} and above": int(
+            sum((found.scores >= min_score).sum() for found in data.found)
+        ),
+    }
+    evaluations = {kind: detection.evaluate(data, kind) for kind in KINDS}
+    if evaluations["bbox"] is None:
+        raise PredictionError("there is not one detection in the predictions")
+    sections = []
+    for kind, evaluation in evaluations.items():
+        if evaluation is not None:
+            rows = detection.class_precisions(evaluation, data)
+            what = KINDS[kind]
+            facts[f"{what} AP"] = _mean([row.precision["all"] for row in rows])
+            facts[f"{what} AP50"] = _mean([row.precision_50 for row in rows])
+            sections.append(_section_of_classes(kind, rows))
+    calibration = detection.calibrate(evaluations["bbox"])
+    facts["calibration error of scores"] = calibration.error
+    matrix, errors = detection.count_confusions(data, min_score, min_overlap)
+    sections += [
+        _section_of_confusions(
+            matrix,
+            [*data.classes, BACKGROUND],
+            "objects",
+            f"Detections of score {min_score:g} and above, matched to objects whose boxes overlap "
+            f"by {min_overlap:g} or more, whatever their class. Predicted as background: missed. "
+            "Truly background: detections of nothing.",
+        ),
+        Section(
+            "calibration",
+            "Calibration of scores",
+            "How many of the detections of a score are right (same class, boxes overlap by 0.5), "
+            "in bins of 0.1; on the dashed line, a score is the probability of being right. "
+            "Dots stand at the mean score of their bin.",
+            picture=draw_calibration(calibration),
+        ),
+        _section_of_worst_detections(
+            data, errors, choose_palette(dataset.metainfo), min_score, worst
+        ),
+    ]
+    return Analysis("Where the detector goes wrong", facts, sections)
+
+
+def _section_of_classes(kind: str, rows: Sequence[detection.ClassPrecision]) -> Section:
+    heads = ["class", "objects", "AP", "AP50"]
+    heads += [f"AP {size}" for size in detection.SIZES[1:]] + ["recall"]
+    heads += [f"{size} objects" for size in detection.SIZES[1:]]
+    table = [
+        [
+            row.name,
+            row.objects["all"],
+            row.precision["all"],
+            row.precision_50,
+            *(row.precision[size] for size in detection.SIZES[1:]),
+            row.recall,
+            *(row.objects[size] for size in detection.SIZES[1:]),
+        ]
+        for row in rows
+    ]
+    mean = [_mean([line[i] for line in table]) for i in range(2, 8)]
+    counts = [sum(line[i] for line in table) for i in (1, 8, 9, 10)]
+    table.append(["all", counts[0], *mean, *counts[1:]])
+    what = KINDS[kind]
+    return Section(
+        f"{what}_precision",
+        f"Average precision of {'boxes' if what == 'box' else 'masks'}",
+        "As COCO measures it. Small is below 32 x 32 pixels, large above 96 x 96.",
+        Table(heads, table),
+        draw_bars([row.precision["all"] for row in rows], [row.name for row in rows], f"{what} AP"),
+    )
+
+
+def _section_of_confusions(
+    matrix: np.ndarray, names: Sequence[str], unit: str, note: str
+) -> Section:
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
+    rows = []
+    for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[row, column]:
+            share = float(wrong[row, column] / matrix[row].sum())
+            rows.append([names[row], names[column], int(wrong[row, column]), share])
+    return Section(
+        "confusions",
+        "What is taken for what",
+        note,
+        Table(["true", "predicted", unit, "share of the true class"], rows),
+        draw_confusions(matrix, names, unit),
+    )
+
+
+def _section_of_worst_detections(
+    data: detection.DetectionData,
+    errors: Sequence[detection.ImageErrors],
+    palette: Sequence,
+    min_score: float,
+    worst: int,
+) -> Section:
+    def count(error: detection.ImageErrors) -> int:
+        return error.confused + error.missed + error.invented
+
+    chosen = sorted(errors, key=lambda error: (error.quality, -count(error)))[:worst]
+    chosen = [error for error in chosen if count(error)]
+    rows = [
+        [
+            Path(data.image_paths[error.index]).name,
+            error.quality,
+            error.right,
+            error.confused,
+            error.missed,
+            error.invented,
+        ]
+        for error in chosen
+    ]
+
+    def make_row(error: detection.ImageErrors) -> Row:
+        image = mmcv.imread(data.image_paths[error.index], channel_order="rgb")
+        truth, found = data.truth[error.index], data.found[error.index]
+        has_masks = found.masks is not None and (truth.masks is not None or not len(truth.labels))
+        return Row(image, _to_instances(truth, has_masks), _to_instances(found, has_masks, True))
+
+    picture = _draw_sheet(chosen, make_row, data.classes, palette, min_score)
+    return Section(
+        "worst",
+        "Worst images",
+        f"By the F1 of detections of score {min_score:g} and above: 1 is without fault.",
+        Table(["image", "F1", "right", "wrong class", "missed", "of nothing"], rows),
+        picture,
+    )
+
+
+def _to_instances(objects: detection.Objects, has_masks: bool, scored: bool = False) -> Instances:
+    masks = None
+    if has_masks and objects.masks:
+        masks = np.stack([mask_utils.decode(_as_bytes(mask)) for mask in objects.masks]).astype(
+            bool
+        )
+    scores = objects.scores if scored else None
+    return Instances(objects.labels, objects.boxes, masks, scores)
+
+
+def _as_bytes(mask: dict) -> dict:
+    counts = mask["counts"]
+    return {**mask, "counts": counts.encode()} if isinstance(counts, str) else mask
+
+
+def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analysis:
+    """Analyses the predictions of a segmentor.
+
+    Args:
+        dataset: A `BaseSegDataset` of mmseg, in test mode.
+        entries: Predictions as `load_predictions` gives them.
+        worst: How many images to draw.
+
+    Raises:
+        PredictionError: The predictions do not fit the data.
+    """
+    data = segmentation.read_data(dataset, entries)
+    matrix, qualities = segmentation.count_confusions(data)
+    rows = segmentation.class_overlaps(matrix, data.classes)
+    facts = {
+        "images": len(data.image_paths),
+        "mIoU": _mean([row.overlap for row in rows]),
+        "mean recall of classes": _mean([row.recall for row in rows]),
+        "pixels right": float(np.trace(matrix) / max(1, matrix.sum())),
+    }
+    table = [[row.name, row.share, row.overlap, row.recall, row.precision] for row in rows]
+    chosen = [i for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
+
+    def make_row(index: int) -> Row:
+        image = mmcv.imread(data.image_paths[index], channel_order="rgb")
+        return Row(image, data.truth[index](), data.found[index])
+
+    palette = choose_palette(dataset.metainfo)
+    sections = [
+        Section(
+            "overlap",
+            "Intersection over union",
+            "Recall is the share of a class's pixels that are found, precision the share of the "
+            "pixels predicted as it that are it.",
+            Table(["class", "share of pixels", "IoU", "recall", "precision"], table),
+            draw_bars([row.overlap for row in rows], data.classes, "IoU"),
+        ),
+        _section_of_confusions(matrix, data.classes, "pixels", "Pixels without a label are out."),
+        Section(
+            "worst",
+            "Worst images",
+            "By the mean IoU of the classes that are in the image or predicted in it.",
+            Table(
+                ["image", "mean IoU"],
+                [[Path(data.image_paths[i]).name, float(qualities[i])] for i in chosen],
+            ),
+            _draw_sheet(chosen, make_row, data.classes, palette),
+        ),
+    ]
+    return Analysis("Where the segmentor goes wrong", facts, sections)
+
+
+def _draw_sheet(
+    chosen: Sequence,
+    make_row: Callable[[Any], Row],
+    classes: Sequence[str],
+    palette: Sequence,
+    min_score: float = 0.0,
+) -> bytes | None:
+    if not chosen:
+        return None
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "worst.png")
+        rows = [make_row(item) for item in chosen]
+        prediction_sheet(rows, path, classes, palette, min_score=min_score)
+        return path.read_bytes()
+
+
+def _mean(values: Sequence[float]) -> float:
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")

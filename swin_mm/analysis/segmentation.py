@@ -1,0 +1,159 @@
+"""Where a segmentor goes wrong: by class, what for what, in which images."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
+
+IGNORED = 255  # in label maps: no label
+
+
+@dataclass(frozen=True)
+class ClassOverlap:
+    """How well one class is segmented; NaN where it does not occur.
+
+    Attributes:
+        name: The class.
+        share: Its share of the labelled pixels.
+        overlap: Intersection over union.
+        recall: Share of its pixels that are found.
+        precision: Share of the pixels predicted as it that are it.
+    """
+
+    name: str
+    share: float
+    overlap: float
+    recall: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """Ground truth and predictions of a data set; label maps are read as they are needed.
+
+    Attributes:
+        classes: Names.
+        image_paths: Files.
+        truth: A function for each image that reads its label map `(H, W)`.
+        found: Label maps `(H, W)`.
+    """
+
+    classes: Sequence[str]
+    image_paths: Sequence[str]
+    truth: Sequence[Callable[[], np.ndarray]]
+    found: Sequence[np.ndarray]
+
+
+def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
+    """Brings predictions together with their data.
+
+    Args:
+        dataset: A `BaseSegDataset` of mmseg, in test mode.
+        entries: Predictions as `load_predictions` gives them.
+
+    Returns:
+        Both, image by image.
+
+    Raises:
+        PredictionError: They do not fit each other.
+    """
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    paths = [info["img_path"] for info in infos]
+    if any("img_path" not in entry for entry in entries):
+        raise PredictionError("the predictions are not those of a segmentor: no img_path")
+    entries = by_image(entries, lambda e: Path(e["img_path"]).name, [Path(p).name for p in paths])
+    load = _find_loader(dataset)
+    readers = [lambda info=info: load(info) for info in infos]
+    classes = dataset.metainfo["classes"]
+    return SegmentationData(classes, paths, readers, [_read_found(entry) for entry in entries])
+
+
+def _find_loader(dataset: Any) -> Callable[[dict], np.ndarray]:
+    """How the data's own pipeline reads a label map."""
+    loaders = [t for t in dataset.pipeline.transforms if hasattr(t, "_load_seg_map")]
+    if not loaders:
+        raise PredictionError("the test pipeline has no LoadAnnotations, so there is no truth")
+
+    def load(info: dict) -> np.ndarray:
+        # In the pipeline, images come first and leave this.
+        return loaders[0].transform({**info, "seg_fields": []})["gt_seg_map"]
+
+    return load
+
+
+def _read_found(entry: dict) -> np.ndarray:
+    if "labels" in entry:
+        return to_numpy(entry["labels"])
+    if "pred_sem_seg" in entry:  # as mmengine's own dump has it
+        return to_numpy(entry["pred_sem_seg"]["data"]).squeeze(0)
+    raise PredictionError("the predictions are not those of a segmentor: no labels")
+
+
+def count_confusions(data: SegmentationData) -> tuple[np.ndarray, np.ndarray]:
+    """Counts pixels by what they are and what they are taken for.
+
+    Args:
+        data: Ground truth and predictions.
+
+    Returns:
+        `(classes, classes)`, pixels by true and predicted class; and `(images,)`, for each image
+        the mean intersection over union of the classes that are in it or predicted in it.
+
+    Raises:
+        PredictionError: A label map is of another size, or a label of no class.
+    """
+    count = len(data.classes)
+    total = np.zeros((count, count), dtype=np.int64)
+    qualities = []
+    for path, read, found in zip(data.image_paths, data.truth, data.found, strict=True):
+        truth = read()
+        if truth.shape != found.shape:
+            raise PredictionError(
+                f"{path}: the prediction is {found.shape[0]} x {found.shape[1]} pixels, the label "
+                f"map {truth.shape[0]} x {truth.shape[1]}"
+            )
+        own = confusion_matrix(truth, found, count)
+        total += own
+        qualities.append(_nanmean(overlaps(own)))
+    return total, np.array(qualities)
+
+
+def confusion_matrix(truth: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
+    """Pixels by true and predicted class, `(count, count)`; 255 in the truth does not count.
+
+    Raises:
+        PredictionError: A label is of no class.
+    """
+    labelled = truth != IGNORED
+    truth, found = truth[labelled].astype(np.int64), found[labelled].astype(np.int64)
+    for labels, what in ((truth, "ground truth"), (found, "predictions")):
+        if labels.size and not 0 <= labels.min() <= labels.max() < count:
+            raise PredictionError(
+                f"labels of the {what} must be below {count}, got {labels.min()} to {labels.max()}"
+            )
+    return np.bincount(truth * count + found, minlength=count**2).reshape(count, count)
+
+
+def overlaps(matrix: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, `(classes,)`; NaN where there is neither."""
+    right = np.diag(matrix)
+    with np.errstate(invalid="ignore"):
+        return right / (matrix.sum(0) + matrix.sum(1) - right)
+
+
+def class_overlaps(matrix: np.ndarray, classes: Sequence[str]) -> list[ClassOverlap]:
+    """What a matrix of `count_confusions` says of each class."""
+    right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    with np.errstate(invalid="ignore"):
+        columns = (true / matrix.sum(), overlaps(matrix), right / true, right / predicted)
+    rows: Iterable = zip(*(column.tolist() for column in columns), strict=True)
+    return [ClassOverlap(name, *row) for name, row in zip(classes, rows, strict=True)]
+
+
+def _nanmean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")

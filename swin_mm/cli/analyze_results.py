@@ -1,0 +1,121 @@
+"""Says where a model goes wrong: by class and size, what for what, in which images, how surely."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from swin_mm.cli import test
+from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.launch import find_scope, prepare_config
+
+KEPT = "predictions.pkl"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Analyses as a command line says.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Raises:
+        ConfigError: The config or an option does not make sense.
+        PredictionError: The predictions cannot be used, or are of other data.
+        CheckpointError: The checkpoint cannot be used.
+    """
+    args, others = parse_args(argv)
+    cfg = prepare_config(test.parse_args([args.config, args.predictions, *others]))
+    if cfg.get("test_dataloader") is None:
+        raise ConfigError(f"{args.config} has no test_dataloader, so there is nothing to compare")
+
+    from mmengine.registry import DATASETS, DefaultScope
+
+    from swin_mm.analysis.page import write_folder, write_page
+    from swin_mm.analysis.predictions import load_predictions
+    from swin_mm.analysis.report import analyse_detection, analyse_segmentation
+
+    path = Path(args.predictions).expanduser()
+    if path.suffix not in test.PICKLES:
+        path = Path(cfg.work_dir, KEPT)
+        test.main([args.config, args.predictions, "--out", str(path), *others])
+    entries = load_predictions(path)
+    with DefaultScope.overwrite_default_scope(find_scope(cfg)):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    if find_scope(cfg) == "mmseg":
+        analysis = analyse_segmentation(dataset, entries, args.worst)
+    elif hasattr(dataset, "cat_ids"):
+        analysis = analyse_detection(dataset, entries, args.min_score, args.iou, args.worst)
+    else:
+        raise ConfigError(
+            f"test_dataloader.dataset is a {type(dataset).__name__}; of detectors, only data in "
+            "COCO's format can be analysed"
+        )
+    out = Path(args.out or Path(cfg.work_dir, "analysis.html")).expanduser()
+    write = write_page if out.suffix == ".html" else write_folder
+    write(analysis, out)
+    show(analysis, out)
+
+
+def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description="Say where a model goes wrong on the test data of a config: precision by class "
+        "and size of objects, what is taken for what, whether scores can be trusted, and the worst "
+        "images; for segmentation IoU by class, confusions and the worst images.",
+        epilog="Other options are those of `test`: --work-dir DIR, --cfg-options KEY=VALUE, and "
+        "for a checkpoint --tta and the like.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
+    parser.add_argument(
+        "predictions",
+        metavar="predictions|checkpoint",
+        help="FILE.pkl of `test --out`, or a checkpoint, which is tested first; its predictions "
+        f"are kept as {KEPT} in the work folder",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.html|DIR",
+        help="one HTML file with everything in it, or a folder for pictures (PNG) and numbers "
+        "(analysis.json); by default analysis.html in the work folder",
+    )
+    parser.add_argument(
+        "--min-score",
+        type=_share,
+        default=0.3,
+        metavar="S",
+        help="detections below this score are neither confused nor drawn (%(default)s)",
+    )
+    parser.add_argument(
+        "--iou",
+        type=_share,
+        default=0.5,
+        metavar="U",
+        help="boxes that overlap less are not the same object (%(default)s)",
+    )
+    parser.add_argument(
+        "--worst", type=int, default=12, metavar="N", help="images to draw (%(default)s)"
+    )
+    return parser.parse_known_args(argv)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {value:g}")
+    return value
+
+
+def show(analysis, out: Path) -> None:
+    """Prints the numbers of the whole and where the rest is."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from swin_mm.analysis.page import format_value
+
+    table = Table(show_header=False, box=box.ROUNDED)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in analysis.facts.items():
+        table.add_row(name, format_value(value))
+    Console(markup=False, highlight=False).print(table)
+    print(f"analysis: {out}")

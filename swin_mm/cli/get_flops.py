@@ -1,0 +1,89 @@
+"""Counts the parameters and multiply-adds of a config's model, part by part."""
+
+import argparse
+from collections.abc import Sequence
+
+from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.launch import find_scope
+
+NOTE = """\
+Multiply-adds are what papers call FLOPs; multiplications and additions are twice as many.
+Counted: convolutions, linear layers, and products of activations (attention, masks from queries).
+Not counted: norms, activations, resizing, sampling (RoIAlign, deformable attention), NMS."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Counts as a command line says.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Raises:
+        ConfigError: The config cannot be read, or there is no usual image size for its data.
+    """
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    find_scope(cfg)
+
+    from swin_mm.analysis.flops import count_complexity, usual_shape
+
+    shape = tuple(args.shape) if args.shape else usual_shape(cfg)
+    if shape is None:
+        raise ConfigError("the data of this config has no usual image size: give --shape H W")
+    show(count_complexity(cfg, shape))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Count parameters and multiply-adds of a config's model for one image, part "
+        "by part. Neither weights nor data are needed, and nothing is computed."
+    )
+    parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
+    parser.add_argument(
+        "--shape",
+        nargs=2,
+        type=positive,
+        metavar=("H", "W"),
+        help="image size in pixels (what published tables have: 800 1280 for COCO, the crop by "
+        "four times its side for ADE20K, 1024 2048 for Cityscapes)",
+    )
+    add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    """Reads a number of pixels."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be positive, got {value}")
+    return value
+
+
+def show(complexity) -> None:
+    """Prints a table of the parts, and the sums as papers print them."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{complexity.model}, one image of {complexity.shape[0]} x {complexity.shape[1]}",
+        box=box.ROUNDED,
+        title_justify="left",
+    )
+    table.add_column("part", no_wrap=True)
+    for heading in ("params, M", "conv, G", "linear, G", "attention, G", "sum, G"):
+        table.add_column(heading, justify="right")
+    for part in (*complexity.parts, complexity.total):
+        if part is complexity.total:
+            table.add_section()
+        counts = (part.convolutions, part.linear, part.attention, part.multiply_adds)
+        table.add_row(
+            part.name, f"{part.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in counts)
+        )
+    Console(markup=False, highlight=False).print(table)
+    giga = complexity.total.multiply_adds / 1e9
+    print(
+        f'{giga:.1f} G multiply-adds ("{giga:.0f} GFLOPs" in papers) = {2 * giga:.1f} G '
+        f"multiplications and additions\n{NOTE}"
+    )

@@ -1,0 +1,147 @@
+"""Analysis from the command line, of kept predictions and of a checkpoint."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from PIL import Image
+
+from swin_mm.analysis.predictions import PredictionError
+from swin_mm.cli import analyze_results as command
+from swin_mm.cli.config import find_config
+from swin_mm.cli.errors import ConfigError
+from swin_mm.datasets.shapes import write_shapes
+
+CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
+ON_TINY_DATA = """
+_base_ = '{base}'
+data_root = '{data}/'
+loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+train_dataloader = val_dataloader = test_dataloader = loader
+"""
+ANNOTATIONS = """
+val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The smallest of the built-in data: six validation images."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), "tiny")
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch, data, fresh_mmengine):
+    monkeypatch.chdir(tmp_path)
+
+    def write(scope):
+        text = ON_TINY_DATA.format(base=find_config(CONFIGS[scope]), data=data)
+        Path("small.py").write_text(text + (ANNOTATIONS if scope == "mmdet" else ""))
+        init_default_scope(scope)
+        return Config.fromfile("small.py")
+
+    return write
+
+
+def truth_as_predictions(cfg):
+    """The ground truth of a detector's data with a score of 0.9, but for one object of the first
+    image, which is taken for another class, and one of the second, which is missed."""
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    count = len(dataset.metainfo["classes"])
+    entries = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        instances = info["instances"][1 if index == 1 else 0 :]
+        labels = [instance["bbox_label"] for instance in instances]
+        if index == 0:
+            labels[0] = (labels[0] + 1) % count
+        found = dict(
+            bboxes=torch.tensor([i["bbox"] for i in instances]).float().reshape(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.long),
+            scores=torch.full((len(labels),), 0.9),
+        )
+        entries.append(dict(img_id=info["img_id"], pred_instances=found))
+    return entries
+
+
+def test_detector_as_a_page_and_as_a_folder(config, capsys):
+    entries = truth_as_predictions(config("mmdet"))
+    Path("found.pkl").write_bytes(pickle.dumps(entries))
+    command.main(["small.py", "found.pkl", "--out", "deep/page.html"])
+    page = Path("deep/page.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing else is needed
+    for title in ("Average precision of boxes", "What is taken for what", "Worst images"):
+        assert f"<h2>{title}</h2>" in page
+    assert "│ images " in capsys.readouterr().out
+
+    command.main(["small.py", "found.pkl", "--out", "folder", "--worst", "3"])
+    names = {"analysis.json", *(f"{n}.png" for n in ("box_precision", "confusions", "worst"))}
+    assert {path.name for path in Path("folder").iterdir()} == names | {"calibration.png"}
+    numbers = json.loads(Path("folder/analysis.json").read_text())
+    right = sum(len(e["pred_instances"]["labels"]) for e in entries) - 1
+    assert numbers["objects"] == right + 2 and numbers["detections"] == right + 1
+    assert numbers["calibration error of scores"] == pytest.approx(abs(right / (right + 1) - 0.9))
+    assert {row["predicted"] for row in numbers["confusions"]} >= {"background"}
+    assert len(numbers["confusions"]) == 2
+    # One image with an object missed, one with an object of the wrong class; the others are right.
+    assert len(numbers["worst"]) == 2
+    assert Image.open("folder/worst.png").size[0] > 100
+
+
+def test_segmentor_of_a_checkpoint(config, capsys):
+    cfg = config("mmseg")
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, "model.pth")
+    command.main(["small.py", "model.pth", "--out", "folder", "--work-dir", "out"])
+    numbers = json.loads(Path("folder/analysis.json").read_text())
+    metrics = json.loads(Path("out/metrics.json").read_text())["metrics"]
+    assert 100 * numbers["mIoU"] == pytest.approx(metrics["mIoU"], abs=0.006)
+    assert 100 * numbers["pixels right"] == pytest.approx(metrics["aAcc"], abs=0.006)
+    assert {path.stem for path in Path("folder").glob("*.png")} == {
+        "overlap",
+        "confusions",
+        "worst",
+    }
+    # What the test has kept serves the next analysis, by default in the work folder.
+    command.main(["small.py", "out/predictions.pkl", "--work-dir", "out"])
+    assert "<h2>Intersection over union</h2>" in Path("out/analysis.html").read_text()
+    assert "│ mIoU " in capsys.readouterr().out
+
+
+def test_predictions_of_another_task(config):
+    config("mmdet")
+    Path("maps.pkl").write_bytes(pickle.dumps([dict(img_path="a", labels=np.zeros((2, 2)))]))
+    with pytest.raises(PredictionError, match="not those of a detector"):
+        command.main(["small.py", "maps.pkl"])
+
+
+def test_nothing_found(config):
+    entries = truth_as_predictions(config("mmdet"))
+    for entry in entries:
+        entry["pred_instances"] = {k: v[:0] for k, v in entry["pred_instances"].items()}
+    Path("found.pkl").write_bytes(pickle.dumps(entries))
+    with pytest.raises(PredictionError, match="not one detection"):
+        command.main(["small.py", "found.pkl"])
+
+
+def test_config_without_test_data(config):
+    config("mmdet")
+    with Path("small.py").open("a") as file:
+        file.write("test_dataloader = None\ntest_cfg = None\ntest_evaluator = None\n")
+    with pytest.raises(ConfigError, match="has no test_dataloader"):
+        command.main(["small.py", "found.pkl"])
+
+
+@pytest.mark.parametrize("option", [["--min-score", "3"], ["--iou", "a"]], ids=str)
+def test_share_that_is_none(option, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["small.py", "found.pkl", *option])
+    assert f"argument {option[0]}" in capsys.readouterr().err
