@@ -2,13 +2,7 @@
 
 import pytest
 from mmengine.registry import DATASETS
-from recipe_tools import (
-    NAMES,
-    SIDES,
-    learn_and_predict,
-    load,
-    read_docstring,
-)
+from recipe_tools import NAMES, SIDES, learn_and_predict, load, read_docstring
 
 from swin_mm.models.backbones.arguments import resolve_arch
 
