@@ -1,11 +1,14 @@
 """The guard against non-finite losses: what it names, stops and leaves out."""
 
+import json
 import math
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -173,6 +176,35 @@ def test_a_scaler_that_does_not_step_does_not_hide_the_loss(tmp_path):
     runner.optim_wrapper.loss_scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     with pytest.raises(NonFiniteLossError, match="in step 2: loss_fit of image_4.jpg"):
         runner.train()
+
+
+def leave_out_together(rank, folder):
+    """One of two processes has a loss that is not finite; what each of them does is written."""
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    hook = NonFiniteLossHook("skip")
+    warnings = []
+    logger = SimpleNamespace(warning=warnings.append)
+    hook.runner = SimpleNamespace(iter=6, logger=logger)
+    decisions = []
+    for value in (1.0, float("nan")):
+        hook._start_step()
+        hook.files = [f"of_{rank}.jpg"]
+        losses = {"loss": torch.tensor(value if rank == 1 else 1.0)}
+        hook._look(nn.Identity(), (), losses)
+        decisions.append(hook._handle())
+    Path(folder, f"{rank}.json").write_text(json.dumps([decisions, warnings]))
+    dist.destroy_process_group()
+
+
+def test_processes_leave_out_a_step_together(tmp_path):
+    # Forks, since new processes would import everything again.
+    torch.multiprocessing.start_processes(
+        leave_out_together, (str(tmp_path),), nprocs=2, start_method="fork"
+    )
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    # The main process, whose log is read, names the images of the other.
+    message = "non-finite loss in step 7: loss of of_1.jpg; skipped, 1 so far"
+    assert first == second == [[False, True], [message]]
 
 
 def test_many_files_are_counted():
