@@ -48,7 +48,7 @@ class PredictionSheetHook(Hook):
             return
         for sample in outputs:
             if self.seen in self.chosen:
-                row = _to_row(sample, runner.test_dataloader.dataset)
+                row = _to_row(sample, runner.test_dataloader.dataset, self.min_score)
                 self.rows += [row] if row else []
             self.seen += 1
 
@@ -82,13 +82,15 @@ def choose_palette(meta: dict[str, Any]) -> list[Colour]:
     return [tuple(round(255 * part) for part in table[i % len(table)]) for i in range(count)]
 
 
-def _to_row(sample: Any, dataset: Any) -> Row | None:
+def _to_row(sample: Any, dataset: Any, min_score: float) -> Row | None:
     if not isinstance(sample, BaseDataElement):  # of a model of neither mmdet nor mmseg
         return None
     if "gt_sem_seg" in sample:
         truth, prediction = _label_map(sample.gt_sem_seg), _label_map(sample.pred_sem_seg)
     elif "gt_instances" in sample and "bboxes" in sample.gt_instances:
-        truth, prediction = _instances(sample.gt_instances), _instances(sample.pred_instances)
+        # Only what will be drawn: hundreds of masks of a large image fill the memory.
+        found = sample.pred_instances[sample.pred_instances.scores >= min_score]
+        truth, prediction = _instances(sample.gt_instances), _instances(found)
     else:
         return None
     return Row(load_picture(sample.img_path, dataset), truth, prediction)
