@@ -88,6 +88,23 @@ PRESETS = {
         empty=2,
         noise=6,
     ),
+    # Shapes of "easy" in images five times as wide: for tests of sliced inference with a model that
+    # learned from the small images. Few to train on.
+    "large": Preset(
+        train=4,
+        val=16,
+        sides=(640, 768),
+        shapes=(30, 60),
+        radius=(11, 36),
+        tilt=35,
+        textured=50,
+        min_visible=60,
+        own_hue=90,
+        min_contrast=150,
+        strokes=0,
+        empty=2,
+        noise=6,
+    ),
     "tiny": Preset(
         train=12,
         val=6,
