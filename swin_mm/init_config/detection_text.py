@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SMALL_SCALES = (0.8, 1.25)  # of the size that images are fitted into
 SMALL_RATE = 1.5e-3  # for four images a step
+DENSE = 20  # objects in an image, above which more regions are looked at, which takes time
 META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 
 
@@ -170,26 +171,31 @@ def _loaders(plan: DetectionPlan) -> str:
     )
 
 
+def _small_regions(plan: DetectionPlan) -> dict[str, Any]:
+    """Widens what the quick start's model keeps small: shapes of anchors, numbers of regions."""
+    settings: dict[str, Any] = dict(
+        rpn_head=dict(anchor_generator=dict(ratios=[0.5, 1.0, 2.0])),
+        test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=100)),
+    )
+    if plan.most_objects <= DENSE:
+        return settings
+    dense = dict(
+        train_cfg=dict(
+            rpn=dict(sampler=dict(num=256)),
+            rpn_proposal=dict(nms_pre=1000, max_per_img=500),
+            rcnn=dict(sampler=dict(num=128, pos_fraction=0.4)),
+        ),
+        test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8))),
+    )
+    return merge_settings(settings, dense)
+
+
 def _model(plan: DetectionPlan) -> str:
     base = plan.base.model
     settings = class_overrides(base)
     lines = []
     if plan.preset == "small":
-        settings = merge_settings(
-            settings,
-            dict(
-                rpn_head=dict(anchor_generator=dict(ratios=[0.5, 1.0, 2.0])),
-                train_cfg=dict(
-                    rpn=dict(sampler=dict(num=256)),
-                    rpn_proposal=dict(nms_pre=1000, max_per_img=500),
-                    rcnn=dict(sampler=dict(num=128, pos_fraction=0.4)),
-                ),
-                test_cfg=dict(
-                    rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8)),
-                    rcnn=dict(max_per_img=100),
-                ),
-            ),
-        )
+        settings = merge_settings(settings, _small_regions(plan))
     tested = merge_settings(base.to_dict(), settings)
     settings = merge_settings(
         settings, dict(test_cfg=threshold_overrides(tested, plan.most_objects))

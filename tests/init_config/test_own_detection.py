@@ -14,7 +14,7 @@ from swin_mm.datasets.check import DatasetError
 from swin_mm.init_config import InitConfigError, init_detection
 
 METHODS = [("mask_rcnn", True), ("mask_rcnn", False), ("cascade", True), ("cascade", False)]
-METHODS += [("atss", True), ("retinanet", False)]
+METHODS += [("atss", True), ("retinanet", False), ("reppoints", False)]
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_small_preset_learns_from_masks(tmp_path, write):
     assert {"loss_rpn_cls", "loss_cls", "loss_bbox", "loss_mask"} <= values.keys()
     assert model.roi_head.mask_head.num_classes == 3
     assert model.test_cfg.rcnn.score_thr == 0.001
+    assert model.train_cfg.rpn_proposal.max_per_img == 60
     val = Runner.build_dataloader(dict(cfg.val_dataloader, num_workers=0, persistent_workers=False))
     assert len(val.dataset) == 2
 
@@ -143,6 +144,7 @@ def test_one_class_and_many_objects(tmp_path, write):
     _, cfg = write()
     assert cfg.classes == ("nucleus",)
     assert cfg.model.test_cfg.rcnn.max_per_img == 200
+    assert cfg.model.train_cfg.rpn_proposal.max_per_img == 500  # crowded: more regions
 
 
 def test_what_is_odd_is_noted(tmp_path, write):
