@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.registry import DATASETS
+from mmengine.runner import set_random_seed
 from recipe_tools import NAMES, SIDES, learn_and_predict, load, read_docstring
 
 from swin_mm.models.backbones.arguments import resolve_arch
@@ -150,6 +151,7 @@ def test_weights_fit_the_backbone(name):
 )
 def test_pipelines_bring_what_the_heads_ask_for(name, tmp_path_factory):
     """On the built-in data in place of COCO: boxes, and masks or a label map where they train."""
+    set_random_seed(0)
     cfg = load(name)
     root = tmp_path_factory.getbasetemp() / "shapes" / "tiny"
     for split in ("train", "val"):
@@ -166,7 +168,8 @@ def test_pipelines_bring_what_the_heads_ask_for(name, tmp_path_factory):
         item = DATASETS.build(loader.dataset)[0]
         sides = item["inputs"].shape[1:]
         truth = item["data_samples"].gt_instances
-        assert len(truth.bboxes) == len(truth.labels) > 0
+        assert len(truth.bboxes) == len(truth.labels)
+        assert split == "train" or len(truth.labels) > 0  # a random crop may hold nothing
         has_masks = name.startswith(("mask", "htc"))
         assert ("masks" in truth) == has_masks
         if has_masks and split == "train":
