@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mmcv
 import numpy as np
 from pycocotools import mask as mask_utils
 
@@ -14,6 +13,7 @@ from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusion
 from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.datasets.picture import Instances, Row, prediction_sheet
+from swin_mm.datasets.transforms import load_picture
 from swin_mm.engine.hooks.prediction_sheet import choose_palette
 
 BACKGROUND = "background"
@@ -76,9 +76,7 @@ def analyse_detection(
             "Dots stand at the mean score of their bin.",
             picture=draw_calibration(calibration),
         ),
-        _section_of_worst_detections(
-            data, errors, choose_palette(dataset.metainfo), min_score, worst
-        ),
+        _section_of_worst_detections(dataset, data, errors, min_score, worst),
     ]
     return Analysis("Where the detector goes wrong", facts, sections)
 
@@ -133,9 +131,9 @@ def _section_of_confusions(
 
 
 def _section_of_worst_detections(
+    dataset: Any,
     data: detection.DetectionData,
     errors: Sequence[detection.ImageErrors],
-    palette: Sequence,
     min_score: float,
     worst: int,
 ) -> Section:
@@ -157,11 +155,12 @@ def _section_of_worst_detections(
     ]
 
     def make_row(error: detection.ImageErrors) -> Row:
-        image = mmcv.imread(data.image_paths[error.index], channel_order="rgb")
+        image = load_picture(data.image_paths[error.index], dataset)
         truth, found = data.truth[error.index], data.found[error.index]
         has_masks = found.masks is not None and (truth.masks is not None or not len(truth.labels))
         return Row(image, _to_instances(truth, has_masks), _to_instances(found, has_masks, True))
 
+    palette = choose_palette(dataset.metainfo)
     picture = _draw_sheet(chosen, make_row, data.classes, palette, min_score)
     return Section(
         "worst",
@@ -211,7 +210,7 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
     chosen = [i for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
 
     def make_row(index: int) -> Row:
-        image = mmcv.imread(data.image_paths[index], channel_order="rgb")
+        image = load_picture(data.image_paths[index], dataset)
         return Row(image, data.truth[index](), data.found[index])
 
     palette = choose_palette(dataset.metainfo)
