@@ -41,7 +41,14 @@ def run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["train.py", "test.py", "print_config.py", "convert_checkpoint.py", "inspect_checkpoint.py"],
+    [
+        "train.py",
+        "test.py",
+        "print_config.py",
+        "init_config.py",
+        "convert_checkpoint.py",
+        "inspect_checkpoint.py",
+    ],
 )
 def test_help_names_the_script(run, name):
     result = run(name, "--help")
