@@ -8,9 +8,9 @@ from swin_mm.datasets.shapes import CLASSES, PRESETS, draw_scene
 from swin_mm.datasets.shapes import scene as scene_module
 from swin_mm.datasets.shapes.scene import Scene
 
-# SHA-256 (first 16 digits) over images, label maps and boxes of the first seeds. Equal on Python 3.10
-# to 3.13, NumPy 1.26 to 2.4, with and without vector instructions. A change of these numbers is a
-# new version of the data: raise `write.VERSION` with it.
+# SHA-256 (first 16 digits) over images, label maps and boxes of the first seeds. Equal on Python
+# 3.10 to 3.13, NumPy 1.26 to 2.4, with and without vector instructions. A change of these numbers
+# is a new version of the data: raise `write.VERSION` with it.
 DIGESTS = {
     "tiny": "a61d5ef57c075007",
     "easy": "fd117eff60e134aa",
