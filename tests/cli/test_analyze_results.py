@@ -87,7 +87,9 @@ def test_detector_as_a_page_and_as_a_folder(config, capsys):
     numbers = json.loads(Path("folder/analysis.json").read_text())
     right = sum(len(e["pred_instances"]["labels"]) for e in entries) - 1
     assert numbers["objects"] == right + 2 and numbers["detections"] == right + 1
-    assert numbers["calibration error of scores"] == pytest.approx(abs(right / (right + 1) - 0.9))
+    assert numbers["calibration error of scores"] == pytest.approx(
+        abs(right / (right + 1) - 0.9), abs=1e-6
+    )
     assert {row["predicted"] for row in numbers["confusions"]} >= {"background"}
     assert len(numbers["confusions"]) == 2
     # One image with an object missed, one with an object of the wrong class; the others are right.
