@@ -135,7 +135,7 @@ def test_shapes_stand_out_from_their_surroundings(scenes):
     ("seed", "preset", "message"),
     [
         (-1, "easy", "must not be negative, got seed=-1"),
-        (0, "hard", "are standard, easy, tiny, got 'hard'"),
+        (0, "hard", "are standard, easy, large, tiny, got 'hard'"),
     ],
 )
 def test_bad_arguments_are_refused(seed, preset, message):

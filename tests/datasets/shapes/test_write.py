@@ -216,7 +216,9 @@ def test_ensure_takes_the_preset_from_the_folder(tmp_path):
 
 
 def test_ensure_refuses_other_folders(tmp_path):
-    with pytest.raises(ValueError, match="must end in the name of a preset: standard, easy, tiny"):
+    with pytest.raises(
+        ValueError, match="must end in the name of a preset: standard, easy, large, tiny"
+    ):
         ensure_shapes(tmp_path / "shapes")
 
 
