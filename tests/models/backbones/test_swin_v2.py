@@ -118,8 +118,8 @@ def assert_equal(ours, stock, stock_maps, stock_name, size, dtype):
     for name, parameter in ours.named_parameters():
         if not is_output_norm(name):
             grad = part_of(parameter, name, stock_parameters[stock_name(name)].grad)
-            # A scale's gradient is a sum over all pairs that nearly cancels: in float32 its rounding
-            # depends on the order of additions, in float64 it is as close as all others.
+            # A scale's gradient is a sum over all pairs that nearly cancels: in float32 its
+            # rounding depends on the order of additions, in float64 it is as close as others.
             allowed = 50 * tolerance if name.endswith("logit_scale") else tolerance
             assert relative_error(parameter.grad, grad) < allowed, name
 
