@@ -2,18 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 
 from swin_mm.datasets.check.images import check_present
-from swin_mm.init_config.bands import Bands, survey_bands
+from swin_mm.init_config.bands import survey_bands
 from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
 from swin_mm.init_config.coco import split_part as split_coco
-from swin_mm.init_config.detection_text import detection_text
+from swin_mm.init_config.detection_text import DetectionPlan, detection_text
 from swin_mm.init_config.plan import (
-    Schedule,
     choose_batch,
     choose_scale,
     plan_epochs,
@@ -29,43 +27,6 @@ from swin_mm.init_config.recipe import (
 from swin_mm.init_config.write import Written, as_json, check_out, write_config
 
 TINY_OBJECT = 8  # pixels a side, at the size trained on: two cells of the finest feature map
-
-
-@dataclass(frozen=True)
-class DetectionPlan:
-    """All that the text of the config depends on.
-
-    Attributes:
-        out: The config to write.
-        recipe: Name of the recipe, or of the small preset's base model.
-        base: The recipe as read.
-        title: Method and backbone in words.
-        preset: `full` or `small`.
-        classes: Names in the order of the training file.
-        train: Training data.
-        val: Validation data.
-        with_masks: Whether masks are trained and tested.
-        bands: Bands other than those of a colour picture.
-        scale: Long and short side that images are fitted into.
-        schedule: Epochs and steps.
-        all_flips: Whether up and down are as good as left and right.
-        most_objects: In one image.
-    """
-
-    out: Path
-    recipe: str
-    base: Config
-    title: str
-    preset: str
-    classes: tuple[str, ...]
-    train: CocoPart
-    val: CocoPart
-    with_masks: bool
-    bands: Bands | None
-    scale: tuple[int, int]
-    schedule: Schedule
-    all_flips: bool
-    most_objects: int
 
 
 def init_detection(

@@ -1,28 +1,67 @@
 """The text of a detector's config for one's own data."""
 
-from __future__ import annotations
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from mmengine.config import Config
 
+from swin_mm.init_config.bands import Bands
+from swin_mm.init_config.coco import CocoPart
 from swin_mm.init_config.plan import (
     DETECTION_IMAGES_SEEN,
     MAX_EPOCHS,
     MIN_EPOCHS_SMALL,
     STEP,
     VALIDATIONS,
+    Schedule,
     choose_palette,
 )
 from swin_mm.init_config.recipe import class_overrides, merge_settings, threshold_overrides
 from swin_mm.init_config.text import Code, assign, base_lines, comment, docstring
 from swin_mm.init_config.write import common_root, place_below
 
-if TYPE_CHECKING:
-    from swin_mm.init_config.detection import DetectionPlan
-
 SMALL_SCALES = (0.8, 1.25)  # of the size that images are fitted into
 SMALL_RATE = 1.5e-3  # for four images a step
 DENSE = 20  # objects in an image, above which more regions are looked at, which takes time
 META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+
+
+@dataclass(frozen=True)
+class DetectionPlan:
+    """All that the text of the config depends on.
+
+    Attributes:
+        out: The config to write.
+        recipe: Name of the recipe, or of the small preset's base model.
+        base: The recipe as read.
+        title: Method and backbone in words.
+        preset: `full` or `small`.
+        classes: Names in the order of the training file.
+        train: Training data.
+        val: Validation data.
+        with_masks: Whether masks are trained and tested.
+        bands: Bands other than those of a colour picture.
+        scale: Long and short side that images are fitted into.
+        schedule: Epochs and steps.
+        all_flips: Whether up and down are as good as left and right.
+        most_objects: In one image.
+    """
+
+    out: Path
+    recipe: str
+    base: Config
+    title: str
+    preset: str
+    classes: tuple[str, ...]
+    train: CocoPart
+    val: CocoPart
+    with_masks: bool
+    bands: Bands | None
+    scale: tuple[int, int]
+    schedule: Schedule
+    all_flips: bool
+    most_objects: int
 
 
 def detection_text(plan: DetectionPlan) -> str:

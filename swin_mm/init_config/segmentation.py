@@ -1,15 +1,11 @@
 """Decides what a segmentor's config for one's own data says, and writes it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
-
-from swin_mm.init_config.bands import Bands, survey_bands
+from swin_mm.init_config.bands import survey_bands
 from swin_mm.init_config.errors import InitConfigError
 from swin_mm.init_config.plan import (
-    Schedule,
     choose_batch,
     choose_crop,
     choose_segmentation_scale,
@@ -23,10 +19,8 @@ from swin_mm.init_config.recipe import (
     load_recipe,
     read_title,
 )
-from swin_mm.init_config.segmentation_text import segmentation_text
+from swin_mm.init_config.segmentation_text import SegmentationPlan, segmentation_text
 from swin_mm.init_config.semantic import (
-    Labels,
-    SemanticPart,
     decide_labels,
     find_palette,
     read_classes,
@@ -34,43 +28,6 @@ from swin_mm.init_config.semantic import (
     split_part,
 )
 from swin_mm.init_config.write import Written, check_out, write_config
-
-
-@dataclass(frozen=True)
-class SegmentationPlan:
-    """All that the text of the config depends on.
-
-    Attributes:
-        out: The config to write.
-        recipe: Name of the recipe, or of the small preset's base model.
-        base: The recipe as read.
-        title: Method and backbone in words.
-        preset: `full` or `small`.
-        labels: Classes, and how label maps are read.
-        palette: Colour of each class.
-        train: Training data.
-        val: Validation data.
-        bands: Bands other than those of a colour picture.
-        scale: Long and short side that images are fitted into.
-        crop: Side of the square that is trained on.
-        schedule: Steps.
-        all_flips: Whether up and down are as good as left and right.
-    """
-
-    out: Path
-    recipe: str
-    base: Config
-    title: str
-    preset: str
-    labels: Labels
-    palette: list[tuple[int, int, int]]
-    train: SemanticPart
-    val: SemanticPart
-    bands: Bands | None
-    scale: tuple[int, int]
-    crop: int
-    schedule: Schedule
-    all_flips: bool
 
 
 def init_segmentation(

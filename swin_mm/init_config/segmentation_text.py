@@ -1,18 +1,56 @@
 """The text of a segmentor's config for one's own data."""
 
-from __future__ import annotations
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from mmengine.config import Config
 
-from swin_mm.init_config.plan import SEGMENTATION_EPOCHS, SEGMENTATION_STEPS, VALIDATIONS
+from swin_mm.init_config.bands import Bands
+from swin_mm.init_config.plan import SEGMENTATION_EPOCHS, SEGMENTATION_STEPS, VALIDATIONS, Schedule
 from swin_mm.init_config.recipe import class_overrides, merge_settings
+from swin_mm.init_config.semantic import Labels, SemanticPart
 from swin_mm.init_config.text import Code, assign, base_lines, comment, docstring
 from swin_mm.init_config.write import common_root, place_below
 
-if TYPE_CHECKING:
-    from swin_mm.init_config.segmentation import SegmentationPlan
-
 SMALL_RATE = 1e-3  # for four images a step
+
+
+@dataclass(frozen=True)
+class SegmentationPlan:
+    """All that the text of the config depends on.
+
+    Attributes:
+        out: The config to write.
+        recipe: Name of the recipe, or of the small preset's base model.
+        base: The recipe as read.
+        title: Method and backbone in words.
+        preset: `full` or `small`.
+        labels: Classes, and how label maps are read.
+        palette: Colour of each class.
+        train: Training data.
+        val: Validation data.
+        bands: Bands other than those of a colour picture.
+        scale: Long and short side that images are fitted into.
+        crop: Side of the square that is trained on.
+        schedule: Steps.
+        all_flips: Whether up and down are as good as left and right.
+    """
+
+    out: Path
+    recipe: str
+    base: Config
+    title: str
+    preset: str
+    labels: Labels
+    palette: list[tuple[int, int, int]]
+    train: SemanticPart
+    val: SemanticPart
+    bands: Bands | None
+    scale: tuple[int, int]
+    crop: int
+    schedule: Schedule
+    all_flips: bool
 
 
 def segmentation_text(plan: SegmentationPlan) -> str:
