@@ -173,7 +173,18 @@ def _describe(path: str, owner: str, key: str, known: Iterable[str]) -> str:
 
 def _find_registries(scope: str | None) -> list[Registry]:
     """The registries of what configs name, those of the scope where it has them."""
+    _import_registries(scope)
     return [registry.children.get(scope, registry) for registry in REGISTRIES]
+
+
+def _import_registries(scope: str | None) -> bool:
+    """Imports a package's registries, so that they are found as children; false without any."""
+    if not scope or "." in scope or find_spec(scope) is None:
+        return False
+    if find_spec(f"{scope}.registry") is None:
+        return False
+    import_module(f"{scope}.registry")
+    return True
 
 
 def _find_makers(kind: Any, registries: list[Registry]) -> list[Callable]:
@@ -184,9 +195,8 @@ def _find_makers(kind: Any, registries: list[Registry]) -> list[Callable]:
     if not name[:1].isupper():  # modes such as `nearest`, which builders treat as they like
         return []
     if scope:
-        if "." in scope or find_spec(scope) is None or find_spec(f"{scope}.registry") is None:
+        if not _import_registries(scope):
             return []
-        import_module(f"{scope}.registry")
         tops = [getattr(registry, "parent", None) or registry for registry in registries]
         registries = [top.children[scope] for top in tops if scope in top.children]
     found = [_look_up(name, registry) for registry in registries]
