@@ -15,7 +15,15 @@ Activation = Literal["none", "gelu"]
 
 
 def refusal(*tensors: Tensor) -> str | None:
-    """Tells why the fused operator cannot serve these tensors; `None` means that it can."""
+    """Tells why the fused operator cannot serve these tensors; `None` means that it can.
+
+    It is asked before every linear layer, so what refuses most layers, on GPUs and in training, is
+    looked at first.
+    """
+    if any(t.device.type != "cpu" for t in tensors):
+        return "it runs on the CPU"
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return "it has no gradient"
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "compiled and exported code has its own fusion"
     if not _has_onednn():
@@ -24,14 +32,10 @@ def refusal(*tensors: Tensor) -> str | None:
         return "a tensor is of a class of its own"
     if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
         return "a mode or a function transform watches the operators"
-    if any(t.device.type != "cpu" for t in tensors):
-        return "it runs on the CPU"
     if any(t.dtype != torch.float32 for t in tensors):
         return "it is for float32"
     if torch.is_autocast_enabled("cpu"):
         return "autocast chooses the dtype"
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return "it has no gradient"
     return None
 
 
