@@ -32,6 +32,10 @@ class Inspection:
         """Runs one check; what it raises ends the whole."""
         return check(*arguments)
 
+    def refuse(self, fault: str) -> None:
+        """Raises a fault, which ends the whole."""
+        raise DatasetError(fault)
+
     def look_into(self, paths: Sequence[str], where: str, what: str = "image") -> str | None:
         """Checks image files; returns a warning where not all could be looked at."""
         return check_whole(paths, where, self.seconds, what)
@@ -65,8 +69,12 @@ class ThoroughInspection(Inspection):
         try:
             return check(*arguments)
         except DatasetError as error:
-            self.faults.append(str(error))
+            self.refuse(str(error))
             return None
+
+    def refuse(self, fault: str) -> None:
+        """Keeps a fault."""
+        self.faults.append(fault)
 
     def look_into(self, paths: Sequence[str], where: str, what: str = "image") -> str | None:
         """Decodes every file; of images, computes mean and deviation on the way."""
@@ -74,7 +82,7 @@ class ThoroughInspection(Inspection):
         found = read_all(paths, f"{where}: {what}s", self.threads, self.files, load)
         self.unreadable |= set(found.unreadable)
         if found.unreadable:
-            self.faults.append(
+            self.refuse(
                 f"{where}: {len(found.unreadable)} of {found.read} {what} files are empty, cut "
                 f"short or not images: {examples(found.unreadable)}; fetch them again, or take "
                 "them out of the data"
@@ -82,7 +90,7 @@ class ThoroughInspection(Inspection):
         if found.statistics is not None:
             self.statistics[where] = found.statistics
         if found.why_none:
-            self.faults.append(f"{where}: {found.why_none}")
+            self.refuse(f"{where}: {found.why_none}")
         if found.read < len(paths):
             return f"{where}: read {found.read} of {len(paths)} {what} files"
         return None

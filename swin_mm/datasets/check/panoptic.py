@@ -147,7 +147,7 @@ def _check_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]
             advance(1)
     if wrong:
         more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
-        inspection.attempt(_refuse, f"{source.where}: {wrong[0]}{more}; write the maps anew")
+        inspection.refuse(f"{source.where}: {wrong[0]}{more}; write the maps anew")
     warnings = [note] if note else []
     if unlisted:
         warnings.append(
@@ -155,10 +155,6 @@ def _check_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]
             f"and that are ignored: {examples(unlisted)}"
         )
     return warnings
-
-
-def _refuse(text: str) -> None:
-    raise DatasetError(text)
 
 
 def read_ids(path: str) -> np.ndarray:

@@ -166,7 +166,7 @@ def _check_values(
             advance(1)
     for texts in faults.values():
         more = f" (and {len(texts) - 1} more label maps like it)" if len(texts) > 1 else ""
-        inspection.attempt(_refuse, texts[0] + more)
+        inspection.refuse(texts[0] + more)
     shares = counts[:-1] / max(1, counts[:-1].sum())
     summary = SplitSummary(images=len(pairs), empty=len(empty))
     summary.per_class = dict(zip(classes, shares.tolist(), strict=True))
@@ -185,10 +185,6 @@ def _check_values(
             f"{source.where}: {len(empty)} label maps have no labelled pixel: {examples(empty)}"
         )
     return summary
-
-
-def _refuse(text: str) -> None:
-    raise DatasetError(text)
 
 
 class WrongLabels(DatasetError):
