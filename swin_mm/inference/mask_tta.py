@@ -10,11 +10,13 @@ from mmdet.structures.bbox import bbox_flip, bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from swin_mm.inference.roi_masks import add_masks, predict_boxes, predicts_roi_masks
+from swin_mm.inference.roi_masks import (
+    add_masks,
+    predict_boxes,
+    predicts_roi_masks,
+    unflip_masks,
+)
 from swin_mm.registry import MODELS
-
-# Dimensions of `(N, H, W)` that a view's flip reverses.
-FLIPPED = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
 
 
 @MODELS.register_module()
@@ -90,7 +92,7 @@ class MaskTTAModel(DetTTAModel):
         merged = super()._merge_single_sample(data_samples)
         if masks[0] is not None:
             for view, mask, sample in zip(views, masks, data_samples, strict=True):
-                view.masks = _flip_masks(mask, sample.metainfo)
+                view.masks = unflip_masks(mask, sample.metainfo)
             iou = self.tta_cfg["nms"].get("iou_threshold", 0.5)
             merged.pred_instances.masks = _vote(merged.pred_instances, views, iou)
         return merged
@@ -99,11 +101,6 @@ class MaskTTAModel(DetTTAModel):
 def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
     """Turns boxes `(N, 4)` of a view that are in the size of the original image."""
     return bbox_flip(boxes, meta["ori_shape"], meta["flip_direction"]) if meta["flip"] else boxes
-
-
-def _flip_masks(masks: Tensor, meta: dict) -> Tensor:
-    """Turns masks `(N, H, W)` of a view that are in the size of the original image."""
-    return masks.flip(FLIPPED[meta["flip_direction"]]) if meta["flip"] else masks
 
 
 def _vote(merged: InstanceData, views: Sequence[InstanceData], threshold: float) -> Tensor:

@@ -19,8 +19,8 @@ from mmdet.structures.bbox import bbox2roi, bbox_flip
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-# Dimensions of `(N, C, h, w)` that a view's flip reverses.
-FLIPPED = {"horizontal": (3,), "vertical": (2,), "diagonal": (2, 3)}
+# Dimensions of `(..., h, w)` that a view's flip reverses.
+FLIPPED = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
 @dataclass
@@ -95,7 +95,7 @@ def add_masks(
         if sum(counts):
             masks = _mask_probabilities(model.roi_head, view.features, bbox2roi(boxes))
             parts = zip(masks.split(counts), view_metas, strict=True)
-            total = total + torch.cat([_unflip(part, meta) for part, meta in parts])
+            total = total + torch.cat([unflip_masks(part, meta) for part, meta in parts])
     mean = total / len(views) if sum(counts) else merged[0].bboxes.new_zeros(0, 1, 1, 1)
     head = model.roi_head.mask_head
     head = head[-1] if isinstance(head, nn.ModuleList) else head
@@ -115,8 +115,8 @@ def _to_view(boxes: Tensor, meta: dict) -> Tensor:
     return boxes * boxes.new_tensor(meta["scale_factor"]).repeat(2)
 
 
-def _unflip(masks: Tensor, meta: dict) -> Tensor:
-    """Turns masks `(N, C, h, w)` of boxes in a view as the original image has them."""
+def unflip_masks(masks: Tensor, meta: dict) -> Tensor:
+    """Turns masks `(..., h, w)` that a view shows as the original image has them."""
     return masks.flip(FLIPPED[meta["flip_direction"]]) if meta.get("flip") else masks
 
 
