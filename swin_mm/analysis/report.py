@@ -12,6 +12,7 @@ from swin_mm.analysis import detection, segmentation
 from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions
 from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
+from swin_mm.analysis.segmentation import mean_of_known
 from swin_mm.datasets.picture import Instances, Row, prediction_sheet
 from swin_mm.datasets.transforms import load_picture
 from swin_mm.engine.hooks.prediction_sheet import choose_palette
@@ -53,8 +54,8 @@ def analyse_detection(
         if evaluation is not None:
             rows = detection.class_precisions(evaluation, data)
             what = KINDS[kind]
-            facts[f"{what} AP"] = _mean([row.precision["all"] for row in rows])
-            facts[f"{what} AP50"] = _mean([row.precision_50 for row in rows])
+            facts[f"{what} AP"] = mean_of_known([row.precision["all"] for row in rows])
+            facts[f"{what} AP50"] = mean_of_known([row.precision_50 for row in rows])
             sections.append(_section_of_classes(kind, rows))
     calibration = detection.calibrate(evaluations["bbox"])
     facts["calibration error of scores"] = calibration.error
@@ -97,7 +98,7 @@ def _section_of_classes(kind: str, rows: Sequence[detection.ClassPrecision]) -> 
         ]
         for row in rows
     ]
-    mean = [_mean([line[i] for line in table]) for i in range(2, 8)]
+    mean = [mean_of_known([line[i] for line in table]) for i in range(2, 8)]
     counts = [sum(line[i] for line in table) for i in (1, 8, 9, 10)]
     table.append(["all", counts[0], *mean, *counts[1:]])
     what = KINDS[kind]
@@ -202,8 +203,8 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
     rows = segmentation.class_overlaps(matrix, data.classes)
     facts = {
         "images": len(data.image_paths),
-        "mIoU": _mean([row.overlap for row in rows]),
-        "mean recall of classes": _mean([row.recall for row in rows]),
+        "mIoU": mean_of_known([row.overlap for row in rows]),
+        "mean recall of classes": mean_of_known([row.recall for row in rows]),
         "pixels right": float(np.trace(matrix) / max(1, matrix.sum())),
     }
     table = [[row.name, row.share, row.overlap, row.recall, row.precision] for row in rows]
@@ -252,9 +253,3 @@ def _draw_sheet(
         rows = [make_row(item) for item in chosen]
         prediction_sheet(rows, path, classes, palette, min_score=min_score)
         return path.read_bytes()
-
-
-def _mean(values: Sequence[float]) -> float:
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")

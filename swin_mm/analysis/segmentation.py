@@ -118,7 +118,7 @@ def count_confusions(data: SegmentationData) -> tuple[np.ndarray, np.ndarray]:
             )
         own = confusion_matrix(truth, found, count)
         total += own
-        qualities.append(_nanmean(overlaps(own)))
+        qualities.append(mean_of_known(overlaps(own)))
     return total, np.array(qualities)
 
 
@@ -154,6 +154,8 @@ def class_overlaps(matrix: np.ndarray, classes: Sequence[str]) -> list[ClassOver
     return [ClassOverlap(name, *row) for name, row in zip(classes, rows, strict=True)]
 
 
-def _nanmean(values: np.ndarray) -> float:
+def mean_of_known(values: Sequence[float] | np.ndarray) -> float:
+    """The mean without NaN; NaN where there is nothing else."""
+    values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
