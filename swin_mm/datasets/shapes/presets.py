@@ -1,6 +1,6 @@
 """What the built-in data holds: its classes, their colours in pictures, its difficulty presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CLASSES = ("circle", "triangle", "square", "star", "ring", "cross")
 # The semantic maps give the background a class of its own: it covers most of every image, and a
@@ -57,6 +57,22 @@ class Preset:
     noise: int
 
 
+EASY = Preset(
+    train=1200,
+    val=100,
+    sides=(144, 160),
+    shapes=(3, 8),
+    radius=(11, 36),
+    tilt=35,
+    textured=50,
+    min_visible=60,
+    own_hue=90,
+    min_contrast=150,
+    strokes=0,
+    empty=2,
+    noise=6,
+)
+
 PRESETS = {
     "standard": Preset(
         train=2000,
@@ -73,38 +89,10 @@ PRESETS = {
         empty=3,
         noise=16,
     ),
-    "easy": Preset(
-        train=1200,
-        val=100,
-        sides=(144, 160),
-        shapes=(3, 8),
-        radius=(11, 36),
-        tilt=35,
-        textured=50,
-        min_visible=60,
-        own_hue=90,
-        min_contrast=150,
-        strokes=0,
-        empty=2,
-        noise=6,
-    ),
-    # Shapes of "easy" in images five times as wide: for tests of sliced inference with a model that
-    # learned from the small images. Few to train on.
-    "large": Preset(
-        train=4,
-        val=16,
-        sides=(640, 768),
-        shapes=(30, 60),
-        radius=(11, 36),
-        tilt=35,
-        textured=50,
-        min_visible=60,
-        own_hue=90,
-        min_contrast=150,
-        strokes=0,
-        empty=2,
-        noise=6,
-    ),
+    "easy": EASY,
+    # The same in images five times as wide: for tests of sliced inference with a model that learned
+    # from the small images. Few to train on.
+    "large": replace(EASY, train=4, val=16, sides=(640, 768), shapes=(30, 60)),
     "tiny": Preset(
         train=12,
         val=6,
