@@ -1,8 +1,86 @@
-"""Lets configs elsewhere build on those of swin_mm."""
+"""Finds configs by path or name, and reads them."""
 
+from difflib import get_close_matches
 from pathlib import Path
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any
 
-from swin_mm.cli.config import CONFIG_FOLDER, find_config
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+CONFIG_FOLDER = Path(__file__).parent / ".mim" / "configs"
+
+# Functions of `mmengine.config.Config` that read one file.
+READERS = ("_file2dict", "_is_lazy_import", "_parse_lazy_import")
+
+
+class ConfigError(ValueError):
+    """A config, or an option that changes one, that cannot be used; the message says why."""
+
+
+def packaged_configs() -> dict[str, Path]:
+    """The configs that come with swin_mm, by short name."""
+    return {path.stem: path for path in sorted(CONFIG_FOLDER.glob("*.py"))}
+
+
+def find_config(name: str) -> Path:
+    """Finds a config.
+
+    Args:
+        name: A path, or the name of a config that comes with swin_mm, with or without `.py`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: There is none; names the nearest.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    known = packaged_configs()
+    short = name.removesuffix(".py")
+    if short in known:
+        return known[short]
+    nearest = get_close_matches(path.stem, known, n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+    raise ConfigError(
+        f"no config {name!r}: neither a file nor the name of a config of swin_mm{hint} "
+        "(`swin-mm print-config` lists them)"
+    )
+
+
+def read_config(path: Path) -> "Config":
+    """Reads a config file.
+
+    Raises:
+        ConfigError: It or one of its bases cannot be read; says which, in which line, and why.
+    """
+    from mmengine.config import Config
+
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is code and can fail in any way
+        raise ConfigError(f"cannot read config {_describe_failure(path, error)}") from error
+
+
+def _describe_failure(path: Path, error: Exception) -> str:
+    """Says which file of the chain of bases failed, in which line, and why."""
+    chain, line = [str(path)], None
+    for frame, number in walk_tb(error.__traceback__):
+        # mmengine's readers keep the file they are at in `filename`; its code runs under its name.
+        if frame.f_code.co_name in READERS:
+            chain.append(str(frame.f_locals.get("filename")))
+        elif frame.f_code.co_filename == chain[-1]:
+            line = number
+    file = next(name for name in reversed(chain) if Path(name).is_file())
+    if isinstance(error, SyntaxError):
+        return f"{file}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+    reason = error.args[0] if len(error.args) == 1 else error
+    if isinstance(error, FileNotFoundError):
+        return f"{file}: one of its bases is missing: {error.filename or reason}"
+    place = file if line is None else f"{file}, line {line}"
+    return f"{place}: {type(error).__name__}: {reason}"
 
 
 def base_config(name: str) -> str:
@@ -23,3 +101,19 @@ def base_config(name: str) -> str:
     """
     path = CONFIG_FOLDER / name
     return str((path if path.is_file() else find_config(Path(name).name)).resolve())
+
+
+def bare_type(settings: Any) -> str:
+    """The `type` of a part of a config without its scope; empty where it has none.
+
+    Pure Python configs have the class itself.
+    """
+    kind = settings.get("type") if isinstance(settings, dict) else None
+    return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
+
+
+def innermost_dataset(dataset: dict) -> dict:
+    """The settings of the data set within wrappers such as `RepeatDataset`."""
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 import swin_mm
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError
 
 
 def test_a_config_elsewhere_finds_its_base(tmp_path):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swin_mm.cli import test
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.launch import find_scope, prepare_config
+from swin_mm.configs import ConfigError
 
 KEPT = "predictions.pkl"
 

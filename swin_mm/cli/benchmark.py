@@ -24,7 +24,7 @@ from swin_mm.benchmark.step import HOWS, Candidate
 from swin_mm.benchmark.whole import FRAMEWORKS
 from swin_mm.benchmark.work import DTYPES, SWEEPS, Size, Work, changing_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError
 from swin_mm.models.backbones.arguments import ARCHS
 
 PEERS = ("mmdet", "timm", "torchvision", "transformers")

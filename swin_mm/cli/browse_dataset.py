@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError
 
 SPLITS = ("train", "val", "test")
 SHEET = "sheet.png"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError
 
 SPLITS = ("train", "val", "test")
 

@@ -1,4 +1,4 @@
-"""Finds configs by path or name, reads them, and checks what is overridden on the command line."""
+"""Reads configs for a command, and checks what is overridden on the command line."""
 
 import argparse
 import inspect
@@ -6,16 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
-import swin_mm
-from swin_mm.cli.errors import ConfigError
-
-CONFIG_FOLDER = Path(swin_mm.__file__).parent / ".mim" / "configs"
+from swin_mm.configs import ConfigError, find_config, read_config
 
 # Keys of a config that mmengine and the tools read beside the runner's arguments.
 OTHER_KEYS = (
@@ -32,10 +27,6 @@ OTHER_KEYS = (
     "tta_model",
     "tta_pipeline",
 )
-
-
-# Functions of `mmengine.config.Config` that read one file.
-READERS = ("_file2dict", "_is_lazy_import", "_parse_lazy_import")
 
 
 class KeyValueAction(DictAction):
@@ -65,38 +56,6 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def packaged_configs() -> dict[str, Path]:
-    """The configs that come with swin_mm, by short name."""
-    return {path.stem: path for path in sorted(CONFIG_FOLDER.glob("*.py"))}
-
-
-def find_config(name: str) -> Path:
-    """Finds a config.
-
-    Args:
-        name: A path, or the name of a config that comes with swin_mm, with or without `.py`.
-
-    Returns:
-        The file.
-
-    Raises:
-        ConfigError: There is none; names the nearest.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    known = packaged_configs()
-    short = name.removesuffix(".py")
-    if short in known:
-        return known[short]
-    nearest = get_close_matches(path.stem, known, n=3, cutoff=0.4)
-    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    raise ConfigError(
-        f"no config {name!r}: neither a file nor the name of a config of swin_mm{hint} "
-        "(`swin-mm print-config` lists them)"
-    )
-
-
 def load_config(
     name: str,
     overrides: Mapping[str, Any] | None = None,
@@ -118,10 +77,7 @@ def load_config(
             contradicts it.
     """
     path = find_config(name)
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is code and can fail in any way
-        raise ConfigError(f"cannot read config {_describe_failure(path, error)}") from error
+    cfg = read_config(path)
     settings = cfg.to_dict()
     try:
         cfg.merge_from_dict(dict(overrides or {}))
@@ -135,25 +91,6 @@ def load_config(
         if doubt and os.environ.get("RANK", "0") == "0":
             print(f"warning: the config has no {key}: {doubt}", file=sys.stderr)
     return cfg
-
-
-def _describe_failure(path: Path, error: Exception) -> str:
-    """Says which file of the chain of bases failed, in which line, and why."""
-    chain, line = [str(path)], None
-    for frame, number in walk_tb(error.__traceback__):
-        # mmengine's readers keep the file they are at in `filename`; its code runs under its name.
-        if frame.f_code.co_name in READERS:
-            chain.append(str(frame.f_locals.get("filename")))
-        elif frame.f_code.co_filename == chain[-1]:
-            line = number
-    file = next(name for name in reversed(chain) if Path(name).is_file())
-    if isinstance(error, SyntaxError):
-        return f"{file}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
-    reason = error.args[0] if len(error.args) == 1 else error
-    if isinstance(error, FileNotFoundError):
-        return f"{file}: one of its bases is missing: {error.filename or reason}"
-    place = file if line is None else f"{file}, line {line}"
-    return f"{place}: {type(error).__name__}: {reason}"
 
 
 def _doubt_key(settings: dict, key: str) -> str | None:

@@ -12,9 +12,9 @@ from swin_mm.checkpoint.convert import convert
 from swin_mm.checkpoint.find import Backbone
 from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
 from swin_mm.checkpoint.report import list_names
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, find_in_file
 from swin_mm.cli.verify import verify
+from swin_mm.configs import ConfigError
 from swin_mm.engine.checkpoint_files import write_atomically
 
 # By their names on the command line.

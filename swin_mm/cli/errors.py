@@ -6,10 +6,6 @@ from traceback import walk_tb
 PACKAGE = Path(__file__).parents[1]
 
 
-class ConfigError(ValueError):
-    """A config, or an option that changes one, that cannot be used; the message says why."""
-
-
 def explain_error(error: BaseException) -> str | None:
     """Says in one line what the user can mend.
 

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.launch import find_scope
+from swin_mm.configs import ConfigError
 
 NOTE = """\
 Multiply-adds are what papers call FLOPs; multiplications and additions are twice as many.

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from swin_mm.cli.config import runner_keys
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError
 
 # Read by mmengine's builders and never given to the class.
 BUILDER_KEYS = frozenset({"type", "_scope_"})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mmengine.config import Config
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.keys import check_keys
+from swin_mm.configs import ConfigError
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner

@@ -5,8 +5,8 @@ import ast
 from collections.abc import Sequence
 from pathlib import Path
 
-from swin_mm.cli.config import add_config_options, load_config, packaged_configs
-from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.configs import ConfigError, packaged_configs
 
 SUFFIXES = (".py", ".json", ".yml", ".yaml")
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config, ConfigDict
 
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.launch import (
     add_launch_options,
     build_runner,
@@ -19,6 +18,7 @@ from swin_mm.cli.launch import (
     stop_processes,
 )
 from swin_mm.cli.views import use_sliced_inference, use_test_time_augmentation
+from swin_mm.configs import ConfigError
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 from mmengine.config import Config
 
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.launch import type_name
+from swin_mm.configs import ConfigError, bare_type
 
 AUTO = "auto"
 # Of 5000 steps, the mean of about so many. It is mmengine's default.
@@ -146,8 +146,8 @@ def _add_hook(cfg: Config, option: str, **settings) -> None:
         ConfigError: It has one of this kind, with settings that are not ours to change.
     """
     hooks = cfg.get("custom_hooks") or []
-    kind = settings["type"].rpartition(".")[2]
-    if any(str(type_name(hook)).rpartition(".")[2] == kind for hook in hooks):
+    kind = bare_type(settings)
+    if any(bare_type(hook) == kind for hook in hooks):
         raise ConfigError(f"{option}: custom_hooks of the config has a {kind} already")
     cfg.custom_hooks = [*hooks, settings]
 
@@ -158,8 +158,7 @@ def _use_tracker(cfg: Config, name: str) -> None:
         raise ConfigError(f"--{name} needs the package {name}: pip install 'swin-mm[tracking]'")
     visualizer = cfg.get("visualizer") or dict(type="Visualizer")
     backends = visualizer.get("vis_backends") or [dict(type="LocalVisBackend")]
-    kinds = {str(type_name(backend)).rpartition(".")[2] for backend in backends}
-    if TRACKERS[name]["type"].rpartition(".")[2] not in kinds:
+    if bare_type(TRACKERS[name]) not in map(bare_type, backends):
         backends = [*backends, TRACKERS[name]]
     cfg.visualizer = {**visualizer, "vis_backends": backends}
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.launch import find_scope, type_name
+from swin_mm.configs import ConfigError, bare_type, innermost_dataset
 
 # As the published segmentation results with multi-scale testing, and mmseg's own configs.
 SEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -21,7 +21,7 @@ def use_test_time_augmentation(cfg: Config) -> None:
     Args:
         cfg: The config, changed in place.
     """
-    dataset = _test_dataset(cfg)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
     pipeline = list(dataset.pipeline)
     if find_scope(cfg) == "mmseg":
         cfg.setdefault("tta_model", dict(type="SegTTAModel"))
@@ -54,23 +54,15 @@ def use_sliced_inference(cfg: Config, **settings: Any) -> None:
             "slices: --cfg-options model.test_cfg.mode=slide model.test_cfg.crop_size=512,512 "
             "model.test_cfg.stride=341,341"
         )
-    dataset = _test_dataset(cfg)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
     steps = deepcopy(list(dataset.pipeline))
-    loading = [step for step in steps if _name(step).startswith("Load")]
-    rest = [step for step in steps if not _name(step).startswith("Load")]
+    loading = [step for step in steps if bare_type(step).startswith("Load")]
+    rest = [step for step in steps if not bare_type(step).startswith("Load")]
     sliced = {"type": "swin_mm.SlicedInference", **cfg.get("sliced_model", {}), **settings}
     sliced.update(module=cfg.model, pipeline=rest)
     cfg.model = ConfigDict(sliced)
     # The whole image is packed as it was loaded, with its annotations; slices have none.
     dataset.pipeline = [*loading, _pack_step(steps)]
-
-
-def _test_dataset(cfg: Config) -> ConfigDict:
-    """The data set of the test, within whatever wraps it."""
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 def _merging(model: ConfigDict) -> dict[str, Any]:
@@ -93,7 +85,7 @@ def _detection_views(pipeline: list[dict]) -> list[dict]:
 def _segmentation_views(pipeline: list[dict]) -> list[dict]:
     """The image and its mirror image in several scales of the size that the pipeline makes."""
     steps = deepcopy(pipeline)
-    at = next((i for i, step in enumerate(steps) if _name(step) == "Resize"), None)
+    at = next((i for i, step in enumerate(steps) if bare_type(step) == "Resize"), None)
     if at is None:
         at = 1  # after the image is loaded
         steps.insert(at, dict(type="Resize", scale_factor=1.0, keep_ratio=True))
@@ -124,19 +116,15 @@ def _with_flip_keys(pack: dict) -> dict:
     return dict(pack, meta_keys=(*pack["meta_keys"], "flip", "flip_direction"))
 
 
-def _name(step: dict) -> str:
-    """The type of a transform, without the scope."""
-    return str(type_name(step)).rpartition(".")[2]
-
-
 def _pack_step(steps: list[dict]) -> dict:
     """The step at the end of a pipeline that packs images for the model.
 
     Raises:
         ConfigError: There is none.
     """
-    if not _name(steps[-1]).startswith("Pack"):
+    last = bare_type(steps[-1])
+    if not last.startswith("Pack"):
         raise ConfigError(
-            f"--sliced needs a test pipeline that ends in PackDetInputs, not in {_name(steps[-1])}"
+            f"--sliced needs a test pipeline that ends in PackDetInputs, not in {last}"
         )
     return steps[-1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from swin_mm.cli.config import CONFIG_FOLDER, packaged_configs
+from swin_mm.configs import CONFIG_FOLDER, packaged_configs
 from swin_mm.datasets.check.heads import find_num_classes
 from swin_mm.init_config.errors import InitConfigError
 from swin_mm.init_config.text import Code

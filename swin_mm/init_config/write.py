@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swin_mm.cli.config import load_config
+from swin_mm.configs import read_config
 from swin_mm.datasets.check import check_config
 from swin_mm.engine.checkpoint_files import write_atomically
 from swin_mm.init_config.errors import InitConfigError
@@ -74,7 +74,7 @@ def write_config(
     try:
         for path, content in files.items():
             write_atomically(path, content.encode())
-        check_config(load_config(str(out)))
+        check_config(read_config(out))
     except BaseException:
         for path, content in before.items():
             if content is None:

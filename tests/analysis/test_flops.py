@@ -17,7 +17,7 @@ from swin_mm.analysis.flops import (
 from swin_mm.benchmark import floor
 from swin_mm.benchmark.whole import stock_config
 from swin_mm.benchmark.work import Work
-from swin_mm.cli.config import find_config
+from swin_mm.configs import find_config
 
 
 def load(name: str, **changes) -> Config:

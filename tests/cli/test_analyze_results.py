@@ -14,8 +14,7 @@ from PIL import Image
 
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.cli import analyze_results as command
-from swin_mm.cli.config import find_config
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError, find_config
 from swin_mm.datasets.shapes import write_shapes
 
 CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}

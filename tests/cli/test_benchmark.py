@@ -9,8 +9,8 @@ from swin_mm.benchmark import run as runs
 from swin_mm.benchmark import step as steps
 from swin_mm.benchmark.step import Candidate
 from swin_mm.cli import benchmark
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.main import run_command
+from swin_mm.configs import ConfigError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from swin_mm.cli import print_config
-from swin_mm.cli.config import add_config_options, find_config, load_config, packaged_configs
-from swin_mm.cli.errors import ConfigError
+from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.configs import ConfigError, find_config, packaged_configs
 
 
 @pytest.fixture

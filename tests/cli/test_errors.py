@@ -8,7 +8,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from swin_mm.checkpoint import CheckpointError
-from swin_mm.cli.errors import ConfigError, explain_error
+from swin_mm.cli.errors import explain_error
+from swin_mm.configs import ConfigError
 from swin_mm.datasets.check import DatasetError
 from swin_mm.datasets.shapes.presets import get_preset
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from swin_mm.cli import get_flops
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError
 
 
 def test_table_and_both_ways_to_count(capsys):

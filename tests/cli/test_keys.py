@@ -9,9 +9,8 @@ import mmseg
 import pytest
 from mmengine.config import Config
 
-from swin_mm.cli.config import packaged_configs
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.keys import check_keys, takes
+from swin_mm.configs import ConfigError, packaged_configs
 
 DET, SEG = (Path(package.__file__).parent / ".mim" / "configs" for package in (mmdet, mmseg))
 STOCK = [path for path in DET.glob("*/*.py") if "Swin" in path.read_text() or "swin" in path.name]

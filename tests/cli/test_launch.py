@@ -8,7 +8,6 @@ from mmengine.config import Config
 from toy_task import ToyModel
 
 from swin_mm.checkpoint import CheckpointError
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.launch import (
     add_launch_options,
     check_checkpoint,
@@ -17,6 +16,7 @@ from swin_mm.cli.launch import (
     prepare_config,
     start_processes,
 )
+from swin_mm.configs import ConfigError
 
 
 def prepare(*argv):

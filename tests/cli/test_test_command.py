@@ -15,8 +15,7 @@ from PIL import Image
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli import test as command
 from swin_mm.cli import train
-from swin_mm.cli.config import find_config
-from swin_mm.cli.errors import ConfigError
+from swin_mm.configs import ConfigError, find_config
 from swin_mm.datasets.shapes import write_shapes
 
 CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}

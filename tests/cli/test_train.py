@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from swin_mm.checkpoint import CheckpointError
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.train import main
+from swin_mm.configs import ConfigError
 
 
 def load(epoch):

@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 from swin_mm.cli import train_options
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.train import main, parse_args
 from swin_mm.cli.train_options import apply_train_options, scale_learning_rate
+from swin_mm.configs import ConfigError
 
 ONE_EPOCH = ["--cfg-options", "train_cfg.max_epochs=1"]
 

@@ -3,9 +3,8 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from swin_mm.cli.config import find_config
-from swin_mm.cli.errors import ConfigError
 from swin_mm.cli.views import use_sliced_inference, use_test_time_augmentation
+from swin_mm.configs import ConfigError, find_config
 
 LOAD = dict(type="LoadImageFromFile", backend_args=None)
 ANNOTATIONS = dict(type="LoadAnnotations", with_bbox=True)

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 import swin_mm
-from swin_mm.cli.config import find_config
+from swin_mm.configs import find_config
 from swin_mm.inference import roi_masks
 from swin_mm.inference.mask_tta import MaskTTAModel
 

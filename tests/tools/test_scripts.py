@@ -13,7 +13,7 @@ import pytest
 import torch
 from toy_task import write_toy_config
 
-from swin_mm.cli.config import find_config
+from swin_mm.configs import find_config
 from swin_mm.datasets.shapes import write_shapes
 
 ROOT = Path(__file__).parents[2]
