@@ -26,6 +26,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
+from swin_mm.configs import bare_type, innermost_dataset
+
 aten = torch.ops.aten
 # Kinds of operations, by the operators that are products of each; all others multiply activations.
 CONVOLUTIONS = {aten.convolution, torch.ops.torchvision.deform_conv2d}
@@ -96,11 +98,7 @@ def usual_shape(cfg: Config) -> tuple[int, int] | None:
         (512 x 2048, 640 x 2560), a whole image of Cityscapes; None for other data.
     """
     loader = cfg.get("test_dataloader") or cfg.get("train_dataloader") or {}
-    dataset = loader.get("dataset") or {}
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
-    kind = dataset.get("type")
-    kind = getattr(kind, "__name__", str(kind))
+    kind = bare_type(innermost_dataset(loader.get("dataset") or {}))
     if kind.startswith("Coco"):
         return DETECTION_SHAPE
     if kind == "CityscapesDataset":

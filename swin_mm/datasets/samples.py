@@ -10,8 +10,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import BaseDataElement
 
+from swin_mm.configs import bare_type
 from swin_mm.datasets.bands import to_picture
-from swin_mm.datasets.check.source import type_name
 from swin_mm.datasets.picture import IGNORED, Annotation, Instances
 
 LONGEST = 640  # pixels; larger pictures gain nothing on a sheet
@@ -34,7 +34,7 @@ def build_dataset(cfg: Config, split: str, as_filed: bool = False) -> Any:
     if as_filed:
         while "dataset" in settings or "datasets" in settings:
             settings = settings["dataset"] if "dataset" in settings else settings["datasets"][0]
-        loading = [t for t in settings.get("pipeline", ()) if type_name(t["type"])[:4] == "Load"]
+        loading = [t for t in settings.get("pipeline", ()) if bare_type(t).startswith("Load")]
         settings = {**settings, "pipeline": loading, "test_mode": True}
     return DATASETS.build(settings)
 

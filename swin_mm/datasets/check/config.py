@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from swin_mm.configs import bare_type
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
 from swin_mm.datasets.check.panoptic import check_panoptic
 from swin_mm.datasets.check.semantic import check_semantic
-from swin_mm.datasets.check.source import Source, find_sources, type_name
+from swin_mm.datasets.check.source import Source, find_sources
 from swin_mm.datasets.check.summary import (
     DatasetError,
     DatasetSummary,
@@ -130,7 +131,7 @@ def _check_evaluator(cfg: Config, split: str, sources: list[Source]) -> None:
     several = isinstance(evaluators, (list, tuple))
     for index, evaluator in enumerate(evaluators if several else [evaluators]):
         used = evaluator.get("ann_file")
-        if type_name(evaluator.get("type")) != "CocoMetric" or not used:
+        if bare_type(evaluator) != "CocoMetric" or not used:
             continue
         data = sources[0].path(sources[0].argument("ann_file") or "")
         if os.path.realpath(used) != os.path.realpath(data):

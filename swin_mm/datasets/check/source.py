@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, Registry
 
+from swin_mm.configs import bare_type
 from swin_mm.datasets.check.summary import DatasetError
 
 
@@ -92,14 +93,9 @@ class Source:
     def transform(self, name: str) -> dict | None:
         """Returns the settings of a transform in the pipeline."""
         for transform in self.settings.get("pipeline") or ():
-            if isinstance(transform, dict) and type_name(transform.get("type")) == name:
+            if bare_type(transform) == name:
                 return transform
         return None
-
-
-def type_name(kind: Any) -> str:
-    """Returns the bare name of a `type`, which may carry a scope or be the class itself."""
-    return kind.rsplit(".", 1)[-1] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
 def find_sources(cfg: Config, loader: str) -> list[Source]:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.data import DataLoader
 
+from swin_mm.configs import bare_type, innermost_dataset
 from swin_mm.registry import HOOKS
 
 SEED = 0
@@ -74,11 +75,10 @@ def _build_loader(runner: Runner) -> DataLoader:
 
 def _load_annotations_first(dataset: dict) -> None:
     """Moves the loading of annotations in a pipeline up to that of the image."""
-    while "dataset" in dataset:
-        dataset = dataset["dataset"]
+    dataset = innermost_dataset(dataset)
     if "pipeline" not in dataset:
         return
-    names = [getattr(step["type"], "__name__", step["type"]) for step in dataset["pipeline"]]
+    names = [bare_type(step) for step in dataset["pipeline"]]
     is_annotation = ["Annotations" in name for name in names]
     if not any(is_annotation):
         raise ValueError(
@@ -86,9 +86,7 @@ def _load_annotations_first(dataset: dict) -> None:
             "LoadAnnotations to it, with_mask=True for masks"
         )
     # The image's own loading comes first in every pipeline, in one step or several.
-    place = next(
-        i for i, name in enumerate(names) if not name.rpartition(".")[2].startswith("Load")
-    )
+    place = next(i for i, name in enumerate(names) if not name.startswith("Load"))
     steps = list(zip(is_annotation, dataset["pipeline"], strict=True))
     moved = [step for is_one, step in steps[place:] if is_one]
     others = [step for is_one, step in steps[place:] if not is_one]
