@@ -1,12 +1,8 @@
 """The text of a detector's config for one's own data."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
-from swin_mm.init_config.bands import Bands
 from swin_mm.init_config.coco import CocoPart
 from swin_mm.init_config.plan import (
     DETECTION_IMAGES_SEEN,
@@ -14,11 +10,18 @@ from swin_mm.init_config.plan import (
     MIN_EPOCHS_SMALL,
     STEP,
     VALIDATIONS,
-    Schedule,
     choose_palette,
 )
 from swin_mm.init_config.recipe import class_overrides, merge_settings, threshold_overrides
-from swin_mm.init_config.text import Code, assign, base_lines, comment, docstring
+from swin_mm.init_config.shared_text import (
+    Plan,
+    backbone_lines,
+    loading,
+    opening,
+    recipe_optimizer_lines,
+    small_optimizer_lines,
+)
+from swin_mm.init_config.text import Code, assign, comment
 from swin_mm.init_config.write import common_root, place_below
 
 SMALL_SCALES = (0.8, 1.25)  # of the size that images are fitted into
@@ -28,46 +31,32 @@ META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 
 
 @dataclass(frozen=True)
-class DetectionPlan:
+class DetectionPlan(Plan):
     """All that the text of the config depends on.
 
     Attributes:
-        out: The config to write.
-        recipe: Name of the recipe, or of the small preset's base model.
-        base: The recipe as read.
-        title: Method and backbone in words.
-        preset: `full` or `small`.
         classes: Names in the order of the training file.
         train: Training data.
         val: Validation data.
         with_masks: Whether masks are trained and tested.
-        bands: Bands other than those of a colour picture.
-        scale: Long and short side that images are fitted into.
-        schedule: Epochs and steps.
-        all_flips: Whether up and down are as good as left and right.
         most_objects: In one image.
     """
 
-    out: Path
-    recipe: str
-    base: Config
-    title: str
-    preset: str
     classes: tuple[str, ...]
     train: CocoPart
     val: CocoPart
     with_masks: bool
-    bands: Bands | None
-    scale: tuple[int, int]
-    schedule: Schedule
-    all_flips: bool
     most_objects: int
 
 
 def detection_text(plan: DetectionPlan) -> str:
     """Writes the config."""
+    amount = (
+        f"{len(plan.train.sizes())} images, {len(plan.classes)} classes, "
+        f"{plan.schedule.epochs} epochs"
+    )
     blocks = [
-        _opening(plan),
+        opening(plan, amount, "default_runtime.py"),
         _data(plan),
         _pipelines(plan),
         _loaders(plan),
@@ -75,19 +64,6 @@ def detection_text(plan: DetectionPlan) -> str:
         _schedule_small(plan) if plan.preset == "small" else _schedule_full(plan),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def _opening(plan: DetectionPlan) -> str:
-    first = (
-        f"{plan.title}, own data: {len(plan.train.sizes())} images, {len(plan.classes)} classes, "
-        f"{plan.schedule.epochs} epochs."
-    )
-    text = docstring(
-        first,
-        "Written by `swin-mm init-config`; change it as you like. measured: not yet trained",
-        f"Command: `swin-mm train {plan.out.name}`",
-    )
-    return "\n\n".join([text, base_lines(plan.recipe, plan.preset, "default_runtime.py")])
 
 
 def _data(plan: DetectionPlan) -> str:
@@ -112,18 +88,7 @@ def _data(plan: DetectionPlan) -> str:
 
 def _pipelines(plan: DetectionPlan) -> str:
     long, short = plan.scale
-    if plan.bands is None:
-        load: dict[str, Any] = dict(type="LoadImageFromFile")
-        lines = []
-    else:
-        load = dict(type="swin_mm.LoadMultiBandImage", bands=Code("bands"))
-        lines = [
-            comment(
-                "Bands of the files that are used; pictures show the first three of them, or "
-                "those that picture_bands of the loader names."
-            ),
-            assign("bands", plan.bands.chosen),
-        ]
+    load, lines = loading(plan)
     annotations: dict[str, Any] = dict(type="LoadAnnotations", with_bbox=True)
     if plan.with_masks:
         annotations["with_mask"] = True
@@ -246,31 +211,12 @@ def _model(plan: DetectionPlan) -> str:
         settings = {"type": kind, **settings, "roi_head": roi_head}
         lines.append(comment("The data has no masks, so the mask head is left out."))
     first: dict[str, Any] = {}
-    if plan.preset == "full":
-        pretrained = base.backbone.init_cfg.checkpoint
-        lines += [
-            comment(
-                "Published weights, fetched when training starts. Without network: a file of "
-                "them, or None for init_cfg to start from scratch (which wants ten times the "
-                "epochs)."
-            ),
-            assign("pretrained", pretrained),
-        ]
-        first["backbone"] = dict(init_cfg=dict(checkpoint=Code("pretrained")))
-    if plan.bands is not None:
-        lines.append(
-            comment(
-                f"Mean and standard deviation of each band over {plan.bands.images} training "
-                "images, in the units of the files."
-            )
-        )
-        first["data_preprocessor"] = dict(
-            type="swin_mm.DetDataPreprocessor",
-            mean=list(plan.bands.mean),
-            std=list(plan.bands.std),
-            bgr_to_rgb=False,
-        )
-        first["backbone"] = {"in_channels": Code("len(bands)"), **first.get("backbone", {})}
+    lines += backbone_lines(plan, first, "epochs")
+    if plan.bands is not None:  # mmdet's own takes one or three bands
+        first["data_preprocessor"] = {
+            "type": "swin_mm.DetDataPreprocessor",
+            **first["data_preprocessor"],
+        }
     lines.append(
         comment(
             "Tests keep detections of low score: average precision counts whatever is found. Raise "
@@ -307,12 +253,7 @@ def _hooks(plan: DetectionPlan) -> dict[str, Any]:
 
 
 def _schedule_full(plan: DetectionPlan) -> str:
-    optimizer, base_batch = (
-        plan.base.optim_wrapper.optimizer,
-        plan.base.auto_scale_lr.base_batch_size,
-    )
     published = plan.base.train_cfg.max_epochs
-    rate = Code(f"{optimizer.lr:g} * batch_size / {base_batch}")
     scheduler = [
         dict(
             type="LinearLR",
@@ -337,12 +278,7 @@ def _schedule_full(plan: DetectionPlan) -> str:
                 "train_cfg", dict(max_epochs=Code("max_epochs"), val_interval=Code("val_interval"))
             ),
             assign("param_scheduler", scheduler),
-            comment(
-                f"The recipe's rate is for {base_batch} images a step; several GPUs: "
-                "--auto-scale-lr."
-            ),
-            assign("optim_wrapper", dict(optimizer=dict(lr=rate))),
-            assign("auto_scale_lr", dict(base_batch_size=Code("batch_size"))),
+            *recipe_optimizer_lines(plan),
             assign("default_hooks", _hooks(plan)),
         ]
     )
@@ -360,13 +296,6 @@ def _schedule_small(plan: DetectionPlan) -> str:
             convert_to_iter_based=True,
         ),
     ]
-    wrapper = dict(
-        type="OptimWrapper",
-        optimizer=dict(
-            type="AdamW", lr=Code(f"{SMALL_RATE:g} * batch_size / 4"), weight_decay=0.05
-        ),
-        clip_grad=dict(max_norm=5.0),
-    )
     loop = dict(
         type="EpochBasedTrainLoop",
         max_epochs=Code("max_epochs"),
@@ -379,8 +308,7 @@ def _schedule_small(plan: DetectionPlan) -> str:
             assign("val_cfg", dict(type="ValLoop")),
             assign("test_cfg", dict(type="TestLoop")),
             assign("param_scheduler", scheduler),
-            assign("optim_wrapper", wrapper),
-            assign("auto_scale_lr", dict(enable=False, base_batch_size=Code("batch_size"))),
+            *small_optimizer_lines(SMALL_RATE),
             assign("default_hooks", _hooks(plan)),
         ]
     )

@@ -1,62 +1,52 @@
 """The text of a segmentor's config for one's own data."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
-from swin_mm.init_config.bands import Bands
-from swin_mm.init_config.plan import SEGMENTATION_EPOCHS, SEGMENTATION_STEPS, VALIDATIONS, Schedule
+from swin_mm.init_config.plan import SEGMENTATION_EPOCHS, SEGMENTATION_STEPS, VALIDATIONS
 from swin_mm.init_config.recipe import class_overrides, merge_settings
 from swin_mm.init_config.semantic import Labels, SemanticPart
-from swin_mm.init_config.text import Code, assign, base_lines, comment, docstring
+from swin_mm.init_config.shared_text import (
+    Plan,
+    backbone_lines,
+    loading,
+    opening,
+    recipe_optimizer_lines,
+    small_optimizer_lines,
+)
+from swin_mm.init_config.text import Code, assign, comment
 from swin_mm.init_config.write import common_root, place_below
 
 SMALL_RATE = 1e-3  # for four images a step
 
 
 @dataclass(frozen=True)
-class SegmentationPlan:
+class SegmentationPlan(Plan):
     """All that the text of the config depends on.
 
     Attributes:
-        out: The config to write.
-        recipe: Name of the recipe, or of the small preset's base model.
-        base: The recipe as read.
-        title: Method and backbone in words.
-        preset: `full` or `small`.
         labels: Classes, and how label maps are read.
         palette: Colour of each class.
         train: Training data.
         val: Validation data.
-        bands: Bands other than those of a colour picture.
-        scale: Long and short side that images are fitted into.
         crop: Side of the square that is trained on.
-        schedule: Steps.
-        all_flips: Whether up and down are as good as left and right.
     """
 
-    out: Path
-    recipe: str
-    base: Config
-    title: str
-    preset: str
     labels: Labels
     palette: list[tuple[int, int, int]]
     train: SemanticPart
     val: SemanticPart
-    bands: Bands | None
-    scale: tuple[int, int]
     crop: int
-    schedule: Schedule
-    all_flips: bool
 
 
 def segmentation_text(plan: SegmentationPlan) -> str:
     """Writes the config."""
+    amount = (
+        f"{len(plan.train.names)} images, {len(plan.labels.classes)} classes, "
+        f"{plan.schedule.steps} steps"
+    )
     blocks = [
-        _opening(plan),
+        opening(plan, amount, "default_runtime_seg.py"),
         _data(plan),
         _pipelines(plan),
         _loaders(plan),
@@ -64,19 +54,6 @@ def segmentation_text(plan: SegmentationPlan) -> str:
         _schedule(plan),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def _opening(plan: SegmentationPlan) -> str:
-    first = (
-        f"{plan.title}, own data: {len(plan.train.names)} images, {len(plan.labels.classes)} "
-        f"classes, {plan.schedule.steps} steps."
-    )
-    text = docstring(
-        first,
-        "Written by `swin-mm init-config`; change it as you like. measured: not yet trained",
-        f"Command: `swin-mm train {plan.out.name}`",
-    )
-    return "\n\n".join([text, base_lines(plan.recipe, plan.preset, "default_runtime_seg.py")])
 
 
 def _data(plan: SegmentationPlan) -> str:
@@ -100,19 +77,8 @@ def _data(plan: SegmentationPlan) -> str:
 
 
 def _pipelines(plan: SegmentationPlan) -> str:
-    lines = []
-    load: dict[str, Any] = dict(type="LoadImageFromFile")
-    light: dict[str, Any] = dict(type="PhotoMetricDistortion")
-    if plan.bands is not None:
-        load = dict(type="swin_mm.LoadMultiBandImage", bands=Code("bands"))
-        light = dict(type="swin_mm.RandomBandGain")
-        lines = [
-            comment(
-                "Bands of the files that are used; pictures show the first three of them, or "
-                "those that picture_bands of the loader names."
-            ),
-            assign("bands", plan.bands.chosen),
-        ]
+    load, lines = loading(plan)
+    light = "PhotoMetricDistortion" if plan.bands is None else "swin_mm.RandomBandGain"
     flips = [dict(type="RandomFlip", prob=0.5)]
     if plan.all_flips:
         flips = [
@@ -135,7 +101,7 @@ def _pipelines(plan: SegmentationPlan) -> str:
         ),
         dict(type="RandomCrop", crop_size=Code("crop_size"), cat_max_ratio=0.75),
         *flips,
-        light,
+        dict(type=light),
         dict(type="PackSegInputs"),
     ]
     test = [load, resize, dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
@@ -198,29 +164,8 @@ def _loaders(plan: SegmentationPlan) -> str:
 
 
 def _model(plan: SegmentationPlan) -> str:
-    lines = []
     first: dict[str, Any] = dict(data_preprocessor=dict(size=Code("crop_size")))
-    if plan.preset == "full":
-        lines += [
-            comment(
-                "Published weights, fetched when training starts. Without network: a file of "
-                "them, or None for init_cfg to start from scratch (which wants ten times the "
-                "steps)."
-            ),
-            assign("pretrained", plan.base.model.backbone.init_cfg.checkpoint),
-        ]
-        first["backbone"] = dict(init_cfg=dict(checkpoint=Code("pretrained")))
-    if plan.bands is not None:
-        lines.append(
-            comment(
-                f"Mean and standard deviation of each band over {plan.bands.images} training "
-                "images, in the units of the files."
-            )
-        )
-        first["data_preprocessor"].update(
-            mean=list(plan.bands.mean), std=list(plan.bands.std), bgr_to_rgb=False
-        )
-        first["backbone"] = {"in_channels": Code("len(bands)"), **first.get("backbone", {})}
+    lines = backbone_lines(plan, first, "steps")
     settings = merge_settings(first, class_overrides(plan.base.model))
     return "\n".join([*lines, assign("model", settings)])
 
@@ -252,13 +197,6 @@ def _schedule(plan: SegmentationPlan) -> str:
         assign("val_interval", schedule.val_interval),
     ]
     if small:
-        wrapper: dict[str, Any] = dict(
-            type="OptimWrapper",
-            optimizer=dict(
-                type="AdamW", lr=Code(f"{SMALL_RATE:g} * batch_size / 4"), weight_decay=0.05
-            ),
-            clip_grad=dict(max_norm=5.0),
-        )
         decay = dict(
             type="CosineAnnealingLR",
             begin=0,
@@ -271,12 +209,9 @@ def _schedule(plan: SegmentationPlan) -> str:
             assign("val_cfg", dict(type="ValLoop")),
             assign("test_cfg", dict(type="TestLoop")),
             assign("param_scheduler", [warmup, decay]),
-            assign("optim_wrapper", wrapper),
-            assign("auto_scale_lr", dict(enable=False, base_batch_size=Code("batch_size"))),
+            *small_optimizer_lines(SMALL_RATE),
         ]
     else:
-        optimizer = plan.base.optim_wrapper.optimizer
-        base_batch = plan.base.auto_scale_lr.base_batch_size
         decay = dict(
             type="PolyLR",
             power=1.0,
@@ -285,15 +220,9 @@ def _schedule(plan: SegmentationPlan) -> str:
             begin=schedule.warmup,
             end=Code("max_iters"),
         )
-        rate = Code(f"{optimizer.lr:g} * batch_size / {base_batch}")
         lines += [
             assign("train_cfg", loop),
             assign("param_scheduler", [warmup, decay]),
-            comment(
-                f"The recipe's rate is for {base_batch} images a step; several GPUs: "
-                "--auto-scale-lr."
-            ),
-            assign("optim_wrapper", dict(optimizer=dict(lr=rate))),
-            assign("auto_scale_lr", dict(base_batch_size=Code("batch_size"))),
+            *recipe_optimizer_lines(plan),
         ]
     return "\n".join([*lines, assign("default_hooks", hooks)])
