@@ -1,7 +1,9 @@
 """Being here, it lets every test import the helpers in this folder, such as `toy_task`."""
 
 import os
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,3 +22,11 @@ def default_scope_of_its_own():
     DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_of_its_own():
+    """Transforms draw from the global generators: no test depends on how many ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
