@@ -26,6 +26,7 @@ FLOOR_NOTE = (
     "Share of the floor: the least time by bytes and operations, over the time taken; see "
     "swin_mm/benchmark/floor.py."
 )
+CPU_MEMORY_NOTE = "Memory of a CPU is what the process grows by, with all that the libraries take."
 CACHE_NOTE = "A CPU that holds the maps in its caches can do with less than this floor."
 
 
@@ -185,7 +186,7 @@ def draw_notes(cases: Sequence[Case], speed: DeviceSpeed) -> Text:
         if work.device.type == "cpu":
             lines.append(CACHE_NOTE)
     if work.device.type == "cpu":
-        lines.append("Memory is not measured on a CPU.")
+        lines.append(CPU_MEMORY_NOTE)
     if work.part == "config":
         lines.append("No floor: operations of a whole model are not counted.")
     return Text("\n".join(lines))

@@ -15,6 +15,7 @@ from swin_mm.benchmark.backbones import (
     make_images,
 )
 from swin_mm.benchmark.measure import Runner, synchronizer
+from swin_mm.benchmark.memory import measure_growth
 from swin_mm.benchmark.necks import build_neck, make_maps
 from swin_mm.benchmark.whole import WholeStep
 from swin_mm.benchmark.work import DTYPES, Work
@@ -87,12 +88,19 @@ def prepare(candidate: Candidate, work: Work) -> Prepared:
         torch.cuda.reset_peak_memory_stats(device)
     if candidate.how.endswith("graphs"):
         run = capture(step, work)
-    for i in indices:
-        run(i)
+
+    def run_all() -> None:
+        for i in indices:
+            run(i)
+
     peak = None
     if device.type == "cuda":
+        run_all()
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device) - before
+    elif isinstance(step, ModuleStep):
+        growth = measure_growth(run_all)
+        peak = None if growth is None else step.count_held_bytes() + growth
     runner = Runner(run, len(work.sizes), synchronizer(device))
     return Prepared(runner, count_parameters(step.model), peak)
 
@@ -136,6 +144,13 @@ class ModuleStep:
         """The maps, without gradient."""
         with self.work.autocast():
             return self.model(self.inputs[index])
+
+    def count_held_bytes(self) -> int:
+        """Bytes of parameters and their gradients, inputs, and gradients that backward is given."""
+        tensors = [*self.parameters, *(p.grad for p in self.parameters if p.grad is not None)]
+        for given in (*self.inputs, *self.gradients.values()):
+            tensors += [given] if isinstance(given, Tensor) else given
+        return sum(t.nbytes for t in tensors)
 
     def _train(self, index: int) -> None:
         inputs = self.inputs[index]

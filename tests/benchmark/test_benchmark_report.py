@@ -87,7 +87,7 @@ def test_notes(case):
     assert "timm eager: not installed\n" in text
     assert "mmdet differs: is stock." in text
     assert "copy 2 GB/s, fp32 matrix product 3.00 TFLOP/s" in text
-    assert "Memory is not measured on a CPU." in text
+    assert "Memory of a CPU is what the process grows by" in text
 
 
 def test_json(case, tmp_path):

@@ -114,7 +114,6 @@ def test_what_graphs_cannot_do(device, changes, message):
 def test_prepared_candidate():
     ready = prepare(Candidate("swin_mm", "eager"), small_work(sizes=((64, 64), (50, 70))))
     assert ready.runner.num_inputs == 2
-    assert ready.peak_bytes is None  # not measured on a CPU
     assert [m.shape[2:] for m in ready.runner.run(1)][0] == (13, 18)
 
 

@@ -1,0 +1,69 @@
+"""Memory of a step on the CPU: what is allocated at once, and nothing else."""
+
+import sys
+
+import pytest
+import torch
+from small_work import small_work
+
+from swin_mm.benchmark import memory, step
+from swin_mm.benchmark.memory import measure_growth
+
+MIB = 2**20
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="nobody counts elsewhere"
+)
+
+
+def touch(mebibytes):
+    return torch.ones(mebibytes * MIB // 4)
+
+
+@pytest.mark.parametrize("mebibytes", [48, 160])
+def test_the_most_at_one_time(mebibytes):
+    """Freed memory counts once, whatever was allocated before."""
+    touch(200)
+
+    def run():
+        first = touch(mebibytes)
+        del first
+        second, third = touch(mebibytes // 2), touch(mebibytes // 4)
+        return second, third
+
+    for _ in range(2):
+        assert measure_growth(run) == pytest.approx(mebibytes * MIB, abs=4 * MIB)
+
+
+def test_what_is_already_there_is_not_counted():
+    held = touch(100).add_(1)  # loads the code too
+    assert measure_growth(lambda: held.add_(1)) < 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("platform", "darwin"), ("RESETS", memory.STATUS / "none")],
+    ids=["another system", "no such file"],
+)
+def test_nobody_counts(name, value, monkeypatch):
+    monkeypatch.setattr(sys if name == "platform" else memory, name, value)
+    assert measure_growth(lambda: None) is None
+
+
+@pytest.mark.parametrize("mode", ["train", "inference"])
+def test_a_step_with_what_it_holds(mode, monkeypatch):
+    """On top of parameters, inputs, and in training two gradients: of parameters and of maps."""
+    monkeypatch.setattr(step, "measure_growth", lambda run: run() or 1000)
+    work = small_work(mode=mode)
+    ready = step.prepare(step.Candidate("swin_mm", "eager"), work)
+    expected = 4 * (ready.parameters + 2 * 3 * 128 * 256) + 1000
+    if mode == "train":
+        maps = [
+            c * h * w for c, (h, w) in zip(work.channels, work.map_sizes((128, 256)), strict=True)
+        ]
+        expected += 4 * (ready.parameters + 2 * sum(maps))
+    assert ready.peak_bytes == expected
+
+
+def test_a_platform_without_figures(monkeypatch):
+    monkeypatch.setattr(step, "measure_growth", lambda run: run())
+    assert step.prepare(step.Candidate("swin_mm", "eager"), small_work()).peak_bytes is None
