@@ -6,6 +6,7 @@ in `locations`, so a type resolves by its name alone once the package is install
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -50,4 +51,10 @@ TRANSFORMS = Registry(
     parent=MMENGINE_TRANSFORMS,
     scope="swin_mm",
     locations=["swin_mm.datasets.transforms"],
+)
+METRICS = Registry(
+    "metric",
+    parent=MMENGINE_METRICS,
+    scope="swin_mm",
+    locations=["swin_mm.evaluation"],
 )

@@ -1,0 +1,100 @@
+"""Detections of a whole data set as arrays, and as the lists that COCO's tools take."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mmengine.fileio import dump, put_text
+
+
+@dataclass(frozen=True)
+class Detections:
+    """All detections of a data set, images one after another.
+
+    Attributes:
+        image_ids: Of each detection.
+        boxes: `(N, 4)`, float64: left, top, width, height in pixels.
+        scores: Of the boxes.
+        mask_scores: Of the masks.
+        category_ids: As the annotations number them.
+        masks: Run lengths as pycocotools writes them, counts as text; None without masks.
+    """
+
+    image_ids: list[int]
+    boxes: np.ndarray
+    scores: np.ndarray
+    mask_scores: np.ndarray
+    category_ids: np.ndarray
+    masks: list[dict] | None
+
+    @classmethod
+    def gather(cls, results: Sequence[dict], category_ids: Sequence[int]) -> "Detections":
+        """Joins what mmdet's `CocoMetric` keeps of each image.
+
+        Args:
+            results: `bboxes` (left, top, right, bottom), `scores`, `labels`, and where there are
+                `img_id`, `masks` and `mask_scores`.
+            category_ids: Of each label.
+        """
+        counts = [len(result["labels"]) for result in results]
+        corners = _join([result["bboxes"].reshape(-1, 4) for result in results])
+        # float64 before the difference, as Python's numbers are.
+        corners = corners.astype(np.float64)
+        labels = _join([result["labels"] for result in results])
+        ids = (result.get("img_id", index) for index, result in enumerate(results))
+        return cls(
+            image_ids=list(itertools.chain.from_iterable(map(itertools.repeat, ids, counts))),
+            boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+            scores=_join([result["scores"] for result in results]).astype(np.float64),
+            mask_scores=_join(
+                [result.get("mask_scores", result["scores"]) for result in results]
+            ).astype(np.float64),
+            category_ids=np.asarray(category_ids)[labels],
+            masks=_join_masks(results, counts) if "masks" in results[0] else None,
+        )
+
+    def box_list(self) -> list[dict]:
+        """Returns what a COCO file of boxes holds."""
+        columns = (self.image_ids, self.boxes, self.scores, self.category_ids)
+        return _dicts(("image_id", "bbox", "score", "category_id"), columns)
+
+    def mask_list(self, with_boxes: bool = True) -> list[dict]:
+        """Returns what a COCO file of masks holds.
+
+        Args:
+            with_boxes: Whether boxes too; COCO takes an instance for as large as its box then.
+        """
+        names = ["image_id", "bbox", "score", "category_id", "segmentation"]
+        columns = [self.image_ids, self.boxes, self.mask_scores, self.category_ids, self.masks]
+        if not with_boxes:
+            names.remove("bbox")
+            del columns[1]
+        return _dicts(names, columns)
+
+
+def write_json(entries: list[dict], path: str) -> None:
+    """Writes entries as `mmengine.dump` does with a path, only that goes number by number."""
+    put_text(dump(entries, file_format="json"), path)
+
+
+def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays)
+
+
+def _join_masks(results: Sequence[dict], counts: Sequence[int]) -> list[dict]:
+    """Masks of all images, their counts as text."""
+    masks = []
+    for result, count in zip(results, counts, strict=True):
+        # Not all that stands where a list does ends by itself when it is gone through.
+        masks.extend(result["masks"][index] for index in range(count))
+    for mask in masks:
+        if isinstance(mask["counts"], bytes):
+            mask["counts"] = mask["counts"].decode()
+    return masks
+
+
+def _dicts(names: Sequence[str], columns: Sequence[np.ndarray | list]) -> list[dict]:
+    """A dict for each row of columns."""
+    rows = zip(*(c.tolist() if isinstance(c, np.ndarray) else c for c in columns), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]

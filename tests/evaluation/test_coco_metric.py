@@ -1,0 +1,258 @@
+"""Against mmdet's metric: figures, files and refusals."""
+
+import copy
+import gc
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric as MmdetCocoMetric
+from mmengine.logging import MMLogger
+from mmengine.registry import METRICS
+from pycocotools import mask as coco_mask
+
+from swin_mm.evaluation import CocoMetric, coco_eval
+from swin_mm.inference.run_length import RunLengthMasks
+
+HEIGHT, WIDTH = 60, 80
+CLASSES = ("ant", "bee", "cat")
+CATEGORY_IDS = (7, 2, 11)  # neither from 1 on nor sorted
+
+
+def ellipses(boxes: np.ndarray) -> torch.Tensor:
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    left, top, right, bottom = (side[:, None, None] for side in boxes.T)
+    across = (2 * x - left - right) / (right - left)
+    down = (2 * y - top - bottom) / (bottom - top)
+    return torch.from_numpy(across**2 + down**2 <= 1)
+
+
+def boxes_near(rng: np.random.Generator, centres: np.ndarray, spread: float) -> np.ndarray:
+    noisy = centres + rng.normal(0, spread, centres.shape)
+    noisy[:, 2:] = np.maximum(noisy[:, 2:], noisy[:, :2] + 1)
+    return noisy.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[dict, list[dict]]:
+    """Annotations, and a data sample of each image, with equal scores, crowds and empty images."""
+    rng = np.random.default_rng(0)
+    images, annotations, samples = [], [], []
+    for number in range(30):
+        image_id = 5 * number + 3
+        images.append(dict(id=image_id, width=WIDTH, height=HEIGHT, file_name=f"{number}.jpg"))
+        count = int(rng.integers(0, 6))
+        corners = rng.uniform(0, 40, (count, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(3, 40, (count, 2))], axis=1)
+        labels = rng.integers(0, 3, count)
+        for box, label, mask in zip(boxes, labels, ellipses(boxes), strict=True):
+            code = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=CATEGORY_IDS[label],
+                    bbox=[*box[:2], *(box[2:] - box[:2])],
+                    area=float(coco_mask.area(code)),
+                    segmentation={**code, "counts": code["counts"].decode()},
+                    iscrowd=int(rng.random() < 0.1),
+                )
+            )
+        chosen = rng.integers(0, count, 2 * count) if count else np.zeros(0, dtype=int)
+        found = boxes_near(rng, boxes[chosen], 2.0)
+        wrong = rng.random(len(chosen)) < 0.2
+        samples.append(
+            dict(
+                img_id=image_id,
+                ori_shape=(HEIGHT, WIDTH),
+                instances=[
+                    dict(bbox=box.tolist(), bbox_label=int(label), ignore_flag=0)
+                    for box, label in zip(boxes, labels, strict=True)
+                ],
+                pred_instances=dict(
+                    bboxes=torch.from_numpy(found),
+                    scores=torch.from_numpy(rng.integers(1, 20, len(chosen)) / 20).float(),
+                    labels=torch.from_numpy(np.where(wrong, 0, labels[chosen])),
+                    masks=ellipses(found),
+                ),
+            )
+        )
+    categories = [dict(id=i, name=c) for i, c in zip(CATEGORY_IDS, CLASSES, strict=True)]
+    content = dict(info={}, images=images, categories=categories, annotations=annotations)
+    return content, samples
+
+
+@pytest.fixture
+def ann_file(data, tmp_path):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data[0]))
+    return str(path)
+
+
+def evaluate(metric_type: type, samples: list[dict], **kwargs) -> dict:
+    metric = metric_type(**kwargs)
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process({}, copy.deepcopy(samples[:7]))
+    metric.process({}, copy.deepcopy(samples[7:]))
+    return metric.compute_metrics(metric.results)
+
+
+@pytest.fixture(params=["faster-coco-eval", "pycocotools"])
+def backend(request, monkeypatch):
+    if request.param == "pycocotools":
+        monkeypatch.setattr(coco_eval, "find_spec", lambda name: None)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(metric=["bbox", "segm"], classwise=True),
+        dict(metric="bbox", metric_items=["AR@300", "mAP", "AR_l@1000"]),
+        dict(metric="segm", iou_thrs=np.array([0.5, 0.6, 0.75]), proposal_nums=(1, 2, 100)),
+        dict(metric=["proposal", "bbox"]),
+        dict(metric="bbox", ann_file=None),
+    ],
+    ids=["classwise", "items", "thresholds", "proposals", "no file"],
+)
+def test_figures_are_those_of_mmdet(data, ann_file, backend, arguments):
+    arguments = {"ann_file": ann_file, **arguments}
+    ours = evaluate(CocoMetric, data[1], **arguments)
+    stock = evaluate(MmdetCocoMetric, data[1], **arguments)
+    assert repr(ours) == repr(stock)  # also the order and the types of the figures
+    assert 0.05 < next(iter(ours.values())) < 0.95
+
+
+def test_curves_of_both_tools_are_equal(data, ann_file):
+    metric = CocoMetric(ann_file=ann_file)
+    entries = [
+        dict(image_id=sample["img_id"], bbox=[*box[:2], *(box[2:] - box[:2])], score=score)
+        | dict(category_id=CATEGORY_IDS[label])
+        for sample in data[1]
+        for box, score, label in zip(
+            sample["pred_instances"]["bboxes"].double().numpy(),
+            sample["pred_instances"]["scores"].tolist(),
+            sample["pred_instances"]["labels"].tolist(),
+            strict=True,
+        )
+    ]
+    coco = metric._coco_api
+    results = [
+        coco_eval.evaluate(
+            coco,
+            copy.deepcopy(entries),
+            "bbox",
+            coco.get_cat_ids(),
+            coco.get_img_ids(),
+            metric.proposal_nums,
+            metric.iou_thrs,
+            faster=faster,
+        )
+        for faster in (True, False)
+    ]
+    # Of true and false positives together, pycocotools divides by the next larger float.
+    for curve in ("precision", "recall"):
+        np.testing.assert_allclose(*(r.eval[curve] for r in results), rtol=1e-15)
+    np.testing.assert_allclose(results[0].stats, results[1].stats, rtol=1e-15)
+
+
+@pytest.mark.parametrize("format_only", [False, True])
+def test_files_are_those_of_mmdet(data, ann_file, tmp_path, format_only):
+    for name, metric_type in dict(ours=CocoMetric, stock=MmdetCocoMetric).items():
+        prefix = str(tmp_path / name)
+        kwargs = dict(metric=["bbox", "segm"], outfile_prefix=prefix, format_only=format_only)
+        evaluate(metric_type, data[1], ann_file=ann_file, **kwargs)
+    for kind in ("bbox", "segm"):
+        ours, stock = (tmp_path / f"{name}.{kind}.json" for name in ("ours", "stock"))
+        assert ours.read_bytes() == stock.read_bytes()
+
+
+def with_predictions(samples: list[dict], change) -> list[dict]:
+    return [{**s, "pred_instances": change(dict(s["pred_instances"]))} for s in samples]
+
+
+def test_scores_of_masks_and_masks_that_are_run_lengths(data, ann_file):
+    def change(found: dict) -> dict:
+        found["mask_scores"] = 1 - found["scores"]
+        runs = [coco_mask.encode(np.asfortranarray(m.numpy())) for m in found["masks"].byte()]
+        found["masks"] = RunLengthMasks(runs, HEIGHT, WIDTH)
+        return found
+
+    samples = with_predictions(data[1], change)
+    results = [
+        evaluate(metric_type, samples, ann_file=ann_file, metric=["bbox", "segm"])
+        for metric_type in (CocoMetric, MmdetCocoMetric)
+    ]
+    assert results[0] == results[1]
+    plain = evaluate(CocoMetric, data[1], ann_file=ann_file, metric=["bbox", "segm"])
+    assert results[0]["segm_mAP"] != plain["segm_mAP"]
+    assert results[0]["bbox_mAP"] == plain["bbox_mAP"]
+
+
+def test_samples_are_left_as_they_are(data, ann_file):
+    metric = CocoMetric(ann_file=ann_file)
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process({}, data[1])
+    assert all(torch.is_tensor(sample["pred_instances"]["masks"]) for sample in data[1])
+
+
+def test_nothing_found(data, ann_file, backend):
+    def empty(found: dict) -> dict:
+        return {name: values[:0] for name, values in found.items()}
+
+    samples = with_predictions(data[1], empty)
+    assert evaluate(CocoMetric, samples, ann_file=ann_file, metric=["bbox", "segm"]) == {}
+
+
+def test_segm_without_masks(data, ann_file):
+    samples = with_predictions(data[1], lambda found: {**found, "masks": None})
+    for sample in samples:
+        del sample["pred_instances"]["masks"]
+    with pytest.raises(KeyError, match="the model predicts no masks"):
+        evaluate(CocoMetric, samples, ann_file=ann_file, metric="segm")
+
+
+def test_unknown_item(data, ann_file):
+    with pytest.raises(KeyError, match=r"metric_items must be of .*'mAP_xl'"):
+        evaluate(CocoMetric, data[1], ann_file=ann_file, metric_items=["mAP", "mAP_xl"])
+
+
+def test_one_line_says_which_tool(data, ann_file, backend, caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    evaluate(CocoMetric, data[1], ann_file=ann_file, metric=["bbox", "segm"])
+    logger.removeHandler(caplog.handler)
+    messages = [record.getMessage() for record in caplog.records]
+    lines = [message for message in messages if message.startswith("COCO evaluation by")]
+    assert len(lines) == 1
+    assert lines.pop().startswith(f"COCO evaluation by {backend}")
+    assert ("faster_coco_eval" in sys.modules) or backend == "pycocotools"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data["annotations"][0].update(id=0), "an id 0"),
+        (lambda data: data["images"][0].update(id="3"), "whole numbers"),
+    ],
+    ids=["annotation 0", "image id of letters"],
+)
+def test_what_faster_coco_eval_would_count_otherwise(data, tmp_path, change, reason):
+    content = copy.deepcopy(data[0])
+    change(content)
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(content))
+    assert reason in coco_eval.why_not_faster(CocoMetric(ann_file=str(path))._coco_api)
+
+
+def test_garbage_is_collected_again(data, ann_file):
+    assert gc.isenabled()
+    with pytest.raises(KeyError):
+        evaluate(CocoMetric, data[1], ann_file=ann_file, metric_items=["x"])
+    assert gc.isenabled()
+
+
+def test_found_by_name():
+    assert METRICS.build(dict(type="swin_mm.CocoMetric")).metrics == ["bbox"]
