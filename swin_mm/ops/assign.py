@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 # mmdet's least union, square pixels: keeps boxes without area from dividing by zero.
 MIN_UNION = 1e-6
 # Pairs of box and ground truth looked at in one go. On a GPU each of the five or so tensors of
-# this size takes 64 MiB; on a CPU they stay in the cache.
-MAX_PAIRS = {"cuda": 2**24, "cpu": 2**19}
+# this size takes 64 MiB; a CPU was fastest with 8 MiB.
+MAX_PAIRS = {"cuda": 2**24, "cpu": 2**21}
 
 
 def pad_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,8 @@ def pairwise_iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
         `(B, G, N)`.
     """
     ax1, ay1, ax2, ay2 = gt_boxes.unsqueeze(2).unbind(-1)  # (B, G, 1)
-    bx1, by1, bx2, by2 = boxes.unsqueeze(1).unbind(-1)  # (B, 1, N)
+    # Each coordinate in one piece of memory: read in strides of 4, it takes three times as long.
+    bx1, by1, bx2, by2 = boxes.unsqueeze(1).movedim(-1, 0).contiguous()  # (B, 1, N)
     overlap = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
     overlap *= torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)
     union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)).sub_(overlap)
