@@ -44,6 +44,19 @@ class CocoPart:
         """Counts the images that are trained on."""
         return len({annotation["image_id"] for annotation in self.content["annotations"]})
 
+    def object_shapes(self) -> list[tuple[float, float]]:
+        """Returns the height and width of every box, as parts of its image's long side.
+
+        Boxes without area are left out; the check of the data speaks of them.
+        """
+        sides = {i["id"]: max(i["width"], i["height"]) for i in self.content["images"]}
+        boxes = [(a["image_id"], a["bbox"]) for a in self.content["annotations"]]
+        return [
+            (box[3] / sides[image_id], box[2] / sides[image_id])
+            for image_id, box in boxes
+            if isinstance(box, list) and len(box) == 4 and min(box[2:]) > 0
+        ]
+
     def class_counts(self) -> dict[str, int]:
         """Counts the objects of each class."""
         names = {category["id"]: category["name"] for category in self.content["categories"]}

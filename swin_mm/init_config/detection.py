@@ -1,8 +1,10 @@
 """Decides what a detector's config for one's own data says, and writes it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from mmengine.config import Config
 
@@ -13,7 +15,9 @@ from swin_mm.init_config.coco import split_part as split_coco
 from swin_mm.init_config.detection_text import DetectionPlan, detection_text
 from swin_mm.init_config.plan import (
     choose_batch,
+    choose_ratios,
     choose_scale,
+    choose_zoom,
     plan_epochs,
 )
 from swin_mm.init_config.recipe import (
@@ -74,9 +78,10 @@ def init_detection(
     complete, found = has_masks((train, val))
     with_masks = complete and "mask_head" in (base.model.get("roi_head") or {})
     found_bands = survey_bands(train.image_files(), bands)
-    scale = choose_scale(train.sizes(), preset)
+    zoom = choose_zoom(train.sizes(), _middle_object(train), preset)
+    scale = choose_scale(train.sizes(), zoom, preset)
     count = train.images_with_objects()
-    batch = batch or choose_batch(scale, count, preset)
+    batch = batch or choose_batch(scale, count, preset, zoom)
     published = 0 if preset == "small" else base.train_cfg.max_epochs
     plan = DetectionPlan(
         out=out,
@@ -90,6 +95,8 @@ def init_detection(
         with_masks=with_masks,
         bands=found_bands,
         scale=scale,
+        zoom=zoom,
+        ratios=choose_ratios(train.object_shapes()),
         schedule=plan_epochs(count, batch, preset, published),
         all_flips=all_flips,
         most_objects=max(Counter(a["image_id"] for a in train.content["annotations"]).values()),
@@ -124,6 +131,13 @@ def _read(
     return train, val, [note]
 
 
+def _middle_object(part: CocoPart) -> float:
+    """Side of the middle object in the middle image, pixels: the root of its box's area."""
+    sides = [math.sqrt(height * width) for height, width in part.object_shapes()]
+    # Where no box has an area there is nothing to enlarge, and the check of the data will say so.
+    return median(sides or [math.inf]) * median(max(size) for size in part.sizes())
+
+
 def _title(base: Config, preset: str, with_masks: bool) -> str:
     title = "Mask R-CNN on a small Swin" if preset == "small" else read_title(base)
     return title if with_masks else title.replace("Mask R-CNN", "Faster R-CNN")
@@ -139,13 +153,7 @@ def _doubts(plan: DetectionPlan) -> list[str]:
     empty = len(plan.train.sizes()) - plan.train.images_with_objects()
     if empty:
         notes.append(f"{empty} training images without objects are left out (filter_empty_gt)")
-    sizes = {i["id"]: max(i["width"], i["height"]) for i in plan.train.content["images"]}
-    sides = sorted(
-        (a["bbox"][2] * a["bbox"][3]) ** 0.5 * plan.scale[0] / sizes[a["image_id"]]
-        for a in plan.train.content["annotations"]
-        if isinstance(a["bbox"], list) and len(a["bbox"]) == 4
-    )
-    if sides and sides[len(sides) // 2] < TINY_OBJECT:
+    if _middle_object(plan.train) * plan.zoom < TINY_OBJECT:
         notes.append(
             f"half of the objects are below {TINY_OBJECT} pixels at the size trained on: raise "
             "image_scale, or cut the images into tiles"

@@ -8,6 +8,7 @@ from swin_mm.init_config.plan import (
     DETECTION_IMAGES_SEEN,
     MAX_EPOCHS,
     MIN_EPOCHS_SMALL,
+    SMALL_STEPS,
     STEP,
     VALIDATIONS,
     choose_palette,
@@ -26,7 +27,9 @@ from swin_mm.init_config.write import common_root, place_below
 
 SMALL_SCALES = (0.8, 1.25)  # of the size that images are fitted into
 SMALL_RATE = 1.5e-3  # for four images a step
-DENSE = 20  # objects in an image, above which more regions are looked at, which takes time
+# Objects in an image, above which more regions are looked at, which takes time: the quick start's
+# model learns from 24 regions with objects in an image, two for each of twelve.
+DENSE = 12
 META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 
 
@@ -39,6 +42,8 @@ class DetectionPlan(Plan):
         train: Training data.
         val: Validation data.
         with_masks: Whether masks are trained and tested.
+        zoom: What images are enlarged or reduced by, roughly.
+        ratios: Height to width of the small model's anchors.
         most_objects: In one image.
     """
 
@@ -46,6 +51,8 @@ class DetectionPlan(Plan):
     train: CocoPart
     val: CocoPart
     with_masks: bool
+    zoom: float
+    ratios: list[float]
     most_objects: int
 
 
@@ -99,7 +106,7 @@ def _pipelines(plan: DetectionPlan) -> str:
     lines += [
         comment(
             "Long and short side that images are fitted into, pixels: chosen from the middle size "
-            "of the data."
+            f"of the data{_zoom_words(plan.zoom)}."
         ),
         assign("image_scale", plan.scale),
     ]
@@ -134,6 +141,12 @@ def _pipelines(plan: DetectionPlan) -> str:
         dict(type="PackDetInputs", meta_keys=META_KEYS),
     ]
     return "\n".join([*lines, assign("train_pipeline", train), assign("test_pipeline", test)])
+
+
+def _zoom_words(zoom: float) -> str:
+    if zoom > 1.05:  # less is lost in rounding
+        return ", enlarged for small objects or small images"
+    return ", reduced" if zoom < 1 else ""
 
 
 def _loaders(plan: DetectionPlan) -> str:
@@ -178,7 +191,7 @@ def _loaders(plan: DetectionPlan) -> str:
 def _small_regions(plan: DetectionPlan) -> dict[str, Any]:
     """Widens what the quick start's model keeps small: shapes of anchors, numbers of regions."""
     settings: dict[str, Any] = dict(
-        rpn_head=dict(anchor_generator=dict(ratios=[0.5, 1.0, 2.0])),
+        rpn_head=dict(anchor_generator=dict(ratios=plan.ratios)),
         test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=100)),
     )
     if plan.most_objects <= DENSE:
@@ -194,12 +207,23 @@ def _small_regions(plan: DetectionPlan) -> dict[str, Any]:
     return merge_settings(settings, dense)
 
 
+def _region_rule(plan: DetectionPlan) -> str:
+    shapes = "square, as three of four objects nearly are"
+    if len(plan.ratios) > 1:
+        shapes = "of three shapes, as many objects are more than twice as long as wide"
+    rule = f"Anchors are {shapes}."
+    if plan.most_objects > DENSE:
+        rule += f" Up to {plan.most_objects} objects in an image: many regions are looked at."
+    return comment(rule)
+
+
 def _model(plan: DetectionPlan) -> str:
     base = plan.base.model
     settings = class_overrides(base)
     lines = []
     if plan.preset == "small":
         settings = merge_settings(settings, _small_regions(plan))
+        lines.append(_region_rule(plan))
     tested = merge_settings(base.to_dict(), settings)
     settings = merge_settings(
         settings, dict(test_cfg=threshold_overrides(tested, plan.most_objects))
@@ -229,11 +253,13 @@ def _model(plan: DetectionPlan) -> str:
 
 def _schedule_rule(plan: DetectionPlan, least: int) -> list[str]:
     schedule, count = plan.schedule, plan.train.images_with_objects()
-    seen, most = DETECTION_IMAGES_SEEN[plan.preset], max(MAX_EPOCHS[plan.preset], least)
+    seen, most = f"{DETECTION_IMAGES_SEEN:,}", max(MAX_EPOCHS[plan.preset], least)
+    if plan.preset == "small":
+        seen = f"{SMALL_STEPS} x {schedule.batch}"
     return [
         comment(
-            f"Schedule: {seen:,} images are to be seen, within {least} to {most} epochs: "
-            f"{seen:,} / {count} images, so {schedule.epochs} epochs of {schedule.steps} steps. "
+            f"Schedule: {seen} images are to be seen, within {least} to {most} epochs: "
+            f"{seen} / {count} images, so {schedule.epochs} epochs of {schedule.steps} steps. "
             f"Warm-up: at most a tenth of all steps. Validated {VALIDATIONS} times."
         ),
         assign("max_epochs", schedule.epochs),

@@ -8,7 +8,8 @@ PRESETS = ("full", "small")
 # Detection. The recipes' 12 epochs of COCO are 1.4 million images seen, from pretrained weights.
 # Heads for one's own classes settle after some thousands of steps; few images, seen more than a few
 # hundred times each, are known by heart.
-DETECTION_IMAGES_SEEN = {"full": 20_000, "small": 1_600}
+DETECTION_IMAGES_SEEN = 20_000
+SMALL_STEPS = 400  # of the small model, for the time it takes
 MAX_EPOCHS = {"full": 300, "small": 100}
 MIN_EPOCHS_SMALL = 2
 
@@ -17,7 +18,11 @@ SEGMENTATION_EPOCHS = {"full": 127, "small": 20}
 SEGMENTATION_STEPS = {"full": (4_000, 160_000), "small": (400, 1_000)}
 
 PUBLISHED_SIDES = (1333, 800)  # long and short, pixels, that COCO's images are fitted into
-ENLARGED_SIDE = 480  # small images are enlarged to it, up to twofold: weights have seen such sizes
+ENLARGED_SIDE = 480  # small images are enlarged to it: weights have seen such sizes
+# Small objects are enlarged to this side: the geometric middle of the two smallest anchors, 32 and
+# 64 pixels in the recipes, 24 and 48 in the small model.
+OBJECT_SIDE = {"full": 45, "small": 34}
+MOST_ENLARGED = 2.0
 SMALL_LONG_SIDE = 512  # of the small model, for the time it takes
 SEGMENTATION_LONG_SIDE = {"full": 2048, "small": 512}
 CROP = {"full": 512, "small": 256}
@@ -26,6 +31,13 @@ STEP = 32  # sides are multiples of it, as the deepest feature map's stride
 PIXELS_A_STEP = 2 * 1333 * 800  # of a recipe on one GPU, which needs less than 8 GiB
 MAX_BATCH = 16
 SMALL_BATCH = 4
+
+RATIOS = [0.5, 1.0, 2.0]  # height to width of the recipes' anchors
+# An object twice as high as wide, or as wide as high, has an IoU of 0.55 with the square anchor of
+# its area. Where three of four are no longer, other anchors are mostly further candidates to learn
+# to refuse.
+LONG_OBJECT = 2.0
+SQUARE_SHARE = 0.75
 
 VALIDATIONS = 10
 WARMUP_SHARE = 10  # a tenth of all steps, at most
@@ -53,7 +65,8 @@ def plan_epochs(images: int, batch: int, preset: str, published_epochs: int = 0)
     """
     least = max(published_epochs, MIN_EPOCHS_SMALL)
     most = max(MAX_EPOCHS[preset], least)
-    epochs = min(most, max(least, round(DETECTION_IMAGES_SEEN[preset] / images)))
+    seen = SMALL_STEPS * batch if preset == "small" else DETECTION_IMAGES_SEEN
+    epochs = min(most, max(least, round(seen / images)))
     steps = -(-images // batch)
     return Schedule(
         epochs=epochs,
@@ -82,44 +95,71 @@ def plan_steps(images: int, batch: int, preset: str) -> Schedule:
     )
 
 
-def choose_batch(scale: tuple[int, int], images: int, preset: str) -> int:
+def choose_batch(scale: tuple[int, int], images: int, preset: str, zoom: float = 1.0) -> int:
     """Chooses the images of a step on one GPU: those that cost what the recipe's two cost.
 
-    A power of two, at least two, at most sixteen.
+    A power of two, at least two, at most sixteen. For the small model four, or two of images that
+    are enlarged to more than one and a half times their pixels, so that training takes as long.
 
     Args:
         scale: Long and short side of the images trained on, pixels.
         images: Training images; at least four steps make an epoch.
         preset: `full` or `small`.
+        zoom: What images are enlarged by.
     """
-    fitting = SMALL_BATCH if preset == "small" else PIXELS_A_STEP // (scale[0] * scale[1])
+    fitting = PIXELS_A_STEP // (scale[0] * scale[1])
+    if preset == "small":
+        fitting = SMALL_BATCH // 2 if zoom**2 > 1.5 else SMALL_BATCH
     most = max(2, min(fitting, MAX_BATCH, images // 4))
     return 1 << (most.bit_length() - 1)
 
 
-def choose_scale(sizes: list[tuple[int, int]], preset: str) -> tuple[int, int]:
-    """Chooses the size that images are fitted into for a detector.
+def choose_zoom(sizes: list[tuple[int, int]], object_side: float, preset: str) -> float:
+    """Chooses what a detector's images are enlarged or reduced by.
 
-    The middle size of the data, enlarged up to twofold to a short side of 480 pixels for the
-    recipes, and reduced to the recipes' 1333 x 800, or to 512 for the small model.
+    They are enlarged, up to twofold, until the middle object lies between the two smallest anchors,
+    and for the recipes to a short side of 480 pixels; and reduced to the recipes' 1333 x 800, or to
+    512 for the small model.
 
     Args:
         sizes: Height and width of each image.
+        object_side: Of the middle object of the middle image, pixels: the root of its box's area.
+        preset: `full` or `small`.
+    """
+    long, short = _middle_sides(sizes)
+    wanted, limits = OBJECT_SIDE[preset] / object_side, (SMALL_LONG_SIDE, SMALL_LONG_SIDE)
+    if preset == "full":
+        wanted, limits = max(wanted, ENLARGED_SIDE / short), PUBLISHED_SIDES
+    zoom = max(1.0, min(MOST_ENLARGED, wanted))
+    return min(zoom, limits[0] / long, limits[1] / short)
+
+
+def choose_scale(sizes: list[tuple[int, int]], zoom: float, preset: str) -> tuple[int, int]:
+    """Chooses the size that images are fitted into for a detector: the data's middle size, zoomed.
+
+    Args:
+        sizes: Height and width of each image.
+        zoom: What images are enlarged or reduced by.
         preset: `full` or `small`.
 
     Returns:
         Long and short side, multiples of 32.
     """
-    long, short = _middle_sides(sizes)
-    if preset == "small":
-        zoom = min(1.0, SMALL_LONG_SIDE / long)
-    else:
-        zoom = max(1.0, min(2.0, ENLARGED_SIDE / short))
-        zoom = min(zoom, PUBLISHED_SIDES[0] / long, PUBLISHED_SIDES[1] / short)
     if preset == "full" and zoom < 1:
         # As published: the limits, not the middle image's own shape.
         return PUBLISHED_SIDES
+    long, short = _middle_sides(sizes)
     return _round(zoom * long), _round(zoom * short)
+
+
+def choose_ratios(shapes: list[tuple[float, float]]) -> list[float]:
+    """Chooses the shapes of the small model's anchors, height to width.
+
+    Args:
+        shapes: Height and width of each object.
+    """
+    square = sum(max(shape) <= LONG_OBJECT * min(shape) for shape in shapes)
+    return [1.0] if square >= SQUARE_SHARE * len(shapes) else RATIOS
 
 
 def choose_segmentation_scale(sizes: list[tuple[int, int]], preset: str) -> tuple[int, int]:

@@ -105,10 +105,16 @@ def backbone_lines(plan: Plan, settings: dict[str, Any], unit: str) -> list[str]
 
 
 def small_optimizer_lines(rate: float) -> tuple[str, str]:
-    """Writes the optimizer of a small model, whose `rate` is for four images a step."""
+    """Writes the optimizer of a small model, whose `rate` is for four images a step.
+
+    Source: the rate of Adam goes with the root of the batch (Malladi et al., 2022,
+    https://arxiv.org/abs/2205.10287).
+    """
     wrapper = dict(
         type="OptimWrapper",
-        optimizer=dict(type="AdamW", lr=Code(f"{rate:g} * batch_size / 4"), weight_decay=0.05),
+        optimizer=dict(
+            type="AdamW", lr=Code(f"{rate:g} * (batch_size / 4) ** 0.5"), weight_decay=0.05
+        ),
         clip_grad=dict(max_norm=5.0),
     )
     scaling = dict(enable=False, base_batch_size=Code("batch_size"))

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from own_data import NAMES, write_coco
@@ -53,7 +55,7 @@ def test_small_preset_learns_from_masks(tmp_path, write):
     write_coco(tmp_path, images=10)
     written, cfg = write()
     assert cfg.train_dataloader.dataset.metainfo.classes == NAMES
-    assert cfg.image_scale == (96, 64)
+    assert cfg.image_scale == (160, 96)
     assert "8 training and 2 validation images, 3 classes, boxes and masks" in written.data
     assert {path.name for path in written.files} == {"own.py", "own_train.json", "own_val.json"}
     values, model, _ = train_a_step(cfg)
@@ -111,6 +113,31 @@ def test_recipes_build(tmp_path, write, method, masks):
     assert ("masks" in batch["data_samples"][0].gt_instances) == with_masks
 
 
+def test_full_preset_trains_from_weights_of_timm(tmp_path, write):
+    """A whole Swin-T, whose weights are those of a file, takes three steps on one batch."""
+    write_coco(tmp_path, images=6)
+    _, cfg = write(preset="full", batch=2)
+    torch.manual_seed(0)
+    weights = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
+    torch.save(weights, tmp_path / "swin.pth")
+    cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / "swin.pth")
+    cfg.model.backbone.drop_path_rate = 0.0  # the same batch gives the same loss
+    values, model, data = train_a_step(cfg)
+    qkv = "blocks.0.attn.qkv.weight"
+    stage = model.backbone.layers[0].state_dict()
+    assert torch.equal(stage[qkv], weights[f"layers.0.{qkv}"])
+    assert {"loss_rpn_cls", "loss_cls", "loss_bbox", "loss_mask"} <= values.keys()
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    losses = []
+    for _ in range(3):
+        torch.manual_seed(0)  # the same samples of regions
+        loss, _ = model.parse_losses(model(**data, mode="loss"))
+        optim.update_params(loss)
+        losses.append(loss.item())
+    assert losses[0] > losses[1] > losses[2]
+    assert not torch.equal(stage[qkv], weights[f"layers.0.{qkv}"])
+
+
 def test_published_schedule_is_scaled(tmp_path, write):
     write_coco(tmp_path, images=20)
     _, cfg = write(preset="full", batch=4)
@@ -145,6 +172,23 @@ def test_one_class_and_many_objects(tmp_path, write):
     assert cfg.classes == ("nucleus",)
     assert cfg.model.test_cfg.rcnn.max_per_img == 200
     assert cfg.model.train_cfg.rpn_proposal.max_per_img == 500  # crowded: more regions
+
+
+def test_small_objects_are_enlarged(tmp_path, write):
+    """Squares of 20 pixels in images of 96 x 64, then strips of them."""
+    coco = write_coco(tmp_path, images=20)
+    _, cfg = write()
+    assert cfg.image_scale == (160, 96)  # 34 / 20 times, to multiples of 32
+    assert cfg.batch_size == 2
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3 / 2**0.5)
+    assert cfg.model.rpn_head.anchor_generator.ratios == [1.0]
+    for annotation in coco["annotations"]:
+        annotation["bbox"][2] = 80
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    _, cfg = write(force=True)
+    assert cfg.image_scale == (96, 64)  # a strip of 80 x 20 is as large as a square of 40
+    assert cfg.batch_size == 4
+    assert cfg.model.rpn_head.anchor_generator.ratios == [0.5, 1.0, 2.0]
 
 
 def test_what_is_odd_is_noted(tmp_path, write):

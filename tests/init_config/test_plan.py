@@ -12,7 +12,7 @@ from swin_mm.init_config import plan
         (200, "full", 100, 50),  # 20,000 images seen
         (118_000, "full", 12, 29_500),  # at least what is published
         (10, "small", 100, 3),
-        (48, "small", 33, 12),  # 1,600 images seen
+        (48, "small", 33, 12),  # 400 steps of 4 images
         (5_000, "small", 2, 1_250),
     ],
 )
@@ -45,20 +45,40 @@ def test_steps_of_segmentors(images, preset, steps):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "preset", "scale"),
+    ("sizes", "object_side", "preset", "scale"),
     [
-        ([(160, 160)], "full", (320, 320)),  # enlarged twofold
-        ([(480, 640)] * 3 + [(4000, 3000)], "full", (640, 480)),  # the middle one
-        ([(640, 480)], "full", (640, 480)),
-        ([(3000, 4000)], "full", (1333, 800)),
-        ([(160, 160)], "small", (160, 160)),
-        ([(1080, 1920)], "small", (512, 288)),
-        ([(9, 7)], "small", (32, 32)),
+        ([(160, 160)], 100, "full", (320, 320)),  # small images, enlarged twofold
+        ([(480, 640)] * 3 + [(4000, 3000)], 100, "full", (640, 480)),  # the middle one
+        ([(640, 480)], 45, "full", (640, 480)),
+        ([(640, 480)], 30, "full", (960, 704)),  # small objects, enlarged by 1.5
+        ([(640, 480)], 20, "full", (1056, 800)),  # by no more than there is room for
+        ([(640, 480)], 9, "full", (1056, 800)),
+        ([(3000, 4000)], 20, "full", (1333, 800)),
+        ([(160, 160)], 34, "small", (160, 160)),
+        ([(160, 160)], 22.85, "small", (224, 224)),  # nuclei
+        ([(160, 160)], 5, "small", (320, 320)),  # no more than twofold
+        ([(300, 400)], 5, "small", (512, 384)),
+        ([(1080, 1920)], 10, "small", (512, 288)),
+        ([(9, 7)], 5, "small", (32, 32)),
+        ([(160, 160)], float("inf"), "small", (160, 160)),  # no box to go by
     ],
     ids=str,
 )
-def test_size_of_images_for_detectors(sizes, preset, scale):
-    assert plan.choose_scale(sizes, preset) == scale
+def test_size_of_images_for_detectors(sizes, object_side, preset, scale):
+    zoom = plan.choose_zoom(sizes, object_side, preset)
+    assert plan.choose_scale(sizes, zoom, preset) == scale
+
+
+@pytest.mark.parametrize(
+    ("shapes", "ratios"),
+    [
+        ([(10, 20), (20, 10), (10, 10), (10, 21)], [1.0]),
+        ([(10, 20), (20, 10), (21, 10), (10, 21)], [0.5, 1.0, 2.0]),
+    ],
+    ids=["three of four", "two of four"],
+)
+def test_shapes_of_anchors(shapes, ratios):
+    assert plan.choose_ratios(shapes) == ratios
 
 
 @pytest.mark.parametrize(
@@ -84,6 +104,15 @@ def test_batches_cost_what_the_recipes_do():
     assert plan.choose_batch((320, 320), 12, "full") == 2  # four steps an epoch
     assert plan.choose_batch((512, 512), 1000, "small") == 4
     assert plan.choose_batch((320, 320), 1, "full") == 2
+
+
+def test_training_on_enlarged_images_takes_as_long():
+    """Twice the pixels an image, half the images a step, the same number of steps."""
+    assert plan.choose_batch((224, 224), 1000, "small", zoom=1.5) == 2
+    assert plan.choose_batch((160, 160), 1000, "small", zoom=1.1) == 4
+    assert plan.choose_batch((512, 288), 1000, "small", zoom=0.5) == 4
+    steps = [plan.plan_epochs(100, batch, "small") for batch in (2, 4)]
+    assert [schedule.epochs * schedule.steps for schedule in steps] == [400, 400]
 
 
 def test_colours_differ():
