@@ -13,6 +13,7 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+optim_wrapper = _base_.swin_mm_optim_wrapper
 model = dict(
     backbone=dict(type="swin_mm.SwinTransformer"),
     neck=[dict(_base_.model.neck[0], type="swin_mm.FPN"), _base_.model.neck[1]],

@@ -13,4 +13,5 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+optim_wrapper = _base_.swin_mm_optim_wrapper
 model = dict(backbone=dict(type="swin_mm.SwinTransformer"))

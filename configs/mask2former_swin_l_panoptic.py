@@ -22,4 +22,7 @@ custom_keys = {
     key.replace("stages", "layers"): value
     for key, value in _base_.optim_wrapper.paramwise_cfg.custom_keys.items()
 }
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(_delete_=True, **custom_keys)))
+optim_wrapper = dict(
+    _base_.swin_mm_optim_wrapper,
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True, **custom_keys)),
+)

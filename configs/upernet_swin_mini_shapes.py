@@ -64,8 +64,9 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", begin=0, end=max_iters, eta_min=1e-5, by_epoch=False),
 ]
 optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    type="swin_mm.OptimWrapper",
+    constructor="swin_mm.MergedOptimWrapperConstructor",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(
         custom_keys={"relative_position_bias_table": dict(lr_mult=20.0, decay_mult=0.0)}

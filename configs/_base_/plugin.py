@@ -6,7 +6,8 @@ here serves those that follow, also under mmdet's and mmseg's own tools. It is n
 statement because mmengine takes a file with one for a config of its other, pure Python style.
 
 A recipe that inherits one of mmdet's whole, runtime included, takes the hooks by
-`default_hooks = _base_.swin_mm_hooks`.
+`default_hooks = _base_.swin_mm_hooks` and the optimizer's wrapper by
+`optim_wrapper = _base_.swin_mm_optim_wrapper`.
 """
 
 __import__("swin_mm")
@@ -19,4 +20,13 @@ swin_mm_hooks = dict(
     start_table=dict(type="swin_mm.StartTableHook"),
     progress=dict(type="swin_mm.ProgressHook"),
     curves=dict(type="swin_mm.CurvesHook"),
+    # Losses stay on the GPU until they are logged.
+    runtime_info=dict(type="swin_mm.RuntimeInfoHook"),
+    resumed_schedules=dict(type="swin_mm.ResumedSchedulesHook"),
+)
+# Few groups of parameters, each updated in one go.
+swin_mm_optim_wrapper = dict(
+    type="swin_mm.OptimWrapper",
+    constructor="swin_mm.MergedOptimWrapperConstructor",
+    optimizer=dict(fused=True),
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REPLACEMENTS = {
     "AmpOptimWrapper": "swin_mm.AmpOptimWrapper",
     "CheckpointHook": "swin_mm.CheckpointHook",
+    "OptimWrapper": "swin_mm.OptimWrapper",
 }
 # Hooks of our tools that a config made for others lacks.
 OWN_HOOKS = {
@@ -28,6 +29,8 @@ OWN_HOOKS = {
     "curves": "swin_mm.CurvesHook",
     "fast_forward": "swin_mm.FastForwardHook",
     "prediction_sheet": "swin_mm.PredictionSheetHook",
+    "runtime_info": "swin_mm.RuntimeInfoHook",
+    "resumed_schedules": "swin_mm.ResumedSchedulesHook",
 }
 
 

@@ -105,7 +105,8 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.ema is not None:
         if not 0 < args.ema < 1:
             raise ConfigError(f"--ema must be between 0 and 1, got {args.ema}")
-        _add_hook(cfg, "--ema", type="EMAHook", momentum=args.ema)
+        average = "swin_mm.ExponentialMovingAverage"
+        _add_hook(cfg, "--ema", type="EMAHook", ema_type=average, momentum=args.ema)
     if args.val_loss:
         _add_hook(cfg, "--val-loss", type="swin_mm.ValLossHook")
     if args.early_stop is not None:
@@ -121,7 +122,7 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
 
 def _use_mixed_precision(cfg: Config, dtype: str | bool) -> None:
     kind = type_name(cfg.get("optim_wrapper"))
-    if kind in (None, "OptimWrapper"):
+    if kind in (None, "OptimWrapper", "swin_mm.OptimWrapper"):
         cfg.optim_wrapper.type = "swin_mm.AmpOptimWrapper"
     elif kind != "swin_mm.AmpOptimWrapper":
         raise ConfigError(f"--amp is for optim_wrapper.type=OptimWrapper; it is {kind}")

@@ -12,12 +12,16 @@ from .hooks import (
     NonFiniteLossHook,
     PredictionSheetHook,
     ProgressHook,
+    ResumedSchedulesHook,
+    RuntimeInfoHook,
     SegVisualizationHook,
     StartTableHook,
     ValLossHook,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .mixed_precision import AmpOptimWrapper
+from .optim_wrapper import OptimWrapper
+from .param_groups import MergedOptimWrapperConstructor, ResumeError
 from .tracking import WandbVisBackend
 
 __all__ = [
@@ -30,10 +34,15 @@ __all__ = [
     "ExactWeightsHook",
     "FastForwardHook",
     "LayerDecayOptimWrapperConstructor",
+    "MergedOptimWrapperConstructor",
     "NonFiniteLossError",
     "NonFiniteLossHook",
+    "OptimWrapper",
     "PredictionSheetHook",
     "ProgressHook",
+    "ResumeError",
+    "ResumedSchedulesHook",
+    "RuntimeInfoHook",
     "SegVisualizationHook",
     "StartTableHook",
     "ValLossHook",

@@ -2,9 +2,9 @@
 
 import re
 
-from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from swin_mm.engine.param_groups import Group, MergedOptimWrapperConstructor
 from swin_mm.models.backbones.base import SwinBackbone
 from swin_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -15,7 +15,7 @@ MERGING = re.compile(r"layers\.(\d+)\.downsample\.")
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
     """Gives each layer of a Swin backbone, V1 or V2, `rate` times the learning rate of the next.
 
     Of a backbone with `n` blocks the patch embedding is layer 0, the blocks are 1 to `n`, patch
@@ -61,23 +61,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         # Without any option mmengine would not ask for groups.
         self.paramwise_cfg = {"custom_keys": {}, **paramwise_cfg}
 
-    def add_params(self, params: list[dict], module: nn.Module, prefix: str = "", **kwargs) -> None:
-        """Appends the groups of a model; mmengine calls it for every part of it as well."""
-        super().add_params(params, module, prefix, **kwargs)
-        if prefix:
-            return
-        scales = self._scale_layers(module)
-        names = {parameter: name for name, parameter in module.named_parameters()}
-        merged: dict[tuple, dict] = {}  # settings -> group
-        for group in params:
-            (parameter,) = group.pop("params")
+    def adjust_groups(self, groups: list[Group], model: nn.Module) -> None:
+        """Gives each parameter the rate of its layer, and takes weight decay off some."""
+        scales = self._scale_layers(model)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        for group in groups:
+            (parameter,) = group["params"]
             name = names[parameter]
             group["lr"] = group.get("lr", self.base_lr) * scales.get(name, 1.0)
             if parameter.dim() == 1 or name.endswith(".bias") or any(k in name for k in NO_DECAY):
                 group["weight_decay"] = 0.0
-            settings = tuple(sorted(group.items()))
-            merged.setdefault(settings, {**group, "params": []})["params"].append(parameter)
-        params[:] = merged.values()
 
     def _scale_layers(self, model: nn.Module) -> dict[str, float]:
         """Gives the factor of every parameter of the backbones, by its name in the model."""

@@ -10,16 +10,19 @@ from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from swin_mm.engine.optim_wrapper import DeferredGradNorm
 from swin_mm.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()
-class AmpOptimWrapper(MMEngineAmpOptimWrapper):
+class AmpOptimWrapper(DeferredGradNorm, MMEngineAmpOptimWrapper):
     """mmengine's mixed precision wrapper, except that it also works where there is no GPU.
 
     mmengine's own refuses to start there, which ties a recipe to one kind of machine. Without a
     GPU this one trains in float32, and in bfloat16 if that is what `dtype` asks for: float16 is
     slow and incomplete on CPUs, and so is bfloat16 on those without instructions for it.
+
+    It does not wait for the device to log the norm of the gradients, as `swin_mm.OptimWrapper`.
 
     Checkpoints are interchangeable; one from a CPU resumes on a GPU with a fresh loss scale.
 

@@ -1,6 +1,7 @@
 """Modules with parameters, registered under the scope `swin_mm`."""
 
+from swin_mm.models.averaged_model import ExponentialMovingAverage
 from swin_mm.models.backbones import SwinTransformer, SwinTransformerV2
 from swin_mm.models.necks import FPN
 
-__all__ = ["FPN", "SwinTransformer", "SwinTransformerV2"]
+__all__ = ["FPN", "ExponentialMovingAverage", "SwinTransformer", "SwinTransformerV2"]

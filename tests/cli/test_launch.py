@@ -26,10 +26,11 @@ def prepare(*argv):
     return prepare_config(parser.parse_args(argv))
 
 
-def test_stock_parts_become_ours_and_ours_are_added(toy):
+@pytest.mark.parametrize("wrapper", ["OptimWrapper", "AmpOptimWrapper"])
+def test_stock_parts_become_ours_and_ours_are_added(toy, wrapper):
     hooks = "default_hooks = dict(logger=dict(type='LoggerHook', interval=7))\n"
-    cfg = prepare(toy(hooks + "optim_wrapper['type'] = 'AmpOptimWrapper'\n"))
-    assert cfg.optim_wrapper.type == "swin_mm.AmpOptimWrapper"
+    cfg = prepare(toy(hooks + f"optim_wrapper['type'] = '{wrapper}'\n"))
+    assert cfg.optim_wrapper.type == f"swin_mm.{wrapper}"
     assert {name: hook.type for name, hook in cfg.default_hooks.items()} == {
         "logger": "LoggerHook",
         "checkpoint": "swin_mm.CheckpointHook",
@@ -38,6 +39,8 @@ def test_stock_parts_become_ours_and_ours_are_added(toy):
         "curves": "swin_mm.CurvesHook",
         "fast_forward": "swin_mm.FastForwardHook",
         "prediction_sheet": "swin_mm.PredictionSheetHook",
+        "runtime_info": "swin_mm.RuntimeInfoHook",
+        "resumed_schedules": "swin_mm.ResumedSchedulesHook",
     }
     assert cfg.default_hooks.logger.interval == 7
 

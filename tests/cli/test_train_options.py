@@ -89,7 +89,7 @@ def test_hooks_are_added_to_those_of_the_config(toy):
     options = ["--ema", "0.1", "--val-loss", "--early-stop", "3", "--non-finite", "skip"]
     assert [dict(hook) for hook in apply(config, *options).custom_hooks] == [
         dict(type="MyHook"),
-        dict(type="EMAHook", momentum=0.1),
+        dict(type="EMAHook", ema_type="swin_mm.ExponentialMovingAverage", momentum=0.1),
         dict(type="swin_mm.ValLossHook"),
         dict(type="swin_mm.EarlyStoppingHook", patience=3),
         dict(type="swin_mm.NonFiniteLossHook", action="skip"),

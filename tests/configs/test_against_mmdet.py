@@ -36,6 +36,11 @@ ALL = [
     ("default_hooks.start_table.*", "says what is about to run"),
     ("default_hooks.progress.*", "shows how far it is"),
     ("default_hooks.curves.*", "draws loss and metrics"),
+    ("default_hooks.runtime_info.*", "leaves losses on the GPU until they are logged"),
+    ("default_hooks.resumed_schedules.*", "goes on with schedules of mmengine's groups"),
+    ("optim_wrapper.type", "ours, which leaves the gradients' norm on the GPU"),
+    ("optim_wrapper.constructor", "merges groups with equal settings"),
+    ("optim_wrapper.optimizer.fused", "one kernel for all weights of a group, the same rule"),
 ]
 OUR_FPN = ("model.neck.type", "ours, with mmdet's arguments")
 OFFICIAL = "as in the official repository"
@@ -162,8 +167,9 @@ def optimizer_settings(cfg: Config) -> dict[str, tuple]:
     wrapper = build_optim_wrapper(model, {**cfg.optim_wrapper, "type": "OptimWrapper"})
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     settings = {
-        our_name(names[id(group["params"][0])]): (group["lr"], group["weight_decay"])
+        our_name(names[id(parameter)]): (group["lr"], group["weight_decay"])
         for group in wrapper.optimizer.param_groups
+        for parameter in group["params"]
     }
     assert len(settings) == len(names)
     return settings | {"": (type(wrapper.optimizer), str(wrapper.clip_grad_kwargs))}

@@ -11,7 +11,8 @@ param_scheduler = [
 ]
 optim_wrapper = dict(
     type="swin_mm.AmpOptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    constructor="swin_mm.MergedOptimWrapperConstructor",
+    optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
         custom_keys={
             "absolute_pos_embed": dict(decay_mult=0.0),

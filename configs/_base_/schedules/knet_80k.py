@@ -12,8 +12,9 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.0005),
+    type="swin_mm.OptimWrapper",
+    constructor="swin_mm.MergedOptimWrapperConstructor",
+    optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.0005, fused=True),
     clip_grad=dict(max_norm=1, norm_type=2),
     paramwise_cfg=dict(
         custom_keys={

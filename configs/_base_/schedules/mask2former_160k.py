@@ -15,8 +15,11 @@ param_scheduler = [
 no_decay = dict(decay_mult=0.0)
 backbone_no_decay = dict(lr_mult=0.1, decay_mult=0.0)
 optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    type="swin_mm.OptimWrapper",
+    constructor="swin_mm.MergedOptimWrapperConstructor",
+    optimizer=dict(
+        type="AdamW", lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, fused=True
+    ),
     clip_grad=dict(max_norm=0.01, norm_type=2),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,

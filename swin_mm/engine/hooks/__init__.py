@@ -9,6 +9,8 @@ from .fast_forward import FastForwardHook
 from .non_finite_loss import NonFiniteLossError, NonFiniteLossHook
 from .prediction_sheet import PredictionSheetHook
 from .progress import ProgressHook
+from .resumed_schedules import ResumedSchedulesHook
+from .runtime_info import RuntimeInfoHook
 from .seg_visualization import SegVisualizationHook
 from .start_table import StartTableHook
 from .val_loss import ValLossHook
@@ -24,6 +26,8 @@ __all__ = [
     "NonFiniteLossHook",
     "PredictionSheetHook",
     "ProgressHook",
+    "ResumedSchedulesHook",
+    "RuntimeInfoHook",
     "SegVisualizationHook",
     "StartTableHook",
     "ValLossHook",

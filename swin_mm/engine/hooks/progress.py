@@ -3,6 +3,7 @@
 import atexit
 import logging
 import sys
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from swin_mm.registry import HOOKS
+
+NOTE_SECONDS = 2.0  # between two looks at the loss, each of which waits for the device
 
 
 @HOOKS.register_module()
@@ -29,6 +32,8 @@ class ProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._open(runner)
+        self.noted = -NOTE_SECONDS  # when the loss was looked at
+        self.note = ""
         if self.bar:
             self.training = self.bar.add_task(
                 "training", total=runner.max_iters, completed=runner.iter, note=""
@@ -38,12 +43,14 @@ class ProgressHook(Hook):
         if self.bar:
             loop = runner.train_loop
             by_epoch = isinstance(loop, EpochBasedTrainLoop)
+            if time.monotonic() - self.noted >= NOTE_SECONDS:
+                self.noted, self.note = time.monotonic(), _describe_step(runner)
             title = f"epoch {loop.epoch + 1}/{loop.max_epochs}" if by_epoch else "training"
             self.bar.update(
                 self.training,
                 description=title,
                 completed=runner.iter + 1,
-                note=_describe_step(runner),
+                note=self.note,
             )
 
     def after_train(self, runner: Runner) -> None:

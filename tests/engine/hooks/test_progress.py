@@ -9,6 +9,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from toy_task import write_toy_config
 
+from swin_mm.engine.hooks import progress
+
 
 class Terminal(io.StringIO):
     def isatty(self):
@@ -17,6 +19,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "NOTE_SECONDS", 0.0)
+
     def train_and_test(stream, columns="200", extra=""):
         monkeypatch.setattr(sys, "stdout", stream)
         monkeypatch.setenv("COLUMNS", columns)
@@ -46,6 +50,15 @@ def test_terminal_shows_training_validation_and_testing(run):
     streams = [getattr(handler, "stream", None) for handler in runner.logger.handlers]
     assert terminal in streams
     assert isinstance(runner.logger, MMLogger)
+
+
+def test_loss_is_looked_at_now_and_then(run, monkeypatch):
+    looks = []
+    monkeypatch.setattr(progress, "NOTE_SECONDS", 1000.0)
+    monkeypatch.setattr(progress, "_describe_step", lambda runner: looks.append(runner) or "seen")
+    _, text = run(Terminal())
+    assert "seen" in text and "16/16" in text
+    assert len(looks) == 1  # each waits for the device
 
 
 def test_steps_are_counted_where_there_are_no_epochs(run):

@@ -1,0 +1,114 @@
+"""Scalars for the log that are read from the device when somebody looks, not at every step.
+
+mmengine's message hub takes each loss of each step to the CPU at once, so that the device, which
+could be many operations behind, has to be waited for ten times a step. Here they stay where they
+are until one of them is asked for: by a line of the log, a checkpoint, or a hook that reads them.
+Then all that have been gathered come in one copy.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from torch import Tensor
+
+# Steps that wait for a reader at most, should there be none: a bound on memory, not a tuned number.
+MAX_WAITING = 1000
+
+
+class DeferredScalars:
+    """Adds scalars to a message hub without waiting for the device.
+
+    What reads the hub notices nothing: the numbers are those that mmengine would have there.
+
+    Args:
+        hub: The hub. Its histories of these scalars are replaced by `DeferredHistory`.
+    """
+
+    def __init__(self, hub: MessageHub) -> None:
+        self.hub = hub
+        self.waiting: list[tuple[list[DeferredHistory], Tensor]] = []
+
+    def add(self, scalars: Mapping[str, Tensor]) -> None:
+        """Adds one value of each scalar.
+
+        Args:
+            scalars: Tensors of one element by key in the hub, such as `train/loss`; on any device.
+        """
+        histories, values = [], []
+        for key, value in scalars.items():
+            history = self.hub.log_scalars.get(key)
+            if history is None:
+                # So that the hub notes what it notes of a new key; the device is waited for once.
+                self.hub.update_scalar(key, value)
+                continue
+            if not isinstance(history, DeferredHistory) or history.source is not self:
+                history = self.hub.log_scalars[key] = DeferredHistory(history, self)
+            histories.append(history)
+            values.append(value.detach().reshape(1))
+        if not values:
+            return
+        # A copy, since a step may write into the tensors of the step before.
+        device = values[0].device
+        self.waiting.append((histories, torch.cat([value.to(device) for value in values])))
+        if len(self.waiting) >= MAX_WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits for the device and gives the histories what has been gathered for them."""
+        if not self.waiting:
+            return
+        waiting, self.waiting = self.waiting, []
+        numbers = iter(torch.cat([values for _, values in waiting]).tolist())
+        gathered: dict[DeferredHistory, list[float]] = {}
+        for histories, _ in waiting:
+            for history in histories:
+                gathered.setdefault(history, []).append(next(numbers))
+        for history, values in gathered.items():
+            history.extend(values)
+
+
+class DeferredHistory(HistoryBuffer):
+    """mmengine's history of a scalar, some of whose values may still be on the device.
+
+    It is saved as mmengine's own, so that checkpoints can be read without swin_mm.
+
+    Args:
+        history: What there is so far.
+        source: What gathers further values.
+    """
+
+    def __init__(self, history: HistoryBuffer, source: DeferredScalars) -> None:
+        self.source = source
+        self.settled = history.data
+        self.max_length = history.max_length
+        self._set_default_statistics()
+
+    def extend(self, values: list[float]) -> None:
+        """Adds values, each counted once."""
+        log, counts = self.settled
+        log, counts = np.append(log, values), np.append(counts, np.ones(len(values), int))
+        self.settled = log[-self.max_length :], counts[-self.max_length :]
+
+    # The methods of the parent read and write these two.
+    @property
+    def _log_history(self) -> np.ndarray:
+        self.source.settle()
+        return self.settled[0]
+
+    @_log_history.setter
+    def _log_history(self, values: np.ndarray) -> None:
+        self.settled = values, self.settled[1]
+
+    @property
+    def _count_history(self) -> np.ndarray:
+        self.source.settle()
+        return self.settled[1]
+
+    @_count_history.setter
+    def _count_history(self, values: np.ndarray) -> None:
+        self.settled = self.settled[0], values
+
+    def __reduce__(self) -> tuple:
+        return HistoryBuffer, (*self.data, self.max_length)

@@ -1,0 +1,129 @@
+"""Groups of parameters with equal settings, where mmengine makes one of each parameter.
+
+An optimizer that updates a group in one go has then one or a few launches to make, not hundreds.
+"""
+
+from functools import partial
+from typing import Any
+
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+from torch.optim import Optimizer
+
+from swin_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+# How an update is computed, not which: a resumed training computes as its own config says.
+IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
+
+Group = dict[str, Any]
+
+
+class ResumeError(ValueError):
+    """A state of an optimizer that does not fit the config; the message says why."""
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """mmengine's constructor, whose groups with equal settings are made one.
+
+    Rates and decays of all parameters are what `paramwise_cfg` says, and schedules change them as
+    ever. The first group is still that of the model's first parameter, whose rate mmengine logs.
+
+    A state that was saved with one group for each parameter can be loaded, if the settings are
+    those of the config. `swin_mm.ResumedSchedulesHook` does what has to be done for the schedules.
+
+    Args:
+        optim_wrapper_cfg: As in mmengine.
+        paramwise_cfg: As in mmengine.
+
+    Example:
+        optim_wrapper = dict(constructor='swin_mm.MergedOptimWrapperConstructor')
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        self.members: list[list[int]] = []
+        wrapper = super().__call__(model)
+        prepare = partial(_prepare_state, members=self.members)
+        wrapper.optimizer.register_load_state_dict_pre_hook(prepare)
+        return wrapper
+
+    def add_params(
+        self, params: list[Group], module: nn.Module, prefix: str = "", **kwargs
+    ) -> None:
+        """Appends the groups of a model; mmengine calls it for every part of it as well."""
+        super().add_params(params, module, prefix, **kwargs)
+        if prefix:
+            return
+        self.adjust_groups(params, module)
+        merged: list[Group] = []
+        settings: list[Group] = []
+        members: list[list[int]] = []  # numbers of the parameters, in mmengine's order
+        for number, group in enumerate(params):
+            own = self._settings_of(group)
+            if own not in settings:
+                settings.append(own)
+                members.append([])
+                merged.append({**own, "params": []})
+            place = settings.index(own)
+            members[place].append(number)
+            merged[place]["params"] += group["params"]
+        params[:] = merged
+        self.members = members
+
+    def adjust_groups(self, groups: list[Group], model: nn.Module) -> None:
+        """Changes settings before groups are merged; for subclasses.
+
+        Args:
+            groups: One for each parameter, changed in place.
+            model: The whole model.
+        """
+
+    def _settings_of(self, group: Group) -> Group:
+        """What a group says, and what the optimizer would give it of rate and decay."""
+        defaults = {"lr": self.base_lr, "weight_decay": self.base_wd}
+        given = {name: value for name, value in group.items() if name != "params"}
+        return {name: value for name, value in defaults.items() if value is not None} | given
+
+
+def _prepare_state(optimizer: Optimizer, state: dict, members: list[list[int]]) -> dict:
+    """Brings a saved state into the groups of an optimizer, before it is loaded.
+
+    Args:
+        optimizer: The optimizer.
+        state: What `state_dict` of an optimizer has given, of these groups or of one for each
+            parameter.
+        members: Of each group the numbers of its parameters; empty where nothing was merged.
+
+    Raises:
+        ResumeError: The state has other groups, or settings that differ within one of ours.
+    """
+    saved = state["param_groups"]
+    own = optimizer.param_groups
+    count = sum(map(len, members))
+    if members and len(saved) == count and all(len(group["params"]) == 1 for group in saved):
+        saved = [_merge_saved(saved, numbers) for numbers in members]
+    if len(saved) != len(own):
+        raise ResumeError(
+            f"the optimizer was saved with {len(saved)} groups of parameters, and the config makes "
+            f"{len(own)}{f', {count} before they are merged' if members else ''}: resume with the "
+            "model and the optim_wrapper.paramwise_cfg it was trained with"
+        )
+    kept = [{name: group[name] for name in IMPLEMENTATIONS if name in group} for group in own]
+    groups = [{**group, **settings} for group, settings in zip(saved, kept, strict=True)]
+    return {**state, "param_groups": groups}
+
+
+def _merge_saved(saved: list[Group], numbers: list[int]) -> Group:
+    first = saved[numbers[0]]
+    for number in numbers[1:]:
+        differing = [
+            name for name in first if name != "params" and saved[number][name] != first[name]
+        ]
+        if differing:
+            name = differing[0]
+            raise ResumeError(
+                f"parameters {numbers[0]} and {number} were saved with {name}={first[name]} and "
+                f"{saved[number][name]}, and the config gives them one: resume with the "
+                "optim_wrapper.paramwise_cfg it was trained with"
+            )
+    return {**first, "params": [saved[number]["params"][0] for number in numbers]}
