@@ -18,8 +18,14 @@ MODELS = Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope="swin_mm",
-    # The others need mmdet, so importing `swin_mm.models` does not bring them.
-    locations=["swin_mm.models", "swin_mm.models.data_preprocessor", "swin_mm.inference"],
+    # The others need mmdet or mmseg, so importing `swin_mm.models` does not bring them.
+    locations=[
+        "swin_mm.models",
+        "swin_mm.models.data_preprocessor",
+        "swin_mm.models.decode_heads",
+        "swin_mm.models.segmentors",
+        "swin_mm.inference",
+    ],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
 OPTIM_WRAPPERS = Registry(

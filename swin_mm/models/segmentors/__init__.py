@@ -1,0 +1,5 @@
+"""mmseg's segmentors, with windows of an image side by side in a batch."""
+
+from swin_mm.models.segmentors.encoder_decoder import EncoderDecoder
+
+__all__ = ["EncoderDecoder"]
