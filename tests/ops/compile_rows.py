@@ -1,0 +1,108 @@
+"""Compiles the kernels that go by rows for an H100, which needs no GPU; run by a test.
+
+Prints a line for each: its name, and the bytes that a thread spills from its registers.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from swin_mm.ops.triton import add_norm, merge_norm, mlp, norm_add, rows
+
+TARGET = GPUTarget("cuda", 90, 32)
+WIDE, NARROW = "*fp32", "*bf16"
+INT, FLOAT = "i32", "fp32"
+# (kernel, elements of a tile; all arguments but constants)
+ROWS = dict(noise_ptr=WIDE, stats_ptr=WIDE, num_rows=INT, rows_per_sample=INT)
+PROGRAMS = dict(partial_ptr=WIDE, num_programs=INT)
+KERNELS = {
+    "add_norm.forward": (
+        add_norm.forward_kernel,
+        rows.FORWARD_TILE,
+        dict(x_ptr=WIDE, value_ptr=NARROW, branch_bias_ptr=WIDE, weight_ptr=WIDE, bias_ptr=WIDE)
+        | dict(total_ptr=WIDE, out_ptr=NARROW, keep_prob=FLOAT, eps=FLOAT, **ROWS),
+    ),
+    "add_norm.backward": (
+        add_norm.backward_kernel,
+        rows.BACKWARD_TILE,
+        dict(saved_ptr=WIDE, saved_bias_ptr=None, weight_ptr=WIDE, grad_total_ptr=WIDE)
+        | dict(grad_out_ptr=NARROW, grad_x_ptr=WIDE, grad_value_ptr=NARROW, keep_prob=FLOAT)
+        | ROWS
+        | PROGRAMS,
+    ),
+    "norm_add.forward": (
+        norm_add.forward_kernel,
+        rows.FORWARD_TILE,
+        dict(x_ptr=WIDE, value_ptr=NARROW, branch_bias_ptr=WIDE, weight_ptr=WIDE, bias_ptr=WIDE)
+        | dict(total_ptr=WIDE, copy_ptr=NARROW, keep_prob=FLOAT, eps=FLOAT, **ROWS),
+    ),
+    "norm_add.backward": (
+        norm_add.backward_kernel,
+        rows.BACKWARD_TILE,
+        dict(value_ptr=NARROW, branch_bias_ptr=WIDE, weight_ptr=WIDE, grad_total_ptr=WIDE)
+        | dict(grad_copy_ptr=NARROW, grad_x_ptr=WIDE, grad_value_ptr=NARROW, keep_prob=FLOAT)
+        | ROWS
+        | PROGRAMS,
+    ),
+    "merge_norm.forward": (
+        merge_norm.forward_kernel,
+        rows.FORWARD_TILE,
+        dict(x_ptr=WIDE, weight_ptr=WIDE, bias_ptr=WIDE, out_ptr=NARROW, stats_ptr=WIDE)
+        | dict(num_rows=INT, height=INT, width=INT, eps=FLOAT),
+    ),
+    "merge_norm.backward": (
+        merge_norm.backward_kernel,
+        rows.BACKWARD_TILE,
+        dict(x_ptr=WIDE, weight_ptr=WIDE, stats_ptr=WIDE, grad_out_ptr=NARROW, grad_x_ptr=WIDE)
+        | dict(num_rows=INT, height=INT, width=INT, **PROGRAMS),
+    ),
+    "mlp.forward": (
+        mlp.forward_kernel,
+        None,
+        dict(product_ptr=NARROW, bias_ptr=WIDE, out_ptr=NARROW, num_rows=INT),
+    ),
+    "mlp.backward": (
+        mlp.backward_kernel,
+        None,
+        dict(product_ptr=NARROW, bias_ptr=WIDE, grad_out_ptr=NARROW, out_ptr=NARROW)
+        | dict(grad_product_ptr=NARROW, num_rows=INT, **PROGRAMS),
+    ),
+}
+
+
+def compile_kernel(kernel, elements: int | None, arguments: dict, channels: int) -> str:
+    """PTX of a kernel for maps of `channels`."""
+    joined = 4 * channels if kernel in vars(merge_norm).values() else channels
+    tile = rows.choose_tile(joined, elements) if elements else None
+    block_r, block_c = tile[:2] if tile else (mlp.BLOCK_R, mlp.BLOCK_C)
+    constants = dict(CHANNELS=channels, BLOCK_R=block_r, BLOCK_C=block_c)
+    constants |= {name: None for name, kind in arguments.items() if kind is None}
+    kinds = {name: arguments.get(name) or "constexpr" for name in kernel.arg_names}
+    # As a launch does, for pointers are aligned to 16 bytes.
+    aligned = [["tt.divisibility", 16]]
+    attrs = {(i,): aligned for i, kind in enumerate(kinds.values()) if kind.startswith("*")}
+    source = ASTSource(kernel, kinds, constants, attrs)
+    options = dict(num_warps=tile.num_warps if tile else 4)
+    return compile(source, target=TARGET, options=options).asm["ptx"]
+
+
+def count_spilled_bytes(ptx: str) -> int:
+    """What NVIDIA's assembler says of a kernel."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [knobs.nvidia.ptxas.path, "-v", "-arch=sm_90a", file.name, "-o", "/dev/null"]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return sum(map(int, re.findall(r"(\d+) bytes spill", text)))
+
+
+if __name__ == "__main__":
+    for channels in map(int, sys.argv[1:]):
+        for name, (kernel, elements, arguments) in KERNELS.items():
+            spilled = count_spilled_bytes(compile_kernel(kernel, elements, arguments, channels))
+            print(f"{name} of {channels} channels: {spilled}")
