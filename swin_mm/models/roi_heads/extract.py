@@ -1,0 +1,47 @@
+"""Features of boxes from the levels of a pyramid."""
+
+from collections.abc import Sequence
+
+import torch
+from mmcv.ops import RoIAlign
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from torch import Tensor, nn
+
+
+def extract_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """What `extractor` gives, with one wait for the device in place of one a level.
+
+    Boxes are sorted by level, so that the counts of all levels are asked for at once.
+
+    Args:
+        extractor: mmdet's; any but a `SingleRoIExtractor` of `RoIAlign`s is called as it is.
+        maps: Of each level, `(B, C, H, W)`; more than the extractor takes may be given.
+        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in pixels.
+
+    Returns:
+        `(R, C, h, w)`.
+    """
+    maps = maps[: extractor.num_inputs]
+    layers = extractor.roi_layers
+    is_plain = type(extractor) is SingleRoIExtractor and type(layers[0]) is RoIAlign
+    if not is_plain or len(maps) == 1:
+        return extractor(maps, rois)
+    rois = rois.type_as(maps[0])
+    levels = extractor.map_roi_levels(rois, len(maps))  # (R,)
+    # A box that is no number belongs to no level: it comes last, and is zeros, as in mmdet.
+    levels = levels.masked_fill(levels < 0, len(maps))
+    order = levels.argsort(stable=True)
+    numbers = torch.arange(len(maps), device=levels.device)
+    counts = (levels == numbers[:, None]).sum(1).tolist()
+    rest = len(rois) - sum(counts)
+    size = layers[0].output_size
+    parts = [
+        # Without boxes, an empty part of the map: the level keeps its place in the graph.
+        layer(level, part) if len(part) else level[:0, :, :1, :1].expand(-1, -1, *size)
+        for layer, level, part in zip(
+            layers, maps, rois[order].split([*counts, rest])[:-1], strict=True
+        )
+    ]
+    parts.append(maps[0].new_zeros(rest, maps[0].shape[1], *size))
+    features = torch.cat(parts)
+    return torch.empty_like(features).index_copy_(0, order, features)
