@@ -51,10 +51,7 @@ class WholeStep:
             for name in PARTS:
                 if getattr(self.model, f"with_{name}", name == "backbone"):
                     getattr(self.model, name).compile(dynamic=len(work.sizes) > 1 or None)
-        is_detector = cfg.default_scope == "mmdet"
-        make = _make_detection if is_detector else _make_segmentation
-        classes = _count_classes(cfg.model)
-        self.data = [make(work.batch, size, classes) for size in work.sizes]
+        self.data = [make_batch(cfg, work.batch, size) for size in work.sizes]
         self.optim_wrapper = None
         if work.mode == "train":
             self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
@@ -122,7 +119,19 @@ def _count_classes(node: Any) -> int:
     return min(found, default=np.inf)
 
 
-def _make_batch(
+def make_batch(cfg: Config, batch: int, size: Size) -> dict[str, list]:
+    """Makes random images with random annotations, as a data loader gives them.
+
+    Args:
+        cfg: Whole config, of mmdet or mmseg.
+        batch: Number of images.
+        size: `(H, W)` in pixels.
+    """
+    make = _make_detection if cfg.default_scope == "mmdet" else _make_segmentation
+    return make(batch, size, _count_classes(cfg.model))
+
+
+def _make_samples(
     batch: int, size: Size, make_sample: Callable[[np.random.Generator], Any]
 ) -> dict[str, list]:
     """Images and samples, as a data loader gives them."""
@@ -160,7 +169,7 @@ def _make_detection(batch: int, size: Size, classes: int) -> dict[str, list]:
         none = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         return DetDataSample(gt_instances=found, ignored_instances=none)
 
-    return _make_batch(batch, size, make_sample)
+    return _make_samples(batch, size, make_sample)
 
 
 def _make_segmentation(batch: int, size: Size, classes: int) -> dict[str, list]:
@@ -170,4 +179,4 @@ def _make_segmentation(batch: int, size: Size, classes: int) -> dict[str, list]:
         labels = torch.from_numpy(random.integers(0, classes, (1, *size)))
         return SegDataSample(gt_sem_seg=PixelData(data=labels))
 
-    return _make_batch(batch, size, make_sample)
+    return _make_samples(batch, size, make_sample)

@@ -24,12 +24,14 @@ from swin_mm.benchmark.step import HOWS, Candidate
 from swin_mm.benchmark.whole import FRAMEWORKS
 from swin_mm.benchmark.work import DTYPES, SWEEPS, Size, Work, changing_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.step_profile import run_profile
 from swin_mm.configs import ConfigError
 from swin_mm.models.backbones.arguments import ARCHS
 
 PEERS = ("mmdet", "timm", "torchvision", "transformers")
 WINDOWS = {1: 7, 2: 8}  # of the published models
 DEFAULT_SIZE = (800, 1344)
+DEFAULT_MODE = "inference"
 FILE_WIDTH = 100  # columns, where the output is no terminal
 OUT = Path("work_dirs/benchmark")
 
@@ -42,6 +44,7 @@ examples:
   swin-mm benchmark --sweep side --values 256 512 1024 --peers mmdet timm
   swin-mm benchmark --part neck --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --dtype fp16 --batch 2 --peers all
+  swin-mm benchmark --config mask_rcnn_swin_t --profile
 
 Times of different runs are not comparable, ratios within one are."""
 
@@ -63,12 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     MMLogger.get_current_instance().setLevel("ERROR")  # models tell how they are initialised
+    command = shlex.join(["swin-mm", "benchmark", *argv])
+    if args.profile:
+        check_machine(args)
+        return run_profile(args, command)
     pieces = plan_work(args)
     candidates = plan_candidates(args, pieces[0][1])
     out = Path(args.out) if args.out else OUT / name_run(args)
     machine = describe_machine(pieces[0][1].device)
     date = datetime.now().astimezone().isoformat(timespec="seconds")
-    command = shlex.join(["swin-mm", "benchmark", *argv])
 
     work = pieces[0][1]
     speed = measure_device(work.device, DTYPES[work.dtype])
@@ -118,7 +124,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         "multi-scale training does",
     )
     what.add_argument("--batch", type=positive, help="images; default: 1")
-    what.add_argument("--mode", choices=("train", "inference"), default="inference")
+    what.add_argument("--mode", choices=("train", "inference"), help=f"default: {DEFAULT_MODE}")
     what.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="by autocast")
     what.add_argument(
         "--cast-weights",
@@ -127,6 +133,13 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     )
     what.add_argument("--sweep", choices=tuple(SWEEPS), help="show how cost grows with it")
     what.add_argument("--values", nargs="+", type=positive, help="of the sweep")
+
+    what.add_argument(
+        "--profile",
+        action="store_true",
+        help="say where the time of the config's training step goes, on its own data, or with "
+        "--size and --batch on random images",
+    )
 
     who = parser.add_argument_group("who is measured")
     who.add_argument(
@@ -137,7 +150,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     how = parser.add_argument_group("how")
     how.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
     how.add_argument("--threads", type=positive, help="of the CPU; default: PyTorch's")
-    how.add_argument("--rounds", type=positive, default=10, help="default: 10")
+    how.add_argument("--rounds", type=positive, default=10, help="of --profile: steps; default: 10")
     how.add_argument("--out", metavar="DIR", help=f"for JSON and PNG; default: {OUT}/NAME")
     add_config_options(parser)
     return parser.parse_args(argv)
@@ -177,7 +190,7 @@ def plan_work(args: argparse.Namespace) -> list[tuple[int | None, Work]]:
         window=args.window or WINDOWS[version],
         sizes=sizes[:1],
         batch=args.batch or 1,
-        mode=args.mode,
+        mode=args.mode or DEFAULT_MODE,
         dtype=args.dtype,
         device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
         casts_weights=args.cast_weights and args.dtype != "fp32",
@@ -231,6 +244,16 @@ def check_args(args: argparse.Namespace) -> None:
             args.part == "neck" and args.sweep in ("window", "depth"),
             f"--sweep {args.sweep} does not change a neck",
         ),
+    ]
+    for is_wrong, message in contradictions:
+        if is_wrong:
+            raise ConfigError(message)
+    check_machine(args)
+
+
+def check_machine(args: argparse.Namespace) -> None:
+    """Raises ConfigError where this machine lacks what options ask for."""
+    contradictions = [
         (
             args.device == "cuda" and not torch.cuda.is_available(),
             "--device cuda: PyTorch finds no CUDA device (`swin-mm doctor` says why)",
@@ -274,7 +297,7 @@ def name_run(args: argparse.Namespace) -> str:
         what = Path(args.config).stem
     else:
         what = f"{args.part or 'backbone'}_v{args.version or 1}_{args.arch or 'tiny'}"
-    parts = [what, args.mode, args.dtype]
+    parts = [what, args.mode or DEFAULT_MODE, args.dtype]
     parts += [f"b{args.batch}"] if args.batch else []
     parts += [f"{height}x{width}" for height, width in args.size or []]
     parts += ["changing"] if args.changing_sizes else []

@@ -1,0 +1,71 @@
+"""A model and its optimizer as training has them, and batches to train on."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model.utils import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from swin_mm.benchmark.whole import make_batch
+from swin_mm.benchmark.work import Size
+from swin_mm.configs import ConfigError
+
+Batch = dict[str, Any]
+
+
+def build_training(cfg: Config, device: torch.device) -> tuple[nn.Module, OptimWrapper]:
+    """Builds what takes training steps, with random weights.
+
+    Args:
+        cfg: Whole config of a detector or a segmentor.
+        device: Where the model lives.
+
+    Returns:
+        The model in training mode, and the wrapper of its optimizer.
+    """
+    init_default_scope(cfg.default_scope)
+    settings = deepcopy(cfg.model)
+    settings.backbone.init_cfg = None  # weights do not change the time, and would be downloaded
+    torch.manual_seed(0)
+    # As mmengine's runner does it where one process trains.
+    model = revert_sync_batchnorm(MODELS.build(settings))
+    model.init_weights()
+    model.to(device).train()
+    return model, build_optim_wrapper(model, deepcopy(cfg.optim_wrapper))
+
+
+def random_batches(cfg: Config, batch: int, size: Size) -> Iterator[Batch]:
+    """Gives the same batch of random images again and again.
+
+    Args:
+        cfg: Whole config.
+        batch: Images in it.
+        size: `(H, W)` in pixels.
+    """
+    data = make_batch(cfg, batch, size)
+    while True:
+        yield deepcopy(data)  # preprocessing may write into it
+
+
+def loaded_batches(cfg: Config) -> Iterator[Batch]:
+    """Gives the batches that training would get, epoch after epoch, by its own data loader.
+
+    Raises:
+        ConfigError: The data are not where the config says.
+    """
+    init_default_scope(cfg.default_scope)
+    try:
+        loader = Runner.build_dataloader(deepcopy(cfg.train_dataloader), seed=0)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the training data of the config are not there ({error}): --size HxW --batch N takes "
+            "random images instead"
+        ) from error
+    while True:
+        yield from loader
