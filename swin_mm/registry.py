@@ -23,6 +23,7 @@ MODELS = Registry(
         "swin_mm.models",
         "swin_mm.models.data_preprocessor",
         "swin_mm.models.decode_heads",
+        "swin_mm.models.dense_heads",
         "swin_mm.models.roi_heads",
         "swin_mm.models.segmentors",
         "swin_mm.inference",

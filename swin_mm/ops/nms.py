@@ -1,14 +1,20 @@
 """Non-maximum suppression of many groups of boxes: of images times levels, or times classes."""
 
+from collections.abc import Sequence
 from ctypes import c_float
 
 import torch
 import torchvision
 from torch import Tensor
 
+from swin_mm.ops.triton import support
+
 
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """Keeps the boxes of each group that overlap no better one by more than a threshold.
+
+    On a GPU a Triton kernel takes groups of up to a few thousand boxes without waiting. Elsewhere
+    torchvision takes group after group.
 
     Args:
         boxes: `(G, N, 4)`, x1, y1, x2, y2 in pixels; in each group by falling score.
@@ -18,15 +24,57 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     Returns:
         `(G, N)` bool.
     """
-    keep = torch.zeros_like(valid)
     # mmcv compares in float32, torchvision in float64, where an IoU of float32(0.3) exceeds 0.3.
     threshold = c_float(iou_threshold).value
+    if _kernel_refusal(boxes) is None:
+        from swin_mm.ops.triton.nms import nms  # imports Triton
+
+        return nms(boxes, valid, threshold)
+    keep = torch.zeros_like(valid)
     for group, candidates in enumerate(valid):
         index = candidates.nonzero().squeeze(1)
         order = torch.arange(len(index), 0, -1, dtype=boxes.dtype, device=boxes.device)
         kept = torchvision.ops.nms(boxes[group, index], order, threshold)
         keep[group, index[kept]] = True
     return keep
+
+
+def _kernel_refusal(boxes: Tensor) -> str | None:
+    """Tells why the Triton kernel cannot take groups `(G, N, 4)`; `None` means that it can."""
+    if boxes.device.type != "cuda":
+        return "torchvision is fast on a CPU"
+    if boxes.dtype != torch.float32:
+        return f"it computes in float32, not {boxes.dtype}"
+    return support.row_refusal(boxes.shape[1], boxes)
+
+
+def suppress_by_level(
+    boxes: Tensor, valid: Tensor, sizes: Sequence[int], iou_threshold: float
+) -> Tensor:
+    """Keeps the boxes that overlap no better one of their image and level, as mmcv's `batched_nms`.
+
+    Args:
+        boxes: `(B, N, 4)`, x1, y1, x2, y2 in pixels; level by level, and there by falling score.
+        valid: `(B, N)` bool; others are not kept and suppress nothing.
+        sizes: How many boxes of an image are of each level.
+        iou_threshold: A box goes when its IoU with a kept one is greater than this.
+
+    Returns:
+        `(B, N)` bool.
+    """
+    levels = [boxes.new_full((size,), level) for level, size in enumerate(sizes)]
+    apart = move_groups_apart(boxes, torch.cat(levels), valid)
+    apart, padded_valid = _stack_levels(apart, sizes), _stack_levels(valid, sizes)
+    keep = nms_sorted(apart, padded_valid, iou_threshold).unflatten(0, (len(boxes), len(sizes)))
+    return torch.cat([keep[:, level, :size] for level, size in enumerate(sizes)], dim=1)
+
+
+def _stack_levels(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Levels `(B, N, ...)` as groups of equal length `(B*L, n, ...)`, with zeros at their ends."""
+    groups = x.new_zeros(len(x), len(sizes), max(sizes), *x.shape[2:])
+    for level, part in enumerate(x.split(list(sizes), dim=1)):
+        groups[:, level, : part.shape[1]] = part
+    return groups.flatten(0, 1)
 
 
 def move_groups_apart(boxes: Tensor, groups: Tensor, valid: Tensor) -> Tensor:

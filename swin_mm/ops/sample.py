@@ -1,5 +1,6 @@
 """A random choice of positives and negatives, for all images at once."""
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -14,17 +15,9 @@ class Samples(NamedTuple):
 
     image: Tensor  # (S,) int64
     index: Tensor  # (S,) int64, which of the N
+    positive: Tensor  # (P,) int64, where in the S the positives are
     num_pos: list[int]  # of each image, on the host
     num_neg: list[int]
-
-    @property
-    def positive(self) -> Tensor:
-        """Where in `(S,)` the positives are: `(P,)` int64, without a question to the device."""
-        starts, position = [], 0
-        for pos, neg in zip(self.num_pos, self.num_neg, strict=True):
-            starts.append(torch.arange(position, position + pos))
-            position += pos + neg
-        return to_device(torch.cat(starts), self.index.device)
 
 
 def sample_randomly(
@@ -45,24 +38,31 @@ def sample_randomly(
     """
     kinds = torch.stack((assigned > 0, assigned == 0), dim=1)  # (B, 2, N)
     counts = kinds.sum(2).tolist()
-    picks, images, row_starts, pos, neg = [], [], [], [], []
-    passed = 0  # of both kinds in the rows above
-    for image, (num_pos, num_neg) in enumerate(counts):
-        pos.append(min(num_pos, int(num * pos_fraction)))
-        wanted = num - pos[-1]
-        if neg_pos_ub >= 0:
-            wanted = min(wanted, int(neg_pos_ub * max(1, pos[-1])))
-        neg.append(min(num_neg, wanted))
-        for kind, (count, size) in enumerate(((num_pos, pos[-1]), (num_neg, neg[-1]))):
-            picks.append(_draw(count, size) + passed)
-            passed += count
-            images.append(torch.full((size,), image))
-            row_starts.append(torch.full((size,), (2 * image + kind) * assigned.shape[1]))
-    on_host = torch.stack([torch.cat(rows) for rows in (picks, images, row_starts)])
-    pick, image, row_start = to_device(on_host, assigned.device)
-    # The place of the n-th box of its kind is where the count of them reaches n + 1.
-    reached = kinds.flatten().cumsum(0)
-    return Samples(image, torch.searchsorted(reached, pick + 1) - row_start, pos, neg)
+    sizes = [_size(*of_image, num, pos_fraction, neg_pos_ub) for of_image in counts]
+    # On the host, in rows of one kind in one image: the n-th of all rows is chosen.
+    totals, sizes = sum(counts, start=[]), sum(sizes, start=[])  # (2*B)
+    before = [0, *accumulate(totals)]
+    draws = [_draw(total, size) for total, size in zip(totals, sizes, strict=True)]
+    pick = torch.cat([draw + passed for draw, passed in zip(draws, before, strict=False)])
+    row = torch.cat([torch.full((size,), number) for number, size in enumerate(sizes)])
+    positive = torch.cat(torch.arange(len(row)).split(sizes)[::2])
+    on_device = to_device(torch.cat((pick, row, positive)), assigned.device)
+    pick, row, positive = on_device.split([len(pick), len(row), len(positive)])
+    # It is where the count reaches n + 1.
+    place = torch.searchsorted(kinds.flatten().cumsum(0), pick + 1)
+    index = place - row * assigned.shape[1]
+    return Samples(row // 2, index, positive, sizes[::2], sizes[1::2])
+
+
+def _size(
+    num_pos: int, num_neg: int, num: int, pos_fraction: float, neg_pos_ub: float
+) -> list[int]:
+    """How many positives and negatives to choose from so many in an image."""
+    pos = min(num_pos, int(num * pos_fraction))
+    wanted = num - pos
+    if neg_pos_ub >= 0:
+        wanted = min(wanted, int(neg_pos_ub * max(1, pos)))
+    return [pos, min(num_neg, wanted)]
 
 
 def _draw(count: int, size: int) -> Tensor:
