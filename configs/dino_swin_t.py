@@ -14,6 +14,8 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+val_evaluator = dict(type="swin_mm.CocoMetric")
+test_evaluator = dict(type="swin_mm.CocoMetric")
 optim_wrapper = _base_.swin_mm_optim_wrapper
 model = dict(
     backbone=dict(

@@ -16,6 +16,11 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+val_evaluator = [
+    _base_.val_evaluator[0],
+    dict(_base_.val_evaluator[1], type="swin_mm.CocoMetric"),
+]
+test_evaluator = val_evaluator
 model = dict(backbone=dict(type="swin_mm.SwinTransformer"))
 # mmdet's backbone has `stages` where ours has `layers`.
 custom_keys = {

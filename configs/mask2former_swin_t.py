@@ -15,6 +15,8 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+val_evaluator = dict(type="swin_mm.CocoMetric")
+test_evaluator = dict(type="swin_mm.CocoMetric")
 model = dict(backbone=dict(type="swin_mm.SwinTransformer"))
 # mmdet's backbone has `stages` where ours has `layers`.
 custom_keys = {

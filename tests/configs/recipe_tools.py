@@ -85,7 +85,7 @@ def narrow(model: dict) -> None:
     tell({name: part for name, part in model.items() if name != "backbone"})
     for name in ("decode_head", "auxiliary_head"):
         head = model.get(name)
-        if head and head.type in ("UPerHead", "FCNHead"):
+        if head and head.type.split(".")[-1] in ("UPerHead", "FCNHead"):
             head.channels = 32
         if head and isinstance(head.get("in_channels"), int):
             head.in_channels = widths[head.in_channels]

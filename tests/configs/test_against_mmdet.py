@@ -38,6 +38,7 @@ ALL = [
     ("default_hooks.curves.*", "draws loss and metrics"),
     ("default_hooks.runtime_info.*", "leaves losses on the GPU until they are logged"),
     ("default_hooks.resumed_schedules.*", "goes on with schedules of mmengine's groups"),
+    ("*_evaluator.*", "ours, with mmdet's figures"),
     ("optim_wrapper.type", "ours, which leaves the gradients' norm on the GPU"),
     ("optim_wrapper.constructor", "merges groups with equal settings"),
     ("optim_wrapper.optimizer.fused", "one kernel for all weights of a group, the same rule"),

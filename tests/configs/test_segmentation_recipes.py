@@ -50,6 +50,7 @@ EVERYWHERE = (
     ("data_preprocessor.*", "mmseg's have it apart too; the model's own is the one in use"),
     ("model.backbone.type", "the backbone of this project"),
     ("model.backbone.init_cfg.*", "Microsoft's files; mmseg's hold the same under other names"),
+    ("model.type", "ours, which takes windows of an image in batches"),
     ("tta_pipeline.0.backend_args", "None unless given"),
     ("tta_pipeline.1.transforms.0.*", "ratios of the test size, as published; not of the image's"),
     ("default_hooks.*", "what is shown and kept on the way, not what is learnt"),
@@ -62,12 +63,16 @@ UPERNET_ONLY = (
     ("auto_scale_lr.*", "mmseg's have no batch size to scale from: 8 GPUs with 2 images each"),
     ("model.backbone.act_cfg*", "GELU is what None stands for"),
     ("model.backbone.norm_cfg*", "layer norm is what None stands for"),
+    ("model.decode_head.type", "ours, which keeps no logits of all pixels"),
+    ("model.auxiliary_head.type", "as above"),
 )
 MASK2FORMER_ONLY = (
     ("optim_wrapper.paramwise_cfg.custom_keys.*", "names of layers; the effect is compared below"),
 )
 KNET_ONLY = (
     ("auto_scale_lr.*", "mmseg's have no batch size to scale from: 8 GPUs with 2 images each"),
+    ("model.decode_head.kernel_generate_head.type", "ours, which keeps no logits of all pixels"),
+    ("model.auxiliary_head.type", "as above"),
     ("model.pretrained", "the older way to say init_cfg"),
     ("model.backbone.init_cfg", "as above"),
 )

@@ -111,7 +111,7 @@ def backend(request, monkeypatch):
     [
         dict(metric=["bbox", "segm"], classwise=True),
         dict(metric="bbox", metric_items=["AR@300", "mAP", "AR_l@1000"]),
-        dict(metric="segm", iou_thrs=np.array([0.5, 0.6, 0.75]), proposal_nums=(1, 2, 100)),
+        dict(metric="segm", iou_thrs=np.array([0.5, 0.6, 0.75]), proposal_nums=(100, 1, 2)),
         dict(metric=["proposal", "bbox"]),
         dict(metric="bbox", ann_file=None),
     ],

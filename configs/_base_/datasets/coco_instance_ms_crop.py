@@ -10,3 +10,5 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_evaluator = dict(type="swin_mm.CocoMetric")
+test_evaluator = dict(type="swin_mm.CocoMetric")

@@ -24,3 +24,5 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(type="swin_mm.CocoMetric")
+test_evaluator = dict(type="swin_mm.CocoMetric")

@@ -65,7 +65,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type="CocoMetric",
+    type="swin_mm.CocoMetric",
     ann_file=data_root + "annotations/instances_val.json",
     metric=["bbox", "segm"],
     backend_args=backend_args,

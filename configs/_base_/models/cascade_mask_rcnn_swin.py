@@ -1,6 +1,6 @@
 """Cascade Mask R-CNN with FPN on Swin-T, the official repository's: GIoU, 4conv1fc heads.
 
-mmdet's cascade, our backbone and neck. Unlike mmdet's, the box heads have four convolutions with
+mmdet's cascade, our backbone, neck and drop-ins for the heads. Unlike mmdet's, the box heads have four convolutions with
 synchronised batch norm and one layer, boxes of each class apart, and learn decoded boxes.
 """
 
@@ -20,6 +20,7 @@ model = dict(
     ),
     neck=dict(type="swin_mm.FPN", in_channels=[96, 192, 384, 768]),
     roi_head=dict(
+        type="swin_mm.CascadeRoIHead",  # "mmdet.CascadeRoIHead" goes back to mmdet's own
         bbox_head=[
             dict(
                 head,

@@ -5,6 +5,7 @@ _base_ = "mmseg::knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512.py"
 [_base_.pop(key) for key in {*_base_} - {"model"}]
 
 model = dict(
+    type="swin_mm.EncoderDecoder",
     pretrained=None,
     backbone=dict(
         _delete_=True,
@@ -17,4 +18,6 @@ model = dict(
             "swin_tiny_patch4_window7_224.pth",
         ),
     ),
+    decode_head=dict(kernel_generate_head=dict(type="swin_mm.UPerHead")),
+    auxiliary_head=dict(type="swin_mm.FCNHead"),
 )

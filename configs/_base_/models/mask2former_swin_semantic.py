@@ -5,6 +5,7 @@ _base_ = "mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py"
 [_base_.pop(key) for key in {*_base_} - {"model"}]
 
 model = dict(
+    type="swin_mm.EncoderDecoder",
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

@@ -1,4 +1,7 @@
-"""Mask R-CNN with FPN on Swin-T: mmdet's heads, our backbone and neck."""
+"""Mask R-CNN with FPN on Swin-T: mmdet's model, our backbone, neck and drop-ins for the heads.
+
+`roi_head=dict(type="mmdet.StandardRoIHead")` goes back to mmdet's own.
+"""
 
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 
@@ -15,4 +18,5 @@ model = dict(
         ),
     ),
     neck=dict(type="swin_mm.FPN", in_channels=[96, 192, 384, 768]),
+    roi_head=dict(type="swin_mm.StandardRoIHead"),
 )

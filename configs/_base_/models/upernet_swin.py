@@ -1,8 +1,9 @@
-"""UPerNet on Swin-T: mmseg's heads, our backbone."""
+"""UPerNet on Swin-T: mmseg's heads in less memory, our backbone."""
 
 _base_ = "mmseg::_base_/models/upernet_swin.py"
 
 model = dict(
+    type="swin_mm.EncoderDecoder",
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",
@@ -14,6 +15,6 @@ model = dict(
             "swin_tiny_patch4_window7_224.pth",
         ),
     ),
-    decode_head=dict(num_classes=150),
-    auxiliary_head=dict(num_classes=150),
+    decode_head=dict(type="swin_mm.UPerHead", num_classes=150),
+    auxiliary_head=dict(type="swin_mm.FCNHead", num_classes=150),
 )
