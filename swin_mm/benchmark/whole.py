@@ -83,10 +83,19 @@ def stock_config(cfg: Config) -> Config:
     )
     backbone.update(variant._asdict())
     backbone.pop("attn_backend", None)
-    neck = cfg.model.get("neck")
-    if neck and neck.type == "swin_mm.FPN":
-        neck.type = f"{cfg.default_scope}.FPN"
+    _take_stock_types(cfg.model, cfg.default_scope)
     return cfg
+
+
+def _take_stock_types(node: Any, scope: str) -> None:
+    """Names the framework's class for every drop-in of ours, in place; arguments are the same."""
+    if isinstance(node, dict):
+        kind = node.get("type")
+        if isinstance(kind, str) and kind.startswith("swin_mm."):
+            node["type"] = kind.replace("swin_mm", scope, 1)
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, dict | list | tuple):
+            _take_stock_types(child, scope)
 
 
 def _prepare_config(library: str, work: Work) -> Config:
@@ -128,7 +137,12 @@ def make_batch(cfg: Config, batch: int, size: Size) -> dict[str, list]:
         size: `(H, W)` in pixels.
     """
     make = _make_detection if cfg.default_scope == "mmdet" else _make_segmentation
-    return make(batch, size, _count_classes(cfg.model))
+    classes = _count_classes(cfg.model)
+    data = make(batch, size, classes)
+    if (cfg.model.get("data_preprocessor") or {}).get("pad_seg"):  # detectors with label maps
+        for sample in data["data_samples"]:
+            sample.gt_sem_seg = PixelData(sem_seg=torch.randint(classes, (1, *size)))
+    return data
 
 
 def _make_samples(

@@ -110,14 +110,15 @@ def draw_polygons(
     # Cells of a bitmap are counted column by column; a place below the last row is the next
     # column's first. The one cell too many takes what is below the last column.
     column = torch.arange(width, device=boxes.device)
-    cell = layer[:, None] * (height * width + 1) + column * height + row
-    toggles = torch.zeros(totals[1] * (height * width + 1), dtype=torch.int, device=boxes.device)
+    cells = height * width + 1
+    cell = layer[:, None] * cells + column * height + row
+    toggles = torch.zeros(totals[1] * cells, dtype=torch.int, device=boxes.device)
     toggles.index_add_(0, cell.flatten(), crosses.int().flatten())
-    parity = toggles.view(totals[1], -1)[:, :-1].cumsum(1) % 2
+    parity = toggles.view(totals[1], cells)[:, :-1].cumsum(1) % 2
     box_of_layer = box.repeat_interleave(layers, output_size=totals[1])
     filled = torch.zeros(len(boxes), height * width, dtype=parity.dtype, device=boxes.device)
     filled.index_add_(0, box_of_layer, parity)  # an object is the union of its polygons
-    return filled.view(-1, width, height).mT > 0
+    return filled.view(len(boxes), width, height).mT > 0
 
 
 def _mapping(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,7 @@ ALL = [
     ("optim_wrapper.optimizer.fused", "one kernel for all weights of a group, the same rule"),
 ]
 OUR_FPN = ("model.neck.type", "ours, with mmdet's arguments")
+OUR_ROI_HEAD = ("model.roi_head.type", "ours: all images at once, the same numbers")
 OFFICIAL = "as in the official repository"
 WARM_UP = ("param_scheduler.0.end", f"500 steps, {OFFICIAL}")
 PRECISION = ("optim_wrapper.type", f"mixed precision, {OFFICIAL}; exact where numbers need it")
@@ -63,6 +64,7 @@ PAIRS = {
         f"{SWIN}t-p4-w7_fpn_1x_coco",
         [
             OUR_FPN,
+            OUR_ROI_HEAD,
             WARM_UP,
             PRECISION,
             *V2_KEYS,
@@ -72,11 +74,11 @@ PAIRS = {
     ),
     "mask_rcnn_swin_t_3x": (
         f"{SWIN}t-p4-w7_fpn_amp-ms-crop-3x_coco",
-        [OUR_FPN, WARM_UP, PRECISION, *V2_KEYS],
+        [OUR_FPN, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
     ),
     "mask_rcnn_swin_s_3x": (
         f"{SWIN}s-p4-w7_fpn_amp-ms-crop-3x_coco",
-        [OUR_FPN, WARM_UP, PRECISION, *V2_KEYS],
+        [OUR_FPN, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
     ),
     "retinanet_swin_t": (
         "swin/retinanet_swin-t-p4-w7_fpn_1x_coco",

@@ -1,7 +1,8 @@
 """Cascade Mask R-CNN with FPN on Swin-T, the official repository's: GIoU, 4conv1fc heads.
 
-mmdet's cascade, our backbone, neck and drop-ins for the heads. Unlike mmdet's, the box heads have four convolutions with
-synchronised batch norm and one layer, boxes of each class apart, and learn decoded boxes.
+mmdet's cascade, our backbone, neck and drop-ins for the heads. Unlike mmdet's, the box heads have
+four convolutions with synchronised batch norm and one layer, boxes of each class apart, and learn
+decoded boxes.
 """
 
 _base_ = "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py"
@@ -34,6 +35,6 @@ model = dict(
                 loss_bbox=dict(type="GIoULoss", loss_weight=10.0),
             )
             for head in _base_.model.roi_head.bbox_head
-        ]
+        ],
     ),
 )

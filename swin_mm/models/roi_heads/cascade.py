@@ -113,17 +113,6 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         features = extract_features(self.mask_roi_extractor[stage], x, rois)
         return dict(mask_preds=self.mask_head[stage](features))
 
-    def predict(
-        self,
-        x: tuple[Tensor, ...],
-        rpn_results_list: list[InstanceData],
-        batch_data_samples: list[DetDataSample],
-        rescale: bool = False,
-    ) -> list[InstanceData]:
-        """Detections of a batch; arguments as in `loss`, `rescale` to the original images."""
-        x = [level.contiguous() for level in x]
-        return super().predict(x, rpn_results_list, batch_data_samples, rescale)
-
     def predict_bbox(
         self,
         x: Sequence[Tensor],
@@ -145,6 +134,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
             return super().predict_bbox(
                 x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale, **kwargs
             )
+        x = [level.contiguous() for level in x]
         rois = bbox2roi(proposals)
         limits = image_limits(batch_img_metas, rois)
         scores = []

@@ -89,17 +89,6 @@ class StandardRoIHead(MmdetStandardRoIHead):
             features = self.shared_head(features)
         return dict(mask_preds=self.mask_head(features), mask_feats=features)
 
-    def predict(
-        self,
-        x: tuple[Tensor, ...],
-        rpn_results_list: list[InstanceData],
-        batch_data_samples: list[DetDataSample],
-        rescale: bool = False,
-    ) -> list[InstanceData]:
-        """Detections of a batch; arguments as in `loss`, `rescale` to the original images."""
-        x = [level.contiguous() for level in x]
-        return super().predict(x, rpn_results_list, batch_data_samples, rescale)
-
     def predict_bbox(
         self,
         x: Sequence[Tensor],

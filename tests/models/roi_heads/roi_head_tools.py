@@ -109,7 +109,7 @@ def cascade_cfg(heads=None, **changes):
         num_stages=3,
         stage_loss_weights=[1, 0.5, 0.25],
         bbox_roi_extractor=roi_extractor(5),
-        bbox_head=[box_head(bbox_coder=coder, **heads) for coder in coders],
+        bbox_head=[box_head(**heads, bbox_coder=coder) for coder in coders],
         mask_roi_extractor=roi_extractor(6),
         mask_head=mask_head(),
         train_cfg=[train_cfg(iou) for iou in (0.5, 0.6, 0.7)],

@@ -1,12 +1,10 @@
 """The batched standard RoI head against mmdet's: losses, gradients, samples, detections, waits."""
 
 import copy
-import logging
 
 import pytest
 import torch
 from mmdet.structures.mask import PolygonMasks
-from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from roi_head_tools import (
     TEST_CFG,
@@ -61,21 +59,6 @@ BATCHES = {
     "nothing-in-one": make_batch(counts=(3, 0), num_proposals=(30, 0)),
     "one-image": make_batch(counts=(5,), num_proposals=(80,)),
 }
-
-
-@pytest.fixture
-def refusals():
-    """Reasons for which mmdet's methods were called."""
-    logger, records = MMLogger.get_current_instance(), []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    handler.addFilter(lambda record: " by mmdet: " in record.getMessage())
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(handler)
-    yield records
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("name", HEADS)
