@@ -18,6 +18,7 @@ TITLE = 0.32  # height of the titles above
 LEGEND_LINE = 0.3  # height of one line of the legend below
 LEGEND_ENTRY = 1.3  # width of one of its entries
 TAG_HEIGHT, TAG_LETTER = 0.14, 0.062  # of the labels on boxes
+LARGE = 12.0  # longer side that a large picture is drawn at, so that its letters can be read
 
 DPI = 110
 MASK_OPACITY, MAP_OPACITY = 0.45, 0.65
@@ -126,8 +127,10 @@ def draw_large(
     """
     _check(image, annotation, len(classes))
     height, width = image.shape[:2]
-    # Lines and letters are as large beside the picture as on a sheet.
-    dpi = max(height, width) / (CELL - MARGIN)
+    # Beside a small picture lines and letters are as large as on a sheet; beside a larger one as
+    # large as in print, for it holds more of them.
+    side = max(height, width)
+    dpi = min(side / (CELL - MARGIN), max(DPI, side / LARGE))
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
     FigureCanvasAgg(figure)
     colours = [tuple(channel / 255 for channel in colour) for colour in palette]
@@ -301,7 +304,10 @@ def _draw_mask(axes: Axes, mask: np.ndarray, colour: tuple[float, ...]) -> None:
 def _draw_tag(axes: Axes, left: float, top: float, text: str, colour: tuple[float, ...]) -> None:
     """Writes on the upper left corner of a box, moved as needed to stay in the picture."""
     height, width = axes.images[0].get_size()
-    inch = max(height, width) / (CELL - MARGIN)  # in pixels of the image
+    place = axes.get_position(original=True)
+    figure_width, figure_height = axes.get_figure().get_size_inches()
+    side = max(place.width * figure_width, place.height * figure_height)
+    inch = max(height, width) / side  # in pixels of the image
     brightness = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
     axes.text(
         max(0, min(left, width - TAG_LETTER * len(text) * inch)),

@@ -19,7 +19,7 @@ from rich.progress import (
 @contextmanager
 def show_progress(
     title: str, total: int | None, done: int = 0, in_bytes: bool = False
-) -> Iterator[Callable[[int], None]]:
+) -> Iterator[Callable[[float], None]]:
     """Shows a bar below the log while its block runs; on a terminal only.
 
     Args:
