@@ -1,6 +1,7 @@
 """Refuses a checkpoint that leaves a part of the model as it was."""
 
 import re
+from functools import partial
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -8,6 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
+from torch.utils.hooks import RemovableHandle
 
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.checkpoint.load import origin_of
@@ -31,45 +33,61 @@ class ExactWeightsHook(Hook):
         Raises:
             CheckpointError: A weight has another shape in the checkpoint.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        state = checkpoint.get("state_dict", checkpoint)
-        self.file = origin_of(state) or "the checkpoint"
-        self._compare_shapes(model, state)
-        self.handle = model.register_load_state_dict_post_hook(self._refuse_missing)
-
-    def _compare_shapes(self, model: nn.Module, state: dict[str, Any]) -> None:
-        # Backbones with a report convert and resize by themselves, and refuse what does not fit.
-        converting = tuple(
-            f"{name}." for name, module in model.named_modules() if hasattr(module, "load_report")
-        )
-        given = {re.sub(r"^module\.", "", key): value for key, value in state.items()}
-        wrong = [
-            f"{key} is {_shape(given[key])} there and {_shape(own)} in the model"
-            for key, own in model.state_dict().items()
-            if key in given and not key.startswith(converting) and given[key].shape != own.shape
-        ]
-        if wrong:
-            more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
-            raise CheckpointError(
-                f"{self.file} is of another model: {wrong[0]}{more}; give the config it was "
-                "trained with"
-            )
-
-    def _refuse_missing(self, model: nn.Module, keys: _IncompatibleKeys) -> None:
-        missing = [key for key in keys.missing_keys if not key.endswith("num_batches_tracked")]
-        if missing:
-            raise CheckpointError(
-                f"{self.file} lacks {len(missing)} of the {len(model.state_dict())} weights of the "
-                f"model ({list_names(missing)}): it is of another model or holds a part of one"
-            )
+        self.handle = watch_weights(runner.model, checkpoint)
 
     def _done(self, runner: Runner) -> None:
         if hasattr(self, "handle"):
             self.handle.remove()
 
     before_train = before_test = _done
+
+
+def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHandle:
+    """Compares the shapes of a checkpoint's weights, and has the model refuse to lack any.
+
+    Args:
+        model: What is about to be given the weights; wrappers are looked through.
+        checkpoint: As read from a file.
+
+    Returns:
+        What takes the refusal off again, once the model has its weights.
+
+    Raises:
+        CheckpointError: A weight has another shape in the checkpoint.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    state = checkpoint.get("state_dict", checkpoint)
+    file = origin_of(state) or "the checkpoint"
+    _compare_shapes(model, state, file)
+    return model.register_load_state_dict_post_hook(partial(_refuse_missing, file=file))
+
+
+def _compare_shapes(model: nn.Module, state: dict[str, Any], file: str) -> None:
+    # Backbones with a report convert and resize by themselves, and refuse what does not fit.
+    converting = tuple(
+        f"{name}." for name, module in model.named_modules() if hasattr(module, "load_report")
+    )
+    given = {re.sub(r"^module\.", "", key): value for key, value in state.items()}
+    wrong = [
+        f"{key} is {_shape(given[key])} there and {_shape(own)} in the model"
+        for key, own in model.state_dict().items()
+        if key in given and not key.startswith(converting) and given[key].shape != own.shape
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{file} is of another model: {wrong[0]}{more}; give the config it was trained with"
+        )
+
+
+def _refuse_missing(model: nn.Module, keys: _IncompatibleKeys, file: str) -> None:
+    missing = [key for key in keys.missing_keys if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise CheckpointError(
+            f"{file} lacks {len(missing)} of the {len(model.state_dict())} weights of the "
+            f"model ({list_names(missing)}): it is of another model or holds a part of one"
+        )
 
 
 def _shape(tensor: Any) -> str:
