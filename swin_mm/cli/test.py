@@ -17,7 +17,7 @@ from swin_mm.cli.launch import (
     start_processes,
     stop_processes,
 )
-from swin_mm.cli.views import use_sliced_inference, use_test_time_augmentation
+from swin_mm.cli.views import add_view_options, apply_view_options
 from swin_mm.configs import ConfigError
 
 if TYPE_CHECKING:
@@ -80,26 +80,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--wait-time", type=float, default=2.0, metavar="S", help="seconds per window (%(default)s)"
     )
-    parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="merge predictions of flipped and scaled views of each image: tta_model and "
-        "tta_pipeline in the config, or mirror images for detectors, six scales and mirror images "
-        "for segmentors",
-    )
-    parser.add_argument(
-        "--sliced",
-        action="store_true",
-        help="for detectors and large images: predict overlapping slices and join what is found; "
-        "more settings as sliced_model in the config (docs/inference.md)",
-    )
-    for side in ("height", "width"):
-        parser.add_argument(
-            f"--slice-{side}",
-            type=int,
-            metavar="PIXELS",
-            help=f"{side} of a slice (512 unless the config says otherwise)",
-        )
+    add_view_options(parser)
     add_launch_options(parser)
     return parser.parse_args(argv)
 
@@ -127,16 +108,7 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
             drawing.setdefault("type", "DetVisualizationHook")
             drawing.update(draw=True, test_out_dir=args.show_dir)
         drawing.update(show=args.show, wait_time=args.wait_time if args.show else 0.0)
-    if args.tta and args.sliced:
-        raise ConfigError("--tta and --sliced do not go together: choose one")
-    if args.tta:
-        use_test_time_augmentation(cfg)
-    sizes = {"slice_height": args.slice_height, "slice_width": args.slice_width}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
-    if args.sliced:
-        use_sliced_inference(cfg, **sizes)
-    elif sizes:
-        raise ConfigError("--slice-height and --slice-width are for --sliced")
+    apply_view_options(cfg, args)
 
 
 def keep_predictions(runner: "Runner", out: str) -> None:

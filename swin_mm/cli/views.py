@@ -1,5 +1,7 @@
 """Has a test predict each image in several views, or a large one in slices, as the flags say."""
 
+import argparse
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -8,15 +10,63 @@ from mmengine.config import Config, ConfigDict
 from swin_mm.cli.launch import find_scope, type_name
 from swin_mm.configs import ConfigError, bare_type, innermost_dataset
 
+# Mirror images alone gain nothing for boxes, which are not averaged (docs/inference.md).
+DETECTION_SCALES = (1.0, 1.2)
 # As the published segmentation results with multi-scale testing, and mmseg's own configs.
 SEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say how a command is to see images."""
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="merge predictions of flipped and scaled views of each image: tta_model and "
+        "tta_pipeline in the config, or mirror images in two scales for detectors, in six for "
+        "segmentors",
+    )
+    parser.add_argument(
+        "--sliced",
+        action="store_true",
+        help="for detectors and large images: predict overlapping slices and join what is found; "
+        "more settings as sliced_model in the config (docs/inference.md)",
+    )
+    for side in ("height", "width"):
+        parser.add_argument(
+            f"--slice-{side}",
+            type=int,
+            metavar="PIXELS",
+            help=f"{side} of a slice (512 unless the config says otherwise)",
+        )
+
+
+def apply_view_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Wraps the model and the data of the test as those flags say.
+
+    Args:
+        cfg: The config, changed in place.
+        args: Parsed options, among them those of `add_view_options`.
+
+    Raises:
+        ConfigError: Flags contradict one another or the config.
+    """
+    if args.tta and args.sliced:
+        raise ConfigError("--tta and --sliced do not go together: choose one")
+    if args.tta:
+        use_test_time_augmentation(cfg)
+    sizes = {"slice_height": args.slice_height, "slice_width": args.slice_width}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    if args.sliced:
+        use_sliced_inference(cfg, **sizes)
+    elif sizes:
+        raise ConfigError("--slice-height and --slice-width are for --sliced")
 
 
 def use_test_time_augmentation(cfg: Config) -> None:
     """Wraps the model and the data of the test so that several views of an image are merged.
 
     The config may say how, as for mmdet and mmseg: `tta_model` and `tta_pipeline`. By default a
-    detector sees the image and its mirror image, a segmentor both in six scales.
+    detector sees the image and its mirror image in two scales, a segmentor in six.
 
     Args:
         cfg: The config, changed in place.
@@ -25,10 +75,10 @@ def use_test_time_augmentation(cfg: Config) -> None:
     pipeline = list(dataset.pipeline)
     if find_scope(cfg) == "mmseg":
         cfg.setdefault("tta_model", dict(type="SegTTAModel"))
-        cfg.setdefault("tta_pipeline", _segmentation_views(pipeline))
+        cfg.setdefault("tta_pipeline", _views(pipeline, SEGMENTATION_SCALES))
     else:
         cfg.setdefault("tta_model", dict(type="DetTTAModel", tta_cfg=_merging(cfg.model)))
-        cfg.setdefault("tta_pipeline", _detection_views(pipeline))
+        cfg.setdefault("tta_pipeline", _views(pipeline, DETECTION_SCALES))
         if type_name(cfg.tta_model) == "DetTTAModel":
             # Takes the same arguments, merges boxes in the same way, and masks too.
             cfg.tta_model["type"] = "swin_mm.MaskTTAModel"
@@ -75,22 +125,21 @@ def _merging(model: ConfigDict) -> dict[str, Any]:
     )
 
 
-def _detection_views(pipeline: list[dict]) -> list[dict]:
-    """The image and its mirror image; the first view's annotations are kept, so it goes first."""
-    *load_and_resize, pack = deepcopy(pipeline)
-    views = dict(type="TestTimeAug", transforms=[_flips(), [_with_flip_keys(pack)]])
-    return [*load_and_resize, views]
+def _views(pipeline: list[dict], scales: Sequence[float]) -> list[dict]:
+    """The image and its mirror image in several scales of the size that the pipeline makes.
 
-
-def _segmentation_views(pipeline: list[dict]) -> list[dict]:
-    """The image and its mirror image in several scales of the size that the pipeline makes."""
+    The first view's annotations are kept, so the image as it is goes first where it is of the
+    scales.
+    """
     steps = deepcopy(pipeline)
     at = next((i for i, step in enumerate(steps) if bare_type(step) == "Resize"), None)
     if at is None:
         at = 1  # after the image is loaded
         steps.insert(at, dict(type="Resize", scale_factor=1.0, keep_ratio=True))
     *after, pack = steps[at + 1 :]
-    sizes = [_rescale(steps[at], scale) for scale in SEGMENTATION_SCALES]
+    if any(bare_type(step) == "Pad" and step.get("size") for step in after):
+        scales = (1.0,)  # what is padded to one size cannot be larger
+    sizes = [_rescale(steps[at], scale) for scale in scales]
     views = [sizes, _flips(), *([step] for step in after), [_with_flip_keys(pack)]]
     return [*steps[:at], dict(type="TestTimeAug", transforms=views)]
 

@@ -46,7 +46,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize(
     ("typed", "hint"),
-    [("trian", "did you mean 'train'?"), ("xyz", "there are train, test, init-config,")],
+    [("trian", "did you mean 'train'?"), ("xyz", "there are train, test, predict,")],
 )
 def test_unknown_command(capsys, typed, hint):
     assert cli.main([typed]) == 2

@@ -27,16 +27,30 @@ def pipeline_of(cfg):
     return cfg.to_dict()["test_dataloader"]["dataset"]["dataset"]["pipeline"]
 
 
-def test_mirror_image_of_a_detector():
+def test_scales_and_mirror_images_of_a_detector():
     cfg = make([LOAD, RESIZE, ANNOTATIONS, PACK])
     use_test_time_augmentation(cfg)
-    *before, views = pipeline_of(cfg)
-    assert before == [LOAD, RESIZE, ANNOTATIONS]
-    flips, (pack,) = views["transforms"]
+    load, views = pipeline_of(cfg)
+    sizes, flips, annotations, (pack,) = views["transforms"]
+    assert load == LOAD and annotations == [ANNOTATIONS]
     # The annotations kept are those of the first view, which is drawn beside the original image.
+    assert [size["scale"] for size in sizes] == [(1333, 800), (1599, 960)]
     assert [flip["prob"] for flip in flips] == [0.0, 1.0]
     assert tuple(pack["meta_keys"]) == (*META_KEYS, "flip", "flip_direction")
     assert cfg.model.type == "swin_mm.MaskTTAModel" and cfg.model.module.type == "Some"
+
+
+def test_images_padded_to_one_size_stay_in_it():
+    resize, pad = dict(type="Resize", scale=(640, 640)), dict(type="Pad", size=(640, 640))
+    cfg = make([LOAD, resize, pad, PACK])
+    use_test_time_augmentation(cfg)
+    assert pipeline_of(cfg)[-1]["transforms"][0] == [resize]
+    multiple = dict(type="Pad", size_divisor=32)
+    cfg = make([LOAD, resize, multiple, PACK])
+    use_test_time_augmentation(cfg)
+    sizes, _, padding, _ = pipeline_of(cfg)[-1]["transforms"]
+    assert [size["scale"] for size in sizes] == [(640, 640), (768, 768)]
+    assert padding == [multiple]
 
 
 @pytest.mark.parametrize(

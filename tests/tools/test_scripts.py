@@ -44,6 +44,7 @@ def run(tmp_path, monkeypatch):
     [
         "train.py",
         "test.py",
+        "predict.py",
         "print_config.py",
         "init_config.py",
         "convert_checkpoint.py",

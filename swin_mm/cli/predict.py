@@ -1,0 +1,182 @@
+"""Predicts image files: pictures, and what was found as files."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.keys import check_keys
+from swin_mm.cli.launch import check_checkpoint, find_scope
+from swin_mm.cli.views import add_view_options, apply_view_options
+from swin_mm.configs import ConfigError
+
+if TYPE_CHECKING:
+    from swin_mm.inference.prediction_files import PredictionFiles
+    from swin_mm.inference.predictor import Predictor
+
+EXAMPLES = """\
+examples:
+  swin-mm predict mask_rcnn_swin_t epoch_12.pth photo.jpg
+  swin-mm predict my_config.py best.pth photos/ --out found --score-thr 0.5
+  swin-mm predict my_config.py best.pth aerial.tif --sliced --slice-height 640 --slice-width 640"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predicts as a command line says.
+
+    Args:
+        argv: Command line without the program's name; by default the process's own.
+
+    Returns:
+        1 if some of the images could not be read.
+
+    Raises:
+        ConfigError: The config or an option does not make sense.
+        CheckpointError: The checkpoint cannot be used.
+        PredictError: There are no images.
+    """
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options, check_keys)
+    scope = find_scope(cfg)
+    if cfg.get("test_dataloader") is None:
+        raise ConfigError(f"{args.config} has no test_dataloader, whose pipeline images go through")
+    if scope == "mmseg" and args.score_thr is not None:
+        raise ConfigError("--score-thr is for detectors; a segmentor labels every pixel")
+    apply_view_options(cfg, args)
+    check_checkpoint(args.checkpoint)
+
+    from swin_mm.engine.hooks.prediction_sheet import choose_palette
+    from swin_mm.inference.prediction_files import PredictionFiles, find_images
+    from swin_mm.inference.predictor import Predictor
+
+    device = choose_device(args.device)
+    out = Path(args.out).expanduser()
+    images = find_images(args.images, out)
+    predictor = Predictor(cfg, scope, args.checkpoint, device)
+    files = PredictionFiles(out, predictor.classes, choose_palette(predictor.meta), args.draw)
+    min_score = 0.3 if args.score_thr is None else args.score_thr
+    unreadable = predict_images(predictor, images, files, min_score)
+    if unreadable:
+        names = ", ".join(map(str, unreadable[:3])) + (", ..." if len(unreadable) > 3 else "")
+        print(
+            f"{len(unreadable)} of {len(images)} images are empty, cut short or not images: "
+            f"{names}",
+            file=sys.stderr,
+        )
+    if len(unreadable) < len(images):
+        report(files)
+    return int(bool(unreadable))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Predict image files with a trained detector or segmentor: pictures, and all "
+        "that was found as predictions.json (objects in COCO's format) or as label maps.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
+    parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
+    parser.add_argument(
+        "images", nargs="+", metavar="image|folder", help="folders are searched through"
+    )
+    parser.add_argument("--out", default="predictions", metavar="DIR", help="(%(default)s)")
+    parser.add_argument(
+        "--score-thr",
+        type=_share,
+        metavar="S",
+        help="for detectors: leave out what scores less (0.3)",
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:1 (a GPU if there is one)")
+    parser.add_argument(
+        "--no-pictures", dest="draw", action="store_false", help="write the numbers alone"
+    )
+    add_view_options(parser)
+    add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {value:g}")
+    return value
+
+
+def choose_device(name: str | None) -> str:
+    """Chooses where to compute.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if name is None:
+        return "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: must be such as cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ConfigError(f"--device {name}: this machine has {gpus} GPUs that PyTorch can use")
+    return name
+
+
+def predict_images(
+    predictor: "Predictor", images: dict[str, Path], files: "PredictionFiles", min_score: float
+) -> list[Path]:
+    """Predicts images one after another and writes what is found.
+
+    Args:
+        predictor: The model.
+        images: The images by name.
+        files: Where predictions go.
+        min_score: Detections below this score are left out.
+
+    Returns:
+        Images that cannot be read.
+    """
+    from swin_mm.datasets.check.images import can_decode
+    from swin_mm.datasets.progress import show_progress
+    from swin_mm.datasets.transforms import load_picture
+
+    unreadable = []
+    with show_progress("predicting", len(images)) as advance:
+        for name, path in images.items():
+            if can_decode(str(path)):
+                found = predictor.predict(path, min_score, _in_parts(advance))
+                files.add(name, path, load_picture(path, predictor), found)
+            else:
+                unreadable.append(path)
+                advance(1)
+    return unreadable
+
+
+def _in_parts(advance: Callable[[float], None]) -> Callable[[int, int], None]:
+    """Makes of a bar that counts images one that moves with the slices of an image too."""
+    reached = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal reached
+        advance(done / total - reached)
+        reached = done / total
+
+    return show
+
+
+def report(files: "PredictionFiles") -> None:
+    """Writes the summary and says where everything is."""
+    from swin_mm.inference.prediction_files import LABELS, PICTURES
+
+    summary = files.close()
+    print(f"images: {len(files.images)}")
+    if files.is_detection:
+        print(f"objects: {len(files.annotations)}")
+    else:
+        print(f"label maps: {files.folder / LABELS}")
+    if files.draw:
+        print(f"pictures: {files.folder / PICTURES}")
+    print(f"predictions: {summary}")

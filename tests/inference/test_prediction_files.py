@@ -1,0 +1,162 @@
+"""Which images are predicted, and what the files say."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from swin_mm.inference import prediction_files as module
+from swin_mm.inference.merge_slices import Objects
+from swin_mm.inference.prediction_files import (
+    PredictError,
+    PredictionFiles,
+    draw_prediction,
+    find_images,
+)
+
+CLASSES, PALETTE = ("red", "grün"), [(255, 0, 0), (0, 255, 0)]
+
+
+def touch(*files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+class TestFindImages:
+    def test_folders_are_searched_through(self, tmp_path):
+        touch(*(tmp_path / "in" / name for name in ("b.JPG", "a.png", "sub/c.tif", "notes.txt")))
+        found = find_images([str(tmp_path / "in")], tmp_path / "out")
+        assert list(found) == ["a", "b", "sub/c"]
+        assert found["sub/c"] == tmp_path / "in" / "sub" / "c.tif"
+
+    def test_a_file_is_taken_whatever_it_is_called(self, tmp_path):
+        touch(tmp_path / "photo.JPEG2")
+        assert list(find_images([str(tmp_path / "photo.JPEG2")], tmp_path)) == ["photo"]
+
+    def test_pictures_of_an_earlier_run_are_no_images(self, tmp_path):
+        touch(tmp_path / "a.png", tmp_path / "predictions" / "pictures" / "a.png")
+        assert list(find_images([str(tmp_path)], tmp_path / "predictions")) == ["a"]
+
+    def test_one_image_named_twice_is_one(self, tmp_path):
+        touch(tmp_path / "a.png")
+        assert len(find_images([str(tmp_path), str(tmp_path / "a.png")], tmp_path / "out")) == 1
+
+    @pytest.mark.parametrize(
+        ("paths", "message"),
+        [
+            (["none"], "there is no image or folder none"),
+            (["empty"], r"no images in empty: no file below it ends in .*\.jpg"),
+            (["twice"], r"predictions of twice/a.jpg and twice/a.png would have the same name"),
+            (["twice/a.jpg", "other/a.jpg"], "would have the same name: .* another --out"),
+        ],
+    )
+    def test_refused(self, tmp_path, monkeypatch, paths, message):
+        monkeypatch.chdir(tmp_path)
+        touch(*(tmp_path / name for name in ("empty/x.txt", "twice/a.jpg", "twice/a.png")))
+        touch(tmp_path / "other" / "a.jpg")
+        with pytest.raises(PredictError, match=message):
+            find_images(paths, tmp_path / "out")
+
+
+def two_objects(height=30, width=40):
+    masks = np.zeros((2, height, width), dtype=np.uint8)
+    masks[0, 4:10, 5:25] = 1
+    masks[1, 8:20, 15:35] = 1
+    return masks, Objects(
+        boxes=np.array([[5, 4, 25, 10], [15, 8, 35, 20]], dtype=np.float32),
+        scores=np.array([0.9, 0.6], dtype=np.float32),
+        labels=np.array([0, 1]),
+        masks=[coco_mask.encode(np.asfortranarray(mask)) for mask in masks],
+    )
+
+
+def test_objects_in_cocos_format(tmp_path):
+    masks, found = two_objects()
+    boxes_alone = Objects(found.boxes[1:], found.scores[1:], found.labels[1:], None)
+    files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False)
+    picture = np.zeros((30, 40, 3), dtype=np.uint8)
+    files.add("sub/a", tmp_path / "in" / "a.jpg", picture, found)
+    files.add("b", tmp_path / "b.jpg", picture, boxes_alone)
+    content = json.loads(files.close().read_text())
+    assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "grün"}]
+    image = {"file_name": str(tmp_path / "in" / "a.jpg"), "height": 30, "width": 40, "id": 1}
+    assert content["images"][0] == image
+    first, _, last = content["annotations"]
+    run = first.pop("segmentation")
+    assert np.array_equal(coco_mask.decode(run), masks[0])
+    assert first == {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [5, 4, 20, 6],
+        "area": 120,
+        "iscrowd": 0,
+        "score": 0.9,
+    }
+    assert (last["id"], last["image_id"], last["area"]) == (3, 2, 240)
+    assert "segmentation" not in last
+    assert not list(tmp_path.glob("pictures"))
+
+
+@pytest.mark.parametrize("highest", [1, 300], ids=["8 bits", "16 bits"])
+def test_label_maps(tmp_path, highest):
+    labels = np.zeros((30, 40), dtype=np.int64)
+    labels[5:] = highest
+    files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False)
+    files.add("sub/a", tmp_path / "a.jpg", np.zeros((30, 40, 3), dtype=np.uint8), labels)
+    content = json.loads(files.close().read_text())
+    assert content["images"][0]["label_map"] == "labels/sub/a.png"
+    assert content["classes"][1] == {"label": 1, "name": "grün", "colour": [0, 255, 0]}
+    written = cv2.imread(str(tmp_path / "labels" / "sub" / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(written, labels)
+
+
+class TestPictures:
+    def draw(self, tmp_path, found, size=(300, 400)):
+        path = tmp_path / "deep" / "picture.png"
+        picture = np.zeros((*size, 3), dtype=np.uint8)
+        draw_prediction(picture, found, path, CLASSES, PALETTE)
+        assert not picture.any()  # the image itself stays as it was
+        return cv2.imread(str(path))[..., ::-1]  # RGB
+
+    def scaled(self, factor=10):
+        masks, found = two_objects()
+        large = masks.repeat(factor, 1).repeat(factor, 2)
+        found.boxes = found.boxes * factor
+        found.masks = [coco_mask.encode(np.asfortranarray(mask)) for mask in large]
+        return found
+
+    def test_masks_are_tinted_the_surest_on_top(self, tmp_path):
+        drawn = self.draw(tmp_path, self.scaled())
+        assert drawn.shape == (300, 400, 3)
+        shade = int(module.MASK_OPACITY * 255)
+        assert np.abs(drawn[60, 100] - [shade, 0, 0]).max() <= 1  # of the first alone
+        assert np.abs(drawn[150, 300] - [0, shade, 0]).max() <= 1
+        red, green, _ = drawn[90, 200].astype(int)  # of both
+        assert red == shade and 0 < green < red
+        assert not drawn[250, 100].any()
+
+    def test_label_maps_are_tinted(self, tmp_path):
+        labels = np.zeros((300, 400), dtype=np.int64)
+        labels[:, 200:] = 1
+        drawn = self.draw(tmp_path, labels)
+        assert drawn[150, 100, 0] > 100 > drawn[150, 100, 1]
+        assert drawn[150, 300, 1] > 100 > drawn[150, 300, 0]
+
+    @pytest.mark.parametrize("kind", ["objects", "label map"])
+    def test_large_images_are_drawn_smaller(self, tmp_path, monkeypatch, kind):
+        monkeypatch.setattr(module, "MAX_PIXELS", 150 * 200)
+        found = self.scaled() if kind == "objects" else np.ones((300, 400), dtype=np.int64)
+        drawn = self.draw(tmp_path, found)
+        assert drawn.shape == (150, 200, 3)
+        assert drawn[75, 150, 1] > 100
+
+    def test_boxes_alone_and_nothing(self, tmp_path):
+        found = self.scaled()
+        found.masks = None
+        assert self.draw(tmp_path, found).any()
+        none = Objects(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=int), [])
+        assert not self.draw(tmp_path, none).any()
