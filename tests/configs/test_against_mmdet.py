@@ -44,6 +44,7 @@ ALL = [
     ("optim_wrapper.optimizer.fused", "one kernel for all weights of a group, the same rule"),
 ]
 OUR_FPN = ("model.neck.type", "ours, with mmdet's arguments")
+OUR_RPN_HEAD = ("model.rpn_head.type", "ours: all images at once, the same numbers")
 OUR_ROI_HEAD = ("model.roi_head.type", "ours: all images at once, the same numbers")
 OFFICIAL = "as in the official repository"
 WARM_UP = ("param_scheduler.0.end", f"500 steps, {OFFICIAL}")
@@ -64,6 +65,7 @@ PAIRS = {
         f"{SWIN}t-p4-w7_fpn_1x_coco",
         [
             OUR_FPN,
+            OUR_RPN_HEAD,
             OUR_ROI_HEAD,
             WARM_UP,
             PRECISION,
@@ -74,11 +76,11 @@ PAIRS = {
     ),
     "mask_rcnn_swin_t_3x": (
         f"{SWIN}t-p4-w7_fpn_amp-ms-crop-3x_coco",
-        [OUR_FPN, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
+        [OUR_FPN, OUR_RPN_HEAD, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
     ),
     "mask_rcnn_swin_s_3x": (
         f"{SWIN}s-p4-w7_fpn_amp-ms-crop-3x_coco",
-        [OUR_FPN, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
+        [OUR_FPN, OUR_RPN_HEAD, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
     ),
     "retinanet_swin_t": (
         "swin/retinanet_swin-t-p4-w7_fpn_1x_coco",
@@ -228,6 +230,7 @@ def test_heads_are_mmdets(name):
         meant.append(("neck.start_level", "the finest map, unused, is not computed"))
     if "htc" in name:
         meant += [("test_cfg.rcnn.nms.*", "soft NMS, as in HTC++")]
+        meant.append(("rpn_head.type", "ours: all images at once, the same numbers"))
     assert_differs_only_as_meant(ours, theirs, meant)
 
 

@@ -11,7 +11,7 @@ from recipe_tools import cut, detection_data, load, narrow
 from swin_mm.inference.roi_masks import predicts_roi_masks
 
 STEPS = 10
-OUR_PARTS = ("roi_head",)
+OUR_PARTS = ("rpn_head", "roi_head")
 
 
 def build(name, with_stock_heads):
@@ -60,7 +60,8 @@ def train(model, batches):
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t"])
 def test_losses_of_each_step_are_those_with_mmdets_heads(name):
     ours, theirs = (build(name, with_stock_heads) for with_stock_heads in (False, True))
-    assert type(ours.roi_head) is not type(theirs.roi_head)
+    for part in OUR_PARTS:
+        assert type(getattr(ours, part)) is not type(getattr(theirs, part))
     theirs.load_state_dict(ours.state_dict(), strict=True)
     batches = [detection_data(), detection_data()] * (STEPS // 2)
     expected, found = (train(model, batches) for model in (theirs, ours))

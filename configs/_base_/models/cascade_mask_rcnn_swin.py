@@ -20,6 +20,7 @@ model = dict(
         ),
     ),
     neck=dict(type="swin_mm.FPN", in_channels=[96, 192, 384, 768]),
+    rpn_head=dict(type="swin_mm.RPNHead"),  # "mmdet.RPNHead" goes back to mmdet's own
     roi_head=dict(
         type="swin_mm.CascadeRoIHead",  # "mmdet.CascadeRoIHead" goes back to mmdet's own
         bbox_head=[

@@ -17,5 +17,6 @@ model = dict(
         ),
     ),
     neck=dict(type="swin_mm.FPN", in_channels=[128, 256, 512, 1024]),
+    rpn_head=dict(type="swin_mm.RPNHead"),  # "mmdet.RPNHead" goes back to mmdet's own
     test_cfg=dict(rcnn=dict(nms=dict(type="soft_nms"))),
 )

@@ -1,6 +1,7 @@
 """Mask R-CNN with FPN on Swin-T: mmdet's model, our backbone, neck and drop-ins for the heads.
 
-`roi_head=dict(type="mmdet.StandardRoIHead")` goes back to mmdet's own.
+`rpn_head=dict(type="mmdet.RPNHead")` and `roi_head=dict(type="mmdet.StandardRoIHead")` go back to
+mmdet's own.
 """
 
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
@@ -18,5 +19,6 @@ model = dict(
         ),
     ),
     neck=dict(type="swin_mm.FPN", in_channels=[96, 192, 384, 768]),
+    rpn_head=dict(type="swin_mm.RPNHead"),
     roi_head=dict(type="swin_mm.StandardRoIHead"),
 )
