@@ -58,7 +58,12 @@ TRANSFORMS = Registry(
     "transform",
     parent=MMENGINE_TRANSFORMS,
     scope="swin_mm",
-    locations=["swin_mm.datasets.transforms"],
+    # The others need mmdet, so importing `swin_mm.datasets.transforms` does not bring them.
+    locations=[
+        "swin_mm.datasets.transforms",
+        "swin_mm.datasets.transforms.load_annotations",
+        "swin_mm.datasets.transforms.pack",
+    ],
 )
 METRICS = Registry(
     "metric",

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from mmengine.config import Config
 
 from swin_mm.cli.config import add_config_options, load_config
@@ -22,6 +23,7 @@ REPLACEMENTS = {
     "CheckpointHook": "swin_mm.CheckpointHook",
     "OptimWrapper": "swin_mm.OptimWrapper",
 }
+DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Hooks of our tools that a config made for others lacks.
 OWN_HOOKS = {
     "start_table": "swin_mm.StartTableHook",
@@ -59,7 +61,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
         args: Parsed options, among them those of `add_launch_options`.
 
     Returns:
-        The config, with `launcher` and `work_dir` set and our hooks in it.
+        The config, with `launcher` and `work_dir` set and our hooks in it. With a GPU, data loaders
+        pin memory unless they say otherwise.
 
     Raises:
         ConfigError: The config cannot be read, does not say what it is for, or has keys that
@@ -82,6 +85,10 @@ def prepare_config(args: argparse.Namespace) -> Config:
         kind = type_name(settings)
         if kind in REPLACEMENTS:
             settings["type"] = REPLACEMENTS[kind]
+    if torch.cuda.is_available():  # elsewhere PyTorch warns of it
+        for loader in (cfg.get(name) for name in DATALOADERS):
+            if loader is not None:
+                loader.setdefault("pin_memory", True)
     return cfg
 
 

@@ -50,6 +50,14 @@ def test_own_hook_of_a_user_stays(toy):
     assert cfg.default_hooks.checkpoint == dict(type="MyHook", interval=3)
 
 
+@pytest.mark.parametrize("gpu", [False, True], ids=["no GPU", "GPU"])
+def test_memory_is_pinned_for_a_gpu(toy, monkeypatch, gpu):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    cfg = prepare(toy("val_dataloader = dict(train_dataloader, pin_memory=False)\nval_cfg = {}\n"))
+    assert cfg.train_dataloader.get("pin_memory", False) == gpu
+    assert cfg.val_dataloader.pin_memory is False
+
+
 @pytest.mark.parametrize(
     ("extra", "options", "work_dir"),
     [
