@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from swin_mm.ops import dispatch, reference
 from swin_mm.ops.triton import support
@@ -207,6 +208,18 @@ def test_gradient_of_a_gradient():
         grads.append((*first, *second))
     for found, expected in zip(*grads, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def test_recomputed_in_backward():
+    """As in checkpointed blocks, whose saved tensors can be read once."""
+    tensors = make_inputs((3, 4), (4, 4), 1, 16, F32)
+
+    def attend(*args, **kwargs):
+        return checkpoint(window_attention, *args, use_reentrant=False, **kwargs)
+
+    found = run(attend, tensors, (4, 4), (1, 1), 1)
+    expected = run(window_attention, tensors, (4, 4), (1, 1), 1)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_compiled_in_one_graph_for_sizes_that_change():

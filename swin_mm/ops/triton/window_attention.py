@@ -74,23 +74,26 @@ class _WindowAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # read once: recomputed activations are given out once
+        inputs = saved[:3]
         if torch.compiler.is_compiling():
-            grads = _backward_op(grad_out, *ctx.saved_tensors, *ctx.problem)
+            grads = _backward_op(grad_out, *saved, *ctx.problem)
         elif torch.is_grad_enabled():  # by create_graph=True
-            return *_differentiable_backward(ctx, grad_out), None
+            return *_differentiable_backward(ctx, inputs, grad_out), None
         else:
-            grads = launch.backward(grad_out, *ctx.saved_tensors, ctx.problem)
-        inputs = ctx.saved_tensors[:3]
+            grads = launch.backward(grad_out, *saved, ctx.problem)
         needed = ctx.needs_input_grad[:3]
         cast = [g.to(t.dtype) if n else None for g, t, n in zip(grads, inputs, needed, strict=True)]
         return *cast, None
 
 
-def _differentiable_backward(ctx, grad_out: Tensor) -> list[Tensor | None]:
+def _differentiable_backward(
+    ctx, inputs: Sequence[Tensor | None], grad_out: Tensor
+) -> list[Tensor | None]:
     """Gradients that can be differentiated again, through the reference."""
     logger.debug("window_attention, gradient to be differentiated: reference")
     # Views: an input may also be one of another's origins, which is not to be followed here.
-    inputs = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:3]]
+    inputs = [None if t is None else t.view_as(t) for t in inputs]
     with torch.enable_grad():
         out = reference.window_attention(*inputs, **ctx.problem._asdict())
     needed = ctx.needs_input_grad[:3]
