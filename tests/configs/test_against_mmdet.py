@@ -43,6 +43,13 @@ ALL = [
     ("optim_wrapper.constructor", "merges groups with equal settings"),
     ("optim_wrapper.optimizer.fused", "one kernel for all weights of a group, the same rule"),
 ]
+FEEDING = [
+    ("model.data_preprocessor.type", "ours, for the whole batch at once"),
+    (
+        "train_dataloader.dataset.pipeline.*.type",
+        "ours: masks stay polygons, images are not copied",
+    ),
+]
 OUR_FPN = ("model.neck.type", "ours, with mmdet's arguments")
 OUR_RPN_HEAD = ("model.rpn_head.type", "ours: all images at once, the same numbers")
 OUR_ROI_HEAD = ("model.roi_head.type", "ours: all images at once, the same numbers")
@@ -65,6 +72,7 @@ PAIRS = {
         f"{SWIN}t-p4-w7_fpn_1x_coco",
         [
             OUR_FPN,
+            *FEEDING,
             OUR_RPN_HEAD,
             OUR_ROI_HEAD,
             WARM_UP,
@@ -76,16 +84,17 @@ PAIRS = {
     ),
     "mask_rcnn_swin_t_3x": (
         f"{SWIN}t-p4-w7_fpn_amp-ms-crop-3x_coco",
-        [OUR_FPN, OUR_RPN_HEAD, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
+        [OUR_FPN, *FEEDING, OUR_RPN_HEAD, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
     ),
     "mask_rcnn_swin_s_3x": (
         f"{SWIN}s-p4-w7_fpn_amp-ms-crop-3x_coco",
-        [OUR_FPN, OUR_RPN_HEAD, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
+        [OUR_FPN, *FEEDING, OUR_RPN_HEAD, OUR_ROI_HEAD, WARM_UP, PRECISION, *V2_KEYS],
     ),
     "retinanet_swin_t": (
         "swin/retinanet_swin-t-p4-w7_fpn_1x_coco",
         [
             OUR_FPN,
+            *FEEDING,
             PRECISION,
             *V2_KEYS,
             ("optim_wrapper.optimizer.*", "AdamW at 1e-4 as in the official repository, not SGD"),

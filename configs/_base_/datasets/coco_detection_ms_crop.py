@@ -7,7 +7,7 @@ train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomFlip", prob=0.5),
     _base_.ms_crop,
-    dict(type="PackDetInputs"),
+    dict(type="swin_mm.PackDetInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(type="swin_mm.CocoMetric")

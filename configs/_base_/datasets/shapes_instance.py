@@ -11,7 +11,7 @@ backend_args = None
 
 train_pipeline = [
     dict(type="LoadImageFromFile", backend_args=backend_args),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="swin_mm.LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="Resize", scale=image_scale, keep_ratio=True),
     # Shapes of this preset lie at any angle, so every reflection is as likely as the original.
     dict(
@@ -19,7 +19,7 @@ train_pipeline = [
         prob=[0.25, 0.25, 0.25],
         direction=["horizontal", "vertical", "diagonal"],
     ),
-    dict(type="PackDetInputs"),
+    dict(type="swin_mm.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile", backend_args=backend_args),

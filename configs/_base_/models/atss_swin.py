@@ -5,6 +5,7 @@ _base_ = "mmdet::atss/atss_r50_fpn_1x_coco.py"
 [_base_.pop(key) for key in {*_base_} - {"model"}]
 
 model = dict(
+    data_preprocessor=dict(type="swin_mm.DetDataPreprocessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

@@ -8,6 +8,7 @@ decoded boxes.
 _base_ = "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py"
 
 model = dict(
+    data_preprocessor=dict(type="swin_mm.DetDataPreprocessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

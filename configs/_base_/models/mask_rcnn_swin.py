@@ -7,6 +7,7 @@ mmdet's own.
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 
 model = dict(
+    data_preprocessor=dict(type="swin_mm.DetDataPreprocessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

@@ -3,6 +3,7 @@
 _base_ = "mmdet::_base_/models/retinanet_r50_fpn.py"
 
 model = dict(
+    data_preprocessor=dict(type="swin_mm.DetDataPreprocessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

@@ -5,6 +5,7 @@ _base_ = "mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_300-proposals_crop-ms-480-800-3
 [_base_.pop(key) for key in {*_base_} - {"model"}]
 
 model = dict(
+    data_preprocessor=dict(type="swin_mm.DetDataPreprocessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",
