@@ -144,11 +144,12 @@ def test_first_group_has_the_rate_that_mmengine_logs():
 
 
 def test_groups_are_merged_where_all_settings_are_equal():
-    model = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in "abcd"})
+    # Of `e` no rule speaks, and that of `a` changes nothing.
+    model = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in "abcde"})
     custom = {"a": dict(), "b": dict(lr_mult=2.0), "c": dict(lr_mult=2.0), "d": dict(betas=(0, 0))}
     groups = build(OURS, model, dict(custom_keys=custom)).optimizer.param_groups
     found = [[p is q for q in model.parameters()].index(True) for g in groups for p in g["params"]]
-    assert [len(group["params"]) for group in groups] == [1, 2, 1] and found == [0, 1, 2, 3]
+    assert [len(group["params"]) for group in groups] == [2, 2, 1] and found == [0, 4, 1, 2, 3]
     assert groups[2]["betas"] == (0, 0)
 
 
