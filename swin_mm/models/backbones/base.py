@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from swin_mm.checkpoint import register_load_hook
 from swin_mm.models.backbones.arguments import Arch, check_stages, to_pair
 from swin_mm.models.layers import PatchEmbed
+from swin_mm.models.layers.lean import Stream, advance, has_hooks
 from swin_mm.models.lora import add_lora
+from swin_mm.ops.dispatch import AttnBackend
 
 
 class SwinStage(nn.Module):
@@ -36,12 +38,16 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, H, W, C)`; the merging is the caller's to call."""
+        return self.advance(Stream(x)).settle()
+
+    def advance(self, stream: Stream) -> Stream:
+        """`forward`, where the last sum may be left to whoever comes next."""
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                stream = Stream(checkpoint(block, stream.settle(), use_reentrant=False))
             else:
-                x = block(x)
-        return x
+                stream = advance(block, stream)
+        return stream
 
 
 class SwinBackbone(BaseModule):
@@ -79,6 +85,7 @@ class SwinBackbone(BaseModule):
         with_cp: bool,
         frozen_stages: int,
         init_cfg: dict | None,
+        attn_backend: AttnBackend,
         lora: dict | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -90,7 +97,11 @@ class SwinBackbone(BaseModule):
         self.num_features = [variant.embed_dims * 2**i for i in range(num_stages)]
 
         self.patch_embed = PatchEmbed(
-            in_channels, variant.embed_dims, patch_size, norm_cfg if patch_norm else None
+            in_channels,
+            variant.embed_dims,
+            patch_size,
+            norm_cfg if patch_norm else None,
+            attn_backend,
         )
         self.absolute_pos_embed = None
         if use_abs_pos_embed:
@@ -177,9 +188,12 @@ class SwinBackbone(BaseModule):
         x = self.drop_after_pos(x)
         maps = {}
         for i, stage in enumerate(self.layers):
-            x = stage(x)
+            stream = Stream(stage(x)) if has_hooks(stage) else stage.advance(Stream(x))
             if i in self.out_indices:
-                maps[i] = getattr(self, f"norm{i}")(x).permute(0, 3, 1, 2)
+                x, normed = stream.normalise(getattr(self, f"norm{i}"))
+                maps[i] = normed.permute(0, 3, 1, 2)
+            else:
+                x = stream.settle()
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(maps[i] for i in self.out_indices)

@@ -49,6 +49,8 @@ class SwinTransformer(SwinBackbone):
         arch: `tiny`, `small`, `base` or `large`: sets `embed_dims`, `depths`, `num_heads` where
             they are not given. Tiny is the default.
         attn_backend: `auto`, `sdpa`, `triton` or `reference`; see `swin_mm.ops.window_attention`.
+            `triton` takes the other steps of a block to Triton too, where it can; see
+            `swin_mm.models.layers.lean`.
         context_scales: Surroundings whose mean values every window mixes into its attention:
             `window`, an int `k` for `k x k` windows, `global`, such as `('window', 'global')`; see
             `swin_mm.ops.context`. Untrained it changes nothing, so that weights without it load
@@ -126,7 +128,7 @@ class SwinTransformer(SwinBackbone):
             return SwinBlock(attn, mlp_ratio, drop_rate, drop_path_rate, act_cfg, norm_cfg)
 
         def build_merging(embed_dims: int, stride: int) -> nn.Module:
-            return PatchMerging(embed_dims, stride, norm_cfg if patch_norm else None)
+            return PatchMerging(embed_dims, stride, norm_cfg if patch_norm else None, attn_backend)
 
         super().__init__(
             variant,
@@ -145,5 +147,6 @@ class SwinTransformer(SwinBackbone):
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=resolve_init_cfg(init_cfg, pretrained),
+            attn_backend=attn_backend,
             lora=lora,
         )

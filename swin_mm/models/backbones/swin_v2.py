@@ -136,6 +136,7 @@ class SwinTransformerV2(SwinBackbone):
             with_cp=with_cp,
             frozen_stages=frozen_stages,
             init_cfg=resolve_init_cfg(init_cfg, pretrained=None),
+            attn_backend=attn_backend,
             lora=lora,
         )
 

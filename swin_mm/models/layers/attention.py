@@ -91,8 +91,12 @@ class WindowAttentionBase(nn.Module):
 
         A residual is added to the result.
         """
+        return apply_linear(self.proj, self.attend(x), drop=self.proj_drop, residual=residual)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """`forward` without the projection of the output."""
         qkv, pad_token = self.project(x)
-        out = window_attention(
+        return window_attention(
             qkv,
             self.gather_bias(),
             pad_token,
@@ -105,7 +109,6 @@ class WindowAttentionBase(nn.Module):
             context_scales=self.context_scales,
             backend=self.attn_backend,
         )
-        return apply_linear(self.proj, out, drop=self.proj_drop, residual=residual)
 
 
 class WindowAttention(WindowAttentionBase):

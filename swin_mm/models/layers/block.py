@@ -1,11 +1,16 @@
 """The Swin blocks: attention and MLP, each with a norm, each on a residual."""
 
+import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from swin_mm.models.layers import lean
 from swin_mm.models.layers.attention import WindowAttentionBase
+from swin_mm.models.layers.lean import Stream
 from swin_mm.models.layers.linear import apply_linear, is_idle
+from swin_mm.ops.mlp import mlp
+from swin_mm.ops.norm import Branch, add_norm, norm_add
 
 
 class Mlp(nn.Module):
@@ -65,11 +70,34 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, H, W, C)`."""
+        if lean.refusal(self, x) is None:
+            return self.run_lean(Stream(x)).settle()
         if is_idle(self.drop_path):
             x = self.attn(self.norm1(x), residual=x)
             return self.mlp(self.norm2(x), residual=x)
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def run_lean(self, stream: Stream) -> Stream:
+        """The same by few kernels; leaves the last sum to whoever comes next."""
+        x, branch, _ = stream
+        dtype = lean.linear_dtype(x)
+        x, normed = add_norm(x, branch, lean.parameters_of(self.norm1), dtype, "triton")
+        branch = self.run_lean_attention(normed)
+        x, normed = add_norm(x, branch, lean.parameters_of(self.norm2), dtype, "triton")
+        return Stream(x, self.run_lean_mlp(normed))
+
+    def run_lean_attention(self, x: Tensor) -> Branch:
+        """The attention of a normed map; the bias of its last layer is left to the sum."""
+        proj = self.attn.proj
+        out = F.linear(self.attn.attend(x), proj.weight)
+        return lean.build_branch(out, proj.bias, self.drop_path)
+
+    def run_lean_mlp(self, x: Tensor) -> Branch:
+        """The MLP of a normed map; the bias of its last layer is left to the sum."""
+        fc1, fc2 = self.mlp.fc1, self.mlp.fc2
+        out = mlp(x, fc1.weight, fc1.bias, fc2.weight, lean.linear_dtype(x), "triton")
+        return lean.build_branch(out, fc2.bias, self.drop_path)
 
 
 class SwinBlockV2(SwinBlock):
@@ -101,6 +129,20 @@ class SwinBlockV2(SwinBlock):
             nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if lean.refusal(self, x) is None:
+            return self.run_lean(Stream(x)).settle()
         x = x + self.drop_path(self.norm1(self.attn(x)))
         x = x + self.drop_path(self.norm2(self.mlp(x)))
         return x if self.norm3 is None else self.norm3(x)
+
+    def run_lean(self, stream: Stream) -> Stream:
+        x, _, narrow = stream  # a norm ends each block, so that no sum is left
+        x = x.to(lean.norm_dtype(x))  # as a sum with what a norm gives is
+        dtype = lean.linear_dtype(x)
+        branch = self.run_lean_attention(x if narrow is None else narrow)
+        x, narrow = norm_add(x, branch, lean.parameters_of(self.norm1), dtype, "triton")
+        branch = self.run_lean_mlp(narrow)
+        x, narrow = norm_add(x, branch, lean.parameters_of(self.norm2), dtype, "triton")
+        if self.norm3 is not None:
+            x, narrow = self.norm3(x), None
+        return Stream(x, narrow=narrow)

@@ -16,7 +16,13 @@ def is_plain(layer: nn.Module) -> bool:
 
 def is_idle(drop: nn.Module) -> bool:
     """Whether a dropout or drop path leaves its input alone."""
-    return isinstance(drop, nn.Identity) or not drop.training
+    is_zero = isinstance(drop, nn.Dropout) and drop.p == 0
+    return is_zero or isinstance(drop, nn.Identity) or not drop.training
+
+
+def is_exact_gelu(act: nn.Module) -> bool:
+    """Whether an activation is the GELU of the error function, and nobody sees it called."""
+    return type(act) is nn.GELU and act.approximate == "none" and not act._forward_hooks
 
 
 def apply_linear(
@@ -50,5 +56,4 @@ def apply_linear(
 
 def _name(act: nn.Module) -> str | None:
     """The name of an activation for `linear`; `None` where it has none."""
-    is_exact_gelu = type(act) is nn.GELU and act.approximate == "none" and not act._forward_hooks
-    return "gelu" if is_exact_gelu else None
+    return "gelu" if is_exact_gelu(act) else None

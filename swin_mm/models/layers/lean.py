@@ -1,0 +1,171 @@
+"""The lean path of blocks, embedding and merging: few launches, one pass over memory each.
+
+Between the products of matrices and the attention, a lean block runs three kernels: residual sum
+with norm twice (the first adds what the block before left), and bias with GELU. Biases of the
+layers before a sum are added in it, the next layer's dtype is written at once, and backward keeps
+the narrow products and no GELU.
+
+`attn_backend="triton"` asks for it, together with the attention's kernels. Where a block is not
+what the kernels compute, or is to be seen from outside, it takes the readable path, and the reason
+is logged at debug level.
+"""
+
+import logging
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from swin_mm.models.layers.linear import is_exact_gelu, is_idle
+from swin_mm.ops.norm import Branch, Norm, add_norm
+from swin_mm.ops.triton.support import row_refusal
+
+logger = logging.getLogger("swin_mm")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Stream(NamedTuple):
+    """A map on its way from block to block.
+
+    Attributes:
+        x: `(B, H, W, C)`.
+        branch: What is still to be added to `x`; `None` for nothing.
+        narrow: `x` in the dtype that linear layers compute in, where a kernel has written it.
+    """
+
+    x: Tensor
+    branch: Branch | None = None
+    narrow: Tensor | None = None
+
+    def settle(self) -> Tensor:
+        """The map with everything added, `(B, H, W, C)`."""
+        if self.branch is None:
+            return self.x
+        return add_norm(self.x, self.branch, None, self.x.dtype, "triton")[0]
+
+    def normalise(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """The map with everything added, and that map after a norm."""
+        if self.branch is None or norm_refusal(norm) or has_hooks(norm):
+            x = self.settle()
+            return x, norm(x)
+        return add_norm(self.x, self.branch, parameters_of(norm), norm_dtype(self.x), "triton")
+
+
+def advance(block: nn.Module, stream: Stream) -> Stream:
+    """Takes a map through a block, in the lean way where that can be."""
+    if refusal(block, stream.x) is None:
+        return block.run_lean(stream)
+    return Stream(block(stream.settle()))
+
+
+def refusal(block: nn.Module, x: Tensor) -> str | None:
+    """Tells why a block takes the readable path on a map; `None` where it takes the lean one."""
+    attn = getattr(block, "attn", None)
+    if attn is None or attn.attn_backend != "triton":
+        return "attn_backend is not 'triton'"
+    reason = _module_refusal(block) or _tensor_refusal((block.norm1, block.norm2), x)
+    if reason is not None and not torch.compiler.is_compiling():
+        log_refusal(type(block).__name__, reason)
+    return reason
+
+
+def _module_refusal(block: nn.Module) -> str | None:
+    attn, mlp = block.attn, block.mlp
+    if "run_lean" not in vars(type(block)):  # its `forward` may be another too
+        return f"{type(block).__name__} has no lean form"
+    for layer in (attn.proj, mlp.fc1, mlp.fc2):
+        if type(layer) is not nn.Linear:
+            return f"a linear layer is {type(layer).__name__}"
+    if not is_exact_gelu(mlp.act):
+        return f"the activation is {mlp.act}"
+    if not (is_idle(attn.proj_drop) and is_idle(mlp.drop)):
+        return "dropout is active"
+    reason = norm_refusal(block.norm1) or norm_refusal(block.norm2)
+    if reason is not None:
+        return reason
+    bypassed = (block, attn, attn.proj, attn.proj_drop, block.drop_path, block.norm1, block.norm2)
+    return hook_refusal((*bypassed, mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop))
+
+
+def _tensor_refusal(norms: Iterable[nn.Module], x: Tensor) -> str | None:
+    for norm in norms:
+        reason = row_refusal(norm.weight.shape[0], x, norm.weight, norm.bias)
+        if reason is not None:
+            return reason
+        if norm.weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            return f"without autocast, a norm is {norm.weight.dtype} and the map {x.dtype}"
+    return None
+
+
+def refuse(module: nn.Module, norm: nn.Module, bypassed: Iterable[nn.Module], x: Tensor) -> bool:
+    """Whether embedding or merging takes the readable path.
+
+    Args:
+        module: It.
+        norm: Its norm.
+        bypassed: Layers that the lean path does not call.
+        x: A tensor of the device and dtype that the norm is to take.
+    """
+    if module.attn_backend != "triton":
+        return True
+    reason = norm_refusal(norm) or hook_refusal((norm, *bypassed)) or _tensor_refusal([norm], x)
+    if reason is not None and not torch.compiler.is_compiling():
+        log_refusal(type(module).__name__, reason)
+    return reason is not None
+
+
+def norm_refusal(norm: nn.Module) -> str | None:
+    """Why the kernels do not compute a norm."""
+    if type(norm) is not nn.LayerNorm or norm.bias is None or len(norm.normalized_shape) != 1:
+        return f"a norm is {norm}"
+    return None
+
+
+def hook_refusal(modules: Iterable[nn.Module]) -> str | None:
+    """Why modules must be called, or `None` where nobody sees whether they are."""
+    if torch.nn.modules.module._has_any_global_hook():  # no public function tells this
+        return "a hook sees all modules"
+    for module in modules:
+        if has_hooks(module):
+            return f"{type(module).__name__} has hooks"
+    return None
+
+
+def has_hooks(module: nn.Module) -> bool:
+    return any(getattr(module, kind) for kind in HOOKS)
+
+
+@lru_cache
+def log_refusal(name: str, reason: str) -> None:
+    """Logs, once, that a module takes the readable path."""
+    logger.debug("%s: the readable path instead of the lean one: %s", name, reason)
+
+
+def parameters_of(norm: nn.LayerNorm) -> Norm:
+    return Norm(norm.weight, norm.bias, norm.eps)
+
+
+def linear_dtype(x: Tensor) -> torch.dtype:
+    """What linear layers compute in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def norm_dtype(x: Tensor) -> torch.dtype:
+    """What norms give on a map: on a GPU float32 under autocast, which leaves the CPU's alone."""
+    is_cast = x.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    return torch.float32 if is_cast else x.dtype
+
+
+def build_branch(value: Tensor, bias: Tensor | None, drop_path: nn.Module) -> Branch:
+    """A branch with the random numbers of stochastic depth.
+
+    In float32, mmcv's `DropPath` drops the same samples from the same seed. In narrower types it
+    draws narrower numbers.
+    """
+    if is_idle(drop_path):
+        return Branch(value, bias)
+    noise = torch.rand(len(value), device=value.device)
+    return Branch(value, bias, noise, 1 - drop_path.drop_prob)
