@@ -81,11 +81,13 @@ def test_the_same_boxes_for_all_images():
     assert torch.equal(overlaps, each[1])
 
 
-def test_the_first_wins_ties_and_the_last_low_quality_match():
+@pytest.mark.parametrize("max_pairs", [1, 10**6], ids=["one-by-one", "in-one-go"])
+def test_the_first_wins_ties_and_the_last_low_quality_match(max_pairs, monkeypatch):
     """By hand: all ground truths are the same box, which the first box is and the second half of.
 
     A box with an IoU of 1 belongs to the first of them; then each claims it, the last in the end.
     """
+    monkeypatch.setitem(assign.MAX_PAIRS, "cpu", max_pairs)
     boxes = torch.tensor([[[0, 0, 10, 10], [0, 0, 5, 10], [50, 50, 60, 60]]]).float()
     gts, present = pad_boxes([boxes[0, [0, 0, 0]]])
     settings = dict(pos_iou_thr=0.7, neg_iou_thr=0.3)
