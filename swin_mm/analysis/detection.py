@@ -16,6 +16,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
 
 SIZES = ("all", "small", "medium", "large")  # as COCO's; in pixels below 32^2, below 96^2, above
@@ -80,23 +81,6 @@ class ClassPrecision:
     precision: dict[str, float]
     precision_50: float
     recall: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How often detections of a score are right.
-
-    Attributes:
-        counts: `(bins,)`, detections in bins of equal width from 0 to 1.
-        scores: `(bins,)`, their mean score; NaN in an empty bin.
-        precision: `(bins,)`, the share of them that is right.
-        error: Expected calibration error: the mean of `|precision - score|` over detections.
-    """
-
-    counts: np.ndarray
-    scores: np.ndarray
-    precision: np.ndarray
-    error: float
 
 
 @dataclass(frozen=True)
@@ -294,24 +278,6 @@ def calibrate(evaluation: COCOeval, bins: int = 10) -> Calibration:
             scores.append(np.asarray(entry["dtScores"])[keep])
             right.append(np.asarray(entry["dtMatches"][0])[keep] > 0)
     return bin_scores(np.concatenate(scores), np.concatenate(right), bins)
-
-
-def bin_scores(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> Calibration:
-    """Compares the scores of detections, in bins, with how many of them are right.
-
-    Args:
-        scores: `(num,)`, 0 to 1.
-        right: `(num,)`, bool.
-        bins: Number of bins.
-    """
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, scores, minlength=bins) / counts
-        precision = np.bincount(place, right, minlength=bins) / counts
-    gaps = np.nan_to_num(np.abs(precision - mean)) * counts
-    error = float(gaps.sum() / counts.sum()) if counts.sum() else float("nan")
-    return Calibration(counts, mean, precision, error)
 
 
 def count_confusions(

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from swin_mm.analysis.detection import Calibration
+from swin_mm.analysis.calibration import Calibration
 
 DPI = 110
 MAX_NAMED = 40  # classes whose names are written at a matrix
@@ -45,7 +45,7 @@ def draw_confusions(
         axes.set_yticks(range(len(names)), names, fontsize=8)
     if len(names) <= MAX_NUMBERED:
         for (row, column), share in np.ndenumerate(shares):
-            if matrix[row, column]:
+            if share >= 0.005:  # what is 0.00 otherwise
                 colour = "white" if share > 0.5 else "black"
                 axes.text(
                     column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=7
@@ -78,11 +78,19 @@ def draw_bars(values: Sequence[float], names: Sequence[str], label: str) -> byte
     axes.set_xlim(0, 1.08)
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_bounds(0, 1)
     return _to_png(figure)
 
 
-def draw_calibration(calibration: Calibration) -> bytes:
+def draw_calibration(
+    calibration: Calibration, unit: str = "detections", score: str = "score"
+) -> bytes:
     """Draws how often detections of a score are right, and how many there are.
+
+    Args:
+        calibration: What is drawn.
+        unit: What has scores.
+        score: What a score is called.
 
     Returns:
         The PNG.
@@ -99,8 +107,8 @@ def draw_calibration(calibration: Calibration) -> bytes:
     axes.set_title(f"expected calibration error {calibration.error:.3f}", fontsize=10)
     below.bar(left, calibration.counts, 1 / bins, align="edge", color=GREY, edgecolor="white")
     below.set_xlim(0, 1)
-    below.set_xlabel("score")
-    below.set_ylabel("detections")
+    below.set_xlabel(score)
+    below.set_ylabel(unit)
     if calibration.counts.max() > 50 * max(1, np.median(calibration.counts)):
         below.set_yscale("log")
     return _to_png(figure)

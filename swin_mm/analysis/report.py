@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from swin_mm.analysis import detection, segmentation
+from swin_mm.analysis.calibration import Calibration
 from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions
 from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
@@ -207,6 +208,9 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
         "mean recall of classes": mean_of_known([row.recall for row in rows]),
         "pixels right": float(np.trace(matrix) / max(1, matrix.sum())),
     }
+    calibration = segmentation.calibrate(data)
+    if calibration is not None:
+        facts["calibration error of pixels"] = calibration.error
     table = [[row.name, row.share, row.overlap, row.recall, row.precision] for row in rows]
     chosen = [i for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
 
@@ -225,6 +229,7 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
             draw_bars([row.overlap for row in rows], data.classes, "IoU"),
         ),
         _section_of_confusions(matrix, data.classes, "pixels", "Pixels without a label are out."),
+        *([] if calibration is None else [_section_of_pixel_calibration(calibration)]),
         Section(
             "worst",
             "Worst images",
@@ -237,6 +242,28 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
         ),
     ]
     return Analysis("Where the segmentor goes wrong", facts, sections)
+
+
+def _section_of_pixel_calibration(calibration: Calibration) -> Section:
+    edges = np.linspace(0, 1, len(calibration.counts) + 1)
+    return Section(
+        "calibration",
+        "Calibration of confidence",
+        "How many of the pixels of a confidence, the probability of the predicted class, are "
+        "right, in bins of 0.1; on the dashed line, the confidence is the probability of being "
+        "right. Dots stand at the mean confidence of their bin.",
+        Table(
+            ["confidence", "pixels", "mean confidence", "share that is right"],
+            [
+                [f"{edges[i]:.1f} to {edges[i + 1]:.1f}", int(count), float(mean), float(share)]
+                for i, (count, mean, share) in enumerate(
+                    zip(calibration.counts, calibration.scores, calibration.precision, strict=True)
+                )
+                if count
+            ],
+        ),
+        draw_calibration(calibration, "pixels", "confidence"),
+    )
 
 
 def _draw_sheet(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
 
 IGNORED = 255  # in label maps: no label
@@ -40,12 +41,14 @@ class SegmentationData:
         image_paths: Files.
         truth: A function for each image that reads its label map `(H, W)`.
         found: Label maps `(H, W)`.
+        confidence: Of their pixels, `(H, W)`, uint8, 255 for 1; None where it was not kept.
     """
 
     classes: Sequence[str]
     image_paths: Sequence[str]
     truth: Sequence[Callable[[], np.ndarray]]
     found: Sequence[np.ndarray]
+    confidence: Sequence[np.ndarray | None]
 
 
 def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
@@ -69,7 +72,9 @@ def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
     load = _find_loader(dataset)
     readers = [lambda info=info: load(info) for info in infos]
     classes = dataset.metainfo["classes"]
-    return SegmentationData(classes, paths, readers, [_read_found(entry) for entry in entries])
+    found = [_read_found(entry) for entry in entries]
+    confidence = [entry.get("confidence") for entry in entries]
+    return SegmentationData(classes, paths, readers, found, confidence)
 
 
 def _find_loader(dataset: Any) -> Callable[[dict], np.ndarray]:
@@ -136,6 +141,30 @@ def confusion_matrix(truth: np.ndarray, found: np.ndarray, count: int) -> np.nda
                 f"labels of the {what} must be below {count}, got {labels.min()} to {labels.max()}"
             )
     return np.bincount(truth * count + found, minlength=count**2).reshape(count, count)
+
+
+def calibrate(data: SegmentationData) -> Calibration | None:
+    """Compares the confidence of pixels with how many of them are right.
+
+    Args:
+        data: Ground truth and predictions, whose sizes agree.
+
+    Returns:
+        The comparison of the labelled pixels of all images, or None where confidence was not kept.
+
+    Source:
+        Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3, on pixels.
+    """
+    if any(confidence is None for confidence in data.confidence):
+        return None
+    numbers, right = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
+    for read, found, confidence in zip(data.truth, data.found, data.confidence, strict=True):
+        truth = read()
+        labelled = truth != IGNORED
+        steps = confidence[labelled]
+        numbers += np.bincount(steps, minlength=256)
+        right += np.bincount(steps[truth[labelled] == found[labelled]], minlength=256)
+    return bin_scores(np.arange(256) / 255, right, numbers=numbers)
 
 
 def overlaps(matrix: np.ndarray) -> np.ndarray:

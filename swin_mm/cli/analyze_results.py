@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     parser = argparse.ArgumentParser(
         description="Say where a model goes wrong on the test data of a config: precision by class "
         "and size of objects, what is taken for what, whether scores can be trusted, and the worst "
-        "images; for segmentation IoU by class, confusions and the worst images.",
+        "images; for segmentation IoU by class, confusions, calibration and the worst images.",
         epilog="Other options are those of `test`: --work-dir DIR, --cfg-options KEY=VALUE, and "
         "for a checkpoint --tta and the like.",
         allow_abbrev=False,

@@ -9,10 +9,10 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from pycocotools import mask as mask_utils
 
+from swin_mm.analysis.calibration import bin_scores
 from swin_mm.analysis.detection import (
     ImageErrors,
     Objects,
-    bin_scores,
     calibrate,
     class_precisions,
     count_confusions,

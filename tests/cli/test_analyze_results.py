@@ -109,8 +109,12 @@ def test_segmentor_of_a_checkpoint(config, capsys):
     assert {path.stem for path in Path("folder").glob("*.png")} == {
         "overlap",
         "confusions",
+        "calibration",
         "worst",
     }
+    bins = numbers["calibration"]
+    right = sum(entry["pixels"] * entry["share that is right"] for entry in bins)
+    assert right / sum(entry["pixels"] for entry in bins) == pytest.approx(numbers["pixels right"])
     # What the test has kept serves the next analysis, by default in the work folder.
     command.main(["small.py", "out/predictions.pkl", "--work-dir", "out"])
     assert "<h2>Intersection over union</h2>" in Path("out/analysis.html").read_text()

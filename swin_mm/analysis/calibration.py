@@ -1,0 +1,44 @@
+"""Whether scores are the probabilities of being right."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often detections, or pixels, of a score are right.
+
+    Attributes:
+        counts: `(bins,)`, how many there are, in bins of equal width from 0 to 1.
+        scores: `(bins,)`, their mean score; NaN in an empty bin.
+        precision: `(bins,)`, the share of them that is right.
+        error: Expected calibration error: the mean of `|precision - score|` over all of them.
+    """
+
+    counts: np.ndarray
+    scores: np.ndarray
+    precision: np.ndarray
+    error: float
+
+
+def bin_scores(
+    scores: np.ndarray, right: np.ndarray, bins: int = 10, numbers: np.ndarray | None = None
+) -> Calibration:
+    """Compares scores, in bins, with how many of what has them is right.
+
+    Args:
+        scores: `(num,)`, 0 to 1.
+        right: `(num,)`, how many of each score are right.
+        bins: Number of bins.
+        numbers: `(num,)`, how many there are of each score; by default one.
+    """
+    numbers = np.ones(len(scores), dtype=np.int64) if numbers is None else numbers
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    counts = np.bincount(place, numbers, minlength=bins).astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, scores * numbers, minlength=bins) / counts
+        precision = np.bincount(place, right, minlength=bins) / counts
+    gaps = np.nan_to_num(np.abs(precision - mean)) * counts
+    error = float(gaps.sum() / counts.sum()) if counts.sum() else float("nan")
+    return Calibration(counts, mean, precision, error)
