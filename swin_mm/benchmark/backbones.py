@@ -122,7 +122,7 @@ def _shared_arguments(work: Work) -> dict:
 
 def _build_own(work: Work) -> nn.Module:
     kind = SwinTransformer if work.version == 1 else SwinTransformerV2
-    return kind(**_shared_arguments(work))
+    return kind(**_shared_arguments(work), attn_backend=work.attn_backend)
 
 
 def _build_mmdet(work: Work) -> nn.Module:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from mmengine.config import Config
 
+from swin_mm.ops.dispatch import AttnBackend
+
 Size = tuple[int, int]  # (height, width) in pixels
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,6 +49,7 @@ class Work:
         dtype: Key of `DTYPES`; those of two bytes by autocast.
         device: Where it runs.
         casts_weights: Whether weights and images are converted once instead of by autocast.
+        attn_backend: Of swin_mm's backbone; see `SwinTransformer`.
         config: Config of the whole model.
     """
 
@@ -63,6 +66,7 @@ class Work:
     device: torch.device
     drop_path_rate: float = 0.1
     casts_weights: bool = False
+    attn_backend: AttnBackend = "auto"
     config: Config | None = None
 
     @property

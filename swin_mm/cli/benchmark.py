@@ -27,6 +27,7 @@ from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.step_profile import run_profile
 from swin_mm.configs import ConfigError
 from swin_mm.models.backbones.arguments import ARCHS
+from swin_mm.ops.dispatch import BACKENDS
 
 PEERS = ("mmdet", "timm", "torchvision", "transformers")
 WINDOWS = {1: 7, 2: 8}  # of the published models
@@ -131,6 +132,11 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="for inference: convert weights and images once instead of by autocast",
     )
+    what.add_argument(
+        "--attn-backend",
+        choices=("auto", *BACKENDS),
+        help="of swin_mm's backbone; triton takes its blocks to Triton too; default: auto",
+    )
     what.add_argument("--sweep", choices=tuple(SWEEPS), help="show how cost grows with it")
     what.add_argument("--values", nargs="+", type=positive, help="of the sweep")
 
@@ -194,6 +200,7 @@ def plan_work(args: argparse.Namespace) -> list[tuple[int | None, Work]]:
         dtype=args.dtype,
         device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
         casts_weights=args.cast_weights and args.dtype != "fp32",
+        attn_backend=args.attn_backend or "auto",
         config=load_config(args.config, args.cfg_options) if args.config else None,
     )
     if work.config is not None and work.config.get("default_scope") not in FRAMEWORKS:
@@ -223,6 +230,11 @@ def check_args(args: argparse.Namespace) -> None:
         (
             args.config and args.cast_weights,
             "--cast-weights is for a backbone or a neck, whose layers all run in any dtype",
+        ),
+        (
+            args.attn_backend and (args.config or args.part == "neck"),
+            "--attn-backend is for a backbone; a config takes "
+            "--cfg-options model.backbone.attn_backend=NAME",
         ),
         (args.values and not args.sweep, "--values are those of a sweep: give --sweep"),
         (args.sweep == "side" and args.size, "--sweep side sets the size: give --values instead"),
@@ -298,6 +310,7 @@ def name_run(args: argparse.Namespace) -> str:
     else:
         what = f"{args.part or 'backbone'}_v{args.version or 1}_{args.arch or 'tiny'}"
     parts = [what, args.mode or DEFAULT_MODE, args.dtype]
+    parts += [args.attn_backend] if args.attn_backend else []
     parts += [f"b{args.batch}"] if args.batch else []
     parts += [f"{height}x{width}" for height, width in args.size or []]
     parts += ["changing"] if args.changing_sizes else []

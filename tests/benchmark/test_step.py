@@ -36,6 +36,13 @@ def drop_rates(model):
     return sorted({round(rate, 6) for rate in rates if rate})
 
 
+def test_the_backend_of_attention_is_ours_alone():
+    work = small_work(attn_backend="sdpa")
+    ours, theirs = (ModuleStep(name, work, is_compiled=False) for name in ("swin_mm", "mmdet"))
+    assert ours.model.layers[0].blocks[0].attn.attn_backend == "sdpa"
+    assert not hasattr(theirs.model, "attn_backend")
+
+
 @pytest.mark.parametrize("library", ["swin_mm", "torchvision"])
 def test_training_gives_every_parameter_a_gradient(library):
     work = small_work(mode="train", batch=4)

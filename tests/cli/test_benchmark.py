@@ -78,6 +78,8 @@ def test_out_of_memory_is_told_as_such():
         (["--config", "x", "--sweep", "depth"], "--sweep depth is for a backbone"),
         (["--config", "x", "--cast-weights"], "--cast-weights is for a backbone or a neck"),
         (["--config", "no_such_config"], "no config 'no_such_config'"),
+        (["--config", "x", "--attn-backend", "triton"], "cfg-options model.backbone.attn_backend"),
+        (["--part", "neck", "--attn-backend", "triton"], "--attn-backend is for a backbone"),
         (["--cfg-options", "a=1"], "give --config"),
         (["--values", "3"], "give --sweep"),
         (["--sweep", "side", "--size", "32x32"], "--sweep side sets the size"),
