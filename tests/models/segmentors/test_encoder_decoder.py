@@ -81,6 +81,21 @@ def test_logits_are_those_of_mmseg(case, per_batch, number):
     assert sum(shape[0] for shape in ours.backbone.batches) == number * windows
 
 
+def test_every_window_has_the_meta_information_of_its_image(monkeypatch):
+    """Heads with queries go through it."""
+    model = build("swin_mm.EncoderDecoder", (8, 8), (4, 4), windows_per_batch=3)
+    seen = []
+
+    def encode_decode(inputs: torch.Tensor, given: list[dict]) -> torch.Tensor:
+        seen.append([(meta["img_path"], meta["img_shape"]) for meta in given])
+        return inputs
+
+    monkeypatch.setattr(model, "encode_decode", encode_decode)
+    given = [dict(meta, img_path=i) for i, meta in enumerate(metas(2, (8, 12)))]
+    model.inference(torch.zeros(2, 3, 8, 12), given)
+    assert seen == [[(0, torch.Size((8, 8))), (1, torch.Size((8, 8)))] * 2]
+
+
 @pytest.mark.parametrize("windows", [0, -1])
 def test_no_windows(windows):
     model = build("swin_mm.EncoderDecoder", (8, 8), (4, 4), windows_per_batch=windows)
