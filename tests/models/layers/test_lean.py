@@ -102,7 +102,7 @@ def assert_within_twice(found, stock, expected):
         }
         for values in (found, stock)
     )
-    usual = torch.stack(list(theirs.values())).median().item()
+    usual = torch.stack(list(theirs.values())).quantile(0.75).item()
     for name, error in ours.items():
         factor = 2 if expected[name].numel() >= 8 else 8
         assert error <= factor * max(theirs[name], usual), (
@@ -173,7 +173,7 @@ def test_a_float32_sum_of_narrow_branches(backbone, monkeypatch):
 
 def test_extra_norm_of_v2():
     plain, quick = build(SwinTransformerV2, extra_norm_every_n_blocks=1)
-    assert_within_twice_the_plain(plain, quick, make_images(), HALF)
+    assert_within_twice_the_plain(plain, quick, make_images(batch=3), HALF)
 
 
 def test_a_model_of_narrow_weights():
