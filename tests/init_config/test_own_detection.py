@@ -174,6 +174,16 @@ def test_one_class_and_many_objects(tmp_path, write):
     assert cfg.model.train_cfg.rpn_proposal.max_per_img == 500  # crowded: more regions
 
 
+@pytest.mark.parametrize(("objects", "regions"), [(12, 60), (13, 500)])
+def test_crowded_images_have_more_regions(tmp_path, write, objects, regions):
+    coco = write_coco(tmp_path, images=3, categories=((7, "nucleus"),))
+    first = coco["annotations"][0]
+    coco["annotations"] += [{**first, "id": 100 + index} for index in range(objects - 1)]
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    _, cfg = write("train.json", "train.json")
+    assert cfg.model.train_cfg.rpn_proposal.max_per_img == regions
+
+
 def test_small_objects_are_enlarged(tmp_path, write):
     """Squares of 20 pixels in images of 96 x 64, then strips of them."""
     coco = write_coco(tmp_path, images=20)
