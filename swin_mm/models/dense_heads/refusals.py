@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from swin_mm.models.roi_heads.refusals import refuse_nms, refuse_sampling
+from swin_mm.models.refusals import refuse_nms, refuse_sampling
 
 
 def refuse_losses(head: RPNHead, gt_instances: Sequence[InstanceData]) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from swin_mm.models.dense_heads.anchors import AnchorCache, Anchors
 from swin_mm.models.dense_heads.refusals import refuse_losses, refuse_proposals
-from swin_mm.models.roi_heads.refusals import tell
+from swin_mm.models.refusals import tell
 from swin_mm.ops.assign import assign_by_iou, pad_boxes
 from swin_mm.ops.deltas import decode_deltas, encode_deltas
 from swin_mm.ops.nms import suppress_by_level

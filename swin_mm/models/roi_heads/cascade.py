@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from swin_mm.models.roi_heads import refusals
+from swin_mm.models import refusals
 from swin_mm.models.roi_heads.box_head import (
     box_labels,
     box_losses,
@@ -18,7 +18,7 @@ from swin_mm.models.roi_heads.box_head import (
     image_limits,
     refine_boxes,
 )
-from swin_mm.models.roi_heads.extract import extract_features
+from swin_mm.models.roi_heads.extract import extract_features, lay_out
 from swin_mm.models.roi_heads.mask_head import mask_losses
 from swin_mm.models.roi_heads.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.ops.assign import pad_boxes
@@ -50,7 +50,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         if reason := self._refuse_loss(batch_data_samples):
             refusals.tell("RoI losses", reason)
             return super().loss(x, rpn_results_list, batch_data_samples)
-        x = [level.contiguous() for level in x]  # once, not in every RoIAlign
+        x = lay_out(x)
         truths = GroundTruths(batch_data_samples)
         boxes, usable = pad_boxes([found.bboxes for found in rpn_results_list])
         limits = image_limits([sample.metainfo for sample in batch_data_samples], boxes)
@@ -134,7 +134,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
             return super().predict_bbox(
                 x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale, **kwargs
             )
-        x = [level.contiguous() for level in x]
+        x = lay_out(x)
         rois = bbox2roi(proposals)
         limits = image_limits(batch_img_metas, rois)
         scores = []

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
-from swin_mm.models.roi_heads.refusals import tell
+from swin_mm.models.refusals import tell
 from swin_mm.models.roi_heads.samples import GroundTruths, RoISamples
 from swin_mm.ops.mask_target import crop_bitmaps
 from swin_mm.ops.polygons import draw_polygons, pack_polygons

@@ -9,9 +9,9 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from swin_mm.models.roi_heads import refusals
+from swin_mm.models import refusals
 from swin_mm.models.roi_heads.box_head import box_losses, detect
-from swin_mm.models.roi_heads.extract import extract_features
+from swin_mm.models.roi_heads.extract import extract_features, lay_out
 from swin_mm.models.roi_heads.mask_head import mask_losses
 from swin_mm.models.roi_heads.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.ops.assign import pad_boxes
@@ -45,7 +45,7 @@ class StandardRoIHead(MmdetStandardRoIHead):
         if reason := self._refuse_loss(batch_data_samples):
             refusals.tell("RoI losses", reason)
             return super().loss(x, rpn_results_list, batch_data_samples)
-        x = [level.contiguous() for level in x]  # once, not in every RoIAlign
+        x = lay_out(x)
         truths = GroundTruths(batch_data_samples)
         proposals = pad_boxes([found.bboxes for found in rpn_results_list])
         samples = sample_rois(*proposals, truths, self.bbox_assigner, self.bbox_sampler)
