@@ -1,7 +1,9 @@
 """Non-maximum suppression of many groups of boxes: of images times levels, or times classes."""
 
+import logging
 from collections.abc import Sequence
 from ctypes import c_float
+from functools import lru_cache
 
 import torch
 import torchvision
@@ -9,12 +11,14 @@ from torch import Tensor
 
 from swin_mm.ops.triton import support
 
+logger = logging.getLogger("swin_mm")
+
 
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """Keeps the boxes of each group that overlap no better one by more than a threshold.
 
-    On a GPU a Triton kernel takes groups of up to a few thousand boxes without waiting. Elsewhere
-    torchvision takes group after group.
+    On a GPU a Triton kernel takes groups of up to a few thousand boxes without waiting, once it has
+    kept there what torchvision keeps. Elsewhere torchvision takes group after group.
 
     Args:
         boxes: `(G, N, 4)`, x1, y1, x2, y2 in pixels; in each group by falling score.
@@ -30,6 +34,10 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
         from swin_mm.ops.triton.nms import nms  # imports Triton
 
         return nms(boxes, valid, threshold)
+    return _by_torchvision(boxes, valid, threshold)
+
+
+def _by_torchvision(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     keep = torch.zeros_like(valid)
     for group, candidates in enumerate(valid):
         index = candidates.nonzero().squeeze(1)
@@ -45,7 +53,31 @@ def _kernel_refusal(boxes: Tensor) -> str | None:
         return "torchvision is fast on a CPU"
     if boxes.dtype != torch.float32:
         return f"it computes in float32, not {boxes.dtype}"
-    return support.row_refusal(boxes.shape[1], boxes)
+    reason = support.row_refusal(boxes.shape[1], boxes)
+    return reason or _disagreement(boxes.device)
+
+
+@lru_cache
+def _disagreement(device: torch.device) -> str | None:
+    """Why the kernel is not to be trusted on a device, or `None`; asked once, on boxes made for it.
+
+    What it keeps cannot be seen in a loss, and it has been checked in Triton's interpreter alone.
+    """
+    from swin_mm.ops.triton.nms import nms  # imports Triton
+
+    random = torch.Generator().manual_seed(0)
+    corner, sides = torch.rand(2, 4, 1000, 2, generator=random).mul_(200).unbind()
+    boxes = torch.cat((corner, corner + sides / 4 + 1), dim=2).to(device)
+    valid = (torch.rand(4, 1000, generator=random) > 0.1).to(device)
+    try:
+        agrees = torch.equal(nms(boxes, valid, 0.5), _by_torchvision(boxes, valid, 0.5))
+    except Exception as error:  # compilers and drivers fail in many ways, and torchvision serves
+        reason = f"the kernel failed on {device}: {error}"
+    else:
+        reason = None if agrees else f"the kernel keeps other boxes than torchvision on {device}"
+    if reason is not None:
+        logger.warning("NMS by torchvision: %s", reason)
+    return reason
 
 
 def suppress_by_level(

@@ -140,3 +140,34 @@ def test_moves_groups_apart_as_mmcv():
         largest = boxes[image][valid[image]].max()
         wanted = boxes[image] + (groups.to(boxes) * (largest + torch.tensor(1).to(boxes)))[:, None]
         assert torch.equal(moved[image], wanted)
+
+
+def fail(*args):
+    raise RuntimeError("no such instruction")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (lambda boxes, valid, threshold: valid, "keeps other boxes than torchvision"),
+        (fail, "no such instruction"),
+    ],
+    ids=["wrong", "failing"],
+)
+def test_a_kernel_that_errs_on_a_device_is_not_used(kernel, reason, monkeypatch, caplog):
+    monkeypatch.setattr("swin_mm.ops.triton.nms.nms", kernel)
+    assert reason in nms._disagreement.__wrapped__(torch.device(DEVICE))
+    assert reason in caplog.text
+
+
+@needs_kernel
+def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(monkeypatch, caplog):
+    calls = []
+    monkeypatch.setattr(
+        "swin_mm.ops.triton.nms.nms",
+        lambda boxes, valid, threshold: (
+            calls.append(len(boxes)) or nms._by_torchvision(boxes, valid, threshold)
+        ),
+    )
+    assert nms._disagreement.__wrapped__(torch.device(DEVICE)) is None
+    assert calls and not caplog.text
