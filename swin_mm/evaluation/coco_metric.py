@@ -18,7 +18,7 @@ from torch import Tensor
 
 from swin_mm.evaluation.coco_eval import evaluate, why_not_faster
 from swin_mm.evaluation.detections import Detections, write_json
-from swin_mm.ops.run_length import encode_masks
+from swin_mm.ops.encode_masks import encode_masks
 from swin_mm.registry import METRICS
 
 STATS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")  # in the order of COCO's summary

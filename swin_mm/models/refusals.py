@@ -1,4 +1,4 @@
-"""What the batched RoI heads leave to mmdet's own methods, and why."""
+"""What the batched heads of regions and boxes leave to mmdet's own methods, and why."""
 
 import logging
 

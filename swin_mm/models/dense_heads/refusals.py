@@ -1,4 +1,4 @@
-"""What the batched region proposal head leaves to mmdet's own methods, and why."""
+"""What the batched region proposal head alone leaves to mmdet's own methods, and why."""
 
 from collections.abc import Sequence
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from swin_mm.ops.run_length import encode_masks
+from swin_mm.ops.encode_masks import encode_masks
 
 
 def reference(masks: torch.Tensor) -> list[dict]:
