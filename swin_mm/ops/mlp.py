@@ -1,14 +1,14 @@
 """The MLP of a block: two linear layers with a GELU between.
 
-`mlp` is the readable definition; `backend="triton"` adds bias and GELU in one pass, keeps the
-first layer's products alone for backward, and takes the bias's gradient along. `auto` is the
+`swin_mm.ops.reference` has the definition. `backend="triton"` adds bias and GELU in one pass, keeps
+the first layer's products alone for backward, and takes the bias's gradient along. `auto` is the
 definition, as of the norms; see `swin_mm.ops.norm`.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops import reference
 from swin_mm.ops.norm import Backend, uses_triton
 
 
@@ -43,14 +43,4 @@ def mlp(
         from swin_mm.ops.triton.mlp import mlp as run  # imports Triton
 
         return run(x, fc1_weight, fc1_bias, fc2_weight, dtype)
-    return mlp_reference(x, fc1_weight, fc1_bias, fc2_weight, dtype)
-
-
-def mlp_reference(
-    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Same contract as `mlp`."""
-    fc1_bias = None if fc1_bias is None else fc1_bias.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        hidden = F.gelu(F.linear(x.to(dtype), fc1_weight.to(dtype), fc1_bias))
-        return F.linear(hidden, fc2_weight.to(dtype))
+    return reference.mlp(x, fc1_weight, fc1_bias, fc2_weight, dtype)

@@ -1,59 +1,20 @@
 """Layer norms together with what is beside them: a residual sum, or the joining of neighbours.
 
-Each function is the readable definition; `backend="triton"` computes it in one pass over memory.
+`swin_mm.ops.reference` has the readable definitions; `backend="triton"` takes one pass over memory.
 `auto` is the definition: the kernels have been checked in Triton's interpreter alone, and no GPU
 has shown yet that they pay.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops import reference
+from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton.support import row_refusal
 
 Backend = Literal["auto", "triton", "reference"]
-# Microsoft's order of the 2x2 neighbours in the merged channels, as (row, column) offsets.
-MERGE_ORDER = ((0, 0), (1, 0), (0, 1), (1, 1))
-
-
-class Norm(NamedTuple):
-    """A layer norm.
-
-    Attributes:
-        weight: `(C,)`.
-        bias: `(C,)`.
-        eps: Added to the variance.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-
-class Branch(NamedTuple):
-    """What a residual block adds, `keep * (value + bias)`, as long as it is not added.
-
-    Attributes:
-        value: `(B, H, W, C)`.
-        bias: `(C,)`, of the linear layer that gave the value; `None` for none.
-        noise: `(B,)` float32, uniform in [0, 1), for stochastic depth; `None` keeps all samples.
-        keep_prob: Probability that a sample keeps its branch.
-    """
-
-    value: Tensor
-    bias: Tensor | None = None
-    noise: Tensor | None = None
-    keep_prob: float = 1.0
-
-    def keep(self) -> Tensor:
-        """The factor on each sample, `(B, 1, 1, 1)`: 0, or as much as keeps the mean."""
-        return ((self.keep_prob + self.noise).floor() / self.keep_prob)[:, None, None, None]
-
-    def biased(self) -> Tensor:
-        """`value + bias`."""
-        return self.value if self.bias is None else self.value + self.bias
 
 
 def add_norm(
@@ -89,21 +50,7 @@ def add_norm(
         from swin_mm.ops.triton.add_norm import add_norm as run  # imports Triton
 
         return run(x, branch, norm, dtype)
-    return add_norm_reference(x, branch, norm, dtype)
-
-
-def add_norm_reference(
-    x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor | None]:
-    """Same contract as `add_norm`."""
-    total = x
-    if branch is not None:
-        added = branch.biased() if branch.noise is None else branch.biased() * branch.keep()
-        total = added
-        if x is not None:
-            total = (x + added).to(torch.promote_types(x.dtype, branch.value.dtype))
-    out = None if norm is None else _normalise(total, norm).to(dtype)
-    return (None if x is None else total), out
+    return reference.add_norm(x, branch, norm, dtype)
 
 
 def norm_add(
@@ -129,18 +76,7 @@ def norm_add(
         from swin_mm.ops.triton.norm_add import norm_add as run  # imports Triton
 
         return run(x, branch, norm, dtype)
-    return norm_add_reference(x, branch, norm, dtype)
-
-
-def norm_add_reference(
-    x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Same contract as `norm_add`."""
-    added = _normalise(branch.biased(), norm)
-    if branch.noise is not None:
-        added = added * branch.keep()
-    total = (x + added).to(x.dtype)
-    return total, total.to(dtype)
+    return reference.norm_add(x, branch, norm, dtype)
 
 
 def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype, backend: Backend = "auto") -> Tensor:
@@ -162,23 +98,7 @@ def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype, backend: Backend = "au
         from swin_mm.ops.triton.merge_norm import merge_norm as run  # imports Triton
 
         return run(x, norm, dtype)
-    return merge_norm_reference(x, norm, dtype)
-
-
-def merge_norm_reference(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:
-    """Same contract as `merge_norm`."""
-    height, width = x.shape[1:3]
-    x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-    neighbours = [x[:, row::2, column::2] for row, column in MERGE_ORDER]
-    return _normalise(torch.cat(neighbours, dim=-1), norm).to(dtype)
-
-
-def _normalise(x: Tensor, norm: Norm) -> Tensor:
-    """In the dtype that `x` and the norm share, whatever autocast is about."""
-    dtype = torch.promote_types(x.dtype, norm.weight.dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        weight, bias = norm.weight.to(dtype), norm.bias.to(dtype)
-        return F.layer_norm(x.to(dtype), weight.shape, weight, bias, norm.eps)
+    return reference.merge_norm(x, norm, dtype)
 
 
 def uses_triton(backend: Backend, channels: int, *tensors: Tensor) -> bool:

@@ -1,10 +1,16 @@
 """The readable definition of each operator: no speed tricks, any device, any float dtype."""
 
+from typing import NamedTuple
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from swin_mm.ops.context import ContextScale, mix_context
 from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
+
+# Microsoft's order of the 2x2 neighbours in the merged channels, as (row, column) offsets.
+MERGE_ORDER = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 def window_attention(
@@ -39,3 +45,90 @@ def window_attention(
     if context_scales:
         out = out + mix_context(v, context_mix, context_scales, size, window_size, shift_size)
     return from_windows(out.transpose(1, 2).flatten(2), size, window_size, shift_size)
+
+
+class Norm(NamedTuple):
+    """A layer norm.
+
+    Attributes:
+        weight: `(C,)`.
+        bias: `(C,)`.
+        eps: Added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+class Branch(NamedTuple):
+    """What a residual block adds, `keep * (value + bias)`, as long as it is not added.
+
+    Attributes:
+        value: `(B, H, W, C)`.
+        bias: `(C,)`, of the linear layer that gave the value; `None` for none.
+        noise: `(B,)` float32, uniform in [0, 1), for stochastic depth; `None` keeps all samples.
+        keep_prob: Probability that a sample keeps its branch.
+    """
+
+    value: Tensor
+    bias: Tensor | None = None
+    noise: Tensor | None = None
+    keep_prob: float = 1.0
+
+    def keep(self) -> Tensor:
+        """The factor on each sample, `(B, 1, 1, 1)`: 0, or as much as keeps the mean."""
+        return ((self.keep_prob + self.noise).floor() / self.keep_prob)[:, None, None, None]
+
+    def biased(self) -> Tensor:
+        """`value + bias`."""
+        return self.value if self.bias is None else self.value + self.bias
+
+
+def add_norm(
+    x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None]:
+    """Same contract as `swin_mm.ops.norm.add_norm`."""
+    total = x
+    if branch is not None:
+        added = branch.biased() if branch.noise is None else branch.biased() * branch.keep()
+        total = added
+        if x is not None:
+            total = (x + added).to(torch.promote_types(x.dtype, branch.value.dtype))
+    out = None if norm is None else _normalise(total, norm).to(dtype)
+    return (None if x is None else total), out
+
+
+def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Same contract as `swin_mm.ops.norm.norm_add`."""
+    added = _normalise(branch.biased(), norm)
+    if branch.noise is not None:
+        added = added * branch.keep()
+    total = (x + added).to(x.dtype)
+    return total, total.to(dtype)
+
+
+def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:
+    """Same contract as `swin_mm.ops.norm.merge_norm`."""
+    height, width = x.shape[1:3]
+    x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+    neighbours = [x[:, row::2, column::2] for row, column in MERGE_ORDER]
+    return _normalise(torch.cat(neighbours, dim=-1), norm).to(dtype)
+
+
+def _normalise(x: Tensor, norm: Norm) -> Tensor:
+    """In the dtype that `x` and the norm share, whatever autocast is about."""
+    dtype = torch.promote_types(x.dtype, norm.weight.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        weight, bias = norm.weight.to(dtype), norm.bias.to(dtype)
+        return F.layer_norm(x.to(dtype), weight.shape, weight, bias, norm.eps)
+
+
+def mlp(
+    x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Same contract as `swin_mm.ops.mlp.mlp`."""
+    fc1_bias = None if fc1_bias is None else fc1_bias.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        hidden = F.gelu(F.linear(x.to(dtype), fc1_weight.to(dtype), fc1_bias))
+        return F.linear(hidden, fc2_weight.to(dtype))

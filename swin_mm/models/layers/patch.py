@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from swin_mm.models.layers import lean
 from swin_mm.ops.dispatch import AttnBackend
-from swin_mm.ops.norm import MERGE_ORDER, Branch, add_norm, merge_norm
+from swin_mm.ops.norm import Branch, add_norm, merge_norm
+from swin_mm.ops.reference import MERGE_ORDER
 from swin_mm.ops.window import pad_bottom_right, padded_size
 
 

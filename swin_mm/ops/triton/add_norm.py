@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops.norm import Branch, Norm, add_norm_reference
+from swin_mm.ops import reference
+from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
@@ -233,7 +234,7 @@ def _differentiable_backward(
 
         def compute(saved, saved_bias, weight, bias):
             branch, norm = Branch(saved, saved_bias), Norm(weight, bias, eps)
-            return add_norm_reference(None, branch, norm, dtype)
+            return reference.add_norm(None, branch, norm, dtype)
 
         inputs = saved, saved_bias, weight, bias
         needed = [tensor is not None for tensor in inputs]

@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops.norm import MERGE_ORDER, Norm, merge_norm_reference
+from swin_mm.ops import reference
+from swin_mm.ops.reference import MERGE_ORDER, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
@@ -179,7 +180,7 @@ def _differentiable_backward(ctx, x, weight, bias, stats, grad_out):
     eps, dtype = ctx.settings
 
     def compute(x, weight, bias):
-        return [merge_norm_reference(x, Norm(weight, bias, eps), dtype)]
+        return [reference.merge_norm(x, Norm(weight, bias, eps), dtype)]
 
     needed = ctx.needs_input_grad[:3]
     return differentiable_grads(compute, (x, weight, bias), needed, [grad_out])

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops.mlp import mlp_reference
+from swin_mm.ops import reference
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import CHANGING, differentiable_grads
 
@@ -154,7 +154,7 @@ class _Mlp(torch.autograd.Function):
         if torch.is_grad_enabled():  # by create_graph=True
 
             def compute(*inputs):
-                return [mlp_reference(*inputs, ctx.dtype)]
+                return [reference.mlp(*inputs, ctx.dtype)]
 
             needed = ctx.needs_input_grad[:4]
             return *differentiable_grads(compute, saved[:4], needed, [grad]), None

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops.norm import Branch, Norm, norm_add_reference
+from swin_mm.ops import reference
+from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
@@ -222,7 +223,7 @@ def _differentiable_backward(
 
     def compute(value, branch_bias, weight, bias):
         branch, norm = Branch(value, branch_bias, noise, keep_prob), Norm(weight, bias, eps)
-        return norm_add_reference(torch.zeros_like(grad), branch, norm, grad.dtype)[:1]
+        return reference.norm_add(torch.zeros_like(grad), branch, norm, grad.dtype)[:1]
 
     inputs = value, branch_bias, weight, bias
     needed = [tensor is not None for tensor in inputs]
