@@ -6,8 +6,6 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 STRIDES = [4, 8, 16, 32]
 PADDED = (96, 160)  # height and width of a batch
@@ -80,45 +78,3 @@ def make_gts(counts=(5, 0, 1, 30)):
         boxes = torch.cat((corner, corner + 6 + torch.rand(count, 2) * 40), dim=1)
         gts.append(InstanceData(bboxes=boxes, labels=torch.zeros(count, dtype=torch.long)))
     return gts
-
-
-class _HostCalls(TorchFunctionMode):
-    """Counts what PyTorch answers on the host before operators are dispatched."""
-
-    def __init__(self, waits):
-        super().__init__()
-        self.waits = waits
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.waits.count += getattr(func, "__name__", "") in ("tolist", "numpy", "cpu")
-        return func(*args, **(kwargs or {}))
-
-
-class Waits(TorchDispatchMode):
-    """Counts, on the CPU, what would wait for a GPU: numbers read, sizes that depend on data."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "nms", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-        self.host_calls = _HostCalls(self)
-
-    def __enter__(self):
-        self.host_calls.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        self.host_calls.__exit__(*error)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name.startswith(("index", "_index_put")) and isinstance(args[1], list | tuple):
-            masks = (torch.bool, torch.uint8)
-            self.count += any(index is not None and index.dtype in masks for index in args[1])
-        elif name == "repeat_interleave":
-            self.count += "output_size" not in (kwargs or {})
-        else:
-            self.count += name in self.NAMES
-        return func(*args, **(kwargs or {}))

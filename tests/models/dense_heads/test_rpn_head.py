@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from host_reads import Waits
 from mmdet.models.dense_heads import RPNHead as MmdetRPNHead
 from mmdet.models.task_modules import AssignResult, RandomSampler
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from rpn_tools import Waits, build_pair, make_gts, make_maps, make_metas, rpn_cfg
+from rpn_tools import build_pair, make_gts, make_maps, make_metas, rpn_cfg
 
 from swin_mm.models.dense_heads import refusals, rpn_head
 from swin_mm.ops import nms

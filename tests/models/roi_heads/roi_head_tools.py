@@ -9,8 +9,6 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 CHANNELS, CLASSES = 8, 5
 STRIDES = [4, 8, 16, 32]
@@ -264,50 +262,3 @@ def assert_same_detections(pair, batch, rescale=True, maps=None):
                 assert torch.equal(a[key], value), key
             assert a[key].dtype == value.dtype
     return expected
-
-
-class _HostCalls(TorchFunctionMode):
-    """Counts calls that PyTorch answers on the host before operators are dispatched."""
-
-    NAMES = ("tolist", "numpy", "cpu")
-
-    def __init__(self, counter):
-        super().__init__()
-        self.counter = counter
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.counter.count += getattr(func, "__name__", "") in self.NAMES
-        return func(*args, **(kwargs or {}))
-
-
-class Waits(TorchDispatchMode):
-    """Counts, on the CPU, what would wait for a GPU: numbers read, sizes that depend on data."""
-
-    NAMES = (
-        *("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "bincount"),
-        *("_unique2", "unique_dim", "nms", "equal"),
-    )
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-        self.host_calls = _HostCalls(self)
-
-    def __enter__(self):
-        self.host_calls.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        self.host_calls.__exit__(*error)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-            masks = (torch.bool, torch.uint8)
-            self.count += any(i is not None and i.dtype in masks for i in args[1])
-        elif name == "repeat_interleave":
-            self.count += "output_size" not in (kwargs or {})
-        else:
-            self.count += name in self.NAMES
-        return func(*args, **(kwargs or {}))

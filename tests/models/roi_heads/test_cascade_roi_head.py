@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from host_reads import Waits
 from roi_head_tools import (
     TEST_CFG,
-    Waits,
     assert_same_detections,
     assert_same_training,
     build_pair,

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from host_reads import Waits
 from mmdet.structures.mask import PolygonMasks
 from mmengine.structures import InstanceData
 from roi_head_tools import (
     TEST_CFG,
-    Waits,
     assert_same_detections,
     assert_same_training,
     box_head,
