@@ -235,6 +235,7 @@ def test_heads_are_mmdets(name):
     meant = [SCOPE, ("backbone.*", "Swin"), ("neck.in_channels.*", "Swin's widths")]
     if "dino" not in name:
         meant.append(("neck.type", "ours"))
+        meant.append(("data_preprocessor.type", "ours, for the whole batch at once"))
     if "start_level" in ours["neck"] and "sparse" not in name:
         meant.append(("neck.start_level", "the finest map, unused, is not computed"))
     if "htc" in name:

@@ -66,6 +66,6 @@ def test_losses_of_each_step_are_those_with_mmdets_heads(name):
     batches = [detection_data(), detection_data()] * (STEPS // 2)
     expected, found = (train(model, batches) for model in (theirs, ours))
     for step, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-7), step
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6), step
     assert len({losses["loss"] for losses in found}) == STEPS  # samples and weights change
     assert predicts_roi_masks(ours)
