@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from recipe_tools import cut, detection_data, load, narrow
 
 from swin_mm.inference.roi_masks import predicts_roi_masks
+from swin_mm.ops import roi_align
 
 STEPS = 10
 OUR_PARTS = ("rpn_head", "roi_head")
@@ -58,7 +59,9 @@ def train(model, batches):
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t"])
-def test_losses_of_each_step_are_those_with_mmdets_heads(name):
+def test_losses_of_each_step_are_those_with_mmdets_heads(name, monkeypatch):
+    # The CPU's pooling rounds otherwise, by 1e-6, which AdamW and sampling enlarge within steps.
+    monkeypatch.setattr(roi_align, "refusal", lambda maps, rois: "as on a GPU")
     ours, theirs = (build(name, with_stock_heads) for with_stock_heads in (False, True))
     for part in OUR_PARTS:
         assert type(getattr(ours, part)) is not type(getattr(theirs, part))
@@ -66,6 +69,6 @@ def test_losses_of_each_step_are_those_with_mmdets_heads(name):
     batches = [detection_data(), detection_data()] * (STEPS // 2)
     expected, found = (train(model, batches) for model in (theirs, ours))
     for step, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-6), step
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-7), step
     assert len({losses["loss"] for losses in found}) == STEPS  # samples and weights change
     assert predicts_roi_masks(ours)
