@@ -24,7 +24,7 @@ measure() {  # NAME OPTIONS...: with the Triton kernels and without, beside all 
   done
 }
 
-KERNELS="tests/ops/test_triton_window_attention.py tests/ops/test_triton_rows.py tests/models/layers/test_lean.py"
+KERNELS="tests/ops/test_triton_window_attention.py tests/ops/test_triton_rows.py tests/ops/test_nms_of_groups.py tests/models/layers/test_lean.py"
 
 # Values, gradients, repeatability.
 run doctor "$PYTHON" -m swin_mm.cli.main doctor
@@ -44,6 +44,16 @@ measure inference_b8 $BF16 --mode inference --batch 8 --run eager compile graphs
 measure swin_l_train --arch large --window 12 --size 1280x1280 --dtype bf16 --mode train
 measure v2_b_train --version 2 --arch base --window 16 --size 1024x1024 --dtype bf16 --mode train \
   --run eager compile
+# Whole training steps, beside the frameworks' own, and where their time goes.
+for work in mask_rcnn_swin_t:800x1344:2 mask_rcnn_swin_t:800x1344:8 \
+  cascade_mask_rcnn_swin_t:800x1344:8 upernet_swin_t:512x512:16; do
+  IFS=: read -r config size batch <<<"$work"
+  step="--config $config --size $size --batch $batch"
+  run "${config}_b$batch" "$PYTHON" tools/benchmark.py $step --mode train --dtype fp16 --peers all \
+    --out "$OUT/${config}_b$batch"
+  run "${config}_b${batch}_profile" "$PYTHON" tools/benchmark.py $step --profile \
+    --out "$OUT/${config}_b${batch}_profile"
+done
 # The neck, and how cost grows.
 run neck "$PYTHON" tools/benchmark.py --part neck $BF16 --batch 8 --mode train --peers all \
   --out "$OUT/neck"

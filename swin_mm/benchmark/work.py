@@ -106,7 +106,7 @@ class Work:
         """The attributes as JSON has them."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values["device"] = str(self.device)
-        values["config"] = self.config and str(self.config.filename)
+        values["config"] = self.config and Path(self.config.filename).stem
         return values
 
 

@@ -19,6 +19,7 @@ from swin_mm.ops.triton.nms import nms as run_kernel  # noqa: E402
 
 HAS_GPU = torch.cuda.is_available() and not launch.IS_INTERPRETED
 DEVICE = "cuda" if HAS_GPU else "cpu"
+pytestmark = [pytest.mark.gpu] if HAS_GPU else []
 needs_kernel = pytest.mark.skipif(
     not HAS_GPU and not launch.IS_INTERPRETED, reason="neither a GPU nor Triton's interpreter"
 )
