@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
     # Triton reads it when it is imported, which mmdet does on its way.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import swin_mm  # noqa: F401  (without a compiled mmcv, mmdet can be imported only after it)
@@ -22,6 +23,12 @@ def default_scope_of_its_own():
     DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def logger_of_its_own():
+    """Runners and commands leave a logger at the level they were given: no test has another's."""
+    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)
