@@ -1,7 +1,6 @@
 """Trials of a batch: in a process of their own, within the memory they may have."""
 
 import multiprocessing
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -69,8 +68,6 @@ def test_want_of_memory_is_no_error(monkeypatch, error, answer):
 
     monkeypatch.setattr(batch_trial, "measure_steps", fail)
     monkeypatch.setattr(batch_trial, "_watch", lambda limit: None)
-    # The other process silences its logger; here it is that of all tests.
-    monkeypatch.setattr(batch_trial, "MMLogger", MagicMock())
     sender = Sender()
     batch_trial._run(request(), sender)
     assert sender == [answer]

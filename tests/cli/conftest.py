@@ -1,8 +1,7 @@
 """What tests of the command share."""
 
 import pytest
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
+from mmengine.logging import MessageHub
 from mmengine.visualization import Visualizer
 from toy_task import write_toy_config
 
@@ -10,7 +9,7 @@ from toy_task import write_toy_config
 @pytest.fixture
 def fresh_mmengine(monkeypatch):
     """Forgets mmengine's global objects, which runs of the same second would share."""
-    for manager in (MessageHub, MMLogger, Visualizer, DefaultScope):
+    for manager in (MessageHub, Visualizer):
         monkeypatch.setattr(manager, "_instance_dict", type(manager._instance_dict)())
     # Set by a command; put back so that tests do not see each other.
     monkeypatch.setenv("LOCAL_RANK", "0")
