@@ -13,7 +13,6 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement
-from pycocotools import mask as coco_mask
 from torch import nn
 
 from swin_mm.configs import ConfigError, bare_type, innermost_dataset
@@ -21,6 +20,7 @@ from swin_mm.engine.hooks.exact_weights import watch_weights
 from swin_mm.inference.merge_slices import Objects
 from swin_mm.inference.run_length import Run, RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
+from swin_mm.ops.encode_masks import encode_masks
 
 
 class Predictor:
@@ -122,7 +122,7 @@ def read_prediction(sample: BaseDataElement, min_score: float) -> Objects | np.n
 def _to_runs(masks: RunLengthMasks | torch.Tensor) -> list[Run]:
     if isinstance(masks, RunLengthMasks):
         return masks.runs
-    return [coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in masks]
+    return encode_masks(masks)
 
 
 def _load_weights(model: nn.Module, file: str) -> Mapping[str, Any]:
