@@ -9,11 +9,12 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+
+from swin_mm.garbage import no_collection
 
 WARM_UP_PASSES = 3
 MIN_ROUND_SECONDS = (
@@ -100,7 +101,7 @@ def measure(
         Seconds of a step, for each candidate that did not fail one for each round.
     """
     seconds: dict[Key, list[float]] = {key: [] for key in runners}
-    with _no_collection():
+    with no_collection():
         for turn in range(rounds + 1):
             keys = list(seconds)
             first = turn % len(keys) if keys else 0
@@ -118,18 +119,6 @@ def measure(
                 on_step()
             gc.collect()
     return seconds
-
-
-@contextmanager
-def _no_collection():
-    """Keeps Python's garbage collector from running in the middle of a step."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def quantiles(values: list[float]) -> Quantiles:

@@ -1,12 +1,10 @@
 """mmdet's COCO metric with the same numbers in a fraction of the time."""
 
-import gc
 import logging
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from swin_mm.evaluation.coco_eval import evaluate, why_not_faster
 from swin_mm.evaluation.detections import Detections, write_json
+from swin_mm.garbage import no_collection
 from swin_mm.ops.encode_masks import encode_masks
 from swin_mm.registry import METRICS
 
@@ -90,7 +89,8 @@ class CocoMetric(MmdetCocoMetric):
         self._load_annotations(truths)
         if self.outfile_prefix is not None:
             self.results2json(found, self.outfile_prefix)
-        with _no_garbage_collection():
+        # Half a million dicts come to be and stay: to go through them again finds nothing.
+        with no_collection():
             return self._evaluate(Detections.gather(found, self.cat_ids))
 
     def _why_mmdet(self) -> str | None:
@@ -171,15 +171,3 @@ def _mean(precision: np.ndarray) -> float:
     """Mean of what is there; where there is nothing COCO has -1."""
     present = precision[precision > -1]
     return np.mean(present) if present.size else float("nan")
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Half a million dicts come to be and stay: to go through them again finds nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
