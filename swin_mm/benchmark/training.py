@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from swin_mm.benchmark.whole import make_batch
+from swin_mm.benchmark.whole import build_model, make_batch
 from swin_mm.benchmark.work import Size
 from swin_mm.configs import ConfigError
 
@@ -29,14 +28,7 @@ def build_training(cfg: Config, device: torch.device) -> tuple[nn.Module, OptimW
     Returns:
         The model in training mode, and the wrapper of its optimizer.
     """
-    init_default_scope(cfg.default_scope)
-    settings = deepcopy(cfg.model)
-    settings.backbone.init_cfg = None  # weights do not change the time, and would be downloaded
-    torch.manual_seed(0)
-    # As mmengine's runner does it where one process trains.
-    model = revert_sync_batchnorm(MODELS.build(settings))
-    model.init_weights()
-    model.to(device).train()
+    model = build_model(cfg, device).train()
     return model, build_optim_wrapper(model, deepcopy(cfg.optim_wrapper))
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+from torch import nn
 
 from swin_mm.benchmark.backbones import MissingPeerError
 from swin_mm.benchmark.work import Size, Work
@@ -40,13 +42,8 @@ class WholeStep:
 
     def __init__(self, library: str, work: Work, is_compiled: bool) -> None:
         cfg = _prepare_config(library, work)
-        init_default_scope(cfg.default_scope)
-        torch.manual_seed(0)
         self.work = work
-        self.model = MODELS.build(cfg.model)
-        self.model.init_weights()
-        self.model.train(work.mode == "train")
-        self.model.to(work.device)
+        self.model = build_model(cfg, work.device).train(work.mode == "train")
         if is_compiled:
             for name in PARTS:
                 if getattr(self.model, f"with_{name}", name == "backbone"):
@@ -62,6 +59,23 @@ class WholeStep:
             return self.model.train_step(self.data[index], self.optim_wrapper)
         with torch.no_grad(), self.work.autocast():
             return self.model.test_step(self.data[index])
+
+
+def build_model(cfg: Config, device: torch.device) -> nn.Module:
+    """Builds a model with random weights, always the same.
+
+    Args:
+        cfg: Whole config of a detector or a segmentor, left as it is.
+        device: Where the model lives.
+    """
+    init_default_scope(cfg.default_scope)
+    settings = deepcopy(cfg.model)
+    settings.backbone.init_cfg = None  # weights do not change the time, and would be downloaded
+    torch.manual_seed(0)
+    # As mmengine's runner does it where one process trains.
+    model = revert_sync_batchnorm(MODELS.build(settings))
+    model.init_weights()
+    return model.to(device)
 
 
 def stock_config(cfg: Config) -> Config:
@@ -107,7 +121,6 @@ def _prepare_config(library: str, work: Work) -> Config:
         raise MissingPeerError(f"{library} has no model for a config of {scope}")
     if library == scope:
         cfg = stock_config(cfg)
-    cfg.model.backbone.init_cfg = None  # weights do not change the time, and would be downloaded
     if scope == "mmseg":
         # Batches are of one size, so there is nothing to pad to a crop size.
         cfg.model.data_preprocessor.update(size=None, size_divisor=1, test_cfg=None)
