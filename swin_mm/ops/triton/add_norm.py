@@ -8,8 +8,6 @@ and writes those of `x` and branch; gradients of weight and biases are sums over
 Inputs and outputs are float32, float16 or bfloat16, each its own; arithmetic is float32.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +18,7 @@ from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
+    Settings,
     count_rows,
     differentiable_grads,
     dtype_of,
@@ -132,26 +131,20 @@ def backward_kernel(
     store_partial(partial_ptr, index + 2, grad_branch_bias, CHANNELS, BLOCK_C)
 
 
-class _Settings(NamedTuple):
-    keep_prob: float
-    eps: float
-    dtype: torch.dtype
-
-
 def add_norm(
     x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
     """Same contract as `swin_mm.ops.norm.add_norm`."""
     value, branch_bias, noise, keep_prob = branch or (None, None, None, 1.0)
     weight, bias, eps = norm or (None, None, 0.0)
-    settings = _Settings(keep_prob, eps, dtype)
+    settings = Settings(keep_prob, eps, dtype)
     total, out = _AddNorm.apply(x, value, branch_bias, noise, weight, bias, settings)
     return (x if branch is None else total), out
 
 
 class _AddNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, value, branch_bias, noise, weight, bias, settings: _Settings):
+    def forward(ctx, x, value, branch_bias, noise, weight, bias, settings: Settings):
         x, value = (None if tensor is None else tensor.contiguous() for tensor in (x, value))
         like = value if x is None else x
         num_rows, rows_per_sample = count_rows(like)
@@ -180,15 +173,7 @@ class _AddNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: recomputed activations are given out once
-        if grads == (None, None):
-            return (None,) * 7
-        # The second, by create_graph=True.
-        run = _differentiable_backward if torch.is_grad_enabled() else _launch_backward
-        found = run(ctx, *saved, *grads)
-        needed = ctx.needs_input_grad[:6]
-        pairs = zip(found, ctx.dtypes, needed, strict=True)
-        return *(g.to(dtype) if need and g is not None else None for g, dtype, need in pairs), None
+        return *rows.run_backward(ctx, grads, _launch_backward, _differentiable_backward), None
 
 
 def _launch_backward(ctx, saved, saved_bias, noise, weight, bias, stats, grad_total, grad_out):

@@ -8,8 +8,6 @@ weight and biases are sums over rows, see `rows`.
 Inputs and outputs are float32, float16 or bfloat16, each its own; arithmetic is float32.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +18,7 @@ from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
+    Settings,
     count_rows,
     differentiable_grads,
     dtype_of,
@@ -125,23 +124,17 @@ def backward_kernel(
     store_partial(partial_ptr, index + 2, grad_branch_bias, CHANNELS, BLOCK_C)
 
 
-class _Settings(NamedTuple):
-    keep_prob: float
-    eps: float
-    dtype: torch.dtype
-
-
 def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Same contract as `swin_mm.ops.norm.norm_add`."""
     value, branch_bias, noise, keep_prob = branch
-    settings = _Settings(keep_prob, norm.eps, dtype)
+    settings = Settings(keep_prob, norm.eps, dtype)
     total, copy = _NormAdd.apply(x, value, branch_bias, noise, *norm[:2], settings)
     return total, total if copy is None else copy
 
 
 class _NormAdd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, value, branch_bias, noise, weight, bias, settings: _Settings):
+    def forward(ctx, x, value, branch_bias, noise, weight, bias, settings: Settings):
         x, value = x.contiguous(), value.contiguous()
         num_rows, rows_per_sample = count_rows(x)
         total = torch.empty_like(x)
@@ -166,15 +159,7 @@ class _NormAdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: recomputed activations are given out once
-        if grads == (None, None):
-            return (None,) * 7
-        # The second, by create_graph=True.
-        run = _differentiable_backward if torch.is_grad_enabled() else _launch_backward
-        found = run(ctx, *saved, *grads)
-        needed = ctx.needs_input_grad[:6]
-        pairs = zip(found, ctx.dtypes, needed, strict=True)
-        return *(g.to(dtype) if need and g is not None else None for g, dtype, need in pairs), None
+        return *rows.run_backward(ctx, grads, _launch_backward, _differentiable_backward), None
 
 
 def _launch_backward(ctx, value, branch_bias, noise, weight, bias, stats, grad_total, grad_copy):

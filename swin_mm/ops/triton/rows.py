@@ -77,6 +77,50 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
             kernel[(programs,)](*arguments, **constants)
 
 
+class Settings(NamedTuple):
+    """Numbers of a residual sum with a norm.
+
+    Attributes:
+        keep_prob: Of stochastic depth.
+        eps: Of the norm.
+        dtype: Of the second output.
+    """
+
+    keep_prob: float
+    eps: float
+    dtype: torch.dtype
+
+
+def run_backward(
+    ctx: Any,
+    grads: tuple[Tensor | None, ...],
+    launch_backward: Callable[..., Sequence[Tensor | None]],
+    differentiable_backward: Callable[..., Sequence[Tensor | None]],
+) -> list[Tensor | None]:
+    """Gradients of the tensors of a residual sum with a norm, in their dtypes.
+
+    Args:
+        ctx: Of the function, with `dtypes` of those tensors; they come first among its inputs.
+        grads: Of the outputs; `None` for zero.
+        launch_backward: Gives the gradients by kernels. It takes `ctx`, what was saved and `grads`.
+        differentiable_backward: Gives them so that they can be differentiated again.
+
+    Returns:
+        One for each tensor, `None` where none is wanted.
+    """
+    saved = ctx.saved_tensors  # read once: recomputed activations are given out once
+    if not any(grad is not None for grad in grads):
+        return [None] * len(ctx.dtypes)
+    # The second, by create_graph=True.
+    run = differentiable_backward if torch.is_grad_enabled() else launch_backward
+    found = run(ctx, *saved, *grads)
+    needed = ctx.needs_input_grad[: len(ctx.dtypes)]
+    return [
+        grad.to(dtype) if need and grad is not None else None
+        for grad, dtype, need in zip(found, ctx.dtypes, needed, strict=True)
+    ]
+
+
 def differentiable_grads(
     compute: Callable[..., Sequence[Tensor | None]],
     inputs: Sequence[Tensor | None],
