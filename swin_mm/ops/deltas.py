@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from swin_mm.ops.sample import to_device
+from swin_mm.ops.transfer import to_device
 
 # Boxes become at most so many times as wide or high, as in mmdet and Detectron.
 MAX_STRETCH = 1000 / 16

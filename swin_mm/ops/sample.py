@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from swin_mm.ops.transfer import to_device
+
 
 class Samples(NamedTuple):
     """Boxes chosen from `(B, N)`: image by image, its positives and then its negatives.
@@ -70,10 +72,3 @@ def _draw(count: int, size: int) -> Tensor:
     if count <= size:
         return torch.arange(count)
     return torch.randperm(count)[:size].sort().values
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies from the host without waiting for the device."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)

@@ -8,13 +8,15 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from swin_mm.models.assigning import assign
 from swin_mm.models.dense_heads.anchors import AnchorCache, Anchors
 from swin_mm.models.dense_heads.refusals import refuse_losses, refuse_proposals
 from swin_mm.models.refusals import tell
-from swin_mm.ops.assign import assign_by_iou, pad_boxes
+from swin_mm.ops.assign import pad_boxes
 from swin_mm.ops.deltas import decode_deltas, encode_deltas
 from swin_mm.ops.nms import suppress_by_level
-from swin_mm.ops.sample import Samples, sample_randomly, to_device
+from swin_mm.ops.sample import Samples, sample_randomly
+from swin_mm.ops.transfer import to_device
 from swin_mm.registry import MODELS
 
 
@@ -152,18 +154,8 @@ class RPNHead(MmdetRPNHead):
         sizes = [meta["pad_shape"][1::-1] + meta["img_shape"][1::-1] for meta in metas]
         pad_shapes, img_shapes = to_device(torch.tensor(sizes), device).split(2, dim=1)
         usable = anchors.find_usable(pad_shapes, img_shapes, border)
-        assigner, sampler = self.assigner, self.sampler
-        assigned, _ = assign_by_iou(
-            anchors.boxes[None],
-            gt_boxes,
-            present,
-            pos_iou_thr=assigner.pos_iou_thr,
-            neg_iou_thr=assigner.neg_iou_thr,
-            min_pos_iou=assigner.min_pos_iou,
-            match_low_quality=assigner.match_low_quality,
-            gt_max_assign_all=assigner.gt_max_assign_all,
-            usable=usable,
-        )
+        assigned = assign(self.assigner, anchors.boxes[None], gt_boxes, present, usable)
+        sampler = self.sampler
         chosen = sample_randomly(assigned, sampler.num, sampler.pos_fraction, sampler.neg_pos_ub)
         # mmdet asks every time; an image without samples is what it wants to prevent.
         is_empty = [not pos + neg for pos, neg in zip(chosen.num_pos, chosen.num_neg, strict=True)]

@@ -13,7 +13,7 @@ from swin_mm.models.roi_heads.samples import RoISamples
 from swin_mm.ops.assign import pad_boxes
 from swin_mm.ops.deltas import decode_deltas, encode_deltas
 from swin_mm.ops.nms import move_groups_apart, nms_sorted
-from swin_mm.ops.sample import to_device
+from swin_mm.ops.transfer import to_device
 
 
 def image_limits(metas: Sequence[dict], like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from swin_mm.models.refusals import tell
 from swin_mm.models.roi_heads.samples import GroundTruths, RoISamples
 from swin_mm.ops.mask_target import crop_bitmaps
 from swin_mm.ops.polygons import draw_polygons, pack_polygons
-from swin_mm.ops.sample import to_device
+from swin_mm.ops.transfer import to_device
 
 
 def mask_losses(

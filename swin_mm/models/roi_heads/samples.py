@@ -8,8 +8,10 @@ from mmdet.models.task_modules import MaxIoUAssigner, RandomSampler
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
-from swin_mm.ops.assign import assign_by_iou, pad_boxes
-from swin_mm.ops.sample import sample_randomly, to_device
+from swin_mm.models.assigning import assign
+from swin_mm.ops.assign import pad_boxes
+from swin_mm.ops.sample import sample_randomly
+from swin_mm.ops.transfer import to_device
 
 
 class GroundTruths:
@@ -80,17 +82,7 @@ def sample_rois(
         assigner: Settings of the assignment.
         sampler: Settings of the choice.
     """
-    assigned, _ = assign_by_iou(
-        boxes,
-        truths.boxes,
-        truths.present,
-        pos_iou_thr=assigner.pos_iou_thr,
-        neg_iou_thr=assigner.neg_iou_thr,
-        min_pos_iou=assigner.min_pos_iou,
-        match_low_quality=assigner.match_low_quality,
-        gt_max_assign_all=assigner.gt_max_assign_all,
-        usable=usable,
-    )
+    assigned = assign(assigner, boxes, truths.boxes, truths.present, usable)
     num_added = truths.boxes.shape[1] if sampler.add_gt_as_proposals else 0
     if num_added:
         own = torch.arange(1, num_added + 1, device=boxes.device)
