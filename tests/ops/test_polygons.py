@@ -84,3 +84,15 @@ def test_nothing_to_draw():
 def test_a_polygon_without_three_corners_is_refused(numbers):
     with pytest.raises(ValueError, match=f"three corners at least, got {numbers} numbers"):
         pack_polygons([[np.zeros(numbers)]], torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("rise", "run"), [((0.8, 12.4), 5), ((0.8, 13.2), 5), ((0.8, 14.0), 9)], ids=str
+)
+def test_an_edge_that_a_quotient_places_one_step_too_late(rise, run):
+    """In float64, 12.5 / (25 / 58) exceeds 29, so that rounded up it is 30 steps; C counts 29."""
+    top, bottom = rise
+    triangle = np.array([0, top, run, bottom, 0, bottom])
+    boxes = np.array([[0, 0, 16, 16]], dtype=np.float32)
+    found, expected = draw([[triangle]], np.array([0]), boxes, (16, 16))
+    assert torch.equal(found, expected) and found.any()
