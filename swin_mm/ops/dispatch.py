@@ -10,11 +10,12 @@ from torch import Tensor
 
 from swin_mm.ops import reference, sdpa
 from swin_mm.ops.context import ContextScale, check_context_scales
+from swin_mm.ops.cpp import window_attention as cpp
 from swin_mm.ops.triton import support
 
 logger = logging.getLogger("swin_mm")
 
-AttnBackend = Literal["auto", "triton", "reference", "sdpa"]
+AttnBackend = Literal["auto", "cpp", "triton", "reference", "sdpa"]
 
 
 class Call(NamedTuple):
@@ -26,6 +27,8 @@ class Call(NamedTuple):
         dtype: Of query, key and value.
         head_dim: Channels of a head.
         dropout: Probability of dropping an attention weight.
+        context_scales: See `swin_mm.ops.context`.
+        is_plain: Whether the tensors are of no class of their own.
     """
 
     device: torch.device
@@ -33,6 +36,8 @@ class Call(NamedTuple):
     dtype: torch.dtype
     head_dim: int
     dropout: float
+    context_scales: tuple[ContextScale, ...] = ()
+    is_plain: bool = True
 
 
 class Backend(NamedTuple):
@@ -46,6 +51,12 @@ class Backend(NamedTuple):
 
     run: Callable[..., Tensor]
     refusal: Callable[[Call], str | None]
+
+
+def _refuse_cpp(call: Call) -> str | None:
+    if not call.is_plain:
+        return "a tensor is of a class of its own"
+    return cpp.refusal(call.device, call.dtype, call.dropout, call.context_scales)
 
 
 def _run_triton(*args, **kwargs) -> Tensor:
@@ -68,6 +79,9 @@ def _refuse_sdpa(call: Call) -> str | None:
     return None
 
 
+_PLAIN = (Tensor, torch.nn.Parameter, type(None))
+
+
 def _accept(call: Call) -> None:
     return None
 
@@ -75,6 +89,7 @@ def _accept(call: Call) -> None:
 # In order of preference. The Triton kernels have been checked in Triton's interpreter alone: until
 # they have run on a GPU they come after SDPA, which accepts every call there, and run by name only.
 BACKENDS = {
+    "cpp": Backend(cpp.window_attention, _refuse_cpp),
     "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
     "triton": Backend(_run_triton, _refuse_triton),
     "reference": Backend(reference.window_attention, _accept),
@@ -191,7 +206,10 @@ def window_attention(
     if backend == "auto":
         needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
         head_dim = qkv.shape[-1] // (3 * num_heads)
-        call = Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout)
+        is_plain = all(type(t) in _PLAIN for t in (qkv, rel_pos_bias, pad_token))
+        call = Call(
+            qkv.device, needs_grad, qkv.dtype, head_dim, dropout, tuple(context_scales), is_plain
+        )
         backend, reason = _choose(call)
         if not torch.compiler.is_compiling():
             _log_choice(qkv.device.type, needs_grad, backend, reason)

@@ -197,6 +197,13 @@ class _ToTokens(torch.autograd.Function):
         return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None, None
 
 
+def _is_transformed() -> bool:
+    """Whether `torch.func` or forward derivatives are at work, which our functions do not know."""
+    return (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 def to_windows(
     x: Tensor,
     fill: Tensor | None,
@@ -216,7 +223,12 @@ def to_windows(
     """
     order = window_order(x.shape[1:3], window_size, shift_size, x.device)
     fill = x.new_zeros(x.shape[-1]) if fill is None else fill.to(x.dtype)
-    places = _ToPlaces.apply(x.flatten(1, 2), fill, *order)  # (B, nW*N, C)
+    tokens = x.flatten(1, 2)
+    if _is_transformed():
+        tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
+        places = tokens.index_select(1, order.token_at)
+    else:
+        places = _ToPlaces.apply(tokens, fill, *order)  # (B, nW*N, C)
     return places.flatten(0, 1).unflatten(0, (-1, window_size[0] * window_size[1]))
 
 
@@ -239,6 +251,8 @@ def from_windows(
     """
     order = window_order(size, window_size, shift_size, windows.device)
     places = windows.flatten(0, 1).unflatten(0, (-1, len(order.token_at)))  # (B, nW*N, C)
+    if _is_transformed():
+        return places.index_select(1, order.place_of).unflatten(1, tuple(size))
     return _ToTokens.apply(places, *order).unflatten(1, tuple(size))
 
 

@@ -11,8 +11,10 @@ from swin_mm.ops.dispatch import explain, window_attention
 from swin_mm.ops.window import relative_position_index
 
 HEADS, DIM = 2, 8
-# Triton's kernels take no float64; they have tests of their own.
-BACKENDS = {name: backend for name, backend in dispatch.BACKENDS.items() if name != "triton"}
+# Kernels in Triton and C++ take no float64; they have tests of their own.
+BACKENDS = {
+    name: backend for name, backend in dispatch.BACKENDS.items() if name not in ("triton", "cpp")
+}
 SIZES = {
     "divisible": (14, 21),
     "one-axis": (14, 17),
@@ -114,21 +116,33 @@ def test_dropout_drops(backend):
     assert (many.mean(0) - still).abs().mean() < 0.1
 
 
-@pytest.mark.parametrize(("grad", "expected"), [(True, "reference"), (False, "sdpa")])
-def test_auto_on_cpu_runs_what_it_says(grad, expected, monkeypatch):
-    ran = []
-    for name, backend in BACKENDS.items():
+@pytest.fixture
+def ran(monkeypatch):
+    """Names of the backends that run, in order."""
+    names = []
+    for name, backend in dispatch.BACKENDS.items():
 
         def run(*args, name=name, run=backend.run, **kwargs):
-            ran.append(name)
+            names.append(name)
             return run(*args, **kwargs)
 
         monkeypatch.setitem(dispatch.BACKENDS, name, backend._replace(run=run))
+    return names
+
+
+@pytest.mark.parametrize(("grad", "expected"), [(True, "reference"), (False, "sdpa")])
+def test_auto_on_cpu_in_float64(grad, expected, ran):
     with torch.set_grad_enabled(grad):
         attend(inputs((7, 7)), "auto")
     assert ran == [expected]
+
+
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
+def test_auto_on_cpu_runs_what_it_says(grad, ran):
+    with torch.set_grad_enabled(grad):
+        attend(inputs((7, 7), dtype=torch.float32), "auto")
     use = "training" if grad else "inference"
-    assert (f"window_attention, cpu {use}", expected) in [row[:2] for row in explain()]
+    assert (f"window_attention, cpu {use}", *ran) in [row[:2] for row in explain()]
 
 
 def test_the_choice_is_logged_once(caplog):

@@ -48,7 +48,8 @@ class SwinTransformer(SwinBackbone):
         init_cfg: mmengine's initialisation, e.g. `dict(type='Pretrained', checkpoint=...)`.
         arch: `tiny`, `small`, `base` or `large`: sets `embed_dims`, `depths`, `num_heads` where
             they are not given. Tiny is the default.
-        attn_backend: `auto`, `sdpa`, `triton` or `reference`; see `swin_mm.ops.window_attention`.
+        attn_backend: `auto`, `cpp`, `sdpa`, `triton` or `reference`; see
+            `swin_mm.ops.window_attention`.
             `triton` takes the other steps of a block to Triton too, where it can; see
             `swin_mm.models.layers.lean`.
         context_scales: Surroundings whose mean values every window mixes into its attention:

@@ -1,0 +1,1 @@
+"""Operators in C++ for the CPU, compiled on first use where the machine has a compiler."""

@@ -1,0 +1,430 @@
+// Window attention, forward and backward, for float32 on the CPU.
+//
+// One part of the windows goes to each thread, and a thread takes window by window, head by head:
+// query, key and value are fetched from the projection by index, so that padding, shift and
+// partition cost nothing, and scores never leave the cache. Backward computes the scores again.
+// Padded places are live keys and values; as queries nobody asks for their output, so their rows
+// are left out.
+//
+// swin_mm/ops/cpp/window_attention.py lays out the arguments, swin_mm/ops/reference.py has the
+// readable definition.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace {
+
+constexpr int LANES = 16;  // floats of a vector; two registers where the CPU's are narrower
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+
+#ifdef __AVX512F__
+constexpr int MAX_VECTORS = 4;  // of a tile's row; with MAX_SUMS below, what registers hold
+constexpr int MAX_SUMS = 24;
+#else
+constexpr int MAX_VECTORS = 2;
+constexpr int MAX_SUMS = 4;
+#endif
+constexpr int MAX_ROWS = 8;
+constexpr int64_t CACHE_LINE = 16;    // floats
+constexpr int64_t QUERY_BLOCK = 64;   // queries whose scores are held at a time
+constexpr float MASK_VALUE = -100.f;  // between regions, as in swin_mm/ops/window.py
+
+Floats load(const float* from) {
+  Floats value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+void store(float* to, Floats value) { std::memcpy(to, &value, sizeof value); }
+
+int64_t round_up(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
+
+// e^x by Cephes' polynomial for expf, within 2 units in the last place; what is below the smallest
+// normal number gives that number. NaN stays NaN.
+Floats exponential(Floats x) {
+  const float low = -87.33654f, high = 88.37626f, magic = 12582912.f;  // 1.5 * 2^23 rounds
+  x = x < low ? (Floats{} + low) : x;
+  x = x > high ? (Floats{} + high) : x;
+  const Floats n = (x * 1.44269504f + magic) - magic;
+  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.f;
+  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
+  return y * (Floats)exponent;  // the same bits
+}
+
+// Each lane with the one 8, 4, 2 and 1 further on: after the four, a sum is in all of them.
+template <typename Join>
+Floats across_lanes(Floats x, Join join) {
+  x = join(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+}
+
+Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+float largest_of(Floats x) { return across_lanes(x, larger)[0]; }
+
+float sum_of(Floats x) {
+  return across_lanes(x, [](Floats a, Floats b) { return a + b; })[0];
+}
+
+// A matrix whose rows and columns lie at any distance.
+struct Strided {
+  const float* at;
+  int64_t row, column;
+};
+
+// Calls with 0, 1, ... COUNT - 1 as constants: arrays so indexed can live in registers.
+template <typename Body, int... INDICES>
+[[gnu::always_inline]] inline void call_each(Body body, std::integer_sequence<int, INDICES...>) {
+  (body(std::integral_constant<int, INDICES>()), ...);
+}
+
+template <int COUNT, typename Body>
+[[gnu::always_inline]] inline void unrolled(Body body) {
+  call_each(body, std::make_integer_sequence<int, COUNT>());
+}
+
+#define INLINE __attribute__((always_inline))
+
+// C (ROWS, VECTORS * LANES) = A B, or C += A B, with all sums in registers.
+template <int ROWS, int VECTORS>
+void multiply_tile(int64_t inner, Strided a, const float* b, int64_t b_row, float* c, int64_t c_row,
+                   bool adds) {
+  Floats sums[ROWS][VECTORS];
+  unrolled<ROWS>([&](auto r) INLINE {
+    unrolled<VECTORS>([&](auto v) INLINE {
+      sums[r][v] = adds ? load(c + r * c_row + v * LANES) : Floats{};
+    });
+  });
+  for (int64_t k = 0; k < inner; ++k) {
+    Floats right[VECTORS];
+    unrolled<VECTORS>([&](auto v) INLINE { right[v] = load(b + k * b_row + v * LANES); });
+    unrolled<ROWS>([&](auto r) INLINE {
+      const float left = a.at[r * a.row + k * a.column];
+      unrolled<VECTORS>([&](auto v) INLINE { sums[r][v] += left * right[v]; });
+    });
+  }
+  unrolled<ROWS>([&](auto r) INLINE {
+    unrolled<VECTORS>([&](auto v) INLINE { store(c + r * c_row + v * LANES, sums[r][v]); });
+  });
+}
+
+// Picks the tile of `rows` rows at run time.
+template <int VECTORS, int ROWS>
+void multiply_rows(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row, float* c,
+                   int64_t c_row, bool adds) {
+  if constexpr (ROWS > 0) {
+    if (rows == ROWS)
+      multiply_tile<ROWS, VECTORS>(inner, a, b, b_row, c, c_row, adds);
+    else
+      multiply_rows<VECTORS, ROWS - 1>(rows, inner, a, b, b_row, c, c_row, adds);
+  }
+}
+
+template <int VECTORS>
+void multiply_columns(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row,
+                      float* c, int64_t c_row, bool adds) {
+  constexpr int most = std::min(MAX_ROWS, MAX_SUMS / VECTORS);
+  const int64_t tiles = (rows + most - 1) / most;  // of nearly equal height
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t first = i * rows / tiles, count = (i + 1) * rows / tiles - first;
+    multiply_rows<VECTORS, most>(count, inner, {a.at + first * a.row, a.row, a.column}, b, b_row,
+                                 c + first * c_row, c_row, adds);
+  }
+}
+
+// C (rows, columns) = A (rows, inner) B (inner, columns), or C += A B; columns in whole vectors.
+void multiply(int64_t rows, int64_t inner, int64_t columns, Strided a, const float* b,
+              int64_t b_row, float* c, int64_t c_row, bool adds = false) {
+  for (int64_t left = columns / LANES; left > 0;) {
+    const int64_t vectors = std::min<int64_t>(left, MAX_VECTORS);
+    if (vectors == 4) {
+      if constexpr (MAX_VECTORS >= 4)
+        multiply_columns<4>(rows, inner, a, b, b_row, c, c_row, adds);
+    } else if (vectors == 3) {
+      if constexpr (MAX_VECTORS >= 3)
+        multiply_columns<3>(rows, inner, a, b, b_row, c, c_row, adds);
+    } else if (vectors == 2) {
+      multiply_columns<2>(rows, inner, a, b, b_row, c, c_row, adds);
+    } else {
+      multiply_columns<1>(rows, inner, a, b, b_row, c, c_row, adds);
+    }
+    b += vectors * LANES, c += vectors * LANES, left -= vectors;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Mirrored by `Problem` in window_attention.py.
+struct Problem {
+  int64_t batch, num_windows, num_tokens;  // images, windows of one, tokens of one
+  int64_t window_tokens, num_heads, head_dim;
+  int64_t parts;             // into which the windows are divided, one for each thread
+  const float* qkv;          // (batch, num_tokens, 3, num_heads, head_dim)
+  const float* pad_token;    // (3, num_heads, head_dim)
+  const float* bias;         // (num_heads, window_tokens, keys), -inf where there is no key
+  const int32_t* token_at;   // (num_windows, window_tokens), num_tokens where there is padding
+  const int32_t* regions;    // (num_windows, keys), null without a shift
+  float* out;                // (batch, num_tokens, num_heads, head_dim)
+  float* log_sums;           // (batch, num_windows, num_heads, window_tokens), null if not wanted
+  const float* grad_out;     // as out
+  float* grad_qkv;           // as qkv
+  float* grad_pad_token;     // (parts, 3, num_heads, head_dim), zero at first
+  float* grad_bias;          // (parts, num_heads, window_tokens, keys), zero at first
+  void (*run_parallel)(void (*)(void*), void*, unsigned, unsigned);  // of torch's OpenMP
+  float scale;
+};
+
+}  // extern "C"
+
+namespace {
+
+// The memory of one thread, and what it knows of the window at hand.
+struct Worker {
+  const Problem& p;
+  const int64_t keys, width;  // window_tokens and head_dim in whole vectors
+  const int64_t channels = p.num_heads * p.head_dim;
+  std::vector<float> memory;
+  float *q, *k, *v, *k_columns, *v_columns, *scores, *grad_scores, *grad_q, *grad_k, *grad_v;
+  float *rows, *maxima;
+  std::vector<int64_t> queries;  // places of the window that hold a token
+  const int32_t *tokens, *regions;
+  int64_t image, window;
+
+  explicit Worker(const Problem& problem)
+      : p(problem), keys(round_up(p.window_tokens)), width(round_up(p.head_dim)) {
+    const int64_t map = keys * width, block = QUERY_BLOCK * keys;
+    memory.resize(9 * map + 2 * block + QUERY_BLOCK);  // zeros: the margins stay so
+    float* next = memory.data();
+    for (float** part : {&q, &k, &v, &k_columns, &v_columns, &grad_q, &grad_k, &grad_v, &rows})
+      *part = next, next += map;
+    scores = next, grad_scores = next + block, maxima = next + 2 * block;
+    queries.reserve(p.window_tokens);
+  }
+
+  void enter(int64_t number) {
+    image = number / p.num_windows, window = number % p.num_windows;
+    tokens = p.token_at + window * p.window_tokens;
+    queries.clear();
+    for (int64_t i = 0; i < p.window_tokens; ++i)
+      if (tokens[i] < p.num_tokens) queries.push_back(i);
+    regions = p.regions ? p.regions + window * keys : nullptr;
+    if (regions && std::all_of(regions, regions + p.window_tokens,
+                               [&](int32_t region) { return region == regions[0]; }))
+      regions = nullptr;
+  }
+
+  // Offset of a token's channels of a head in maps of one (out) or three (qkv) times the channels.
+  int64_t offset(int64_t place, int64_t head, int64_t times = 1, int64_t which = 0) const {
+    return (image * p.num_tokens + tokens[place]) * times * channels + which * channels +
+           head * p.head_dim;
+  }
+
+  const float* source(int64_t place, int64_t head, int64_t which) const {
+    if (tokens[place] < p.num_tokens) return p.qkv + offset(place, head, 3, which);
+    return p.pad_token + which * channels + head * p.head_dim;
+  }
+
+  void copy_row(float* to, const float* from, float factor = 1.f) const {
+    int64_t d = 0;
+    for (; d + LANES <= p.head_dim; d += LANES) store(to + d, load(from + d) * factor);
+    for (; d < p.head_dim; ++d) to[d] = from[d] * factor;
+  }
+
+  void transpose(float* columns, const float* from) const {
+    for (int64_t j = 0; j < p.window_tokens; ++j)
+      for (int64_t d = 0; d < p.head_dim; ++d) columns[d * keys + j] = from[j * width + d];
+  }
+
+  // Asks for the rows of the next head, or of the next window, which no processor foresees.
+  void fetch_ahead(int64_t head) const {
+    const bool is_last = head + 1 == p.num_heads;
+    if (is_last && window + 1 == p.num_windows) return;
+    const int32_t* next = tokens + (is_last ? p.window_tokens : 0);
+    const int64_t first = (is_last ? 0 : head + 1) * p.head_dim;
+    for (int64_t j = 0; j < p.window_tokens; ++j) {
+      if (next[j] == p.num_tokens) continue;
+      const float* row = p.qkv + (image * p.num_tokens + next[j]) * 3 * channels + first;
+      for (int64_t d = 0; d < p.head_dim; d += CACHE_LINE)
+        for (int which = 0; which < 3; ++which) __builtin_prefetch(row + which * channels + d);
+    }
+  }
+
+  void fetch(int64_t head) {
+    fetch_ahead(head);
+    for (size_t i = 0; i < queries.size(); ++i)
+      copy_row(q + i * width, source(queries[i], head, 0), p.scale);
+    for (int64_t j = 0; j < p.window_tokens; ++j) {
+      copy_row(k + j * width, source(j, head, 1));
+      copy_row(v + j * width, source(j, head, 2));
+    }
+    transpose(k_columns, k);
+  }
+
+  // Scores of the queries from `first` on, with bias and mask.
+  void score(int64_t head, int64_t first, int64_t count) {
+    multiply(count, p.head_dim, keys, {q + first * width, width, 1}, k_columns, keys, scores, keys);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t place = queries[first + i];
+      const float* bias = p.bias + (head * p.window_tokens + place) * keys;
+      float* row = scores + i * keys;
+      for (int64_t j = 0; j < keys; j += LANES) {
+        Floats value = load(row + j) + load(bias + j);
+        if (regions) {
+          Ints other;
+          std::memcpy(&other, regions + j, sizeof other);
+          value += other != regions[place] ? (Floats{} + MASK_VALUE) : Floats{};
+        }
+        store(row + j, value);
+      }
+    }
+  }
+
+  void forward(int64_t head) {
+    fetch(head);
+    const int64_t wanted = queries.size();
+    for (int64_t first = 0; first < wanted; first += QUERY_BLOCK) {
+      const int64_t count = std::min(QUERY_BLOCK, wanted - first);
+      score(head, first, count);
+      for (int64_t i = 0; i < count; ++i) maxima[i] = soften(head, first + i, scores + i * keys);
+      multiply(count, p.window_tokens, width, {scores, keys, 1}, v, width, rows, width);
+      for (int64_t i = 0; i < count; ++i)
+        copy_row(p.out + offset(queries[first + i], head), rows + i * width, maxima[i]);
+    }
+  }
+
+  // Puts e^(score - largest) in place of a row of scores; returns what normalises them.
+  float soften(int64_t head, int64_t query, float* row) const {
+    Floats largest = load(row), total{};
+    for (int64_t j = LANES; j < keys; j += LANES) largest = larger(load(row + j), largest);
+    const float top = largest_of(largest);
+    for (int64_t j = 0; j < keys; j += LANES) {
+      const Floats value = exponential(load(row + j) - top);
+      store(row + j, value);
+      total += value;
+    }
+    const float sum = sum_of(total);
+    if (p.log_sums) {
+      const int64_t at = (image * p.num_windows + window) * p.num_heads + head;
+      p.log_sums[at * p.window_tokens + queries[query]] = top + __builtin_logf(sum);
+    }
+    return 1.f / sum;
+  }
+
+  void backward(int64_t head, int64_t part) {
+    const int64_t wanted = queries.size();
+    if (wanted == 0) return;  // all padding
+    fetch(head);
+    transpose(v_columns, v);
+    for (int64_t i = 0; i < wanted; ++i)
+      copy_row(rows + i * width, p.grad_out + offset(queries[i], head));
+    for (int64_t first = 0; first < wanted; first += QUERY_BLOCK) {
+      const int64_t count = std::min(QUERY_BLOCK, wanted - first);
+      score(head, first, count);
+      const float* grad_rows = rows + first * width;
+      multiply(count, p.head_dim, keys, {grad_rows, width, 1}, v_columns, keys, grad_scores, keys);
+      for (int64_t i = 0; i < count; ++i) soften_backward(head, part, first, i);
+      multiply(count, p.window_tokens, width, {grad_scores, keys, 1}, k, width,
+               grad_q + first * width, width);
+      multiply(p.window_tokens, count, width, {grad_scores, 1, keys}, q + first * width, width,
+               grad_k, width, first > 0);
+      multiply(p.window_tokens, count, width, {scores, 1, keys}, grad_rows, width, grad_v, width,
+               first > 0);
+    }
+    for (int64_t i = 0; i < wanted; ++i)
+      copy_row(p.grad_qkv + offset(queries[i], head, 3), grad_q + i * width, p.scale);
+    for (int64_t j = 0; j < p.window_tokens; ++j) return_to_key(head, part, j);
+  }
+
+  // From scores to weights, and from the gradient of weights to that of scores, in place.
+  void soften_backward(int64_t head, int64_t part, int64_t first, int64_t i) {
+    const int64_t place = queries[first + i];
+    const int64_t at = (image * p.num_windows + window) * p.num_heads + head;
+    const float log_sum = p.log_sums[at * p.window_tokens + place];
+    float *row = scores + i * keys, *grad = grad_scores + i * keys;
+    Floats total{};
+    for (int64_t j = 0; j < keys; j += LANES) {
+      const Floats weight = exponential(load(row + j) - log_sum);
+      store(row + j, weight);
+      total += weight * load(grad + j);
+    }
+    const float mean = sum_of(total);
+    float* grad_bias =
+        p.grad_bias + ((part * p.num_heads + head) * p.window_tokens + place) * keys;
+    for (int64_t j = 0; j < keys; j += LANES) {
+      const Floats value = load(row + j) * (load(grad + j) - mean);
+      store(grad + j, value);
+      store(grad_bias + j, load(grad_bias + j) + value);
+    }
+  }
+
+  void return_to_key(int64_t head, int64_t part, int64_t place) {
+    const float *key = grad_k + place * width, *value = grad_v + place * width;
+    if (tokens[place] < p.num_tokens) {
+      copy_row(p.grad_qkv + offset(place, head, 3, 1), key);
+      copy_row(p.grad_qkv + offset(place, head, 3, 2), value);
+      return;
+    }
+    float* pad = p.grad_pad_token + part * 3 * channels + head * p.head_dim;
+    for (int64_t d = 0; d < p.head_dim; ++d) {
+      pad[channels + d] += key[d];
+      pad[2 * channels + d] += value[d];
+    }
+  }
+};
+
+struct Job {
+  const Problem& problem;
+  bool is_backward;
+  std::atomic<int64_t> next{0};
+};
+
+// Each thread takes parts until none is left. Sums belong to parts, not to threads, so that they
+// come out the same however many threads there are.
+void work(void* data) {
+  Job& job = *static_cast<Job*>(data);
+  const Problem& p = job.problem;
+  const int64_t windows = p.batch * p.num_windows;
+  Worker worker(p);
+  for (int64_t part; (part = job.next++) < p.parts;)
+    for (int64_t i = part * windows / p.parts; i < (part + 1) * windows / p.parts; ++i) {
+      worker.enter(i);
+      for (int64_t head = 0; head < p.num_heads; ++head)
+        job.is_backward ? worker.backward(head, part) : worker.forward(head);
+    }
+}
+
+void start(const Problem& problem, bool is_backward) {
+  Job job{problem, is_backward};
+  if (problem.parts > 1 && problem.run_parallel)
+    problem.run_parallel(work, &job, static_cast<unsigned>(problem.parts), 0);
+  else
+    work(&job);
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t lanes() { return LANES; }
+
+void window_attention_forward(const Problem* problem) { start(*problem, false); }
+
+void window_attention_backward(const Problem* problem) { start(*problem, true); }
+
+}  // extern "C"

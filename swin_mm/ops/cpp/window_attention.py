@@ -1,0 +1,220 @@
+"""Window attention in C++, for float32 on the CPU, in autograd."""
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swin_mm.ops import reference
+from swin_mm.ops.context import ContextScale
+from swin_mm.ops.cpp.build import BuildError, load_library, run_parallel
+from swin_mm.ops.window import padded_size, region_ids, window_order
+
+logger = logging.getLogger("swin_mm")
+
+LANES = 16  # keys come in whole vectors, as in the source
+MAX_TOKENS = 2**31 - 1  # indices are 32-bit
+
+
+class Settings(NamedTuple):
+    """What a call of window attention has beside tensors."""
+
+    num_heads: int
+    window_size: tuple[int, int]
+    shift_size: tuple[int, int]
+    scale: float
+
+
+class _Problem(ctypes.Structure):
+    """Mirrors `Problem` in window_attention.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "num_windows", "num_tokens")),
+        *((name, ctypes.c_int64) for name in ("window_tokens", "num_heads", "head_dim", "parts")),
+        *((name, ctypes.c_void_p) for name in ("qkv", "pad_token", "bias", "token_at", "regions")),
+        *((name, ctypes.c_void_p) for name in ("out", "log_sums", "grad_out", "grad_qkv")),
+        *((name, ctypes.c_void_p) for name in ("grad_pad_token", "grad_bias", "run_parallel")),
+        ("scale", ctypes.c_float),
+    ]
+
+
+def refusal(
+    device: torch.device,
+    dtype: torch.dtype,
+    dropout: float,
+    context_scales: Sequence[ContextScale] = (),
+) -> str | None:
+    """Tells why the kernels cannot run, or `None` where they can.
+
+    Args:
+        device: Where the tensors are.
+        dtype: Of query, key and value.
+        dropout: Probability of dropping an attention weight.
+        context_scales: See `swin_mm.ops.context`.
+    """
+    if device.type != "cpu":
+        return "it runs on the CPU"
+    if dtype != torch.float32:
+        return f"it is for float32, got {dtype}"
+    if dropout > 0:
+        return f"it has no dropout of attention weights, got {dropout}"
+    if context_scales:
+        return "it has no context"
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "compiled and exported code has PyTorch's operators"
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
+        return "a mode or a function transform watches the operators"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "it has no derivative forward"
+    return _build_refusal()
+
+
+@lru_cache
+def _build_refusal() -> str | None:
+    try:
+        load_library("window_attention")
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+def window_attention(
+    qkv: Tensor,
+    rel_pos_bias: Tensor,
+    pad_token: Tensor | None,
+    *,
+    num_heads: int,
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+    scale: float,
+    dropout: float = 0.0,
+    context_mix: Tensor | None = None,
+    context_scales: tuple[ContextScale, ...] = (),
+) -> Tensor:
+    """Same contract as `swin_mm.ops.window_attention`.
+
+    Raises:
+        ValueError: When the kernels cannot take these tensors.
+    """
+    reason = refusal(qkv.device, qkv.dtype, dropout, context_scales)
+    if reason is not None:
+        raise ValueError(f"attn_backend='cpp' cannot run: {reason}; 'auto' takes another")
+    settings = Settings(num_heads, tuple(window_size), tuple(shift_size), float(scale))
+    pad_token = qkv.new_zeros(qkv.shape[-1]) if pad_token is None else pad_token
+    return _WindowAttention.apply(qkv, rel_pos_bias.float(), pad_token.float(), settings)
+
+
+class _WindowAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, qkv: Tensor, rel_pos_bias: Tensor, pad_token: Tensor, settings: Settings
+    ) -> Tensor:
+        qkv, pad_token = qkv.contiguous(), pad_token.contiguous()
+        order = _layout(qkv.shape[1:3], settings.window_size, settings.shift_size)
+        bias = _pad_keys(rel_pos_bias)
+        batch, height, width, channels = qkv.shape
+        out = qkv.new_empty(batch, height, width, channels // 3)
+        log_sums = None
+        if any(ctx.needs_input_grad):
+            windows, tokens = order.token_at.shape
+            log_sums = qkv.new_empty(batch, windows, settings.num_heads, tokens)
+        problem = _lay_out(qkv, pad_token, bias, order, settings)
+        problem.out, problem.log_sums = _pointer(out), _pointer(log_sums)
+        load_library("window_attention").window_attention_forward(ctypes.byref(problem))
+        ctx.settings = settings
+        ctx.save_for_backward(qkv, rel_pos_bias, pad_token, log_sums)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, log_sums = ctx.saved_tensors  # read once: recomputed ones are given out once
+        if torch.is_grad_enabled():  # by create_graph=True
+            return *_differentiable_backward(ctx, inputs, grad_out), None
+        qkv, rel_pos_bias, pad_token = inputs
+        grad_out, bias = grad_out.contiguous(), _pad_keys(rel_pos_bias)
+        order = _layout(qkv.shape[1:3], ctx.settings.window_size, ctx.settings.shift_size)
+        problem = _lay_out(qkv, pad_token, bias, order, ctx.settings)
+        grad_qkv = torch.empty_like(qkv)
+        grad_pad_token = qkv.new_zeros(problem.parts, *pad_token.shape)
+        grad_bias = qkv.new_zeros(problem.parts, *bias.shape)
+        problem.log_sums, problem.grad_out = _pointer(log_sums), _pointer(grad_out)
+        problem.grad_qkv, problem.grad_pad_token = _pointer(grad_qkv), _pointer(grad_pad_token)
+        problem.grad_bias = _pointer(grad_bias)
+        load_library("window_attention").window_attention_backward(ctypes.byref(problem))
+        grad_bias = grad_bias.sum(0)[..., : bias.shape[1]]
+        return grad_qkv, grad_bias, grad_pad_token.sum(0), None
+
+
+def _differentiable_backward(
+    ctx, inputs: Sequence[Tensor], grad_out: Tensor
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, through the reference."""
+    logger.debug("window_attention, gradient to be differentiated: reference")
+    # Views: an input may also be one of another's origins, which is not to be followed here.
+    inputs = [t.view_as(t) for t in inputs]
+    with torch.enable_grad():
+        out = reference.window_attention(*inputs, **ctx.settings._asdict())
+    needed = ctx.needs_input_grad[:3]
+    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
+    return [next(grads) if need else None for need in needed]
+
+
+class _Layout(NamedTuple):
+    """Where the tokens of windows are.
+
+    Attributes:
+        token_at: `(nW, N)` int32; the count of tokens where there is padding.
+        regions: `(nW, keys)` int32, see `swin_mm.ops.window.region_ids`; `None` without a shift.
+    """
+
+    token_at: Tensor
+    regions: Tensor | None
+
+
+@lru_cache(maxsize=32)  # as many as `swin_mm.ops.window` keeps, of half their size
+def _layout(size, window_size, shift_size) -> _Layout:
+    tokens = window_size[0] * window_size[1]
+    with torch.inference_mode(False):
+        token_at = window_order(size, window_size, shift_size).token_at
+        token_at = token_at.unflatten(0, (-1, tokens)).int()
+        if not any(shift_size):
+            return _Layout(token_at, None)
+        regions = region_ids(padded_size(size, window_size), window_size, shift_size)
+        return _Layout(token_at, F.pad(regions, (0, -tokens % LANES)).int())
+
+
+def _pad_keys(bias: Tensor) -> Tensor:
+    """Fills up `(nH, N, N)` to whole vectors of keys, which nobody attends to."""
+    return F.pad(bias.detach(), (0, -bias.shape[-1] % LANES), value=-torch.inf).contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _lay_out(
+    qkv: Tensor, pad_token: Tensor, bias: Tensor, order: _Layout, settings: Settings
+) -> _Problem:
+    windows, tokens = order.token_at.shape
+    return _Problem(
+        batch=qkv.shape[0],
+        num_windows=windows,
+        num_tokens=qkv.shape[1] * qkv.shape[2],
+        window_tokens=tokens,
+        num_heads=settings.num_heads,
+        head_dim=qkv.shape[-1] // (3 * settings.num_heads),
+        parts=torch.get_num_threads(),
+        qkv=_pointer(qkv),
+        pad_token=_pointer(pad_token),
+        bias=_pointer(bias),
+        token_at=_pointer(order.token_at),
+        regions=_pointer(order.regions),
+        run_parallel=run_parallel(),
+        scale=settings.scale,
+    )
