@@ -8,7 +8,7 @@ from mmdet.models.roi_heads.bbox_heads import (
     Shared2FCBBoxHead,
     Shared4Conv1FCBBoxHead,
 )
-from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead, HTCMaskHead
 from mmdet.models.task_modules import (
     BboxOverlaps2D,
     DeltaXYWHBBoxCoder,
@@ -61,7 +61,9 @@ def refuse_sampling(assigner: object, sampler: object) -> str | None:
 
 def refuse_mask_head(head: nn.Module) -> str | None:
     """Why a mask head's losses cannot be computed here, or `None`."""
-    return None if type(head) is FCNMaskHead else f"the mask head is a {type(head).__name__}"
+    if type(head) in (FCNMaskHead, HTCMaskHead):
+        return None
+    return f"the mask head is a {type(head).__name__}"
 
 
 def refuse_samples(samples: list[DetDataSample]) -> str | None:

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from swin_mm.ops.window import padded_size, window_order
+from swin_mm.ops.window import from_windows, padded_size, to_windows, window_order
 
 ContextScale = Literal["window", "global"] | int
 
@@ -145,3 +145,30 @@ def _average_groups(token_means, counts, k, size, window_size) -> Tensor:
     # Products rather than scattered sums, which a GPU adds in no fixed order.
     means = torch.einsum("gw,bwhd->bghd", weights, token_means)
     return torch.einsum("gw,bghd->bwhd", is_member, means)
+
+
+def compute_context(
+    qkv: Tensor,
+    pad_token: Tensor | None,
+    num_heads: int,
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+    context_mix: Tensor,
+    context_scales: tuple[ContextScale, ...],
+) -> Tensor:
+    """What `mix_context` adds to attention, for kernels that have it not; see there.
+
+    Args:
+        qkv: `(B, H, W, 3*C)`.
+        pad_token: `(3*C,)`; `None` for zeros.
+
+    Returns:
+        `(B, H, W, C)`.
+    """
+    size, width = qkv.shape[1:3], qkv.shape[-1] // 3
+    pad_value = None if pad_token is None else pad_token[2 * width :]
+    values = to_windows(qkv[..., 2 * width :], pad_value, window_size, shift_size)
+    values = values.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B*nW, nH, N, D)
+    context = mix_context(values, context_mix, context_scales, size, window_size, shift_size)
+    context = context.expand_as(values).transpose(1, 2).flatten(2)  # (B*nW, N, C)
+    return from_windows(context, size, window_size, shift_size)

@@ -27,7 +27,6 @@ class Call(NamedTuple):
         dtype: Of query, key and value.
         head_dim: Channels of a head.
         dropout: Probability of dropping an attention weight.
-        context_scales: See `swin_mm.ops.context`.
         is_plain: Whether the tensors are of no class of their own.
     """
 
@@ -36,7 +35,6 @@ class Call(NamedTuple):
     dtype: torch.dtype
     head_dim: int
     dropout: float
-    context_scales: tuple[ContextScale, ...] = ()
     is_plain: bool = True
 
 
@@ -56,7 +54,7 @@ class Backend(NamedTuple):
 def _refuse_cpp(call: Call) -> str | None:
     if not call.is_plain:
         return "a tensor is of a class of its own"
-    return cpp.refusal(call.device, call.dtype, call.dropout, call.context_scales)
+    return cpp.refusal(call.device, call.dtype, call.dropout)
 
 
 def _run_triton(*args, **kwargs) -> Tensor:
@@ -207,9 +205,7 @@ def window_attention(
         needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
         head_dim = qkv.shape[-1] // (3 * num_heads)
         is_plain = all(type(t) in _PLAIN for t in (qkv, rel_pos_bias, pad_token))
-        call = Call(
-            qkv.device, needs_grad, qkv.dtype, head_dim, dropout, tuple(context_scales), is_plain
-        )
+        call = Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout, is_plain)
         backend, reason = _choose(call)
         if not torch.compiler.is_compiling():
             _log_choice(qkv.device.type, needs_grad, backend, reason)

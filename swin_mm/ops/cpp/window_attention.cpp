@@ -21,6 +21,7 @@ namespace {
 
 constexpr int LANES = 16;  // floats of a vector; two registers where the CPU's are narrower
 typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef double Doubles __attribute__((vector_size(LANES * 8)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 
 #ifdef __AVX512F__
@@ -42,6 +43,14 @@ Floats load(const float* from) {
 }
 
 void store(float* to, Floats value) { std::memcpy(to, &value, sizeof value); }
+
+// Many small numbers are summed in float64, as precisely as PyTorch's sums in pairs.
+void accumulate(double* total, Floats value) {
+  Doubles sum;
+  std::memcpy(&sum, total, sizeof sum);
+  sum += __builtin_convertvector(value, Doubles);
+  std::memcpy(total, &sum, sizeof sum);
+}
 
 int64_t round_up(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
@@ -184,8 +193,8 @@ struct Problem {
   float* log_sums;           // (batch, num_windows, num_heads, window_tokens), null if not wanted
   const float* grad_out;     // as out
   float* grad_qkv;           // as qkv
-  float* grad_pad_token;     // (parts, 3, num_heads, head_dim), zero at first
-  float* grad_bias;          // (parts, num_heads, window_tokens, keys), zero at first
+  double* grad_pad_token;    // (parts, 3, num_heads, head_dim), zero at first
+  double* grad_bias;         // (parts, num_heads, window_tokens, keys), zero at first
   void (*run_parallel)(void (*)(void*), void*, unsigned, unsigned);  // of torch's OpenMP
   float scale;
 };
@@ -209,8 +218,10 @@ struct Worker {
   explicit Worker(const Problem& problem)
       : p(problem), keys(round_up(p.window_tokens)), width(round_up(p.head_dim)) {
     const int64_t map = keys * width, block = QUERY_BLOCK * keys;
-    memory.resize(9 * map + 2 * block + QUERY_BLOCK);  // zeros: the margins stay so
-    float* next = memory.data();
+    memory.resize(9 * map + 2 * block + QUERY_BLOCK + LANES);  // zeros: the margins stay so
+    // A vector that straddles two cache lines costs two accesses.
+    const auto start = reinterpret_cast<uintptr_t>(memory.data());
+    float* next = memory.data() + (-start / sizeof(float)) % LANES;
     for (float** part : {&q, &k, &v, &k_columns, &v_columns, &grad_q, &grad_k, &grad_v, &rows})
       *part = next, next += map;
     scores = next, grad_scores = next + block, maxima = next + 2 * block;
@@ -364,12 +375,12 @@ struct Worker {
       total += weight * load(grad + j);
     }
     const float mean = sum_of(total);
-    float* grad_bias =
+    double* grad_bias =
         p.grad_bias + ((part * p.num_heads + head) * p.window_tokens + place) * keys;
     for (int64_t j = 0; j < keys; j += LANES) {
       const Floats value = load(row + j) * (load(grad + j) - mean);
       store(grad + j, value);
-      store(grad_bias + j, load(grad_bias + j) + value);
+      accumulate(grad_bias + j, value);
     }
   }
 
@@ -380,7 +391,7 @@ struct Worker {
       copy_row(p.grad_qkv + offset(place, head, 3, 2), value);
       return;
     }
-    float* pad = p.grad_pad_token + part * 3 * channels + head * p.head_dim;
+    double* pad = p.grad_pad_token + part * 3 * channels + head * p.head_dim;
     for (int64_t d = 0; d < p.head_dim; ++d) {
       pad[channels + d] += key[d];
       pad[2 * channels + d] += value[d];

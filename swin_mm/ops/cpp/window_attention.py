@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swin_mm.ops import reference
-from swin_mm.ops.context import ContextScale
+from swin_mm.ops.context import ContextScale, compute_context
 from swin_mm.ops.cpp.build import BuildError, load_library, run_parallel
 from swin_mm.ops.window import padded_size, region_ids, window_order
 
@@ -47,7 +47,6 @@ def refusal(
     device: torch.device,
     dtype: torch.dtype,
     dropout: float,
-    context_scales: Sequence[ContextScale] = (),
 ) -> str | None:
     """Tells why the kernels cannot run, or `None` where they can.
 
@@ -55,7 +54,6 @@ def refusal(
         device: Where the tensors are.
         dtype: Of query, key and value.
         dropout: Probability of dropping an attention weight.
-        context_scales: See `swin_mm.ops.context`.
     """
     if device.type != "cpu":
         return "it runs on the CPU"
@@ -63,8 +61,6 @@ def refusal(
         return f"it is for float32, got {dtype}"
     if dropout > 0:
         return f"it has no dropout of attention weights, got {dropout}"
-    if context_scales:
-        return "it has no context"
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "compiled and exported code has PyTorch's operators"
     if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
@@ -98,15 +94,21 @@ def window_attention(
 ) -> Tensor:
     """Same contract as `swin_mm.ops.window_attention`.
 
+    Context is computed by PyTorch and added to what the kernels return.
+
     Raises:
         ValueError: When the kernels cannot take these tensors.
     """
-    reason = refusal(qkv.device, qkv.dtype, dropout, context_scales)
+    reason = refusal(qkv.device, qkv.dtype, dropout)
     if reason is not None:
         raise ValueError(f"attn_backend='cpp' cannot run: {reason}; 'auto' takes another")
     settings = Settings(num_heads, tuple(window_size), tuple(shift_size), float(scale))
     pad_token = qkv.new_zeros(qkv.shape[-1]) if pad_token is None else pad_token
-    return _WindowAttention.apply(qkv, rel_pos_bias.float(), pad_token.float(), settings)
+    out = _WindowAttention.apply(qkv, rel_pos_bias.float(), pad_token.float(), settings)
+    if not context_scales:
+        return out
+    where = (num_heads, settings.window_size, settings.shift_size)
+    return out + compute_context(qkv, pad_token, *where, context_mix, context_scales)
 
 
 class _WindowAttention(torch.autograd.Function):
@@ -140,14 +142,14 @@ class _WindowAttention(torch.autograd.Function):
         order = _layout(qkv.shape[1:3], ctx.settings.window_size, ctx.settings.shift_size)
         problem = _lay_out(qkv, pad_token, bias, order, ctx.settings)
         grad_qkv = torch.empty_like(qkv)
-        grad_pad_token = qkv.new_zeros(problem.parts, *pad_token.shape)
-        grad_bias = qkv.new_zeros(problem.parts, *bias.shape)
+        grad_pad_token = pad_token.new_zeros(problem.parts, *pad_token.shape, dtype=torch.float64)
+        grad_bias = bias.new_zeros(problem.parts, *bias.shape, dtype=torch.float64)
         problem.log_sums, problem.grad_out = _pointer(log_sums), _pointer(grad_out)
         problem.grad_qkv, problem.grad_pad_token = _pointer(grad_qkv), _pointer(grad_pad_token)
         problem.grad_bias = _pointer(grad_bias)
         load_library("window_attention").window_attention_backward(ctypes.byref(problem))
         grad_bias = grad_bias.sum(0)[..., : bias.shape[1]]
-        return grad_qkv, grad_bias, grad_pad_token.sum(0), None
+        return grad_qkv, grad_bias.float(), grad_pad_token.sum(0).float(), None
 
 
 def _differentiable_backward(

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from swin_mm.ops import reference
-from swin_mm.ops.context import ContextScale, mix_context
+from swin_mm.ops.context import ContextScale, compute_context
 from swin_mm.ops.triton import launch
 from swin_mm.ops.triton.launch import Problem
 from swin_mm.ops.triton.support import refusal
-from swin_mm.ops.window import from_windows, to_windows
 
 logger = logging.getLogger("swin_mm")
 
@@ -49,13 +48,8 @@ def window_attention(
     out = _WindowAttention.apply(qkv, rel_pos_bias, pad_token, problem)
     if not context_scales:
         return out
-    size, width = qkv.shape[1:3], out.shape[-1]
-    pad_value = None if pad_token is None else pad_token[2 * width :]
-    values = to_windows(qkv[..., 2 * width :], pad_value, window_size, shift_size)
-    values = values.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B*nW, nH, N, D)
-    context = mix_context(values, context_mix, context_scales, size, window_size, shift_size)
-    context = context.expand_as(values).transpose(1, 2).flatten(2)  # (B*nW, N, C)
-    return out + from_windows(context, size, window_size, shift_size)
+    where = (num_heads, problem.window_size, problem.shift_size)
+    return out + compute_context(qkv, pad_token, *where, context_mix, context_scales)
 
 
 class _WindowAttention(torch.autograd.Function):

@@ -1,0 +1,115 @@
+"""The batched Hybrid Task Cascade against mmdet's: losses, gradients, detections."""
+
+import pytest
+import torch
+from mmengine.structures import PixelData
+from roi_head_tools import (
+    CHANNELS,
+    TEST_CFG,
+    assert_same_detections,
+    assert_same_training,
+    build_pair,
+    cascade_cfg,
+    make_batch,
+    mask_head,
+    roi_extractor,
+)
+
+SEMANTIC = dict(
+    semantic_roi_extractor=dict(
+        type="SingleRoIExtractor",
+        roi_layer=dict(type="RoIAlign", output_size=8, sampling_ratio=0),
+        out_channels=CHANNELS,
+        featmap_strides=[8],
+    ),
+    semantic_head=dict(
+        type="FusedSemanticHead",
+        num_ins=3,
+        fusion_level=1,
+        seg_scale_factor=1 / 8,
+        num_convs=1,
+        in_channels=CHANNELS,
+        conv_out_channels=CHANNELS,
+        num_classes=4,
+    ),
+)
+
+
+def hybrid_cfg(**changes):
+    """Mask heads that pass their features on, but for the first, which has none to take."""
+    heads = [mask_head(type="HTCMaskHead", with_conv_res=stage > 0) for stage in range(3)]
+    return cascade_cfg(**dict(type="HybridTaskCascadeRoIHead", mask_head=heads) | changes)
+
+
+def make_semantic_batch(**changes):
+    proposals, samples = make_batch(**changes)
+    generator = torch.Generator().manual_seed(4)
+    for sample in samples:
+        labels = torch.randint(4, (1, 20, 30), generator=generator)
+        sample.gt_sem_seg = PixelData(sem_seg=labels)
+    return proposals, samples
+
+
+HEADS = {
+    "plain": hybrid_cfg(),
+    "semantic": hybrid_cfg(**SEMANTIC),
+    "semantic-boxes-only": hybrid_cfg(**SEMANTIC, semantic_fusion=("bbox",)),
+    "semantic-masks-only": hybrid_cfg(**SEMANTIC, semantic_fusion=("mask",)),
+    "not-interleaved": hybrid_cfg(interleaved=False),
+    "no-information-flow": hybrid_cfg(
+        mask_info_flow=False, mask_head=mask_head(type="HTCMaskHead", with_conv_res=False)
+    ),
+    "without-masks": hybrid_cfg(mask_head=None, mask_roi_extractor=None),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_hybrid_cascades_learn_as_mmdets(name, refusals):
+    losses = assert_same_training(build_pair(HEADS[name]), make_semantic_batch())
+    assert ("loss_semantic_seg" in losses) == name.startswith("semantic")
+    assert ("s2.loss_mask" in losses) == (name != "without-masks")
+    assert not refusals
+
+
+@pytest.mark.parametrize("counts", [(0, 3), (5,)], ids=["no-gts-in-one", "one-image"])
+def test_hybrid_batches_are_learnt_from_as_by_mmdets(counts, refusals):
+    batch = make_semantic_batch(counts=counts, masks="polygon")
+    assert_same_training(build_pair(HEADS["semantic"]), batch)
+    assert not refusals
+
+
+def test_nothing_to_refine_ends_the_hybrid_cascade():
+    """mmdet's raises here: nothing is not a list of boxes."""
+    agnostic = dict(reg_class_agnostic=True, loss_bbox=dict(type="SmoothL1Loss"))
+    cfg = hybrid_cfg(bbox_head=cascade_cfg(agnostic)["bbox_head"])
+    _, ours = build_pair(cfg)
+    proposals, samples = make_batch(counts=(0, 0), num_proposals=(0, 0))
+    maps = tuple(torch.zeros(2, CHANNELS, 160 // s, 240 // s) for s in (4, 8, 16, 32))
+    losses = ours.loss(maps, proposals, samples)
+    assert [*losses] == ["s0.loss_bbox", "s0.loss_mask"]
+
+
+@pytest.mark.parametrize("nms", ["nms", "soft_nms"])
+@pytest.mark.parametrize("name", ["plain", "semantic", "no-information-flow"])
+def test_hybrid_cascades_detect_as_mmdets(name, nms):
+    cfg = HEADS[name] | dict(test_cfg=TEST_CFG | dict(nms=dict(type=nms, iou_threshold=0.5)))
+    found = assert_same_detections(build_pair(cfg), make_batch())
+    assert all(len(image) > 3 for image in found)
+
+
+def test_other_mask_heads_of_hybrid_cascades_are_left_to_mmdet(refusals):
+    cfg = hybrid_cfg(
+        bbox_head=cascade_cfg()["bbox_head"],
+        train_cfg=[
+            stage | dict(sampler=stage["sampler"] | dict(type="PseudoSampler"))
+            for stage in cascade_cfg()["train_cfg"]
+        ],
+    )
+    _, ours = build_pair(cfg)
+    assert "PseudoSampler" in ours._refuse_loss(make_batch()[1])
+
+
+def test_hybrid_state_dict_and_arguments_are_mmdets():
+    theirs, ours = build_pair(HEADS["semantic"])
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+    assert isinstance(ours, type(theirs))
