@@ -1,10 +1,9 @@
 // Window attention, forward and backward, for float32 on the CPU.
 //
-// One part of the windows goes to each thread, and a thread takes window by window, head by head:
-// query, key and value are fetched from the projection by index, so that padding, shift and
-// partition cost nothing, and scores never leave the cache. Backward computes the scores again.
-// Padded places are live keys and values; as queries nobody asks for their output, so their rows
-// are left out.
+// Threads take window by window, head by head: query, key and value are fetched from the
+// projection by index, so that padding, shift and partition cost nothing, and scores never leave
+// the cache. Backward computes the scores again. Padded places are live keys and values; as
+// queries nobody asks for their output, so their rows are left out.
 //
 // swin_mm/ops/cpp/window_attention.py lays out the arguments, swin_mm/ops/reference.py has the
 // readable definition.
@@ -183,7 +182,7 @@ extern "C" {
 struct Problem {
   int64_t batch, num_windows, num_tokens;  // images, windows of one, tokens of one
   int64_t window_tokens, num_heads, head_dim;
-  int64_t parts;             // into which the windows are divided, one for each thread
+  int64_t threads, parts;    // the windows are divided into parts, which threads take in turn
   const float* qkv;          // (batch, num_tokens, 3, num_heads, head_dim)
   const float* pad_token;    // (3, num_heads, head_dim)
   const float* bias;         // (num_heads, window_tokens, keys), -inf where there is no key
@@ -422,8 +421,8 @@ void work(void* data) {
 
 void start(const Problem& problem, bool is_backward) {
   Job job{problem, is_backward};
-  if (problem.parts > 1 && problem.run_parallel)
-    problem.run_parallel(work, &job, static_cast<unsigned>(problem.parts), 0);
+  if (problem.threads > 1 && problem.run_parallel)
+    problem.run_parallel(work, &job, static_cast<unsigned>(problem.threads), 0);
   else
     work(&job);
 }

@@ -18,7 +18,8 @@ from swin_mm.ops.window import padded_size, region_ids, window_order
 logger = logging.getLogger("swin_mm")
 
 LANES = 16  # keys come in whole vectors, as in the source
-MAX_TOKENS = 2**31 - 1  # indices are 32-bit
+PARTS_OF_A_THREAD = 4  # so that a thread that is held up leaves its share to others
+MAX_SHARED_BIAS = 2**20  # bytes; each part has a gradient of its own
 
 
 class Settings(NamedTuple):
@@ -35,7 +36,8 @@ class _Problem(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("batch", "num_windows", "num_tokens")),
-        *((name, ctypes.c_int64) for name in ("window_tokens", "num_heads", "head_dim", "parts")),
+        *((name, ctypes.c_int64) for name in ("window_tokens", "num_heads", "head_dim")),
+        *((name, ctypes.c_int64) for name in ("threads", "parts")),
         *((name, ctypes.c_void_p) for name in ("qkv", "pad_token", "bias", "token_at", "regions")),
         *((name, ctypes.c_void_p) for name in ("out", "log_sums", "grad_out", "grad_qkv")),
         *((name, ctypes.c_void_p) for name in ("grad_pad_token", "grad_bias", "run_parallel")),
@@ -141,6 +143,8 @@ class _WindowAttention(torch.autograd.Function):
         grad_out, bias = grad_out.contiguous(), _pad_keys(rel_pos_bias)
         order = _layout(qkv.shape[1:3], ctx.settings.window_size, ctx.settings.shift_size)
         problem = _lay_out(qkv, pad_token, bias, order, ctx.settings)
+        if bias.nbytes > MAX_SHARED_BIAS:
+            problem.parts = problem.threads
         grad_qkv = torch.empty_like(qkv)
         grad_pad_token = pad_token.new_zeros(problem.parts, *pad_token.shape, dtype=torch.float64)
         grad_bias = bias.new_zeros(problem.parts, *bias.shape, dtype=torch.float64)
@@ -204,6 +208,7 @@ def _lay_out(
     qkv: Tensor, pad_token: Tensor, bias: Tensor, order: _Layout, settings: Settings
 ) -> _Problem:
     windows, tokens = order.token_at.shape
+    threads = torch.get_num_threads()
     return _Problem(
         batch=qkv.shape[0],
         num_windows=windows,
@@ -211,7 +216,8 @@ def _lay_out(
         window_tokens=tokens,
         num_heads=settings.num_heads,
         head_dim=qkv.shape[-1] // (3 * settings.num_heads),
-        parts=torch.get_num_threads(),
+        threads=threads,
+        parts=PARTS_OF_A_THREAD * threads,
         qkv=_pointer(qkv),
         pad_token=_pointer(pad_token),
         bias=_pointer(bias),
