@@ -240,7 +240,10 @@ def test_heads_are_mmdets(name):
         meant.append(("neck.start_level", "the finest map, unused, is not computed"))
     if "htc" in name:
         meant += [("test_cfg.rcnn.nms.*", "soft NMS, as in HTC++")]
-        meant.append(("rpn_head.type", "ours: all images at once, the same numbers"))
+        meant += [
+            (f"{head}_head.type", "ours: all images at once, the same numbers")
+            for head in ("rpn", "roi")
+        ]
     assert_differs_only_as_meant(ours, theirs, meant)
 
 

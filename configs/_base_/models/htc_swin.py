@@ -1,4 +1,4 @@
-"""Hybrid Task Cascade with a semantic branch on Swin-B: mmdet's heads, our backbone and neck."""
+"""Hybrid Task Cascade with a semantic branch on Swin-B: mmdet's, with our backbone, neck and drop-ins for heads."""
 
 # mmdet has no file of the model alone: of its recipe, the model is taken.
 _base_ = "mmdet::htc/htc_r50_fpn_1x_coco.py"
@@ -19,5 +19,7 @@ model = dict(
     ),
     neck=dict(type="swin_mm.FPN", in_channels=[128, 256, 512, 1024]),
     rpn_head=dict(type="swin_mm.RPNHead"),  # "mmdet.RPNHead" goes back to mmdet's own
+    # "mmdet.HybridTaskCascadeRoIHead" goes back to mmdet's own
+    roi_head=dict(type="swin_mm.HybridTaskCascadeRoIHead"),
     test_cfg=dict(rcnn=dict(nms=dict(type="soft_nms"))),
 )

@@ -12,7 +12,6 @@ from roi_head_tools import (
     cascade_cfg,
     make_batch,
     mask_head,
-    roi_extractor,
 )
 
 SEMANTIC = dict(
