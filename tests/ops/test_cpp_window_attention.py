@@ -22,8 +22,8 @@ CASES = {  # size, window, shift, heads, head width
     "narrow-heads": ((8, 9), (4, 4), (2, 2), 3, 5),
     "whole-vectors-of-keys": ((9, 8), (4, 8), (2, 4), 2, 64),
     "two-blocks-of-queries": ((19, 13), (12, 12), (6, 6), 1, 32),
-    "many-windows": ((70, 69), (7, 7), (3, 3), 2, 16),
-    "window-of-padding-alone": ((5, 4), (4, 4), (3, 3), 2, 16),
+    "many-windows": ((140, 139), (4, 4), (2, 2), 1, 16),
+    "shift-near-window": ((5, 4), (4, 4), (3, 3), 2, 16),
 }
 
 
@@ -82,6 +82,15 @@ def test_strided_inputs_are_read_as_what_they_are():
     pad = torch.stack([tensors[2].detach()] * 2, dim=1)[:, 0]
     found = cpp.window_attention(qkv, bias, pad, **settings)
     torch.testing.assert_close(found, cpp.window_attention(*tensors, **settings), rtol=0, atol=0)
+
+
+def test_strided_gradients_are_read_as_what_they_are():
+    tensors, settings = build_inputs(*CASES["shifted"])
+    out = cpp.window_attention(*tensors, **settings)
+    wanted = torch.autograd.grad(out, tensors, torch.ones_like(out), retain_graph=True)
+    found = torch.autograd.grad(out, tensors, torch.ones(()).expand_as(out))
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_huge_logits_and_nan():

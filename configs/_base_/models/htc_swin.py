@@ -1,4 +1,7 @@
-"""Hybrid Task Cascade with a semantic branch on Swin-B: mmdet's, with our backbone, neck and drop-ins for heads."""
+"""Hybrid Task Cascade with a semantic branch on Swin-B.
+
+mmdet's model, our backbone, neck and drop-ins for the heads.
+"""
 
 # mmdet has no file of the model alone: of its recipe, the model is taken.
 _base_ = "mmdet::htc/htc_r50_fpn_1x_coco.py"

@@ -338,7 +338,6 @@ struct Worker {
 
   void backward(int64_t head, int64_t part) {
     const int64_t wanted = queries.size();
-    if (wanted == 0) return;  // all padding
     fetch(head);
     transpose(v_columns, v);
     for (int64_t i = 0; i < wanted; ++i)
