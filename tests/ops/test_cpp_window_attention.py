@@ -61,6 +61,21 @@ def test_a_missing_padding_token_is_zero():
     torch.testing.assert_close(found, reference.window_attention(*tensors[:2], zeros, **settings))
 
 
+def test_bias_gradients_that_add_up_over_many_windows_stay_exact():
+    """Sums of one sign, where float32 loses a bit or two with each doubling of their length."""
+    tensors, settings = build_inputs((160, 160), (4, 4), (0, 0), 1, 16, batch=1)
+    with torch.no_grad():
+        tensors[0][:, ::4, ::4, 32:] += 10  # the values of each window's first token
+    found, exact = (
+        torch.autograd.grad(attend(*given, **settings).sum(), given[1])[0]
+        for attend, given in (
+            (cpp.window_attention, tensors),
+            (reference.window_attention, [t.double() for t in tensors]),
+        )
+    )
+    assert ((found - exact).abs() / exact.abs())[..., 0].max() < 1.5e-7
+
+
 def test_context_is_the_references():
     """Whose gradients have tests of their own; at zero it changes nothing, to the bit."""
     tensors, settings = build_inputs(*CASES["shifted"])
