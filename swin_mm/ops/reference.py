@@ -1,5 +1,7 @@
 """The readable definition of each operator: no speed tricks, any device, any float dtype."""
 
+import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +10,8 @@ from torch import Tensor
 
 from swin_mm.ops.context import ContextScale, mix_context
 from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
+
+logger = logging.getLogger("swin_mm")
 
 # Microsoft's order of the 2x2 neighbours in the merged channels, as (row, column) offsets.
 MERGE_ORDER = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -45,6 +49,30 @@ def window_attention(
     if context_scales:
         out = out + mix_context(v, context_mix, context_scales, size, window_size, shift_size)
     return from_windows(out.transpose(1, 2).flatten(2), size, window_size, shift_size)
+
+
+def differentiate(
+    inputs: Sequence[Tensor | None], needed: Sequence[bool], grad_out: Tensor, **settings
+) -> list[Tensor | None]:
+    """Gradients of `window_attention` that can be differentiated again, for kernels that cannot.
+
+    Args:
+        inputs: Its tensors: query, key and value, the position bias, and the padding token.
+        needed: Which of them want a gradient.
+        grad_out: Gradient of its output.
+        settings: Its other arguments.
+
+    Returns:
+        A gradient for each input, `None` where none is needed.
+    """
+    logger.debug("window_attention, gradient to be differentiated: reference")
+    # Views: an input may also be one of another's origins, which is not to be followed here.
+    inputs = [None if t is None else t.view_as(t) for t in inputs]
+    with torch.enable_grad():
+        out = window_attention(*inputs, **settings)
+    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
+    return [next(grads) if need else None for need in needed]
 
 
 class Norm(NamedTuple):

@@ -1,5 +1,7 @@
 """Window attention in C++: against the reference in float64, and where it gives way."""
 
+import ctypes
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -52,6 +54,12 @@ def test_values_and_gradients_are_as_exact_as_the_reference(case):
     ):
         allowed = 2 * (usual - wanted).abs().max() + 1e-7 * wanted.abs().max()
         assert (found - wanted).abs().max() <= allowed
+
+
+def test_both_languages_agree_on_memory():
+    library = build.load_library("window_attention")
+    assert library.problem_size() == ctypes.sizeof(cpp._Problem)
+    assert library.lanes() == cpp.LANES
 
 
 def test_a_missing_padding_token_is_zero():

@@ -1,8 +1,6 @@
 """Window attention in C++, for float32 on the CPU, in autograd."""
 
 import ctypes
-import logging
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,8 +12,6 @@ from swin_mm.ops import reference
 from swin_mm.ops.context import ContextScale, compute_context
 from swin_mm.ops.cpp.build import BuildError, load_library, run_parallel
 from swin_mm.ops.window import padded_size, region_ids, window_order
-
-logger = logging.getLogger("swin_mm")
 
 LANES = 16  # keys come in whole vectors, as in the source
 PARTS_OF_A_THREAD = 4  # so that a thread that is held up leaves its share to others
@@ -138,7 +134,9 @@ class _WindowAttention(torch.autograd.Function):
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, log_sums = ctx.saved_tensors  # read once: recomputed ones are given out once
         if torch.is_grad_enabled():  # by create_graph=True
-            return *_differentiable_backward(ctx, inputs, grad_out), None
+            needed = ctx.needs_input_grad[:3]
+            grads = reference.differentiate(inputs, needed, grad_out, **ctx.settings._asdict())
+            return *grads, None
         qkv, rel_pos_bias, pad_token = inputs
         grad_out, bias = grad_out.contiguous(), _pad_keys(rel_pos_bias)
         order = _layout(qkv.shape[1:3], ctx.settings.window_size, ctx.settings.shift_size)
@@ -154,21 +152,6 @@ class _WindowAttention(torch.autograd.Function):
         load_library("window_attention").window_attention_backward(ctypes.byref(problem))
         grad_bias = grad_bias.sum(0)[..., : bias.shape[1]]
         return grad_qkv, grad_bias.float(), grad_pad_token.sum(0).float(), None
-
-
-def _differentiable_backward(
-    ctx, inputs: Sequence[Tensor], grad_out: Tensor
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, through the reference."""
-    logger.debug("window_attention, gradient to be differentiated: reference")
-    # Views: an input may also be one of another's origins, which is not to be followed here.
-    inputs = [t.view_as(t) for t in inputs]
-    with torch.enable_grad():
-        out = reference.window_attention(*inputs, **ctx.settings._asdict())
-    needed = ctx.needs_input_grad[:3]
-    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
-    return [next(grads) if need else None for need in needed]
 
 
 class _Layout(NamedTuple):

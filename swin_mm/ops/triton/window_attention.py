@@ -4,7 +4,6 @@ Eager calls launch kernels from an `autograd.Function`, which costs the host les
 `torch.library`. Compiled code meets such operators, so that no compiler looks into the launches.
 """
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -15,8 +14,6 @@ from swin_mm.ops.context import ContextScale, compute_context
 from swin_mm.ops.triton import launch
 from swin_mm.ops.triton.launch import Problem
 from swin_mm.ops.triton.support import refusal
-
-logger = logging.getLogger("swin_mm")
 
 
 def window_attention(
@@ -73,27 +70,14 @@ class _WindowAttention(torch.autograd.Function):
         if torch.compiler.is_compiling():
             grads = _backward_op(grad_out, *saved, *ctx.problem)
         elif torch.is_grad_enabled():  # by create_graph=True
-            return *_differentiable_backward(ctx, inputs, grad_out), None
+            needed = ctx.needs_input_grad[:3]
+            grads = reference.differentiate(inputs, needed, grad_out, **ctx.problem._asdict())
+            return *grads, None
         else:
             grads = launch.backward(grad_out, *saved, ctx.problem)
         needed = ctx.needs_input_grad[:3]
         cast = [g.to(t.dtype) if n else None for g, t, n in zip(grads, inputs, needed, strict=True)]
         return *cast, None
-
-
-def _differentiable_backward(
-    ctx, inputs: Sequence[Tensor | None], grad_out: Tensor
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, through the reference."""
-    logger.debug("window_attention, gradient to be differentiated: reference")
-    # Views: an input may also be one of another's origins, which is not to be followed here.
-    inputs = [None if t is None else t.view_as(t) for t in inputs]
-    with torch.enable_grad():
-        out = reference.window_attention(*inputs, **ctx.problem._asdict())
-    needed = ctx.needs_input_grad[:3]
-    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
-    return [next(grads) if need else None for need in needed]
 
 
 @torch.library.custom_op("swin_mm::window_attention_forward", mutates_args=())
