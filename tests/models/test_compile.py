@@ -35,8 +35,9 @@ def outputs_and_gradients(model, image, training):
 def assert_compiled_equals_eager(compiled, model, image, training):
     found = outputs_and_gradients(compiled, image, training)
     expected = outputs_and_gradients(model, image, training)
+    # On a CPU, eager attention is C++ and compiled attention PyTorch's operators: they round apart.
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=3e-5 * b.abs().max().item())
 
 
 @pytest.mark.parametrize(
