@@ -11,6 +11,7 @@ from torch import Tensor
 from swin_mm.ops import reference, sdpa
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.cpp import window_attention as cpp
+from swin_mm.ops.transforms import is_plain
 from swin_mm.ops.triton import support
 
 logger = logging.getLogger("swin_mm")
@@ -75,9 +76,6 @@ def _refuse_sdpa(call: Call) -> str | None:
     if call.device.type == "cpu" and call.needs_grad:
         return "its fused CPU kernel has no gradient for the position bias"
     return None
-
-
-_PLAIN = (Tensor, torch.nn.Parameter, type(None))
 
 
 def _accept(call: Call) -> None:
@@ -204,8 +202,8 @@ def window_attention(
     if backend == "auto":
         needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
         head_dim = qkv.shape[-1] // (3 * num_heads)
-        is_plain = all(type(t) in _PLAIN for t in (qkv, rel_pos_bias, pad_token))
-        call = Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout, is_plain)
+        plain = is_plain(qkv, rel_pos_bias, pad_token)
+        call = Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout, plain)
         backend, reason = _choose(call)
         if not torch.compiler.is_compiling():
             _log_choice(qkv.device.type, needs_grad, backend, reason)

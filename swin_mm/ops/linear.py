@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops.transforms import is_plain, opaque_refusal
+
 Activation = Literal["none", "gelu"]
 
 
@@ -24,14 +26,12 @@ def refusal(*tensors: Tensor) -> str | None:
         return "it runs on the CPU"
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return "it has no gradient"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "compiled and exported code has its own fusion"
+    if reason := opaque_refusal():
+        return reason
     if not _has_onednn():
         return "this PyTorch has no fused linear operator, or oneDNN is switched off"
-    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+    if not is_plain(*tensors):
         return "a tensor is of a class of its own"
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
-        return "a mode or a function transform watches the operators"
     if any(t.dtype != torch.float32 for t in tensors):
         return "it is for float32"
     if torch.is_autocast_enabled("cpu"):

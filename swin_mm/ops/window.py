@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops.transforms import is_transformed
+
 # Added to the score of a query and a key from different regions. Published weights were trained
 # with this finite value, so it stays: -inf would give other numbers.
 # Source: microsoft/Swin-Transformer, models/swin_transformer.py, SwinTransformerBlock.__init__.
@@ -197,13 +199,6 @@ class _ToTokens(torch.autograd.Function):
         return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None, None
 
 
-def _is_transformed() -> bool:
-    """Whether `torch.func` or forward derivatives are at work, which our functions do not know."""
-    return (
-        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    )
-
-
 def to_windows(
     x: Tensor,
     fill: Tensor | None,
@@ -224,7 +219,7 @@ def to_windows(
     order = window_order(x.shape[1:3], window_size, shift_size, x.device)
     fill = x.new_zeros(x.shape[-1]) if fill is None else fill.to(x.dtype)
     tokens = x.flatten(1, 2)
-    if _is_transformed():
+    if is_transformed():
         tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
         places = tokens.index_select(1, order.token_at)
     else:
@@ -251,7 +246,7 @@ def from_windows(
     """
     order = window_order(size, window_size, shift_size, windows.device)
     places = windows.flatten(0, 1).unflatten(0, (-1, len(order.token_at)))  # (B, nW*N, C)
-    if _is_transformed():
+    if is_transformed():
         return places.index_select(1, order.place_of).unflatten(1, tuple(size))
     return _ToTokens.apply(places, *order).unflatten(1, tuple(size))
 

@@ -7,7 +7,6 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from swin_mm.models import SwinTransformer, SwinTransformerV2
-from swin_mm.ops import dispatch
 
 # Divisible by patch, window and merging or not; stages of many windows, of one, and between.
 SIZES = [(97, 141), (64, 64), (224, 224), (112, 448), (28, 28), (130, 75), (20, 35)]
@@ -21,12 +20,6 @@ def forget_compiled_code():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
-
-
-@pytest.fixture(autouse=True)
-def operators_of_compiled_code(monkeypatch):
-    """Eager attention by PyTorch's operators, as in compiled code: C++ rounds in another way."""
-    monkeypatch.delitem(dispatch.BACKENDS, "cpp")
 
 
 def outputs_and_gradients(model, image, training):

@@ -69,6 +69,16 @@ def test_a_missing_padding_token_is_zero():
     torch.testing.assert_close(found, reference.window_attention(*tensors[:2], zeros, **settings))
 
 
+def test_weights_of_large_scores_still_sum_to_one():
+    """Otherwise rows of the bias's gradient do not sum to zero, and what cancels there shows."""
+    tensors, settings = build_inputs((70, 70), (7, 7), (0, 0), 1, 16, batch=1)
+    with torch.no_grad():
+        tensors[1] += 60
+    rows = run(cpp.window_attention, tensors, settings)[2].sum(-1).abs().max()
+    stock = run(reference.window_attention, tensors, settings)[2].sum(-1).abs().max()
+    assert rows <= 2 * stock
+
+
 def test_bias_gradients_that_add_up_over_many_windows_stay_exact():
     """Sums of one sign, where float32 loses a bit or two with each doubling of their length."""
     tensors, settings = build_inputs((160, 160), (4, 4), (0, 0), 1, 16, batch=1)

@@ -139,3 +139,12 @@ def test_bad_input():
         linear(x, weight, bias, activation="relu")
     with pytest.raises(ValueError, match=r"residual must be \(3, 19\)"):
         linear(x, weight, bias, residual=torch.zeros(19))
+
+
+def test_forward_derivatives_pass_through():
+    x, weight, bias = torch.randn(5, 3), torch.randn(4, 3), torch.randn(4)
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        out = linear(dual, weight, bias)
+        tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
+    torch.testing.assert_close(tangent, weight.sum(1).expand(5, 4))

@@ -189,7 +189,8 @@ struct Problem {
   const int32_t* token_at;   // (num_windows, window_tokens), num_tokens where there is padding
   const int32_t* regions;    // (num_windows, keys), null without a shift
   float* out;                // (batch, num_tokens, num_heads, head_dim)
-  float* log_sums;           // (batch, num_windows, num_heads, window_tokens), null if not wanted
+  float* normalisers;        // (batch, num_windows, num_heads, window_tokens, 2), the largest score
+                             // and the reciprocal of the sum; null if not wanted
   const float* grad_out;     // as out
   float* grad_qkv;           // as qkv
   double* grad_pad_token;    // (parts, 3, num_heads, head_dim), zero at first
@@ -209,7 +210,7 @@ struct Worker {
   const int64_t channels = p.num_heads * p.head_dim;
   std::vector<float> memory;
   float *q, *k, *v, *k_columns, *v_columns, *scores, *grad_scores, *grad_q, *grad_k, *grad_v;
-  float *rows, *maxima;
+  float *rows, *factors;
   std::vector<int64_t> queries;  // places of the window that hold a token
   const int32_t *tokens, *regions;
   int64_t image, window;
@@ -223,7 +224,7 @@ struct Worker {
     float* next = memory.data() + (-start / sizeof(float)) % LANES;
     for (float** part : {&q, &k, &v, &k_columns, &v_columns, &grad_q, &grad_k, &grad_v, &rows})
       *part = next, next += map;
-    scores = next, grad_scores = next + block, maxima = next + 2 * block;
+    scores = next, grad_scores = next + block, factors = next + 2 * block;
     queries.reserve(p.window_tokens);
   }
 
@@ -311,10 +312,10 @@ struct Worker {
     for (int64_t first = 0; first < wanted; first += QUERY_BLOCK) {
       const int64_t count = std::min(QUERY_BLOCK, wanted - first);
       score(head, first, count);
-      for (int64_t i = 0; i < count; ++i) maxima[i] = soften(head, first + i, scores + i * keys);
+      for (int64_t i = 0; i < count; ++i) factors[i] = soften(head, first + i, scores + i * keys);
       multiply(count, p.window_tokens, width, {scores, keys, 1}, v, width, rows, width);
       for (int64_t i = 0; i < count; ++i)
-        copy_row(p.out + offset(queries[first + i], head), rows + i * width, maxima[i]);
+        copy_row(p.out + offset(queries[first + i], head), rows + i * width, factors[i]);
     }
   }
 
@@ -328,12 +329,12 @@ struct Worker {
       store(row + j, value);
       total += value;
     }
-    const float sum = sum_of(total);
-    if (p.log_sums) {
-      const int64_t at = (image * p.num_windows + window) * p.num_heads + head;
-      p.log_sums[at * p.window_tokens + queries[query]] = top + __builtin_logf(sum);
+    const float factor = 1.f / sum_of(total);
+    if (p.normalisers) {
+      float* kept = normaliser(head, queries[query]);
+      kept[0] = top, kept[1] = factor;
     }
-    return 1.f / sum;
+    return factor;
   }
 
   void backward(int64_t head, int64_t part) {
@@ -360,15 +361,21 @@ struct Worker {
     for (int64_t j = 0; j < p.window_tokens; ++j) return_to_key(head, part, j);
   }
 
+  // Both numbers, not the logarithm of their product: its rounding, in the units of the scores,
+  // would leave weights that do not sum to 1, and so gradients where there are none.
+  float* normaliser(int64_t head, int64_t place) const {
+    const int64_t map = (image * p.num_windows + window) * p.num_heads + head;
+    return p.normalisers + 2 * (map * p.window_tokens + place);
+  }
+
   // From scores to weights, and from the gradient of weights to that of scores, in place.
   void soften_backward(int64_t head, int64_t part, int64_t first, int64_t i) {
     const int64_t place = queries[first + i];
-    const int64_t at = (image * p.num_windows + window) * p.num_heads + head;
-    const float log_sum = p.log_sums[at * p.window_tokens + place];
+    const float *kept = normaliser(head, place), top = kept[0], factor = kept[1];
     float *row = scores + i * keys, *grad = grad_scores + i * keys;
     Floats total{};
     for (int64_t j = 0; j < keys; j += LANES) {
-      const Floats weight = exponential(load(row + j) - log_sum);
+      const Floats weight = exponential(load(row + j) - top) * factor;
       store(row + j, weight);
       total += weight * load(grad + j);
     }

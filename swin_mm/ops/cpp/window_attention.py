@@ -11,6 +11,7 @@ from torch import Tensor
 from swin_mm.ops import reference
 from swin_mm.ops.context import ContextScale, compute_context
 from swin_mm.ops.cpp.build import BuildError, load_library, run_parallel
+from swin_mm.ops.transforms import opaque_refusal
 from swin_mm.ops.window import padded_size, region_ids, window_order
 
 LANES = 16  # keys come in whole vectors, as in the source
@@ -35,17 +36,13 @@ class _Problem(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("window_tokens", "num_heads", "head_dim")),
         *((name, ctypes.c_int64) for name in ("threads", "parts")),
         *((name, ctypes.c_void_p) for name in ("qkv", "pad_token", "bias", "token_at", "regions")),
-        *((name, ctypes.c_void_p) for name in ("out", "log_sums", "grad_out", "grad_qkv")),
+        *((name, ctypes.c_void_p) for name in ("out", "normalisers", "grad_out", "grad_qkv")),
         *((name, ctypes.c_void_p) for name in ("grad_pad_token", "grad_bias", "run_parallel")),
         ("scale", ctypes.c_float),
     ]
 
 
-def refusal(
-    device: torch.device,
-    dtype: torch.dtype,
-    dropout: float,
-) -> str | None:
+def refusal(device: torch.device, dtype: torch.dtype, dropout: float) -> str | None:
     """Tells why the kernels cannot run, or `None` where they can.
 
     Args:
@@ -59,13 +56,7 @@ def refusal(
         return f"it is for float32, got {dtype}"
     if dropout > 0:
         return f"it has no dropout of attention weights, got {dropout}"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "compiled and exported code has PyTorch's operators"
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
-        return "a mode or a function transform watches the operators"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "it has no derivative forward"
-    return _build_refusal()
+    return opaque_refusal() or _build_refusal()
 
 
 @lru_cache
@@ -119,20 +110,20 @@ class _WindowAttention(torch.autograd.Function):
         bias = _pad_keys(rel_pos_bias)
         batch, height, width, channels = qkv.shape
         out = qkv.new_empty(batch, height, width, channels // 3)
-        log_sums = None
+        normalisers = None
         if any(ctx.needs_input_grad):
             windows, tokens = order.token_at.shape
-            log_sums = qkv.new_empty(batch, windows, settings.num_heads, tokens)
-        problem = _lay_out(qkv, pad_token, bias, order, settings)
-        problem.out, problem.log_sums = _pointer(out), _pointer(log_sums)
+            normalisers = qkv.new_empty(batch, windows, settings.num_heads, tokens, 2)
+        problem = _build_problem(qkv, pad_token, bias, order, settings)
+        problem.out, problem.normalisers = _pointer(out), _pointer(normalisers)
         load_library("window_attention").window_attention_forward(ctypes.byref(problem))
         ctx.settings = settings
-        ctx.save_for_backward(qkv, rel_pos_bias, pad_token, log_sums)
+        ctx.save_for_backward(qkv, rel_pos_bias, pad_token, normalisers)
         return out
 
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, log_sums = ctx.saved_tensors  # read once: recomputed ones are given out once
+        *inputs, normalisers = ctx.saved_tensors  # read once: recomputed ones are given out once
         if torch.is_grad_enabled():  # by create_graph=True
             needed = ctx.needs_input_grad[:3]
             grads = reference.differentiate(inputs, needed, grad_out, **ctx.settings._asdict())
@@ -140,13 +131,13 @@ class _WindowAttention(torch.autograd.Function):
         qkv, rel_pos_bias, pad_token = inputs
         grad_out, bias = grad_out.contiguous(), _pad_keys(rel_pos_bias)
         order = _layout(qkv.shape[1:3], ctx.settings.window_size, ctx.settings.shift_size)
-        problem = _lay_out(qkv, pad_token, bias, order, ctx.settings)
+        problem = _build_problem(qkv, pad_token, bias, order, ctx.settings)
         if bias.nbytes > MAX_SHARED_BIAS:
             problem.parts = problem.threads
         grad_qkv = torch.empty_like(qkv)
         grad_pad_token = pad_token.new_zeros(problem.parts, *pad_token.shape, dtype=torch.float64)
         grad_bias = bias.new_zeros(problem.parts, *bias.shape, dtype=torch.float64)
-        problem.log_sums, problem.grad_out = _pointer(log_sums), _pointer(grad_out)
+        problem.normalisers, problem.grad_out = _pointer(normalisers), _pointer(grad_out)
         problem.grad_qkv, problem.grad_pad_token = _pointer(grad_qkv), _pointer(grad_pad_token)
         problem.grad_bias = _pointer(grad_bias)
         load_library("window_attention").window_attention_backward(ctypes.byref(problem))
@@ -187,7 +178,7 @@ def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _lay_out(
+def _build_problem(
     qkv: Tensor, pad_token: Tensor, bias: Tensor, order: _Layout, settings: Settings
 ) -> _Problem:
     windows, tokens = order.token_at.shape

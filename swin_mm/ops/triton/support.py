@@ -4,6 +4,8 @@ import importlib.util
 
 import torch
 
+from swin_mm.ops.transforms import is_plain, is_transformed
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 64
 MAX_CHANNELS = 4096  # a row is held in the registers of one program
@@ -47,7 +49,7 @@ def row_refusal(channels: int, *tensors: torch.Tensor) -> str | None:
     if torch.compiler.is_compiling():
         return "compiled code has its own fusion"
     for tensor in tensors:
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        if not is_plain(tensor):
             return f"a tensor is of a class of its own, {type(tensor).__name__}"
         if tensor.dtype not in DTYPES:
             return f"they take {', '.join(str(known) for known in DTYPES)}, got {tensor.dtype}"
@@ -67,9 +69,8 @@ def _is_interpreted() -> bool:
 def _transform_refusal() -> str | None:
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "an exported graph must run without Triton"
-    # No public function tells this; torch.autograd.Function asks the same one.
-    if torch._C._are_functorch_transforms_active():
-        return "it cannot be transformed by torch.func, as by vmap"
+    if is_transformed():
+        return "it cannot be transformed by torch.func, as by vmap, nor differentiated forward"
     return None
 
 
