@@ -77,14 +77,20 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
                     truths,
                     self.train_cfg[stage],
                 )
-            weight = self.stage_loss_weights[stage]
-            for name, value in of_stage.items():
-                losses[f"s{stage}.{name}"] = value * weight if "loss" in name else value
+            losses |= self._weigh(stage, of_stage)
             if not len(samples.rois):
                 break  # as mmdet's: later stages have nothing to learn from
             if stage < self.num_stages - 1:
                 boxes, usable = self._refine(stage, samples, found, limits)
         return losses
+
+    def _weigh(self, stage: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A stage's losses under its name and with its weight; what is no loss stays as it is."""
+        weight = self.stage_loss_weights[stage]
+        return {
+            f"s{stage}.{name}": value * weight if "loss" in name else value
+            for name, value in values.items()
+        }
 
     @torch.no_grad()
     def _refine(

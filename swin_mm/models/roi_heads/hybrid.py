@@ -24,9 +24,10 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
     """Box, mask and semantic heads of Hybrid Task Cascade.
 
     Arguments, state dict, losses and detections are those of mmdet's `HybridTaskCascadeRoIHead`.
-    Training takes all images at once, as in `CascadeRoIHead`; detection is mmdet's, but for the
-    pooling of features. What `refusals` lists is left to mmdet's methods. Where mmdet fails for
-    want of a single box to refine, the cascade ends with that stage.
+    Training takes all images at once, as in `CascadeRoIHead`; detection is mmdet's, and so is the
+    pooling for masks and of semantic features, which asks the device for each level. What
+    `refusals` lists is left to mmdet's methods. Where mmdet fails for want of a single box to
+    refine, the cascade ends with that stage.
     """
 
     def loss(
@@ -69,9 +70,7 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
                 rois = samples.rois[samples.positive]
                 masks = self._mask_forward(stage, x, rois, semantic_feat)["mask_preds"]
                 of_stage |= mask_losses(self.mask_head[stage], masks, samples, truths, cfg)
-            weight = self.stage_loss_weights[stage]
-            for name, value in of_stage.items():
-                losses[f"s{stage}.{name}"] = value * weight if "loss" in name else value
+            losses |= self._weigh(stage, of_stage)
             if is_last:
                 break
         return losses
