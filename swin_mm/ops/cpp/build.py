@@ -62,9 +62,10 @@ def load_library(name: str) -> ctypes.CDLL:
 
 
 def _fingerprint(source: Path, compiler: str) -> str:
-    """Changes with the source, the flags, the compiler and the processor, whose code is native."""
+    """Changes with the sources, the flags, the compiler and the processor, whose code is native."""
     stamp = Path(compiler).stat()
-    parts = [source.read_text(), FLAGS, os.path.realpath(compiler), stamp.st_size, stamp.st_mtime]
+    texts = [path.read_text() for path in (source, *sorted(SOURCES.glob("*.h")))]
+    parts = [*texts, FLAGS, os.path.realpath(compiler), stamp.st_size, stamp.st_mtime]
     return hashlib.sha256("\n".join(map(str, [*parts, _processor()])).encode()).hexdigest()[:16]
 
 

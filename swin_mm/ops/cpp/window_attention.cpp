@@ -12,167 +12,14 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
-#include <utility>
 #include <vector>
+
+#include "vectors.h"
 
 namespace {
 
-constexpr int LANES = 16;  // floats of a vector; two registers where the CPU's are narrower
-typedef float Floats __attribute__((vector_size(LANES * 4)));
-typedef double Doubles __attribute__((vector_size(LANES * 8)));
-typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
-
-#ifdef __AVX512F__
-constexpr int MAX_VECTORS = 4;  // of a tile's row; with MAX_SUMS below, what registers hold
-constexpr int MAX_SUMS = 24;
-#else
-constexpr int MAX_VECTORS = 2;
-constexpr int MAX_SUMS = 4;
-#endif
-constexpr int MAX_ROWS = 8;
-constexpr int64_t CACHE_LINE = 16;    // floats
 constexpr int64_t QUERY_BLOCK = 64;   // queries whose scores are held at a time
 constexpr float MASK_VALUE = -100.f;  // between regions, as in swin_mm/ops/window.py
-
-Floats load(const float* from) {
-  Floats value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-void store(float* to, Floats value) { std::memcpy(to, &value, sizeof value); }
-
-// Many small numbers are summed in float64, as precisely as PyTorch's sums in pairs.
-void accumulate(double* total, Floats value) {
-  Doubles sum;
-  std::memcpy(&sum, total, sizeof sum);
-  sum += __builtin_convertvector(value, Doubles);
-  std::memcpy(total, &sum, sizeof sum);
-}
-
-int64_t round_up(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
-
-// e^x by Cephes' polynomial for expf, within 2 units in the last place; what is below the smallest
-// normal number gives that number. NaN stays NaN.
-Floats exponential(Floats x) {
-  const float low = -87.33654f, high = 88.37626f, magic = 12582912.f;  // 1.5 * 2^23 rounds
-  x = x < low ? (Floats{} + low) : x;
-  x = x > high ? (Floats{} + high) : x;
-  const Floats n = (x * 1.44269504f + magic) - magic;
-  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * r * r + r + 1.f;
-  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
-  return y * (Floats)exponent;  // the same bits
-}
-
-// Each lane with the one 8, 4, 2 and 1 further on: after the four, a sum is in all of them.
-template <typename Join>
-Floats across_lanes(Floats x, Join join) {
-  x = join(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  return join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-}
-
-Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-
-float largest_of(Floats x) { return across_lanes(x, larger)[0]; }
-
-float sum_of(Floats x) {
-  return across_lanes(x, [](Floats a, Floats b) { return a + b; })[0];
-}
-
-// A matrix whose rows and columns lie at any distance.
-struct Strided {
-  const float* at;
-  int64_t row, column;
-};
-
-// Calls with 0, 1, ... COUNT - 1 as constants: arrays so indexed can live in registers.
-template <typename Body, int... INDICES>
-[[gnu::always_inline]] inline void call_each(Body body, std::integer_sequence<int, INDICES...>) {
-  (body(std::integral_constant<int, INDICES>()), ...);
-}
-
-template <int COUNT, typename Body>
-[[gnu::always_inline]] inline void unrolled(Body body) {
-  call_each(body, std::make_integer_sequence<int, COUNT>());
-}
-
-#define INLINE __attribute__((always_inline))
-
-// C (ROWS, VECTORS * LANES) = A B, or C += A B, with all sums in registers.
-template <int ROWS, int VECTORS>
-void multiply_tile(int64_t inner, Strided a, const float* b, int64_t b_row, float* c, int64_t c_row,
-                   bool adds) {
-  Floats sums[ROWS][VECTORS];
-  unrolled<ROWS>([&](auto r) INLINE {
-    unrolled<VECTORS>([&](auto v) INLINE {
-      sums[r][v] = adds ? load(c + r * c_row + v * LANES) : Floats{};
-    });
-  });
-  for (int64_t k = 0; k < inner; ++k) {
-    Floats right[VECTORS];
-    unrolled<VECTORS>([&](auto v) INLINE { right[v] = load(b + k * b_row + v * LANES); });
-    unrolled<ROWS>([&](auto r) INLINE {
-      const float left = a.at[r * a.row + k * a.column];
-      unrolled<VECTORS>([&](auto v) INLINE { sums[r][v] += left * right[v]; });
-    });
-  }
-  unrolled<ROWS>([&](auto r) INLINE {
-    unrolled<VECTORS>([&](auto v) INLINE { store(c + r * c_row + v * LANES, sums[r][v]); });
-  });
-}
-
-// Picks the tile of `rows` rows at run time.
-template <int VECTORS, int ROWS>
-void multiply_rows(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row, float* c,
-                   int64_t c_row, bool adds) {
-  if constexpr (ROWS > 0) {
-    if (rows == ROWS)
-      multiply_tile<ROWS, VECTORS>(inner, a, b, b_row, c, c_row, adds);
-    else
-      multiply_rows<VECTORS, ROWS - 1>(rows, inner, a, b, b_row, c, c_row, adds);
-  }
-}
-
-template <int VECTORS>
-void multiply_columns(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row,
-                      float* c, int64_t c_row, bool adds) {
-  constexpr int most = std::min(MAX_ROWS, MAX_SUMS / VECTORS);
-  const int64_t tiles = (rows + most - 1) / most;  // of nearly equal height
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t first = i * rows / tiles, count = (i + 1) * rows / tiles - first;
-    multiply_rows<VECTORS, most>(count, inner, {a.at + first * a.row, a.row, a.column}, b, b_row,
-                                 c + first * c_row, c_row, adds);
-  }
-}
-
-// C (rows, columns) = A (rows, inner) B (inner, columns), or C += A B; columns in whole vectors.
-void multiply(int64_t rows, int64_t inner, int64_t columns, Strided a, const float* b,
-              int64_t b_row, float* c, int64_t c_row, bool adds = false) {
-  for (int64_t left = columns / LANES; left > 0;) {
-    const int64_t vectors = std::min<int64_t>(left, MAX_VECTORS);
-    if (vectors == 4) {
-      if constexpr (MAX_VECTORS >= 4)
-        multiply_columns<4>(rows, inner, a, b, b_row, c, c_row, adds);
-    } else if (vectors == 3) {
-      if constexpr (MAX_VECTORS >= 3)
-        multiply_columns<3>(rows, inner, a, b, b_row, c, c_row, adds);
-    } else if (vectors == 2) {
-      multiply_columns<2>(rows, inner, a, b, b_row, c, c_row, adds);
-    } else {
-      multiply_columns<1>(rows, inner, a, b, b_row, c, c_row, adds);
-    }
-    b += vectors * LANES, c += vectors * LANES, left -= vectors;
-  }
-}
 
 }  // namespace
 
@@ -299,7 +146,7 @@ struct Worker {
         if (regions) {
           Ints other;
           std::memcpy(&other, regions + j, sizeof other);
-          value += other != regions[place] ? (Floats{} + MASK_VALUE) : Floats{};
+          value += other != regions[place] ? all(MASK_VALUE) : Floats{};
         }
         store(row + j, value);
       }
@@ -385,7 +232,7 @@ struct Worker {
     for (int64_t j = 0; j < keys; j += LANES) {
       const Floats value = load(row + j) * (load(grad + j) - mean);
       store(grad + j, value);
-      accumulate(grad_bias + j, value);
+      accumulate(grad_bias + j, grad + j);
     }
   }
 

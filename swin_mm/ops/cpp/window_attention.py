@@ -14,7 +14,6 @@ from swin_mm.ops.cpp.build import BuildError, load_library, run_parallel
 from swin_mm.ops.transforms import opaque_refusal
 from swin_mm.ops.window import padded_size, region_ids, window_order
 
-LANES = 16  # keys come in whole vectors, as in the source
 PARTS_OF_A_THREAD = 4  # so that a thread that is held up leaves its share to others
 MAX_SHARED_BIAS = 2**20  # bytes; each part has a gradient of its own
 
@@ -166,12 +165,17 @@ def _layout(size, window_size, shift_size) -> _Layout:
         if not any(shift_size):
             return _Layout(token_at, None)
         regions = region_ids(padded_size(size, window_size), window_size, shift_size)
-        return _Layout(token_at, F.pad(regions, (0, -tokens % LANES)).int())
+        return _Layout(token_at, F.pad(regions, (0, -tokens % _lanes())).int())
+
+
+def _lanes() -> int:
+    """Floats of a vector of this processor; keys come in whole vectors."""
+    return load_library("window_attention").lanes()
 
 
 def _pad_keys(bias: Tensor) -> Tensor:
     """Fills up `(nH, N, N)` to whole vectors of keys, which nobody attends to."""
-    return F.pad(bias.detach(), (0, -bias.shape[-1] % LANES), value=-torch.inf).contiguous()
+    return F.pad(bias.detach(), (0, -bias.shape[-1] % _lanes()), value=-torch.inf).contiguous()
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
