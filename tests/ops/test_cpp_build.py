@@ -8,7 +8,6 @@ import pytest
 
 from swin_mm.ops import dispatch
 from swin_mm.ops.cpp import build
-from swin_mm.ops.cpp import window_attention as cpp
 
 NAME = "window_attention"
 
@@ -18,10 +17,10 @@ def afresh(monkeypatch, tmp_path):
     """A cache folder of the test's own, and nothing remembered before or after."""
     monkeypatch.setenv(build.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    for cached in (build.load_library, cpp._build_refusal):
+    for cached in (build.load_library, build.build_refusal):
         cached.cache_clear()
     yield
-    for cached in (build.load_library, cpp._build_refusal):
+    for cached in (build.load_library, build.build_refusal):
         cached.cache_clear()
 
 

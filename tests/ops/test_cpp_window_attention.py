@@ -1,9 +1,11 @@
 """Window attention in C++: against the reference in float64, and where it gives way."""
 
 import ctypes
+from functools import partial
 
 import pytest
 import torch
+from cpp_tools import WIDTHS, assert_as_exact, differentiate, vectors_of
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,9 +41,7 @@ def build_inputs(size, window, shift, heads, width, batch=2, dtype=torch.float32
 
 def run(attend, tensors, settings):
     """Output, and gradients to query, key and value, bias and padding."""
-    out = attend(*tensors, **settings)
-    weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).sin()
-    return [out, *torch.autograd.grad(out, tensors, weight.to(out.dtype))]
+    return differentiate(partial(attend, **settings), tensors)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -49,36 +49,15 @@ def test_values_and_gradients_are_as_exact_as_the_reference(case):
     tensors, settings = build_inputs(*case)
     exact = run(reference.window_attention, [t.double() for t in tensors], settings)
     stock = run(reference.window_attention, tensors, settings)
-    for found, usual, wanted in zip(
-        run(cpp.window_attention, tensors, settings), stock, exact, strict=True
-    ):
-        allowed = 2 * (usual - wanted).abs().max() + 1e-7 * wanted.abs().max()
-        assert (found - wanted).abs().max() <= allowed
-
-
-# Other widths of vectors than this machine's, by names that only the source looks at.
-WIDTHS = {
-    4: "-U__AVX512F__ -U__AVX__ -U__ARM_NEON",
-    8: "-U__AVX512F__ -D__AVX__",
-    16: "-D__AVX512F__",
-}
+    assert_as_exact(run(cpp.window_attention, tensors, settings), stock, exact)
 
 
 @pytest.mark.parametrize("lanes", WIDTHS)
 @pytest.mark.parametrize("name", ["shifted", "narrow-heads", "two-blocks-of-queries"])
 def test_vectors_of_other_processors(lanes, name, monkeypatch):
-    monkeypatch.setattr(build, "FLAGS", f"{build.FLAGS} {WIDTHS[lanes]}")
-    forget_libraries()
-    try:
+    with vectors_of(lanes, monkeypatch):
         assert build.load_library("window_attention").lanes() == lanes
         test_values_and_gradients_are_as_exact_as_the_reference(CASES[name])
-    finally:
-        forget_libraries()
-
-
-def forget_libraries():
-    for cached in (build.load_library, cpp._layout):
-        cached.cache_clear()
 
 
 def test_both_languages_agree_on_memory():

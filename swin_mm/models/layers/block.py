@@ -1,5 +1,7 @@
 """The Swin blocks: attention and MLP, each with a norm, each on a residual."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
@@ -8,8 +10,10 @@ from torch import Tensor, nn
 from swin_mm.models.layers import lean
 from swin_mm.models.layers.attention import WindowAttentionBase
 from swin_mm.models.layers.lean import Stream
-from swin_mm.models.layers.linear import apply_linear, is_idle
-from swin_mm.ops.mlp import mlp
+from swin_mm.models.layers.linear import apply_linear, is_exact_gelu, is_idle, is_plain
+from swin_mm.models.layers.stochastic_depth import add_branch
+from swin_mm.ops.dispatch import AttnBackend
+from swin_mm.ops.mlp import mlp, mlp_with_residual
 from swin_mm.ops.norm import Branch, add_norm, norm_add
 
 
@@ -30,10 +34,20 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dims, embed_dims)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """A residual, `(..., C)`, is added to the result."""
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, backend: AttnBackend = "auto"
+    ) -> Tensor:
+        """A residual, `(..., C)`, is added to the result. `auto` and `cpp` are C++ on the CPU."""
+        if backend in ("auto", "cpp") and self._is_plain():
+            parameters = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+            return mlp_with_residual(x, *parameters, residual)
         x = apply_linear(self.fc1, x, act=self.act, drop=self.drop)
         return apply_linear(self.fc2, x, drop=self.drop, residual=residual)
+
+    def _is_plain(self) -> bool:
+        """Whether it is two layers and a GELU, and nobody sees one of them called."""
+        layers = is_plain(self.fc1) and is_plain(self.fc2)
+        return layers and is_exact_gelu(self.act) and is_idle(self.drop)
 
 
 class SwinBlock(nn.Module):
@@ -74,9 +88,17 @@ class SwinBlock(nn.Module):
             return self.run_lean(Stream(x)).settle()
         if is_idle(self.drop_path):
             x = self.attn(self.norm1(x), residual=x)
-            return self.mlp(self.norm2(x), residual=x)
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+            return self.mlp(self.norm2(x), x, self.attn.attn_backend)
+        x = self.add(x, lambda x: self.attn(self.norm1(x)))
+        return self.add(x, lambda x: self.mlp(self.norm2(x), backend=self.attn.attn_backend))
+
+    def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """`x + drop_path(branch(x))`."""
+        draws = self.attn.attn_drop_rate, self.attn.proj_drop.p, self.mlp.drop.p
+        norms = type(self.norm1), type(self.norm2)
+        if any(draws) or any(norm is not nn.LayerNorm for norm in norms):
+            return x + self.drop_path(branch(x))  # a branch that is not as add_branch wants it
+        return add_branch(x, branch, self.drop_path)
 
     def run_lean(self, stream: Stream) -> Stream:
         """The same by few kernels; leaves the last sum to whoever comes next."""
@@ -131,8 +153,8 @@ class SwinBlockV2(SwinBlock):
     def forward(self, x: Tensor) -> Tensor:
         if lean.refusal(self, x) is None:
             return self.run_lean(Stream(x)).settle()
-        x = x + self.drop_path(self.norm1(self.attn(x)))
-        x = x + self.drop_path(self.norm2(self.mlp(x)))
+        x = self.add(x, lambda x: self.norm1(self.attn(x)))
+        x = self.add(x, lambda x: self.norm2(self.mlp(x, backend=self.attn.attn_backend)))
         return x if self.norm3 is None else self.norm3(x)
 
     def run_lean(self, stream: Stream) -> Stream:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger("swin_mm")
 
@@ -59,6 +60,21 @@ def load_library(name: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path} cannot be written or loaded: {error}") from error
+
+
+@lru_cache
+def build_refusal(name: str) -> str | None:
+    """Why there is no library of this name; `None` where there is one."""
+    try:
+        load_library(name)
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """Address of a tensor's first element; null for none."""
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _fingerprint(source: Path, compiler: str) -> str:

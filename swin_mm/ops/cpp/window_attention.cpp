@@ -9,11 +9,11 @@
 // readable definition.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
+#include "parallel.h"
 #include "vectors.h"
 
 namespace {
@@ -42,7 +42,7 @@ struct Problem {
   float* grad_qkv;           // as qkv
   double* grad_pad_token;    // (parts, 3, num_heads, head_dim), zero at first
   double* grad_bias;         // (parts, num_heads, window_tokens, keys), zero at first
-  void (*run_parallel)(void (*)(void*), void*, unsigned, unsigned);  // of torch's OpenMP
+  RunParallel run_parallel;
   float scale;
 };
 
@@ -251,33 +251,15 @@ struct Worker {
   }
 };
 
-struct Job {
-  const Problem& problem;
-  bool is_backward;
-  std::atomic<int64_t> next{0};
-};
-
-// Each thread takes parts until none is left. Sums belong to parts, not to threads, so that they
-// come out the same however many threads there are.
-void work(void* data) {
-  Job& job = *static_cast<Job*>(data);
-  const Problem& p = job.problem;
+void start(const Problem& p, bool is_backward) {
   const int64_t windows = p.batch * p.num_windows;
-  Worker worker(p);
-  for (int64_t part; (part = job.next++) < p.parts;)
+  share<Worker>(p, p.parts, [&](Worker& worker, int64_t part) {
     for (int64_t i = part * windows / p.parts; i < (part + 1) * windows / p.parts; ++i) {
       worker.enter(i);
       for (int64_t head = 0; head < p.num_heads; ++head)
-        job.is_backward ? worker.backward(head, part) : worker.forward(head);
+        is_backward ? worker.backward(head, part) : worker.forward(head);
     }
-}
-
-void start(const Problem& problem, bool is_backward) {
-  Job job{problem, is_backward};
-  if (problem.threads > 1 && problem.run_parallel)
-    problem.run_parallel(work, &job, static_cast<unsigned>(problem.threads), 0);
-  else
-    work(&job);
+  });
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from swin_mm.ops import reference
 from swin_mm.ops.context import ContextScale, compute_context
-from swin_mm.ops.cpp.build import BuildError, load_library, run_parallel
+from swin_mm.ops.cpp.build import build_refusal, load_library, pointer, run_parallel
 from swin_mm.ops.transforms import opaque_refusal
 from swin_mm.ops.window import padded_size, region_ids, window_order
 
@@ -55,16 +55,7 @@ def refusal(device: torch.device, dtype: torch.dtype, dropout: float) -> str | N
         return f"it is for float32, got {dtype}"
     if dropout > 0:
         return f"it has no dropout of attention weights, got {dropout}"
-    return opaque_refusal() or _build_refusal()
-
-
-@lru_cache
-def _build_refusal() -> str | None:
-    try:
-        load_library("window_attention")
-    except BuildError as error:
-        return str(error)
-    return None
+    return opaque_refusal() or build_refusal("window_attention")
 
 
 def window_attention(
@@ -114,7 +105,7 @@ class _WindowAttention(torch.autograd.Function):
             windows, tokens = order.token_at.shape
             normalisers = qkv.new_empty(batch, windows, settings.num_heads, tokens, 2)
         problem = _build_problem(qkv, pad_token, bias, order, settings)
-        problem.out, problem.normalisers = _pointer(out), _pointer(normalisers)
+        problem.out, problem.normalisers = pointer(out), pointer(normalisers)
         load_library("window_attention").window_attention_forward(ctypes.byref(problem))
         ctx.settings = settings
         ctx.save_for_backward(qkv, rel_pos_bias, pad_token, normalisers)
@@ -136,9 +127,9 @@ class _WindowAttention(torch.autograd.Function):
         grad_qkv = torch.empty_like(qkv)
         grad_pad_token = pad_token.new_zeros(problem.parts, *pad_token.shape, dtype=torch.float64)
         grad_bias = bias.new_zeros(problem.parts, *bias.shape, dtype=torch.float64)
-        problem.normalisers, problem.grad_out = _pointer(normalisers), _pointer(grad_out)
-        problem.grad_qkv, problem.grad_pad_token = _pointer(grad_qkv), _pointer(grad_pad_token)
-        problem.grad_bias = _pointer(grad_bias)
+        problem.normalisers, problem.grad_out = pointer(normalisers), pointer(grad_out)
+        problem.grad_qkv, problem.grad_pad_token = pointer(grad_qkv), pointer(grad_pad_token)
+        problem.grad_bias = pointer(grad_bias)
         load_library("window_attention").window_attention_backward(ctypes.byref(problem))
         grad_bias = grad_bias.sum(0)[..., : bias.shape[1]]
         return grad_qkv, grad_bias.float(), grad_pad_token.sum(0).float(), None
@@ -178,10 +169,6 @@ def _pad_keys(bias: Tensor) -> Tensor:
     return F.pad(bias.detach(), (0, -bias.shape[-1] % _lanes()), value=-torch.inf).contiguous()
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
 def _build_problem(
     qkv: Tensor, pad_token: Tensor, bias: Tensor, order: _Layout, settings: Settings
 ) -> _Problem:
@@ -196,11 +183,11 @@ def _build_problem(
         head_dim=qkv.shape[-1] // (3 * settings.num_heads),
         threads=threads,
         parts=PARTS_OF_A_THREAD * threads,
-        qkv=_pointer(qkv),
-        pad_token=_pointer(pad_token),
-        bias=_pointer(bias),
-        token_at=_pointer(order.token_at),
-        regions=_pointer(order.regions),
+        qkv=pointer(qkv),
+        pad_token=pointer(pad_token),
+        bias=pointer(bias),
+        token_at=pointer(order.token_at),
+        regions=pointer(order.regions),
         run_parallel=run_parallel(),
         scale=settings.scale,
     )

@@ -1,0 +1,212 @@
+// The MLP of a block for float32 on the CPU, and the GELU's part in its backward.
+//
+// Threads take chunks of tokens, whose hidden channels stay in the cache between the two layers:
+// bias, GELU and residual cost no pass over memory. Within a chunk tokens lie side by side in
+// panels as wide as a product's tile, so that the weights are read as they are. The products of
+// backward are long, and PyTorch's serve; what lies between them is one pass here.
+//
+// swin_mm/ops/cpp/mlp.py lays out the arguments, swin_mm/ops/reference.py has the readable
+// definition.
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "parallel.h"
+#include "vectors.h"
+
+namespace {
+
+constexpr int64_t PANEL = MAX_VECTORS * LANES;  // tokens
+constexpr int64_t ROWS = 48;                    // of weights at a time; whole tiles of 6 and 8
+constexpr int64_t PARTS_OF_A_THREAD = 4;        // so that one that is held up leaves its share
+
+}  // namespace
+
+extern "C" {
+
+// Mirrored by `Problem` in mlp.py.
+struct Problem {
+  int64_t tokens, channels, hidden, out_channels;
+  int64_t threads, chunk;  // chunk: panels of a part
+  const float* x;          // (tokens, channels)
+  const float* weight1;    // (hidden, channels)
+  const float* bias1;      // (hidden)
+  const float* weight2;    // (out_channels, hidden)
+  const float* bias2;      // (out_channels)
+  const float* residual;   // (tokens, out_channels), null for none
+  float* out;              // (tokens, out_channels)
+  float* kept;             // (tokens, hidden), before the GELU; null if not wanted in forward
+  float* grad_hidden;      // as kept: gradient after the GELU, which becomes that before it
+  float* activated;        // as kept: after the GELU; null if not wanted
+  RunParallel run_parallel;
+};
+
+}  // extern "C"
+
+namespace {
+
+typedef float Four __attribute__((vector_size(16)));
+
+// to[c][r] = from[r][c], in squares of four.
+void transpose(int64_t rows, int64_t columns, const float* from, int64_t from_row, float* to,
+               int64_t to_row) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      Four row[4];
+      for (int i = 0; i < 4; ++i) std::memcpy(&row[i], from + (r + i) * from_row + c, 16);
+      const Four a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+      const Four b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+      const Four d = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+      const Four e = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+      row[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+      row[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+      row[2] = __builtin_shufflevector(d, e, 0, 1, 4, 5);
+      row[3] = __builtin_shufflevector(d, e, 2, 3, 6, 7);
+      for (int i = 0; i < 4; ++i) std::memcpy(to + (c + i) * to_row + r, &row[i], 16);
+    }
+    for (; c < columns; ++c)
+      for (int i = 0; i < 4; ++i) to[c * to_row + r + i] = from[(r + i) * from_row + c];
+  }
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c];
+}
+
+struct Normal {
+  Floats share;    // of the normal distribution below x
+  Floats density;  // at x
+};
+
+// The share beyond |x| is density times a polynomial in 1 / (1 + 0.46 |x| / sqrt 2), fitted to
+// erfcx: 1.5e-9 from the exact one, and so well below what float32 rounds to.
+Normal normal(Floats x) {
+  const Floats size = x < 0.f ? -x : x;
+  const Floats t = 1.f / (size * 0.325269119f + 1.f);
+  const Floats bell = exponential(x * x * -0.5f);
+  Floats y = t * 0.0903572991f - 0.455143898f;
+  y = y * t + 0.722573157f;
+  y = y * t - 0.235620565f;
+  y = y * t + 0.387442546f;
+  y = y * t + 0.228258695f;
+  y = y * t + 0.262132768f;
+  const Floats beyond = y * t * bell * 0.5f;
+  return {x < 0.f ? beyond : 1.f - beyond, bell * 0.398942280f};
+}
+
+// The memory of one thread.
+struct Worker {
+  const Problem& p;
+  std::unique_ptr<float[]> memory;
+  float *in, *middle, *out;  // a chunk and its hidden channels, some channels of a panel
+
+  explicit Worker(const Problem& problem) : p(problem) {
+    const int64_t tokens = p.chunk * PANEL;
+    memory.reset(new float[tokens * (p.channels + p.hidden) + ROWS * PANEL + CACHE_LINE]);
+    const auto start = reinterpret_cast<uintptr_t>(memory.get());
+    in = memory.get() + (-start / sizeof(float)) % CACHE_LINE;
+    middle = in + tokens * p.channels, out = middle + tokens * p.hidden;
+  }
+
+  int64_t size_of(int64_t panel) const { return std::min(PANEL, p.tokens - panel * PANEL); }
+
+  void fetch(int64_t panel, float* to) const {
+    const int64_t count = size_of(panel);
+    if (count < PANEL) std::fill(to, to + p.channels * PANEL, 0.f);
+    transpose(count, p.channels, p.x + panel * PANEL * p.channels, p.channels, to, PANEL);
+  }
+
+  void forward(int64_t first, int64_t end) {
+    for (int64_t panel = first; panel < end; ++panel)
+      fetch(panel, in + (panel - first) * p.channels * PANEL);
+    for (int64_t row = 0; row < p.hidden; row += ROWS) {
+      const int64_t count = std::min(ROWS, p.hidden - row);
+      for (int64_t panel = first; panel < end; ++panel) {
+        float* to = middle + (panel - first) * p.hidden * PANEL + row * PANEL;
+        multiply(count, p.channels, PANEL, {p.weight1 + row * p.channels, p.channels, 1},
+                 in + (panel - first) * p.channels * PANEL, PANEL, to, PANEL);
+        activate(panel, row, count, to);
+      }
+    }
+    for (int64_t row = 0; row < p.out_channels; row += ROWS) {
+      const int64_t count = std::min(ROWS, p.out_channels - row);
+      for (int64_t panel = first; panel < end; ++panel) {
+        multiply(count, p.hidden, PANEL, {p.weight2 + row * p.hidden, p.hidden, 1},
+                 middle + (panel - first) * p.hidden * PANEL, PANEL, out, PANEL);
+        give_out(panel, row, count);
+      }
+    }
+  }
+
+  // Some hidden channels of a panel, which are kept before the GELU.
+  void activate(int64_t panel, int64_t row, int64_t count, float* hidden) const {
+    add_bias(p.bias1 + row, count, hidden);
+    if (p.kept)
+      transpose(count, size_of(panel), hidden, PANEL, p.kept + panel * PANEL * p.hidden + row,
+                p.hidden);
+    for (int64_t i = 0; i < count * PANEL; i += LANES) {
+      const Floats value = load(hidden + i);
+      store(hidden + i, value * normal(value).share);
+    }
+  }
+
+  static void add_bias(const float* bias, int64_t count, float* rows) {
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t i = r * PANEL; i < (r + 1) * PANEL; i += LANES)
+        store(rows + i, load(rows + i) + bias[r]);
+  }
+
+  // Some channels of a panel of the output, with bias and residual.
+  void give_out(int64_t panel, int64_t row, int64_t count) const {
+    add_bias(p.bias2 + row, count, out);
+    const int64_t tokens = size_of(panel), start = panel * PANEL * p.out_channels + row;
+    transpose(count, tokens, out, PANEL, p.out + start, p.out_channels);
+    if (!p.residual) return;
+    for (int64_t token = 0; token < tokens; ++token)
+      for (int64_t r = 0; r < count; ++r)
+        p.out[start + token * p.out_channels + r] += p.residual[start + token * p.out_channels + r];
+  }
+};
+
+// Numbers of the hidden map.
+void activate_backward(const Problem& p, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; i += LANES) {
+    const Floats value = load(p.kept + i);
+    const Normal at = normal(value);
+    store(p.grad_hidden + i, load(p.grad_hidden + i) * (at.share + value * at.density));
+    if (p.activated) store(p.activated + i, value * at.share);
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// For tests, and for those who make room.
+int64_t panel() { return PANEL; }
+int64_t lanes() { return LANES; }
+int64_t problem_size() { return sizeof(Problem); }
+
+void mlp_forward(const Problem* problem) {
+  const Problem& p = *problem;
+  const int64_t panels = (p.tokens + PANEL - 1) / PANEL, parts = (panels + p.chunk - 1) / p.chunk;
+  share<Worker>(p, parts, [&](Worker& worker, int64_t part) {
+    worker.forward(part * panels / parts, (part + 1) * panels / parts);
+  });
+}
+
+// hidden is a multiple of LANES.
+void mlp_activate_backward(const Problem* problem) {
+  struct Nothing {
+    explicit Nothing(const Problem&) {}
+  };
+  const int64_t vectors = problem->tokens * problem->hidden / LANES;
+  const int64_t parts = PARTS_OF_A_THREAD * problem->threads;
+  share<Nothing>(*problem, parts, [&](Nothing&, int64_t part) {
+    activate_backward(*problem, part * vectors / parts * LANES,
+                      (part + 1) * vectors / parts * LANES);
+  });
+}
+
+}  // extern "C"
