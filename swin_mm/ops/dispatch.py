@@ -11,6 +11,7 @@ from torch import Tensor
 from swin_mm.ops import reference, sdpa
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.cpp import window_attention as cpp
+from swin_mm.ops.cpp.trial import speed_refusal
 from swin_mm.ops.transforms import is_plain
 from swin_mm.ops.triton import support
 
@@ -55,7 +56,8 @@ class Backend(NamedTuple):
 def _refuse_cpp(call: Call) -> str | None:
     if not call.is_plain:
         return "a tensor is of a class of its own"
-    return cpp.refusal(call.device, call.dtype, call.dropout)
+    reason = cpp.refusal(call.device, call.dtype, call.dropout)
+    return reason or speed_refusal("window_attention")
 
 
 def _run_triton(*args, **kwargs) -> Tensor:

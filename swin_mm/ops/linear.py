@@ -1,8 +1,8 @@
 """Linear layers together with what follows them, an activation or a sum, in one pass over memory.
 
 On the CPU, PyTorch's own linear layer first copies the bias to the output, and GELU and residual
-are passes of their own; oneDNN's does all of it while the products are in the cache. It has no
-gradient, so it serves inference; everything else takes the readable formula.
+are passes of their own. The one in C++ and oneDNN's do it while the products are in the cache;
+oneDNN's has no gradient, so it serves inference. Everything else takes the readable formula.
 """
 
 from typing import Literal
@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops.cpp import linear as cpp
+from swin_mm.ops.cpp.trial import speed_refusal
 from swin_mm.ops.transforms import is_plain, opaque_refusal
 
 Activation = Literal["none", "gelu"]
 
 
 def refusal(*tensors: Tensor) -> str | None:
-    """Tells why the fused operator cannot serve these tensors; `None` means that it can.
+    """Tells why oneDNN's operator cannot serve these tensors; `None` means that it can.
 
     It is asked before every linear layer, so what refuses most layers, on GPUs and in training, is
     looked at first.
@@ -77,6 +79,8 @@ def linear(
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must be {tuple(shape)} as the output, got {residual.shape}")
     given = [t for t in (x, weight, bias, residual) if t is not None]
+    if activation == "none" and cpp.refusal(*given) is None and speed_refusal("linear") is None:
+        return cpp.linear(x, weight, bias, residual)
     # oneDNN's does one thing after the bias.
     if (residual is None or activation == "none") and refusal(*given) is None:
         if residual is None:

@@ -9,12 +9,14 @@ On the CPU, `mlp_with_residual` is C++ where that can run: hidden channels stay 
 
 import logging
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from swin_mm.ops import reference
-from swin_mm.ops.cpp import mlp as cpp
+from swin_mm.ops.cpp import linear as cpp
+from swin_mm.ops.cpp.trial import speed_refusal
 from swin_mm.ops.linear import linear
 from swin_mm.ops.norm import Backend, uses_triton
 
@@ -62,6 +64,7 @@ def mlp_with_residual(
     fc2_weight: Tensor,
     fc2_bias: Tensor | None,
     residual: Tensor | None = None,
+    backend: Literal["auto", "cpp"] = "auto",
 ) -> Tensor:
     """`gelu(x fc1_weightᵀ + fc1_bias) fc2_weightᵀ + fc2_bias + residual`, with the exact GELU.
 
@@ -72,11 +75,14 @@ def mlp_with_residual(
         fc2_weight: `(C_out, hidden)`.
         fc2_bias: `(C_out,)`; `None` for none.
         residual: `(..., C_out)`; `None` for none.
+        backend: `auto` is C++ where it can run and is faster, `cpp` where it can run.
 
     Returns:
         `(..., C_out)`.
     """
-    reason = cpp.refusal(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    reason = cpp.mlp_refusal(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    if reason is None and backend == "auto":
+        reason = speed_refusal("linear")
     if reason is None:
         return cpp.mlp(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias, residual)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():

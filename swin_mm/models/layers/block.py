@@ -40,7 +40,7 @@ class Mlp(nn.Module):
         """A residual, `(..., C)`, is added to the result. `auto` and `cpp` are C++ on the CPU."""
         if backend in ("auto", "cpp") and self._is_plain():
             parameters = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-            return mlp_with_residual(x, *parameters, residual)
+            return mlp_with_residual(x, *parameters, residual, backend)
         x = apply_linear(self.fc1, x, act=self.act, drop=self.drop)
         return apply_linear(self.fc2, x, drop=self.drop, residual=residual)
 

@@ -42,6 +42,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swin_mm"
 
 
+def library_path(name: str) -> Path:
+    """Where the library of `<name>.cpp` is, or is to be.
+
+    Raises:
+        BuildError: When there is no compiler.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError("there is no C++ compiler (g++ or clang++, or what CXX names)")
+    source = SOURCES / f"{name}.cpp"
+    return cache_folder() / f"{name}-{_fingerprint(source, compiler)}.so"
+
+
 @lru_cache
 def load_library(name: str) -> ctypes.CDLL:
     """Loads `<name>.cpp` of this folder as a library, compiled before where that was done.
@@ -49,14 +62,10 @@ def load_library(name: str) -> ctypes.CDLL:
     Raises:
         BuildError: When there is no compiler, it fails, or its result cannot be kept or loaded.
     """
-    source = SOURCES / f"{name}.cpp"
-    compiler = find_compiler()
-    if compiler is None:
-        raise BuildError("there is no C++ compiler (g++ or clang++, or what CXX names)")
-    path = cache_folder() / f"{name}-{_fingerprint(source, compiler)}.so"
+    path = library_path(name)
     try:
         if not path.exists():
-            _compile(compiler, source, path)
+            _compile(find_compiler(), SOURCES / f"{name}.cpp", path)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path} cannot be written or loaded: {error}") from error

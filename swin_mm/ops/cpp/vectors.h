@@ -61,13 +61,12 @@ inline void accumulate(double* total, const float* value) {
 
 inline int64_t round_up(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
-// e^x by Cephes' polynomial for expf, within 2 units in the last place; what is below the smallest
-// normal number gives that number. NaN stays NaN.
+// e^x for x <= 88, by Cephes' polynomial for expf, within 2 units in the last place; what is below
+// the smallest normal number gives that number. NaN stays NaN.
 inline Floats exponential(Floats x) {
-  const Floats low = all(-87.33654f), high = all(88.37626f);
+  const Floats low = all(-87.33654f);
   const float magic = 12582912.f;  // 1.5 * 2^23 rounds
   x = x < low ? low : x;
-  x = x > high ? high : x;
   const Floats n = (x * 1.44269504f + magic) - magic;
   const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
   Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -82,22 +81,53 @@ inline Floats exponential(Floats x) {
 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
-// Joins all lanes, halves with halves.
-template <typename Join>
-inline float across_lanes(Floats x, Join join) {
-  float lanes[LANES];
-  store(lanes, x);
-  for (int distance = LANES / 2; distance > 0; distance /= 2)
-    for (int i = 0; i < distance; ++i) lanes[i] = join(lanes[i], lanes[i + distance]);
-  return lanes[0];
+template <int DISTANCE, int... LANE>
+inline Floats swapped(Floats x, std::integer_sequence<int, LANE...>) {
+  return __builtin_shufflevector(x, x, (LANE ^ DISTANCE)...);
 }
 
-inline float largest_of(Floats x) {
-  return across_lanes(x, [](float a, float b) { return a > b ? a : b; });
+// Joins each lane with the one at half the width, a quarter, ... : all come to hold the same.
+template <int DISTANCE = LANES / 2, typename Join>
+inline float across_lanes(Floats x, Join join) {
+  x = join(x, swapped<DISTANCE>(x, std::make_integer_sequence<int, LANES>()));
+  if constexpr (DISTANCE > 1)
+    return across_lanes<DISTANCE / 2>(x, join);
+  else
+    return x[0];
 }
+
+inline float largest_of(Floats x) { return across_lanes(x, larger); }
 
 inline float sum_of(Floats x) {
-  return across_lanes(x, [](float a, float b) { return a + b; });
+  return across_lanes(x, [](Floats a, Floats b) { return a + b; });
+}
+
+typedef float Four __attribute__((vector_size(16)));
+
+// to[c][r] = from[r][c], in squares of four.
+inline void transpose(int64_t rows, int64_t columns, const float* from, int64_t from_row, float* to,
+                      int64_t to_row) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      Four row[4];
+      for (int i = 0; i < 4; ++i) std::memcpy(&row[i], from + (r + i) * from_row + c, 16);
+      const Four a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+      const Four b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+      const Four d = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+      const Four e = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+      row[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+      row[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+      row[2] = __builtin_shufflevector(d, e, 0, 1, 4, 5);
+      row[3] = __builtin_shufflevector(d, e, 2, 3, 6, 7);
+      for (int i = 0; i < 4; ++i) std::memcpy(to + (c + i) * to_row + r, &row[i], 16);
+    }
+    for (; c < columns; ++c)
+      for (int i = 0; i < 4; ++i) to[c * to_row + r + i] = from[(r + i) * from_row + c];
+  }
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c];
 }
 
 // A matrix whose rows and columns lie at any distance.
@@ -119,85 +149,70 @@ template <int COUNT, typename Body>
 
 #define INLINE __attribute__((always_inline))
 
-// A tile of A (ROWS, inner) B (inner, VECTORS * LANES), with all sums in registers, handed row by
-// row to `take(row, vector, sum)`.
-template <int ROWS, int VECTORS, typename Take>
-[[gnu::always_inline]] inline void multiply_tile(int64_t inner, Strided a, const float* b,
-                                                 int64_t b_row, Take take) {
-  Floats sums[ROWS][VECTORS];
-  unrolled<ROWS>([&](auto r) INLINE {
-    unrolled<VECTORS>([&](auto v) INLINE { sums[r][v] = Floats{}; });
-  });
-  for (int64_t k = 0; k < inner; ++k) {
-    Floats right[VECTORS];
-    unrolled<VECTORS>([&](auto v) INLINE { right[v] = load(b + k * b_row + v * LANES); });
+// C = A B, or C += A B, for tiles one below the other, with all sums of one in registers. Sums are
+// added to C at the end, so that those of many short products stay as exact as sums of blocks.
+template <int ROWS, int VECTORS>
+[[gnu::noinline]] void multiply_tiles(int64_t tiles, int64_t inner, Strided a, const float* b,
+                                      int64_t b_row, float* c, int64_t c_row, bool adds) {
+  for (int64_t tile = 0; tile < tiles; ++tile, a.at += ROWS * a.row, c += ROWS * c_row) {
+    Floats sums[ROWS][VECTORS];
     unrolled<ROWS>([&](auto r) INLINE {
-      const float left = a.at[r * a.row + k * a.column];
-      unrolled<VECTORS>([&](auto v) INLINE { sums[r][v] += left * right[v]; });
+      unrolled<VECTORS>([&](auto v) INLINE { sums[r][v] = Floats{}; });
+    });
+    for (int64_t k = 0; k < inner; ++k) {
+      Floats right[VECTORS];
+      unrolled<VECTORS>([&](auto v) INLINE { right[v] = load(b + k * b_row + v * LANES); });
+      unrolled<ROWS>([&](auto r) INLINE {
+        const float left = a.at[r * a.row + k * a.column];
+        unrolled<VECTORS>([&](auto v) INLINE { sums[r][v] += left * right[v]; });
+      });
+    }
+    unrolled<ROWS>([&](auto r) INLINE {
+      unrolled<VECTORS>([&](auto v) INLINE {
+        float* to = c + r * c_row + v * LANES;
+        store(to, adds ? load(to) + sums[r][v] : sums[r][v]);
+      });
     });
   }
-  unrolled<ROWS>([&](auto r) INLINE {
-    unrolled<VECTORS>([&](auto v) INLINE { take(r, v, sums[r][v]); });
-  });
 }
 
-// Calls the tile of `rows` rows, which is known only at run time.
-template <int VECTORS, int ROWS, typename Take>
-inline void multiply_rows(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row,
-                          Take take) {
-  if constexpr (ROWS > 0) {
-    if (rows == ROWS)
-      multiply_tile<ROWS, VECTORS>(inner, a, b, b_row, take);
-    else
-      multiply_rows<VECTORS, ROWS - 1>(rows, inner, a, b, b_row, take);
-  }
-}
-
-// Some columns of a product, in tiles of nearly equal height.
-template <int VECTORS, typename Take>
-inline void multiply_columns(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row,
-                             Take take) {
+// Some columns of a product, in tiles of two heights that differ by one, ROWS or less.
+template <int VECTORS, int ROWS = std::min(MAX_ROWS, MAX_SUMS / VECTORS)>
+void multiply_columns(int64_t rows, int64_t inner, Strided a, const float* b, int64_t b_row,
+                      float* c, int64_t c_row, bool adds) {
   constexpr int most = std::min(MAX_ROWS, MAX_SUMS / VECTORS);
   const int64_t tiles = (rows + most - 1) / most;
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t first = i * rows / tiles, count = (i + 1) * rows / tiles - first;
-    multiply_rows<VECTORS, most>(
-        count, inner, {a.at + first * a.row, a.row, a.column}, b, b_row,
-        [&](int64_t r, int64_t v, Floats sum) INLINE { take(first + r, v, sum); });
+  if constexpr (ROWS > 1) {
+    if (tiles * (ROWS - 1) >= rows)
+      return multiply_columns<VECTORS, ROWS - 1>(rows, inner, a, b, b_row, c, c_row, adds);
+  }
+  const int64_t lower = tiles * ROWS - rows, higher = tiles - lower;
+  multiply_tiles<ROWS, VECTORS>(higher, inner, a, b, b_row, c, c_row, adds);
+  if constexpr (ROWS > 1) {
+    const int64_t done = higher * ROWS;
+    multiply_tiles<ROWS - 1, VECTORS>(lower, inner, {a.at + done * a.row, a.row, a.column}, b,
+                                      b_row, c + done * c_row, c_row, adds);
   }
 }
 
-// A (rows, inner) B (inner, columns), columns in whole vectors, handed in pieces to
-// `take(row, column, sum)`.
-template <typename Take>
-inline void multiply(int64_t rows, int64_t inner, int64_t columns, Strided a, const float* b,
-                     int64_t b_row, Take take) {
-  for (int64_t done = 0; done < columns;) {
-    const int64_t left = (columns - done) / LANES, vectors = std::min<int64_t>(left, MAX_VECTORS);
-    const auto take_here = [&](int64_t r, int64_t v, Floats sum) INLINE {
-      take(r, done + v * LANES, sum);
-    };
-    if (vectors == 4) {
-      if constexpr (MAX_VECTORS >= 4) multiply_columns<4>(rows, inner, a, b + done, b_row, take_here);
-    } else if (vectors == 3) {
-      if constexpr (MAX_VECTORS >= 3) multiply_columns<3>(rows, inner, a, b + done, b_row, take_here);
-    } else if (vectors == 2) {
-      multiply_columns<2>(rows, inner, a, b + done, b_row, take_here);
-    } else {
-      multiply_columns<1>(rows, inner, a, b + done, b_row, take_here);
-    }
-    done += vectors * LANES;
-  }
-}
-
-// C = A B, or C += A B. Sums are added to C at the end, so that those of many short products stay
-// as exact as sums of blocks.
+// C (rows, columns) = A (rows, inner) B (inner, columns), or C += A B; columns in whole vectors.
 inline void multiply(int64_t rows, int64_t inner, int64_t columns, Strided a, const float* b,
                      int64_t b_row, float* c, int64_t c_row, bool adds = false) {
-  multiply(rows, inner, columns, a, b, b_row, [&](int64_t r, int64_t column, Floats sum) INLINE {
-    float* to = c + r * c_row + column;
-    store(to, adds ? load(to) + sum : sum);
-  });
+  for (int64_t left = columns / LANES; left > 0;) {
+    const int64_t vectors = std::min<int64_t>(left, MAX_VECTORS);
+    if (vectors == 4) {
+      if constexpr (MAX_VECTORS >= 4)
+        multiply_columns<4>(rows, inner, a, b, b_row, c, c_row, adds);
+    } else if (vectors == 3) {
+      if constexpr (MAX_VECTORS >= 3)
+        multiply_columns<3>(rows, inner, a, b, b_row, c, c_row, adds);
+    } else if (vectors == 2) {
+      multiply_columns<2>(rows, inner, a, b, b_row, c, c_row, adds);
+    } else {
+      multiply_columns<1>(rows, inner, a, b, b_row, c, c_row, adds);
+    }
+    b += vectors * LANES, c += vectors * LANES, left -= vectors;
+  }
 }
 
 }  // namespace

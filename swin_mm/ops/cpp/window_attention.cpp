@@ -9,6 +9,7 @@
 // readable definition.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -57,7 +58,7 @@ struct Worker {
   const int64_t channels = p.num_heads * p.head_dim;
   std::vector<float> memory;
   float *q, *k, *v, *k_columns, *v_columns, *scores, *grad_scores, *grad_q, *grad_k, *grad_v;
-  float *rows, *factors;
+  float *rows, *factors, *tops;
   std::vector<int64_t> queries;  // places of the window that hold a token
   const int32_t *tokens, *regions;
   int64_t image, window;
@@ -65,13 +66,14 @@ struct Worker {
   explicit Worker(const Problem& problem)
       : p(problem), keys(round_up(p.window_tokens)), width(round_up(p.head_dim)) {
     const int64_t map = keys * width, block = QUERY_BLOCK * keys;
-    memory.resize(9 * map + 2 * block + QUERY_BLOCK + LANES);  // zeros: the margins stay so
+    memory.resize(9 * map + 2 * block + 2 * QUERY_BLOCK + LANES);  // zeros: the margins stay so
     // A vector that straddles two cache lines costs two accesses.
     const auto start = reinterpret_cast<uintptr_t>(memory.data());
     float* next = memory.data() + (-start / sizeof(float)) % LANES;
     for (float** part : {&q, &k, &v, &k_columns, &v_columns, &grad_q, &grad_k, &grad_v, &rows})
       *part = next, next += map;
     scores = next, grad_scores = next + block, factors = next + 2 * block;
+    tops = factors + QUERY_BLOCK;
     queries.reserve(p.window_tokens);
   }
 
@@ -104,11 +106,6 @@ struct Worker {
     for (; d < p.head_dim; ++d) to[d] = from[d] * factor;
   }
 
-  void transpose(float* columns, const float* from) const {
-    for (int64_t j = 0; j < p.window_tokens; ++j)
-      for (int64_t d = 0; d < p.head_dim; ++d) columns[d * keys + j] = from[j * width + d];
-  }
-
   // Asks for the rows of the next head, or of the next window, which no processor foresees.
   void fetch_ahead(int64_t head) const {
     const bool is_last = head + 1 == p.num_heads;
@@ -131,16 +128,17 @@ struct Worker {
       copy_row(k + j * width, source(j, head, 1));
       copy_row(v + j * width, source(j, head, 2));
     }
-    transpose(k_columns, k);
+    transpose(p.window_tokens, p.head_dim, k, width, k_columns, keys);
   }
 
-  // Scores of the queries from `first` on, with bias and mask.
+  // Scores of the queries from `first` on, with bias and mask, and the largest of each.
   void score(int64_t head, int64_t first, int64_t count) {
     multiply(count, p.head_dim, keys, {q + first * width, width, 1}, k_columns, keys, scores, keys);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t place = queries[first + i];
       const float* bias = p.bias + (head * p.window_tokens + place) * keys;
       float* row = scores + i * keys;
+      Floats largest = all(-INFINITY);
       for (int64_t j = 0; j < keys; j += LANES) {
         Floats value = load(row + j) + load(bias + j);
         if (regions) {
@@ -149,7 +147,9 @@ struct Worker {
           value += other != regions[place] ? all(MASK_VALUE) : Floats{};
         }
         store(row + j, value);
+        largest = larger(value, largest);
       }
+      tops[i] = largest_of(largest);
     }
   }
 
@@ -159,18 +159,18 @@ struct Worker {
     for (int64_t first = 0; first < wanted; first += QUERY_BLOCK) {
       const int64_t count = std::min(QUERY_BLOCK, wanted - first);
       score(head, first, count);
-      for (int64_t i = 0; i < count; ++i) factors[i] = soften(head, first + i, scores + i * keys);
+      for (int64_t i = 0; i < count; ++i) factors[i] = soften(head, first + i, i);
       multiply(count, p.window_tokens, width, {scores, keys, 1}, v, width, rows, width);
       for (int64_t i = 0; i < count; ++i)
         copy_row(p.out + offset(queries[first + i], head), rows + i * width, factors[i]);
     }
   }
 
-  // Puts e^(score - largest) in place of a row of scores; returns what normalises them.
-  float soften(int64_t head, int64_t query, float* row) const {
-    Floats largest = load(row), total{};
-    for (int64_t j = LANES; j < keys; j += LANES) largest = larger(load(row + j), largest);
-    const float top = largest_of(largest);
+  // Puts e^(score - largest) in place of the scores of a row; returns what normalises them.
+  float soften(int64_t head, int64_t query, int64_t i) const {
+    float* row = scores + i * keys;
+    const float top = tops[i];
+    Floats total{};
     for (int64_t j = 0; j < keys; j += LANES) {
       const Floats value = exponential(load(row + j) - top);
       store(row + j, value);
@@ -187,7 +187,7 @@ struct Worker {
   void backward(int64_t head, int64_t part) {
     const int64_t wanted = queries.size();
     fetch(head);
-    transpose(v_columns, v);
+    transpose(p.window_tokens, p.head_dim, v, width, v_columns, keys);
     for (int64_t i = 0; i < wanted; ++i)
       copy_row(rows + i * width, p.grad_out + offset(queries[i], head));
     for (int64_t first = 0; first < wanted; first += QUERY_BLOCK) {

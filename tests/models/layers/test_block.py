@@ -6,7 +6,7 @@ from mmcv.cnn.bricks import DropPath
 
 from swin_mm.models import SwinTransformer
 from swin_mm.ops.cpp import build
-from swin_mm.ops.cpp import mlp as cpp
+from swin_mm.ops.cpp import linear as cpp
 
 ONE_BLOCK = dict(embed_dims=32, depths=(1,), num_heads=(2,), strides=(4,), out_indices=(0,))
 

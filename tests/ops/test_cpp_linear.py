@@ -1,6 +1,7 @@
-"""The MLP in C++: against PyTorch's operators in float64, and where it gives way."""
+"""Linear layers and MLPs in C++: against PyTorch in float64, and where they give way."""
 
 import ctypes
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swin_mm.ops import mlp as ops
 from swin_mm.ops.cpp import build
-from swin_mm.ops.cpp import mlp as cpp
+from swin_mm.ops.cpp import linear as cpp
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="there is no C++ compiler")
 
@@ -50,19 +51,40 @@ def one_thread():
 def test_values_and_gradients_are_as_exact_as_pytorchs(case, count):
     tensors = build_inputs(*case)[:count]
     exact = differentiate(readable, [t.detach().double().requires_grad_() for t in tensors])
-    assert cpp.refusal(*tensors[:5]) is None
+    assert cpp.mlp_refusal(*tensors[:5]) is None
     assert_as_exact(differentiate(cpp.mlp, tensors), differentiate(readable, tensors), exact)
 
 
 @pytest.mark.parametrize("lanes", WIDTHS)
 def test_vectors_of_other_processors(lanes, monkeypatch):
     with vectors_of(lanes, monkeypatch):
-        assert build.load_library("mlp").lanes() == lanes
+        assert build.load_library("linear").lanes() == lanes
         test_values_and_gradients_are_as_exact_as_pytorchs(CASES["several-chunks"], 6)
 
 
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_layer_alone(case, with_bias, with_residual):
+    shape, channels, _, out_channels = case
+    x, weight, bias, *_ = build_inputs(shape, channels, out_channels, 1)
+    residual = build_inputs(*case)[5]
+    tensors = [x, weight, *([bias] * with_bias), *([residual] * with_residual)]
+
+    def run(x, weight, *others, layer=F.linear):
+        others = list(others)
+        bias = others.pop(0) if with_bias else None
+        if layer is cpp.linear:
+            return cpp.linear(x, weight, bias, *others)
+        return F.linear(x, weight, bias) + (others[0] if others else 0)
+
+    exact = differentiate(run, [t.detach().double().requires_grad_() for t in tensors])
+    ours = differentiate(partial(run, layer=cpp.linear), tensors)
+    assert_as_exact(ours, differentiate(run, tensors), exact)
+
+
 def test_both_languages_agree_on_memory():
-    assert build.load_library("mlp").problem_size() == ctypes.sizeof(cpp._Problem)
+    assert build.load_library("linear").problem_size() == ctypes.sizeof(cpp._Problem)
 
 
 def test_gelu_and_its_gradient_everywhere():
@@ -161,20 +183,20 @@ REFUSALS = {
 def test_refusals_by_shape_and_dtype(changes, reason):
     wanted = dict(shape=(1, 20, 20), channels=24, hidden=96, out_channels=24)
     tensors = build_inputs(**(wanted | changes))
-    assert reason in cpp.refusal(*tensors[:5])
+    assert reason in cpp.mlp_refusal(*tensors[:5])
     torch.testing.assert_close(ops.mlp_with_residual(*tensors), readable(*tensors))
 
 
 def test_refusals_by_surroundings():
     tensors = build_inputs(*CASES["wide"])
-    assert cpp.refusal(*tensors[:2], None, *tensors[3:5]) == "it is for layers with a bias"
-    assert cpp.refusal(tensors[0].to("meta"), *tensors[1:5]) == "it runs on the CPU"
+    assert cpp.mlp_refusal(*tensors[:2], None, *tensors[3:5]) == "it is for layers with a bias"
+    assert cpp.mlp_refusal(tensors[0].to("meta"), *tensors[1:5]) == "it runs on the CPU"
     with torch.autocast("cpu", torch.bfloat16):
-        assert cpp.refusal(*tensors[:5]) == "autocast chooses the dtype"
+        assert cpp.mlp_refusal(*tensors[:5]) == "autocast chooses the dtype"
     reasons = []
 
     def look(x):
-        reasons.append(cpp.refusal(x, *tensors[1:5]))
+        reasons.append(cpp.mlp_refusal(x, *tensors[1:5]))
         return ops.mlp_with_residual(x, *tensors[1:5])
 
     torch.testing.assert_close(torch.vmap(look)(tensors[0]), readable(*tensors[:5]))

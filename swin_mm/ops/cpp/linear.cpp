@@ -1,12 +1,11 @@
-// The MLP of a block for float32 on the CPU, and the GELU's part in its backward.
+// Linear layers and MLPs for float32 on the CPU, and the GELU's part in their backward.
 //
-// Threads take chunks of tokens, whose hidden channels stay in the cache between the two layers:
-// bias, GELU and residual cost no pass over memory. Within a chunk tokens lie side by side in
-// panels as wide as a product's tile, so that the weights are read as they are. The products of
-// backward are long, and PyTorch's serve; what lies between them is one pass here.
+// Threads take chunks of tokens. Bias, GELU and residual cost no pass over memory, and an MLP's
+// hidden channels stay in the cache. Within a chunk tokens lie side by side in panels as wide as a
+// product's tile, so that weights are read as they are. The products of backward are long, and
+// PyTorch's serve; what lies between them is one pass here.
 //
-// swin_mm/ops/cpp/mlp.py lays out the arguments, swin_mm/ops/reference.py has the readable
-// definition.
+// swin_mm/ops/cpp/linear.py lays out the arguments, and has the readable definition.
 
 #include <algorithm>
 #include <cstdint>
@@ -25,15 +24,15 @@ constexpr int64_t PARTS_OF_A_THREAD = 4;        // so that one that is held up l
 
 extern "C" {
 
-// Mirrored by `Problem` in mlp.py.
+// Mirrored by `_Problem` in linear.py. Without a first layer, hidden is 0.
 struct Problem {
   int64_t tokens, channels, hidden, out_channels;
   int64_t threads, chunk;  // chunk: panels of a part
   const float* x;          // (tokens, channels)
   const float* weight1;    // (hidden, channels)
   const float* bias1;      // (hidden)
-  const float* weight2;    // (out_channels, hidden)
-  const float* bias2;      // (out_channels)
+  const float* weight2;    // (out_channels, hidden or else channels)
+  const float* bias2;      // (out_channels), null for none
   const float* residual;   // (tokens, out_channels), null for none
   float* out;              // (tokens, out_channels)
   float* kept;             // (tokens, hidden), before the GELU; null if not wanted in forward
@@ -45,34 +44,6 @@ struct Problem {
 }  // extern "C"
 
 namespace {
-
-typedef float Four __attribute__((vector_size(16)));
-
-// to[c][r] = from[r][c], in squares of four.
-void transpose(int64_t rows, int64_t columns, const float* from, int64_t from_row, float* to,
-               int64_t to_row) {
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    int64_t c = 0;
-    for (; c + 4 <= columns; c += 4) {
-      Four row[4];
-      for (int i = 0; i < 4; ++i) std::memcpy(&row[i], from + (r + i) * from_row + c, 16);
-      const Four a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
-      const Four b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
-      const Four d = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
-      const Four e = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
-      row[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
-      row[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
-      row[2] = __builtin_shufflevector(d, e, 0, 1, 4, 5);
-      row[3] = __builtin_shufflevector(d, e, 2, 3, 6, 7);
-      for (int i = 0; i < 4; ++i) std::memcpy(to + (c + i) * to_row + r, &row[i], 16);
-    }
-    for (; c < columns; ++c)
-      for (int i = 0; i < 4; ++i) to[c * to_row + r + i] = from[(r + i) * from_row + c];
-  }
-  for (; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c];
-}
 
 struct Normal {
   Floats share;    // of the normal distribution below x
@@ -120,6 +91,20 @@ struct Worker {
   void forward(int64_t first, int64_t end) {
     for (int64_t panel = first; panel < end; ++panel)
       fetch(panel, in + (panel - first) * p.channels * PANEL);
+    if (p.hidden) fill_hidden(first, end);
+    const float* from = p.hidden ? middle : in;
+    const int64_t inner = p.hidden ? p.hidden : p.channels;
+    for (int64_t row = 0; row < p.out_channels; row += ROWS) {
+      const int64_t count = std::min(ROWS, p.out_channels - row);
+      for (int64_t panel = first; panel < end; ++panel) {
+        multiply(count, inner, PANEL, {p.weight2 + row * inner, inner, 1},
+                 from + (panel - first) * inner * PANEL, PANEL, out, PANEL);
+        give_out(panel, row, count);
+      }
+    }
+  }
+
+  void fill_hidden(int64_t first, int64_t end) const {
     for (int64_t row = 0; row < p.hidden; row += ROWS) {
       const int64_t count = std::min(ROWS, p.hidden - row);
       for (int64_t panel = first; panel < end; ++panel) {
@@ -127,14 +112,6 @@ struct Worker {
         multiply(count, p.channels, PANEL, {p.weight1 + row * p.channels, p.channels, 1},
                  in + (panel - first) * p.channels * PANEL, PANEL, to, PANEL);
         activate(panel, row, count, to);
-      }
-    }
-    for (int64_t row = 0; row < p.out_channels; row += ROWS) {
-      const int64_t count = std::min(ROWS, p.out_channels - row);
-      for (int64_t panel = first; panel < end; ++panel) {
-        multiply(count, p.hidden, PANEL, {p.weight2 + row * p.hidden, p.hidden, 1},
-                 middle + (panel - first) * p.hidden * PANEL, PANEL, out, PANEL);
-        give_out(panel, row, count);
       }
     }
   }
@@ -159,7 +136,7 @@ struct Worker {
 
   // Some channels of a panel of the output, with bias and residual.
   void give_out(int64_t panel, int64_t row, int64_t count) const {
-    add_bias(p.bias2 + row, count, out);
+    if (p.bias2) add_bias(p.bias2 + row, count, out);
     const int64_t tokens = size_of(panel), start = panel * PANEL * p.out_channels + row;
     transpose(count, tokens, out, PANEL, p.out + start, p.out_channels);
     if (!p.residual) return;
@@ -170,7 +147,7 @@ struct Worker {
 };
 
 // Numbers of the hidden map.
-void activate_backward(const Problem& p, int64_t first, int64_t end) {
+void activate_part_backward(const Problem& p, int64_t first, int64_t end) {
   for (int64_t i = first; i < end; i += LANES) {
     const Floats value = load(p.kept + i);
     const Normal at = normal(value);
@@ -188,7 +165,7 @@ int64_t panel() { return PANEL; }
 int64_t lanes() { return LANES; }
 int64_t problem_size() { return sizeof(Problem); }
 
-void mlp_forward(const Problem* problem) {
+void linear_forward(const Problem* problem) {
   const Problem& p = *problem;
   const int64_t panels = (p.tokens + PANEL - 1) / PANEL, parts = (panels + p.chunk - 1) / p.chunk;
   share<Worker>(p, parts, [&](Worker& worker, int64_t part) {
@@ -197,14 +174,14 @@ void mlp_forward(const Problem* problem) {
 }
 
 // hidden is a multiple of LANES.
-void mlp_activate_backward(const Problem* problem) {
+void activate_backward(const Problem* problem) {
   struct Nothing {
     explicit Nothing(const Problem&) {}
   };
   const int64_t vectors = problem->tokens * problem->hidden / LANES;
   const int64_t parts = PARTS_OF_A_THREAD * problem->threads;
   share<Nothing>(*problem, parts, [&](Nothing&, int64_t part) {
-    activate_backward(*problem, part * vectors / parts * LANES,
+    activate_part_backward(*problem, part * vectors / parts * LANES,
                       (part + 1) * vectors / parts * LANES);
   });
 }
