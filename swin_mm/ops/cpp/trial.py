@@ -23,6 +23,7 @@ from swin_mm.ops.cpp.build import library_path
 
 logger = logging.getLogger("swin_mm")
 
+MARGIN = 1.1  # a busy machine's noise is no reason; C++ keeps less for backward
 ROUNDS = 5  # of both in turn; the least time of each counts, as what others do only adds
 
 
@@ -39,7 +40,7 @@ def speed_refusal(name: str) -> str | None:
 def _speed_refusal(name: str, threads: int) -> str | None:
     path = library_path(name).with_suffix(f".{threads}-threads.json")
     times = _read(path) or _measure(name, path)
-    if times["cpp_ms"] <= times["pytorch_ms"]:
+    if times["cpp_ms"] <= MARGIN * times["pytorch_ms"]:
         return None
     return (
         f"it took {times['cpp_ms']:.1f} ms here, PyTorch {times['pytorch_ms']:.1f} "
