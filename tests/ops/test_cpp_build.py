@@ -87,7 +87,10 @@ def test_another_source_compiler_or_processor_is_another_library(monkeypatch, tm
     prints.append(build._fingerprint(source, compiler))
     monkeypatch.setattr(build, "FLAGS", "-O1")
     prints.append(build._fingerprint(source, compiler))
-    assert len(set(prints)) == 5
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    (tmp_path / "some.h").write_text("int c;")
+    prints.append(build._fingerprint(source, compiler))
+    assert len(set(prints)) == 6
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):

@@ -83,9 +83,7 @@ struct Worker {
   int64_t size_of(int64_t panel) const { return std::min(PANEL, p.tokens - panel * PANEL); }
 
   void fetch(int64_t panel, float* to) const {
-    const int64_t count = size_of(panel);
-    if (count < PANEL) std::fill(to, to + p.channels * PANEL, 0.f);
-    transpose(count, p.channels, p.x + panel * PANEL * p.channels, p.channels, to, PANEL);
+    transpose(size_of(panel), p.channels, p.x + panel * PANEL * p.channels, p.channels, to, PANEL);
   }
 
   void forward(int64_t first, int64_t end) {
