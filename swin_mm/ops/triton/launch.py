@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from swin_mm.ops.triton import many_tiles, one_tile
-from swin_mm.ops.triton.settings import MAX_ONE_TILE, choose_launch, count_processors
+from swin_mm.ops.triton.settings import Launch, choose_launch, count_processors, max_one_tile
 from swin_mm.ops.window import padded_size
 
 MIN_BLOCK = 16  # the least side of a matrix that tl.dot multiplies
@@ -44,9 +44,9 @@ class Problem(NamedTuple):
         """Tokens of a window, `N`."""
         return self.window_size[0] * self.window_size[1]
 
-    @property
-    def is_one_tile(self) -> bool:
-        return self.num_tokens <= MAX_ONE_TILE
+    def is_one_tile(self, dtype: torch.dtype) -> bool:
+        """Whether a window of a dtype is one tile."""
+        return self.num_tokens <= max_one_tile(dtype)
 
     def count_windows(self, qkv: Tensor) -> int:
         """Windows of a batch of maps, `B*nW`."""
@@ -58,9 +58,7 @@ class Problem(NamedTuple):
         return triton.cdiv(self.num_tokens, block)
 
 
-def forward(
-    qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem
-) -> tuple[Tensor, Tensor]:
+def forward(qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem) -> Tensor:
     """Attends.
 
     Args:
@@ -70,36 +68,26 @@ def forward(
         problem: The rest.
 
     Returns:
-        The output, `(B, H, W, C)`, and the logarithms of the softmax sums of windows of many tiles,
-        `(B*nW, nH, N)` float32; `(0,)` for windows of one tile.
+        `(B, H, W, C)`.
     """
     launch = _Launcher(qkv, bias, pad_token, problem)
     out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
-    if problem.is_one_tile:
+    if problem.is_one_tile(qkv.dtype):
         launch("one_tile.forward", out, programs=launch.count_programs("one_tile.forward", 1))
-        return out, qkv.new_empty(0, dtype=torch.float32)
-    log_sum = launch.new_rows()
-    blocks = problem.count_blocks(choose_launch("many_tiles.forward", qkv.dtype).block_m)
-    launch("many_tiles.forward", out, log_sum, blocks=blocks)
-    return out, log_sum
+        return out
+    blocks = problem.count_blocks(launch.choose("many_tiles.forward").block_m)
+    launch("many_tiles.forward", out, blocks=blocks)
+    return out
 
 
 def backward(
-    grad_out: Tensor,
-    qkv: Tensor,
-    bias: Tensor,
-    pad_token: Tensor | None,
-    out: Tensor | None,
-    log_sum: Tensor,
-    problem: Problem,
+    grad_out: Tensor, qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `forward`.
 
     Args:
         grad_out: `(B, H, W, C)`.
         qkv, bias, pad_token, problem: As for `forward`.
-        out: What `forward` returned; windows of one tile need none.
-        log_sum: What `forward` returned.
 
     Returns:
         Gradients of `qkv` in its dtype, and of `bias` and `pad_token` in float32. That of a missing
@@ -109,29 +97,28 @@ def backward(
     grad_out = grad_out.contiguous()
     # Each token is in one window, so all of it is written.
     grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-    if problem.is_one_tile:
+    if problem.is_one_tile(qkv.dtype):
         programs = launch.count_programs("one_tile.backward", 1)
         grad_bias, grad_pad = launch.new_bias_partials(programs), launch.new_pad_partials(programs)
         tensors = grad_out, grad_qkv, grad_bias, grad_pad
         launch("one_tile.backward", *tensors, programs=programs)
         return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
 
-    mean = launch.new_rows()
-    blocks = problem.count_blocks(choose_launch("many_tiles.grad_query", qkv.dtype).block_m)
-    launch("many_tiles.grad_query", out, grad_out, log_sum, mean, grad_qkv, blocks=blocks)
+    stats = launch.new_stats()
+    blocks = problem.count_blocks(launch.choose("many_tiles.grad_query").block_m)
+    launch("many_tiles.grad_query", grad_out, stats, grad_qkv, blocks=blocks)
 
-    blocks = problem.count_blocks(choose_launch("many_tiles.grad_key_value", qkv.dtype).block_n)
+    blocks = problem.count_blocks(launch.choose("many_tiles.grad_key_value").block_n)
     programs = launch.count_programs("many_tiles.grad_key_value", blocks)
     grad_pad = launch.new_pad_partials(programs * blocks)
-    tensors = grad_out, log_sum, mean, grad_qkv, grad_pad
+    tensors = grad_out, stats, grad_qkv, grad_pad
     launch("many_tiles.grad_key_value", *tensors, blocks=blocks, programs=programs)
 
-    settings = choose_launch("many_tiles.grad_bias", qkv.dtype)
+    settings = launch.choose("many_tiles.grad_bias")
     blocks = problem.count_blocks(settings.block_m) * problem.count_blocks(settings.block_n)
     programs = launch.count_programs("many_tiles.grad_bias", blocks)
     grad_bias = launch.new_bias_partials(programs)
-    tensors = grad_out, log_sum, mean, grad_bias
-    launch("many_tiles.grad_bias", *tensors, blocks=blocks, programs=programs)
+    launch("many_tiles.grad_bias", grad_out, stats, grad_bias, blocks=blocks, programs=programs)
     return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
 
 
@@ -143,6 +130,7 @@ class _Launcher:
     ) -> None:
         self.qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
         self.problem = problem
+        self.head_dim = qkv.shape[3] // (3 * problem.num_heads)
         self.num_windows = problem.count_windows(qkv)
         is_padded = tuple(qkv.shape[1:3]) != padded_size(qkv.shape[1:3], problem.window_size)
         self.fills_padding = is_padded and pad_token is not None
@@ -174,7 +162,7 @@ class _Launcher:
                 *self.qkv.shape[1:3],
                 scale,
                 NUM_HEADS=num_heads,
-                HEAD_DIM=self.qkv.shape[3] // (3 * num_heads),
+                HEAD_DIM=self.head_dim,
                 WIN_H=window_size[0],
                 WIN_W=window_size[1],
                 SHIFT_H=shift_size[0],
@@ -185,11 +173,14 @@ class _Launcher:
                 **self._blocks(name),
             )
 
+    def choose(self, name: str) -> Launch:
+        """Settings of a kernel."""
+        return choose_launch(name, self.qkv.dtype, self.head_dim)
+
     def _blocks(self, name: str) -> dict[str, int]:
-        settings = choose_launch(name, self.qkv.dtype)
-        head_dim = self.qkv.shape[3] // (3 * self.problem.num_heads)
-        blocks = {"BLOCK_D": max(MIN_BLOCK, triton.next_power_of_2(head_dim))}
-        if self.problem.is_one_tile:
+        settings = self.choose(name)
+        blocks = {"BLOCK_D": max(MIN_BLOCK, triton.next_power_of_2(self.head_dim))}
+        if self.problem.is_one_tile(self.qkv.dtype):
             blocks["BLOCK"] = max(MIN_BLOCK, triton.next_power_of_2(self.problem.num_tokens))
         else:
             blocks |= {"BLOCK_M": settings.block_m, "BLOCK_N": settings.block_n}
@@ -197,13 +188,13 @@ class _Launcher:
 
     def count_programs(self, name: str, blocks: int) -> int:
         """Among how many programs windows are divided, so that a GPU is filled evenly."""
-        share = choose_launch(name, self.qkv.dtype).programs_per_processor
+        share = self.choose(name).programs_per_processor
         wanted = share * count_processors(self.qkv.device)
         return max(1, min(self.num_windows, wanted // (self.problem.num_heads * blocks)))
 
-    def new_rows(self) -> Tensor:
-        """For a number of each query, `(B*nW, nH, N)`."""
-        shape = self.num_windows, self.problem.num_heads, self.problem.num_tokens
+    def new_stats(self) -> Tensor:
+        """For three numbers of each query, `(B*nW, nH, 3, N)`."""
+        shape = self.num_windows, self.problem.num_heads, 3, self.problem.num_tokens
         return self.qkv.new_empty(shape, dtype=torch.float32)
 
     def new_bias_partials(self, count: int) -> Tensor:

@@ -1,9 +1,15 @@
 """Kernels for windows of several tiles: softmax is computed while going through the keys.
 
-Forward saves the logarithm of each softmax's sum; backward recomputes the weights from it, in
-three passes, each of which adds up what it owns in registers: the gradient of queries, then of keys
-and values, then of the bias. Programs of the last two go through several windows and leave float32
-partials of what windows share, added in a fixed order.
+Forward saves nothing. Backward goes through the keys first for what each query's weights need,
+then recomputes the weights in three passes, each of which adds up what it owns in registers: the
+gradient of queries, then of keys and values, then of the bias. Programs of the last two go through
+several windows and leave float32 partials of what windows share, added in a fixed order.
+
+What a query's weights need are three numbers, its statistics: the highest score, the reciprocal of
+the sum of exponentials, and the mean gradient of the weights. The logarithm of the sum would be
+one number for two, but its rounding, in the units of the scores, leaves weights that do not sum
+to 1; and a mean taken from the narrow output, gradients of scores that do not sum to 0. Both add up
+in what lies before the bias.
 
 Layouts, dtypes and what is fused are those of `one_tile`.
 """
@@ -13,6 +19,7 @@ import triton.language as tl
 
 from swin_mm.ops.triton.one_tile import CHANGING
 from swin_mm.ops.triton.tile import (
+    exponential,
     grad_of_scores,
     load_bias,
     load_head,
@@ -29,7 +36,6 @@ def forward_kernel(
     bias_ptr,  # (nH, N, N)
     pad_ptr,  # (3*C,)
     out_ptr,  # (B, H, W, C)
-    log_sum_ptr,  # (B*nW, nH, N), to the base of 2
     stride_b,
     stride_h,
     stride_w,
@@ -70,26 +76,43 @@ def forward_kernel(
     out = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for start in tl.range(0, NUM_TOKENS, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
-        offset, _, is_key, key_region = locate(
+        key_offset, _, is_key, key_region = locate(
             index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
         )
         k, v = load_key_value(
-            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+            q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
         bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
         scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
         # Each block of keys holds a token, so the highest score is finite from the first on.
         new_highest = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores - new_highest[:, None])
-        shrink = tl.exp2(highest - new_highest)
+        weights = exponential(scores - new_highest[:, None])
+        shrink = exponential(highest - new_highest)
         total = total * shrink + tl.sum(weights, 1)
         out = out * shrink[:, None]
         out += tl.dot(weights.to(DOT_DTYPE), v, input_precision=PRECISION)
         highest = new_highest
     out_ptr += head * HEAD_DIM
     store_head(out_ptr, number * CHANNELS, is_query, dim, out / total[:, None], HEAD_DIM)
-    log_sum_ptr += (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS
-    tl.store(log_sum_ptr + query, highest + tl.log2(total), mask=query < NUM_TOKENS)
+
+
+@triton.jit
+def store_stats(stats_ptr, query, top, factor, mean, NUM_TOKENS: tl.constexpr):
+    """Statistics of the queries of a window and head, to `(3, N)`."""
+    mask = query < NUM_TOKENS
+    tl.store(stats_ptr + query, top, mask=mask)
+    tl.store(stats_ptr + NUM_TOKENS + query, factor, mask=mask)
+    tl.store(stats_ptr + 2 * NUM_TOKENS + query, mean, mask=mask)
+
+
+@triton.jit
+def load_stats(stats_ptr, query, NUM_TOKENS: tl.constexpr):
+    """Those statistics; where there is no query, such that weights and gradients are 0."""
+    mask = query < NUM_TOKENS
+    top = tl.load(stats_ptr + query, mask=mask, other=float("inf"))
+    factor = tl.load(stats_ptr + NUM_TOKENS + query, mask=mask, other=0.0)
+    mean = tl.load(stats_ptr + 2 * NUM_TOKENS + query, mask=mask, other=0.0)
+    return top, factor, mean
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -97,10 +120,8 @@ def grad_query_kernel(
     qkv_ptr,  # (B, H, W, 3*C)
     bias_ptr,  # (nH, N, N)
     pad_ptr,  # (3*C,)
-    out_ptr,  # (B, H, W, C)
     grad_out_ptr,  # (B, H, W, C)
-    log_sum_ptr,  # (B*nW, nH, N)
-    mean_ptr,  # (B*nW, nH, N), written here for the other two kernels
+    stats_ptr,  # (B*nW, nH, 3, N), written here for the other two kernels
     grad_qkv_ptr,  # (B, H, W, 3*C)
     stride_b,
     stride_h,
@@ -121,7 +142,7 @@ def grad_query_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Also writes the mean gradient of each query's weights, `sum(out * grad_out)`."""
+    """Takes each query's statistics before its gradient."""
     NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
     IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
@@ -139,24 +160,43 @@ def grad_query_kernel(
     )
     q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
     out_offset = number * CHANNELS + head * HEAD_DIM
-    out = load_head(out_ptr, out_offset, is_query, dim, HEAD_DIM, tl.float32)
     grad_out = load_head(grad_out_ptr, out_offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
-    mean = tl.sum(out * grad_out, 1)
-    row_offset = (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS + query
-    log_sum = tl.load(log_sum_ptr + row_offset, mask=query < NUM_TOKENS, other=0.0)
-    tl.store(mean_ptr + row_offset, mean, mask=query < NUM_TOKENS)
-    grad_q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    mean = tl.zeros((BLOCK_M,), tl.float32)
     for start in tl.range(0, NUM_TOKENS, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
-        offset, _, is_key, key_region = locate(
+        key_offset, _, is_key, key_region = locate(
             index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
         )
         k, v = load_key_value(
-            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+            q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
         bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
         scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
-        _, grad_scores = grad_of_scores(scores, log_sum, mean, grad_out, v, PRECISION)
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        weights = exponential(scores - new_top[:, None])
+        shrink = exponential(top - new_top)
+        total = total * shrink + tl.sum(weights, 1)
+        grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
+        mean = mean * shrink + tl.sum(weights * grad_weights, 1)
+        top = new_top
+    factor = 1 / total
+    mean *= factor
+    stats_ptr += (index * NUM_HEADS + head).to(tl.int64) * (3 * NUM_TOKENS)
+    store_stats(stats_ptr, query, top, factor, mean, NUM_TOKENS)
+    grad_q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in tl.range(0, NUM_TOKENS, BLOCK_N):
+        key = start + tl.arange(0, BLOCK_N)
+        key_offset, _, is_key, key_region = locate(
+            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
+        )
+        k, v = load_key_value(
+            q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+        )
+        bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
+        scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
+        _, grad_scores = grad_of_scores(scores, top, factor, mean, grad_out, v, PRECISION)
         grad_q += tl.dot(grad_scores.to(DOT_DTYPE), k, input_precision=PRECISION)
     grad_q_ptr = grad_qkv_ptr + head * HEAD_DIM
     store_head(grad_q_ptr, number * (3 * CHANNELS), is_query, dim, grad_q * scale, HEAD_DIM)
@@ -168,8 +208,7 @@ def grad_key_value_kernel(
     bias_ptr,  # (nH, N, N)
     pad_ptr,  # (3*C,)
     grad_out_ptr,  # (B, H, W, C)
-    log_sum_ptr,  # (B*nW, nH, N)
-    mean_ptr,  # (B*nW, nH, N)
+    stats_ptr,  # (B*nW, nH, 3, N)
     grad_qkv_ptr,  # (B, H, W, 3*C)
     grad_pad_ptr,  # (P, blocks, 3, nH, D), partial sums; those of the query stay as they are
     stride_b,
@@ -217,12 +256,12 @@ def grad_key_value_kernel(
         k, v = load_key_value(
             q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
-        row_offset = (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS
+        window_stats_ptr = stats_ptr + (index * NUM_HEADS + head).to(tl.int64) * (3 * NUM_TOKENS)
         grad_k = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
         grad_v = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
         for start in tl.range(0, NUM_TOKENS, BLOCK_M):
             query = start + tl.arange(0, BLOCK_M)
-            offset, query_number, is_query, query_region = locate(
+            query_offset, query_number, is_query, query_region = locate(
                 index,
                 query,
                 stride_b,
@@ -235,16 +274,14 @@ def grad_key_value_kernel(
                 SHIFT_H,
                 SHIFT_W,
             )
-            q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
+            q = load_head(q_ptr, query_offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
             grad_out = load_head(
                 grad_out_ptr, query_number * CHANNELS, is_query, dim, HEAD_DIM, DOT_DTYPE
             )
-            is_row = query < NUM_TOKENS
-            log_sum = tl.load(log_sum_ptr + row_offset + query, mask=is_row, other=0.0)
-            mean = tl.load(mean_ptr + row_offset + query, mask=is_row, other=0.0)
+            top, factor, mean = load_stats(window_stats_ptr, query, NUM_TOKENS)
             bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
             scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
-            weights, grad_scores = grad_of_scores(scores, log_sum, mean, grad_out, v, PRECISION)
+            weights, grad_scores = grad_of_scores(scores, top, factor, mean, grad_out, v, PRECISION)
             weights = tl.trans(weights.to(DOT_DTYPE))
             grad_v += tl.dot(weights, grad_out, input_precision=PRECISION)
             narrow = tl.trans(grad_scores.to(DOT_DTYPE))
@@ -269,8 +306,7 @@ def grad_bias_kernel(
     bias_ptr,  # (nH, N, N)
     pad_ptr,  # (3*C,)
     grad_out_ptr,  # (B, H, W, C)
-    log_sum_ptr,  # (B*nW, nH, N)
-    mean_ptr,  # (B*nW, nH, N)
+    stats_ptr,  # (B*nW, nH, 3, N)
     grad_bias_ptr,  # (P, nH, N, N), partial sums of P programs
     stride_b,
     stride_h,
@@ -309,7 +345,6 @@ def grad_bias_kernel(
     grad_out_ptr += head * HEAD_DIM
     bias_ptr += head * NUM_TOKENS * NUM_TOKENS
     bias = load_bias(bias_ptr, query, key, NUM_TOKENS)
-    is_row = query < NUM_TOKENS
     grad_bias = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for index in tl.range(program, num_windows, num_programs):
         offset, number, is_query, query_region = locate(
@@ -327,19 +362,18 @@ def grad_bias_kernel(
         )
         q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
         grad_out = load_head(grad_out_ptr, number * CHANNELS, is_query, dim, HEAD_DIM, DOT_DTYPE)
-        offset, _, is_key, key_region = locate(
+        key_offset, _, is_key, key_region = locate(
             index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
         )
         k, v = load_key_value(
-            q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
+            q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
-        row_offset = (index * NUM_HEADS + head).to(tl.int64) * NUM_TOKENS + query
-        log_sum = tl.load(log_sum_ptr + row_offset, mask=is_row, other=0.0)
-        mean = tl.load(mean_ptr + row_offset, mask=is_row, other=0.0)
+        window_stats_ptr = stats_ptr + (index * NUM_HEADS + head).to(tl.int64) * (3 * NUM_TOKENS)
+        top, factor, mean = load_stats(window_stats_ptr, query, NUM_TOKENS)
         scores = score(q, k, bias, query_region, key_region, scale, IS_SHIFTED, PRECISION)
-        _, grad_scores = grad_of_scores(scores, log_sum, mean, grad_out, v, PRECISION)
+        _, grad_scores = grad_of_scores(scores, top, factor, mean, grad_out, v, PRECISION)
         grad_bias += grad_scores
-    is_pair = is_row[:, None] & (key < NUM_TOKENS)[None, :]
+    is_pair = (query < NUM_TOKENS)[:, None] & (key < NUM_TOKENS)[None, :]
     partial = (program.to(tl.int64) * NUM_HEADS + head) * (NUM_TOKENS * NUM_TOKENS)
     pair = query[:, None] * NUM_TOKENS + key[None, :]
     tl.store(grad_bias_ptr + partial + pair, grad_bias, mask=is_pair)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from swin_mm.ops.triton.tile import (
+    exponential,
     load_bias,
     load_head,
     load_key_value,
@@ -81,7 +82,7 @@ def forward_kernel(
             q_ptr, pad_ptr, offset, is_token, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
         scores = score(q, k, bias, region, region, scale, IS_SHIFTED, PRECISION)
-        weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
+        weights = exponential(scores - tl.max(scores, 1)[:, None])
         total = tl.sum(weights, 1)
         out = tl.dot(weights.to(DOT_DTYPE), v, input_precision=PRECISION) / total[:, None]
         store_head(out_ptr, number * CHANNELS, is_token, dim, out, HEAD_DIM)
@@ -152,7 +153,7 @@ def backward_kernel(
         # Padding has no gradient as a query: its output is dropped.
         grad_out = load_head(grad_out_ptr, number * CHANNELS, is_token, dim, HEAD_DIM, DOT_DTYPE)
         scores = score(q, k, bias, region, region, scale, IS_SHIFTED, PRECISION)
-        weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
+        weights = exponential(scores - tl.max(scores, 1)[:, None])
         weights = weights / tl.sum(weights, 1)[:, None]
         grad_v = tl.dot(tl.trans(weights.to(DOT_DTYPE)), grad_out, input_precision=PRECISION)
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)

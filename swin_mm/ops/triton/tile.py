@@ -5,7 +5,8 @@ import triton.language as tl
 
 from swin_mm.ops.window import MASK_VALUE as _MASK_VALUE
 
-# Softmax is computed by powers of two: exp2 is one instruction, exp two.
+# `exp2` is one instruction. Scores stay in their own units until the highest is taken off: large
+# ones would be rounded again by the factor.
 LOG2_E = tl.constexpr(1.4426950408889634)
 MASK_VALUE = tl.constexpr(_MASK_VALUE)
 
@@ -93,11 +94,11 @@ def load_bias(
     key,  # (BLOCK_N,), place of each key
     NUM_TOKENS: tl.constexpr,
 ):
-    """Position bias of a tile, to the base of 2; minus infinity for keys that are no tokens."""
+    """Position bias of a tile in float32; minus infinity for keys that are no tokens."""
     is_key = (key < NUM_TOKENS)[None, :]
     is_pair = (query < NUM_TOKENS)[:, None] & is_key
     offset = query[:, None] * NUM_TOKENS + key[None, :]
-    bias = tl.load(bias_ptr + offset, mask=is_pair, other=0.0).to(tl.float32) * LOG2_E
+    bias = tl.load(bias_ptr + offset, mask=is_pair, other=0.0).to(tl.float32)
     return tl.where(is_key, bias, float("-inf"))
 
 
@@ -105,31 +106,38 @@ def load_bias(
 def score(
     q,  # (BLOCK_M, BLOCK_D)
     k,  # (BLOCK_N, BLOCK_D)
-    bias,  # (BLOCK_M, BLOCK_N), to the base of 2
+    bias,  # (BLOCK_M, BLOCK_N)
     query_region,
     key_region,
     scale,
     IS_SHIFTED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """`scale * q kᵀ + bias + mask`, to the base of 2, in float32."""
-    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2_E) + bias
+    """`scale * q kᵀ + bias + mask`, in float32."""
+    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale + bias
     if IS_SHIFTED:
         is_apart = query_region[:, None] != key_region[None, :]
-        scores += tl.where(is_apart, MASK_VALUE * LOG2_E, 0.0)
+        scores += tl.where(is_apart, MASK_VALUE, 0.0)
     return scores
 
 
 @triton.jit
+def exponential(x):
+    """`e^x`, to the two units in the last place of `exp2`."""
+    return tl.exp2(x * LOG2_E)
+
+
+@triton.jit
 def grad_of_scores(
-    scores,  # (BLOCK_M, BLOCK_N), to the base of 2
-    log_sum,  # (BLOCK_M,), of each query's softmax, to the base of 2
+    scores,  # (BLOCK_M, BLOCK_N)
+    top,  # (BLOCK_M,), the highest score of each query
+    factor,  # (BLOCK_M,), the reciprocal of the sum of its exponentials
     mean,  # (BLOCK_M,), mean gradient of each query's weights
     grad_out,  # (BLOCK_M, BLOCK_D)
     v,  # (BLOCK_N, BLOCK_D)
     PRECISION: tl.constexpr,
 ):
     """Softmax weights of a tile and the gradient of its scores, in float32."""
-    weights = tl.exp2(scores - log_sum[:, None])
+    weights = exponential(scores - top[:, None]) * factor[:, None]
     grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
     return weights, weights * (grad_weights - mean[:, None])

@@ -54,28 +54,23 @@ class _WindowAttention(torch.autograd.Function):
     def forward(
         ctx, qkv: Tensor, rel_pos_bias: Tensor, pad_token: Tensor | None, problem: Problem
     ) -> Tensor:
-        if torch.compiler.is_compiling():
-            out, log_sum = _forward_op(qkv, rel_pos_bias, pad_token, *problem)
-        else:
-            out, log_sum = launch.forward(qkv, rel_pos_bias, pad_token, problem)
         ctx.problem = problem
-        kept_out = None if problem.is_one_tile else out
-        ctx.save_for_backward(qkv, rel_pos_bias, pad_token, kept_out, log_sum)
-        return out
+        ctx.save_for_backward(qkv, rel_pos_bias, pad_token)
+        if torch.compiler.is_compiling():
+            return _forward_op(qkv, rel_pos_bias, pad_token, *problem)
+        return launch.forward(qkv, rel_pos_bias, pad_token, problem)
 
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: recomputed activations are given out once
-        inputs = saved[:3]
+        inputs = ctx.saved_tensors  # read once: recomputed activations are given out once
+        needed = ctx.needs_input_grad[:3]
         if torch.compiler.is_compiling():
-            grads = _backward_op(grad_out, *saved, *ctx.problem)
+            grads = _backward_op(grad_out, *inputs, *ctx.problem)
         elif torch.is_grad_enabled():  # by create_graph=True
-            needed = ctx.needs_input_grad[:3]
             grads = reference.differentiate(inputs, needed, grad_out, **ctx.problem._asdict())
             return *grads, None
         else:
-            grads = launch.backward(grad_out, *saved, ctx.problem)
-        needed = ctx.needs_input_grad[:3]
+            grads = launch.backward(grad_out, *inputs, ctx.problem)
         cast = [g.to(t.dtype) if n else None for g, t, n in zip(grads, inputs, needed, strict=True)]
         return *cast, None
 
@@ -89,19 +84,14 @@ def _forward_op(
     window_size: Sequence[int],
     shift_size: Sequence[int],
     scale: float,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
     return launch.forward(qkv, rel_pos_bias, pad_token, problem)
 
 
 @_forward_op.register_fake
-def _(qkv, rel_pos_bias, pad_token, num_heads, window_size, shift_size, scale):
-    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
-    out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
-    if problem.is_one_tile:
-        return out, qkv.new_empty(0, dtype=torch.float32)
-    rows = problem.count_windows(qkv), num_heads, problem.num_tokens
-    return out, qkv.new_empty(rows, dtype=torch.float32)
+def _(qkv, *_):
+    return qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
 @torch.library.custom_op("swin_mm::window_attention_backward", mutates_args=())
@@ -110,15 +100,13 @@ def _backward_op(
     qkv: Tensor,
     rel_pos_bias: Tensor,
     pad_token: Tensor | None,
-    out: Tensor | None,
-    log_sum: Tensor,
     num_heads: int,
     window_size: Sequence[int],
     shift_size: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
-    return launch.backward(grad_out, qkv, rel_pos_bias, pad_token, out, log_sum, problem)
+    return launch.backward(grad_out, qkv, rel_pos_bias, pad_token, problem)
 
 
 @_backward_op.register_fake
