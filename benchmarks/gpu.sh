@@ -15,10 +15,13 @@ run() {  # NAME COMMAND...: goes on after a failure, and tells of it at the end
   "$@" > >(tee "$OUT/$name.log") 2>&1 || FAILED+=("$name")
 }
 
+# Backends are named: `auto` takes what passes a trial on the GPU at hand.
+BACKENDS="sdpa triton"
+
 measure() {  # NAME OPTIONS...: with the Triton kernels and without, beside all peers
   local name=$1
   shift
-  for backend in auto triton; do
+  for backend in $BACKENDS; do
     run "${name}_$backend" "$PYTHON" tools/benchmark.py --attn-backend "$backend" --peers all \
       --out "$OUT/${name}_$backend" "$@"
   done
@@ -49,16 +52,19 @@ for work in mask_rcnn_swin_t:800x1344:2 mask_rcnn_swin_t:800x1344:8 \
   cascade_mask_rcnn_swin_t:800x1344:8 upernet_swin_t:512x512:16; do
   IFS=: read -r config size batch <<<"$work"
   step="--config $config --size $size --batch $batch"
-  run "${config}_b$batch" "$PYTHON" tools/benchmark.py $step --mode train --dtype fp16 --peers all \
-    --out "$OUT/${config}_b$batch"
+  for backend in $BACKENDS; do
+    run "${config}_b${batch}_$backend" "$PYTHON" tools/benchmark.py $step --mode train --dtype fp16 \
+      --cfg-options "model.backbone.attn_backend=$backend" --peers all \
+      --out "$OUT/${config}_b${batch}_$backend"
+  done
   run "${config}_b${batch}_profile" "$PYTHON" tools/benchmark.py $step --profile \
-    --out "$OUT/${config}_b${batch}_profile"
+    --cfg-options model.backbone.attn_backend=triton --out "$OUT/${config}_b${batch}_profile"
 done
 # The neck, and how cost grows.
 run neck "$PYTHON" tools/benchmark.py --part neck $BF16 --batch 8 --mode train --peers all \
   --out "$OUT/neck"
 for sweep in side batch window depth; do
-  for backend in auto triton; do
+  for backend in $BACKENDS; do
     run "sweep_${sweep}_$backend" "$PYTHON" tools/benchmark.py --sweep "$sweep" --mode train \
       --dtype bf16 --attn-backend "$backend" --out "$OUT/sweep_${sweep}_$backend"
   done

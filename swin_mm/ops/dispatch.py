@@ -2,17 +2,17 @@
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from swin_mm.ops import reference, sdpa
+from swin_mm.ops import attention_trial, reference, sdpa, trial
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.cpp import window_attention as cpp
 from swin_mm.ops.cpp.trial import speed_refusal
-from swin_mm.ops.transforms import is_plain
+from swin_mm.ops.transforms import is_plain, is_watched
 from swin_mm.ops.triton import support
 
 logger = logging.getLogger("swin_mm")
@@ -29,6 +29,7 @@ class Call(NamedTuple):
         dtype: Of query, key and value.
         head_dim: Channels of a head.
         dropout: Probability of dropping an attention weight.
+        window_size: `(Wh, Ww)` in tokens.
         is_plain: Whether the tensors are of no class of their own.
     """
 
@@ -37,6 +38,7 @@ class Call(NamedTuple):
     dtype: torch.dtype
     head_dim: int
     dropout: float
+    window_size: tuple[int, int] = (7, 7)
     is_plain: bool = True
 
 
@@ -66,10 +68,30 @@ def _run_triton(*args, **kwargs) -> Tensor:
     return window_attention(*args, **kwargs)
 
 
+def _run_tried(call: Call, *args, **kwargs) -> Tensor:
+    """The kernels; where one of another number of heads than the trial's does not fit, SDPA."""
+    from triton.errors import TritonError
+
+    try:
+        return _run_triton(*args, **kwargs)
+    except TritonError as error:
+        subject = attention_trial.subject_of(
+            call.device, call.dtype, call.window_size, call.head_dim
+        )
+        trial.condemn(subject, error)
+        return sdpa.window_attention(*args, **kwargs)
+
+
 def _refuse_triton(call: Call) -> str | None:
-    if call.device.type != "cuda":  # on the CPU there is only Triton's interpreter
+    if not trial.is_gpu(call.device):  # on the CPU there is only Triton's interpreter
         return "it runs on CUDA"
-    return support.refusal(call.device, call.dtype, call.head_dim, call.dropout)
+    if not call.is_plain:
+        return "a tensor is of a class of its own"
+    if is_watched():
+        return "a mode watches the operators"
+    where = call.device, call.dtype
+    reason = support.refusal(*where, call.head_dim, call.dropout)
+    return reason or attention_trial.refusal(*where, call.window_size, call.head_dim)
 
 
 def _refuse_sdpa(call: Call) -> str | None:
@@ -84,12 +106,11 @@ def _accept(call: Call) -> None:
     return None
 
 
-# In order of preference. The Triton kernels have been checked in Triton's interpreter alone: until
-# they have run on a GPU they come after SDPA, which accepts every call there, and run by name only.
+# In order of preference. `auto` takes the Triton kernels where they have passed a trial.
 BACKENDS = {
     "cpp": Backend(cpp.window_attention, _refuse_cpp),
-    "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
     "triton": Backend(_run_triton, _refuse_triton),
+    "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
     "reference": Backend(reference.window_attention, _accept),
 }
 
@@ -100,6 +121,7 @@ def _choose(call: Call) -> tuple[str, str]:
     for name, backend in BACKENDS.items():
         refusal = backend.refusal(call)
         if refusal is None:
+            reasons += ["trial passed"] if name == "triton" else []
             return name, "; ".join(reasons) or "first choice"
         reasons.append(f"{name} passed over: {refusal}")
     raise AssertionError("the reference accepts everything")
@@ -112,19 +134,43 @@ def check_backend(name: str) -> None:
 
 
 def explain() -> list[tuple[str, str, str]]:
-    """What `auto` chooses on this machine.
+    """What `auto` chooses on this machine. On a GPU it tries the kernels, which takes some seconds.
 
     Returns:
-        Rows `(operator and use, backend, reason)`; for heads of 32 channels, in bfloat16 on a GPU
-        and in float32 elsewhere.
+        Rows `(operator and use, backend, reason)`; for windows of 7x7, heads of 32 channels and
+        maps of 96, in bfloat16 on a GPU and in float32 elsewhere.
     """
-    devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
-    rows = []
-    for device in devices:
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        for use, needs_grad in (("training", True), ("inference", False)):
-            call = Call(torch.device(device), needs_grad, dtype, head_dim=32, dropout=0.0)
-            rows.append((f"window_attention, {device} {use}", *_choose(call)))
+    cpu, rows = torch.device("cpu"), []
+    if torch.cuda.is_available():
+        rows = _explain_gpu(torch.device("cuda", torch.cuda.current_device()))
+    for use, needs_grad in (("training", True), ("inference", False)):
+        call = Call(cpu, needs_grad, torch.float32, head_dim=32, dropout=0.0)
+        rows.append((f"window_attention, cpu {use}", *_choose(call)))
+    return rows
+
+
+def _explain_gpu(gpu: torch.device) -> list[tuple[str, str, str]]:
+    from swin_mm.ops import nms, row_trials  # which builds on what chooses here
+
+    call = Call(gpu, True, torch.bfloat16, head_dim=32, dropout=0.0)
+    rows = [(f"window_attention, {gpu}", *_choose(call))]
+    boxes = torch.zeros(1, 1, 4, device=gpu)
+    works = [
+        row_trials.Work(operator, channels, gpu, torch.float32, torch.bfloat16)
+        for operator, channels in (
+            ("add_norm", 96),
+            ("norm_add", 96),
+            ("merge_norm", 96),
+            ("mlp", 384),
+        )
+    ]
+    found = [
+        (w.operator, "PyTorch", support.row_refusal(w.channels, boxes) or row_trials.refusal(w))
+        for w in works
+    ]
+    for name, fallback, reason in (*found, ("nms", "torchvision", nms._kernel_refusal(boxes))):
+        chosen = ("triton", "trial passed") if reason is None else (fallback, reason)
+        rows.append((f"{name}, {gpu}", *chosen))
     return rows
 
 
@@ -201,15 +247,14 @@ def window_attention(
             f"shift_size must be in [0, window_size), got {shift_size=}, {window_size=}"
         )
     _check_context(context_mix, context_scales, num_heads, qkv.shape[-1] // (3 * num_heads))
-    if backend == "auto":
+    run = None if backend == "auto" else BACKENDS[backend].run
+    if run is None:
         needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
         head_dim = qkv.shape[-1] // (3 * num_heads)
         plain = is_plain(qkv, rel_pos_bias, pad_token)
-        call = Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout, plain)
-        backend, reason = _choose(call)
-        if not torch.compiler.is_compiling():
-            _log_choice(qkv.device.type, needs_grad, backend, reason)
-    return BACKENDS[backend].run(
+        where = tuple(window_size), plain
+        run = _choose_run(Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout, *where))
+    return run(
         qkv,
         rel_pos_bias,
         pad_token,
@@ -221,6 +266,15 @@ def window_attention(
         context_mix=context_mix,
         context_scales=context_scales,
     )
+
+
+def _choose_run(call: Call) -> Callable[..., Tensor]:
+    """What `auto` runs."""
+    name, reason = _choose(call)
+    if torch.compiler.is_compiling():
+        return BACKENDS[name].run
+    _log_choice(call.device.type, call.needs_grad, name, reason)
+    return partial(_run_tried, call) if name == "triton" else BACKENDS[name].run
 
 
 def _check_context(context_mix, context_scales, num_heads: int, head_dim: int) -> None:

@@ -1,17 +1,18 @@
 """Non-maximum suppression of many groups of boxes: of images times levels, or times classes."""
 
-import logging
 from collections.abc import Sequence
 from ctypes import c_float
-from functools import lru_cache
+from functools import partial
 
 import torch
 import torchvision
 from torch import Tensor
 
+from swin_mm.ops import trial
+from swin_mm.ops.trial import Subject
 from swin_mm.ops.triton import support
 
-logger = logging.getLogger("swin_mm")
+TRIAL_BOXES = 1000
 
 
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
@@ -49,35 +50,35 @@ def _by_torchvision(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
 
 def _kernel_refusal(boxes: Tensor) -> str | None:
     """Tells why the Triton kernel cannot take groups `(G, N, 4)`; `None` means that it can."""
-    if boxes.device.type != "cuda":
+    if not trial.is_gpu(boxes.device):
         return "torchvision is fast on a CPU"
     if boxes.dtype != torch.float32:
         return f"it computes in float32, not {boxes.dtype}"
     reason = support.row_refusal(boxes.shape[1], boxes)
-    return reason or _disagreement(boxes.device)
+    return reason or trial_refusal(boxes.device)
 
 
-@lru_cache
-def _disagreement(device: torch.device) -> str | None:
-    """Why the kernel is not to be trusted on a device, or `None`; asked once, on boxes made for it.
+def trial_refusal(device: torch.device) -> str | None:
+    """Why the kernel is not taken on a device, by a trial at the first call, or `None`."""
+    return trial.refusal(subject_of(device), partial(_attempt, device))
 
-    What it keeps cannot be seen in a loss, and it has been checked in Triton's interpreter alone.
-    """
+
+def subject_of(device: torch.device) -> Subject:
+    return Subject("NMS", "torchvision", device)
+
+
+def _attempt(device: torch.device) -> str | None:
+    """What is wrong with the kernel: what it keeps cannot be seen in a loss."""
     from swin_mm.ops.triton.nms import nms  # imports Triton
 
     random = torch.Generator().manual_seed(0)
-    corner, sides = torch.rand(2, 4, 1000, 2, generator=random).mul_(200).unbind()
+    corner, sides = (
+        torch.rand(2, 4, 1000, 2, generator=random, dtype=torch.float32).mul_(200).unbind()
+    )
     boxes = torch.cat((corner, corner + sides / 4 + 1), dim=2).to(device)
-    valid = (torch.rand(4, 1000, generator=random) > 0.1).to(device)
-    try:
-        agrees = torch.equal(nms(boxes, valid, 0.5), _by_torchvision(boxes, valid, 0.5))
-    except Exception as error:  # compilers and drivers fail in many ways, and torchvision serves
-        reason = f"the kernel failed on {device}: {error}"
-    else:
-        reason = None if agrees else f"the kernel keeps other boxes than torchvision on {device}"
-    if reason is not None:
-        logger.warning("NMS by torchvision: %s", reason)
-    return reason
+    valid = (torch.rand(4, TRIAL_BOXES, generator=random) > 0.1).to(device)
+    agrees = torch.equal(nms(boxes, valid, 0.5), _by_torchvision(boxes, valid, 0.5))
+    return None if agrees else "it keeps other boxes than torchvision"
 
 
 def suppress_by_level(

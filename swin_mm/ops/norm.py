@@ -1,8 +1,8 @@
 """Layer norms together with what is beside them: a residual sum, or the joining of neighbours.
 
 `swin_mm.ops.reference` has the readable definitions; `backend="triton"` takes one pass over memory.
-`auto` is the definition: the kernels have been checked in Triton's interpreter alone, and no GPU
-has shown yet that they pay.
+`auto` is the definition: it is for blocks to ask for the kernels, where they have passed a trial,
+see `swin_mm.models.layers.lean`.
 """
 
 from typing import Literal

@@ -19,10 +19,18 @@ def is_plain(*tensors: Tensor | None) -> bool:
     return all(type(t) in (Tensor, torch.nn.Parameter, type(None)) for t in tensors)
 
 
+def is_watched() -> bool:
+    """Whether a dispatch mode, as of counters and fake tensors, is to see each operator.
+
+    Compilers have modes of their own, which know the operators of kernels.
+    """
+    return not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
+
+
 def opaque_refusal() -> str | None:
     """Why an operator cannot run that does its work unseen; `None` where nobody looks."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "compiled and exported code has PyTorch's operators"
-    if torch._C._len_torch_dispatch_stack() or is_transformed():
+    if is_watched() or is_transformed():
         return "a mode or a function transform watches the operators"
     return None

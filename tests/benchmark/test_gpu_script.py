@@ -45,7 +45,7 @@ def commands(tmp_path_factory):
 
 def test_every_measurement_has_a_plan(commands):
     measured = [command[1:] for command in commands if command[0] == "tools/benchmark.py"]
-    assert len(measured) == 12 + 8 + 1 + 8
+    assert len(measured) == 12 + 12 + 1 + 8
     for arguments in measured:
         args = parse_args(arguments)
         if args.profile:
@@ -55,9 +55,22 @@ def test_every_measurement_has_a_plan(commands):
         assert plan_candidates(args, pieces[0][1])[0].library == "swin_mm", arguments
 
 
+def test_backends_are_compared_by_name(commands):
+    """`auto` would take the kernels in both, or in neither."""
+    backends = []
+    for command in (c for c in commands if c[0] == "tools/benchmark.py" and "neck" not in c):
+        options = [word.rpartition("attn_backend=")[2] for word in command if "_backend=" in word]
+        if "--attn-backend" in command:
+            options.append(command[command.index("--attn-backend") + 1])
+        (backend,) = options
+        backends.append(backend)
+        assert command[command.index("--out") + 1].endswith((f"_{backend}", "_profile"))
+    assert backends.count("sdpa") == 14 and backends.count("triton") == 14 + 4
+
+
 def test_results_do_not_overwrite_one_another(commands):
     folders = [command[command.index("--out") + 1] for command in commands if "--out" in command]
-    assert len(set(folders)) == len(folders) == 29
+    assert len(set(folders)) == len(folders) == 33
 
 
 def test_the_tests_that_it_runs_exist(commands):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torchvision
 from mmcv.ops import batched_nms
 
-from swin_mm.ops import nms
+from swin_mm.ops import nms, trial
 from swin_mm.ops.nms import move_groups_apart, nms_sorted, suppress_by_level
 
 triton = pytest.importorskip("triton")
@@ -147,6 +148,13 @@ def fail(*args):
     raise RuntimeError("no such instruction")
 
 
+@pytest.fixture
+def tried(monkeypatch):
+    """A trial on this device, whatever it is."""
+    monkeypatch.setattr(trial, "_results", {})
+    return partial(nms.trial_refusal, torch.device(DEVICE))
+
+
 @pytest.mark.parametrize(
     ("kernel", "reason"),
     [
@@ -155,14 +163,14 @@ def fail(*args):
     ],
     ids=["wrong", "failing"],
 )
-def test_a_kernel_that_errs_on_a_device_is_not_used(kernel, reason, monkeypatch, caplog):
+def test_a_kernel_that_errs_on_a_device_is_not_used(kernel, reason, tried, monkeypatch, caplog):
     monkeypatch.setattr("swin_mm.ops.triton.nms.nms", kernel)
-    assert reason in nms._disagreement.__wrapped__(torch.device(DEVICE))
-    assert reason in caplog.text
+    assert reason in tried()
+    assert reason in caplog.text and "NMS by torchvision" in caplog.text
 
 
 @needs_kernel
-def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(monkeypatch, caplog):
+def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(tried, monkeypatch, caplog):
     calls = []
     monkeypatch.setattr(
         "swin_mm.ops.triton.nms.nms",
@@ -170,5 +178,5 @@ def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(monkeypatch, c
             calls.append(len(boxes)) or nms._by_torchvision(boxes, valid, threshold)
         ),
     )
-    assert nms._disagreement.__wrapped__(torch.device(DEVICE)) is None
-    assert calls and not caplog.text
+    assert tried() is None and tried() is None
+    assert len(calls) == 1 and not caplog.text

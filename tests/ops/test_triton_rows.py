@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from swin_mm.ops import row_trials, trial
 from swin_mm.ops.mlp import mlp
 from swin_mm.ops.norm import Branch, Norm, add_norm, merge_norm, norm_add
 from swin_mm.ops.triton.support import row_refusal
@@ -286,6 +287,18 @@ def test_gradient_of_a_gradient(name):
         grads.append([*first, *(g for g in second if g is not None)])
     for found, expected in zip(*grads, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("dtype", [F32, F16, BF16] if HAS_GPU else [BF16], ids=str)
+@pytest.mark.parametrize("channels", [96, 768] if HAS_GPU else [40])
+def test_a_trial_passes(operator, dtype, channels, monkeypatch, caplog):
+    monkeypatch.setattr(trial, "_results", {})
+    if not HAS_GPU:
+        monkeypatch.setattr(row_trials, "ELEMENTS", 1)
+    device = torch.zeros(1, device=DEVICE).device
+    work = row_trials.Work(operator, channels, device, F32, dtype)
+    assert row_trials.refusal(work) is None, caplog.text
 
 
 class Watched(torch.Tensor):

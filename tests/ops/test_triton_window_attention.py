@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from swin_mm.ops import dispatch, reference
+from swin_mm.ops import attention_trial, dispatch, reference, trial
 from swin_mm.ops.triton import support
 
 triton = pytest.importorskip("triton")
@@ -264,6 +264,16 @@ def test_what_does_not_fit_is_refused(arguments, message):
     assert re.search(message, support.refusal(**fits | arguments))
 
 
+@pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
+@pytest.mark.parametrize("dtype", [F32, F16, BF16] if HAS_GPU else [BF16], ids=str)
+def test_a_trial_passes(dtype, window, monkeypatch, caplog):
+    monkeypatch.setattr(trial, "_results", {})
+    if not HAS_GPU:
+        monkeypatch.setattr(attention_trial, "TOKENS", 1)
+    device = torch.zeros(1, device=DEVICE).device
+    assert attention_trial.refusal(device, dtype, window, 32) is None, caplog.text
+
+
 def test_an_attention_that_does_not_fit_raises():
     tensors = make_inputs((4, 4), (4, 4), 1, 16, F32)
     with pytest.raises(ValueError, match="'triton' cannot run: it has no dropout"):
@@ -309,10 +319,15 @@ def test_a_machine_that_fits_is_accepted(monkeypatch):
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
     fits = dispatch.Call(gpu, True, BF16, head_dim=32, dropout=0.0)
     refuse = dispatch.BACKENDS["triton"].refusal
+    tried = attention_trial.subject_of(gpu, BF16, (7, 7), 32)
+    monkeypatch.setattr(trial, "_results", {tried: None})
     assert refuse(fits) is None
     assert "no dropout" in refuse(fits._replace(dropout=0.1))
     assert "CUDA" in refuse(fits._replace(device=cpu))
-    assert dispatch._choose(fits)[0] == "sdpa"  # until a GPU has run the kernels
+    assert "class of its own" in refuse(fits._replace(is_plain=False))
+    assert dispatch._choose(fits)[0] == "triton"
+    monkeypatch.setattr(trial, "_results", {tried: "it errs"})
+    assert dispatch._choose(fits)[0] == "sdpa"
     assert dispatch._choose(fits._replace(device=cpu))[0] == "reference"
 
 

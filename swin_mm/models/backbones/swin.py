@@ -51,7 +51,7 @@ class SwinTransformer(SwinBackbone):
         attn_backend: `auto`, `cpp`, `sdpa`, `triton` or `reference`; see
             `swin_mm.ops.window_attention`.
             `triton` takes the other steps of a block to Triton too, where it can; see
-            `swin_mm.models.layers.lean`.
+            `swin_mm.models.layers.lean`. `auto` takes what passes a trial on the GPU at hand.
         context_scales: Surroundings whose mean values every window mixes into its attention:
             `window`, an int `k` for `k x k` windows, `global`, such as `('window', 'global')`; see
             `swin_mm.ops.context`. Untrained it changes nothing, so that weights without it load

@@ -5,9 +5,9 @@ with norm twice (the first adds what the block before left), and bias with GELU.
 layers before a sum are added in it, the next layer's dtype is written at once, and backward keeps
 the narrow products and no GELU.
 
-`attn_backend="triton"` asks for it, together with the attention's kernels. Where a block is not
-what the kernels compute, or is to be seen from outside, it takes the readable path, and the reason
-is logged at debug level.
+`attn_backend="triton"` asks for it, together with the attention's kernels; `auto` takes it on a GPU
+where the kernels have passed a trial. Where a block is not what the kernels compute, or is to be
+seen from outside, it takes the readable path, and the reason is logged at debug level.
 """
 
 import logging
@@ -19,7 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from swin_mm.models.layers.linear import is_exact_gelu, is_idle
+from swin_mm.ops import row_trials, trial
 from swin_mm.ops.norm import Branch, Norm, add_norm
+from swin_mm.ops.row_trials import Work
+from swin_mm.ops.transforms import is_watched
 from swin_mm.ops.triton.support import row_refusal
 
 logger = logging.getLogger("swin_mm")
@@ -63,12 +66,36 @@ def advance(block: nn.Module, stream: Stream) -> Stream:
 def refusal(block: nn.Module, x: Tensor) -> str | None:
     """Tells why a block takes the readable path on a map; `None` where it takes the lean one."""
     attn = getattr(block, "attn", None)
-    if attn is None or attn.attn_backend != "triton":
-        return "attn_backend is not 'triton'"
+    reason = "it has no attention" if attn is None else _backend_refusal(attn.attn_backend, x)
+    if reason is not None:
+        return reason
     reason = _module_refusal(block) or _tensor_refusal((block.norm1, block.norm2), x)
+    if reason is None and attn.attn_backend == "auto":
+        operator = "norm_add" if hasattr(block, "norm3") else "add_norm"  # of V2, of V1
+        hidden = block.mlp.fc1.out_features
+        reason = _trial_refusal(x, (operator, x.shape[-1]), ("mlp", hidden))
     if reason is not None and not torch.compiler.is_compiling():
         log_refusal(type(block).__name__, reason)
     return reason
+
+
+def _backend_refusal(attn_backend: str, x: Tensor) -> str | None:
+    """Why a backend has no lean path, before anything else is asked."""
+    if attn_backend == "triton" or (attn_backend == "auto" and trial.is_gpu(x.device)):
+        return None
+    return "attn_backend is not 'triton', nor 'auto' on a GPU"
+
+
+def _trial_refusal(x: Tensor, *operators: tuple[str, int]) -> str | None:
+    """Why `auto` does not take the kernels of operators, each with its channels."""
+    if is_watched():
+        return "a mode watches the operators"
+    dtypes = norm_dtype(x), linear_dtype(x)
+    for operator, channels in operators:
+        reason = row_trials.refusal(Work(operator, channels, x.device, *dtypes))
+        if reason is not None:
+            return f"{operator}: {reason}"
+    return None
 
 
 def _module_refusal(block: nn.Module) -> str | None:
@@ -99,7 +126,9 @@ def _tensor_refusal(norms: Iterable[nn.Module], x: Tensor) -> str | None:
     return None
 
 
-def refuse(module: nn.Module, norm: nn.Module, bypassed: Iterable[nn.Module], x: Tensor) -> bool:
+def refuse(
+    module: nn.Module, norm: nn.Module, bypassed: Iterable[nn.Module], x: Tensor, operator: str
+) -> bool:
     """Whether embedding or merging takes the readable path.
 
     Args:
@@ -107,10 +136,15 @@ def refuse(module: nn.Module, norm: nn.Module, bypassed: Iterable[nn.Module], x:
         norm: Its norm.
         bypassed: Layers that the lean path does not call.
         x: A tensor of the device and dtype that the norm is to take.
+        operator: What the lean path calls, `add_norm` or `merge_norm`.
     """
-    if module.attn_backend != "triton":
+    if _backend_refusal(module.attn_backend, x) is not None:
         return True
     reason = norm_refusal(norm) or hook_refusal((norm, *bypassed)) or _tensor_refusal([norm], x)
+    if reason is None and module.attn_backend == "auto":
+        width = norm.normalized_shape[0]
+        channels = width // 4 if operator == "merge_norm" else width
+        reason = _trial_refusal(x, (operator, channels))
     if reason is not None and not torch.compiler.is_compiling():
         log_refusal(type(module).__name__, reason)
     return reason is not None

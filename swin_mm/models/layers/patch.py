@@ -42,7 +42,7 @@ class PatchEmbed(nn.Module):
         x = x.permute(0, 2, 3, 1)  # (B, H, W, in_channels)
         x = pad_bottom_right(x, padded_size(x.shape[1:3], self.patch_size)).contiguous()
         x = x.permute(0, 3, 1, 2)  # (B, in_channels, H, W)
-        if lean.refuse(self, self.norm, [self.proj], x):
+        if lean.refuse(self, self.norm, [self.proj], x, "add_norm"):
             return self.norm(self.proj(x).permute(0, 2, 3, 1))
         tokens = F.conv2d(x, self.proj.weight, stride=self.patch_size).permute(0, 2, 3, 1)
         branch, norm = Branch(tokens, self.proj.bias), lean.parameters_of(self.norm)
@@ -81,7 +81,11 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, ceil(H/stride), ceil(W/stride), 2C)`; edges are zero-padded."""
         # The kernels take disjoint neighbourhoods, normalised before the reduction.
-        if self.stride == 2 and self.reduces_last and not lean.refuse(self, self.norm, [], x):
+        if (
+            self.stride == 2
+            and self.reduces_last
+            and not lean.refuse(self, self.norm, [], x, "merge_norm")
+        ):
             norm = lean.parameters_of(self.norm)
             return self.reduction(merge_norm(x, norm, lean.linear_dtype(x), "triton"))
         height, width = x.shape[1:3]

@@ -68,14 +68,15 @@ def nms(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     keep = torch.empty(groups, num_boxes, dtype=torch.uint8, device=boxes.device)
     if keep.numel():
         block = triton.next_power_of_2(num_boxes)
-        nms_kernel[(groups,)](
-            boxes.contiguous(),
-            valid.contiguous().view(torch.uint8),
-            keep,
-            num_boxes,
-            iou_threshold,
-            BLOCK=block,
-            num_warps=max(1, block // BOXES_PER_WARP),
-            enable_fp_fusion=False,
-        )
+        with torch.cuda.device_of(boxes):
+            nms_kernel[(groups,)](
+                boxes.contiguous(),
+                valid.contiguous().view(torch.uint8),
+                keep,
+                num_boxes,
+                iou_threshold,
+                BLOCK=block,
+                num_warps=max(1, block // BOXES_PER_WARP),
+                enable_fp_fusion=False,
+            )
     return keep.bool()

@@ -82,7 +82,10 @@ def _machine_refusal(device: torch.device) -> str | None:
         return None
     if torch.version.hip is not None:
         return "the kernels are written for CUDA, this is ROCm"
-    found = torch.cuda.get_device_capability(device)
+    try:
+        found = torch.cuda.get_device_capability(device)
+    except (RuntimeError, AssertionError) as error:  # by PyTorch without a GPU, or without CUDA
+        return f"{device} cannot be used: {error}"
     if found < MIN_CAPABILITY:
         return "it needs compute capability {}.{}, {} has {}.{}".format(
             *MIN_CAPABILITY, device, *found
