@@ -5,7 +5,11 @@ with one, the same tests run compiled.
 """
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -349,3 +353,17 @@ def test_by_name_through_the_dispatch():
     expected = dispatch.window_attention(*tensors, **arguments, backend="reference")
     assert found.grad_fn.name() == "_WindowAttentionBackward"
     torch.testing.assert_close(found, expected)
+
+
+def test_compiled_for_an_h100():
+    """In registers but for a few numbers, and in the shared memory that the smallest GPUs have."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    script = Path(__file__).parent / "compile_attention.py"
+    command = [sys.executable, str(script), "bfloat16", "32", "90"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == list(launch.KERNELS)
+    for name, _, registers, stack, shared in lines:
+        assert int(registers) <= 255 and int(stack) <= 64, (name, registers, stack)
+        assert int(shared) <= 99 * 2**10, (name, shared)

@@ -168,7 +168,7 @@ class _Launcher:
                 SHIFT_H=shift_size[0],
                 SHIFT_W=shift_size[1],
                 FILLS_PADDING=self.fills_padding,
-                DOT_DTYPE=_dot_dtype(self.qkv.dtype),
+                DOT_DTYPE=dot_dtype(self.qkv.dtype),
                 PRECISION=_precision(),
                 **self._blocks(name),
             )
@@ -207,7 +207,8 @@ class _Launcher:
         return self.qkv.new_zeros(shape, dtype=torch.float32)
 
 
-def _dot_dtype(dtype: torch.dtype) -> tl.dtype:
+def dot_dtype(dtype: torch.dtype) -> tl.dtype:
+    """What matrices of a dtype are multiplied in."""
     if dtype == torch.bfloat16 and IS_INTERPRETED:
         return tl.float32  # the interpreter would multiply the bits as integers
     return {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}[

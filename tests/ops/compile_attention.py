@@ -1,0 +1,73 @@
+"""Compiles the kernels of window attention, which needs no GPU; run by a test.
+
+    python tests/ops/compile_attention.py bfloat16 32 90 100    # dtype, head width, capabilities
+
+Prints a line for each kernel and capability: registers of a thread, bytes that it keeps in memory
+for want of them, and bytes of shared memory of a program.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from swin_mm.ops.triton import launch, settings
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+WINDOW = {"one_tile": (7, 7), "many_tiles": (12, 12)}
+NAMES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+WIDE = ("bias_ptr", "grad_bias_ptr", "grad_pad_ptr", "stats_ptr")  # float32 always
+
+
+def compile_kernel(name: str, dtype: torch.dtype, head_dim: int, capability: int):
+    """A kernel for shifted windows that do not divide the map."""
+    kernel, (win_h, win_w) = launch.KERNELS[name], WINDOW[name.partition(".")[0]]
+    launched = settings.choose_launch(name, dtype, head_dim)
+    constants = dict(NUM_HEADS=3, HEAD_DIM=head_dim, FILLS_PADDING=True, PRECISION="ieee")
+    constants |= dict(WIN_H=win_h, WIN_W=win_w, SHIFT_H=win_h // 2, SHIFT_W=win_w // 2)
+    constants |= dict(DOT_DTYPE=launch.dot_dtype(dtype))
+    if name.startswith("one_tile"):
+        constants["BLOCK"] = triton.next_power_of_2(win_h * win_w)
+    else:
+        constants |= dict(BLOCK_M=launched.block_m, BLOCK_N=launched.block_n)
+    constants["BLOCK_D"] = triton.next_power_of_2(head_dim)
+    kinds = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32"}
+    kinds |= dict.fromkeys(constants, "constexpr")
+    kinds |= {a: "*fp32" if a in WIDE else NAMES[dtype] for a in kinds if a.endswith("_ptr")}
+    # As a launch finds them: pointers, and strides of whole heads.
+    attrs = {
+        (i,): [["tt.divisibility", 16]]
+        for i, a in enumerate(kinds)
+        if a.endswith("_ptr") or a.startswith("stride")
+    }
+    options = dict(num_warps=launched.num_warps, num_stages=launched.num_stages)
+    source = ASTSource(kernel, kinds, constants, attrs)
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def read_usage(cubin: bytes) -> tuple[int, int]:
+    """Registers, and bytes of the stack."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [CUOBJDUMP, "--dump-resource-usage", file.name]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()
+    return int(registers), int(stack)
+
+
+if __name__ == "__main__":
+    dtype, head_dim = getattr(torch, sys.argv[1]), int(sys.argv[2])
+    for name in launch.KERNELS:
+        if name.startswith("one_tile") and settings.max_one_tile(dtype) < 49:
+            continue
+        for capability in map(int, sys.argv[3:]):
+            compiled = compile_kernel(name, dtype, head_dim, capability)
+            usage = *read_usage(compiled.asm["cubin"]), compiled.metadata.shared
+            print(name, capability, *usage, flush=True)
