@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="RandomCrop", crop_size=crop_size),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackSegInputs"),
+    dict(type="swin_mm.PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -21,7 +21,8 @@ model = dict(
     decode_head=dict(num_classes=num_classes),
     auxiliary_head=dict(num_classes=num_classes),
 )
-train_dataloader = dict(batch_size=2)
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type="swin_mm.PackSegInputs")]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 
 max_iters = 80_000
 train_cfg = dict(max_iters=max_iters, val_interval=8_000)

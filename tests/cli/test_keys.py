@@ -90,6 +90,19 @@ def test_misspelt(write, text, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("base", "key", "meant"),
+    [
+        ("mask_rcnn_swin_t", "pad_size_divisr", "pad_size_divisor"),
+        ("upernet_swin_t", "seg_pad_value", "seg_pad_val"),
+        ("upernet_swin_t", "size_divisr", "size_divisor"),
+    ],
+)
+def test_misspelt_arguments_of_our_preprocessors(write, base, key, meant):
+    with pytest.raises(ConfigError, match=f"data_preprocessor.{key}: .*did you mean {meant}"):
+        check_keys(write(f"model = dict(data_preprocessor=dict({key}=3))", base))
+
+
 def test_several_are_named_at_once(write):
     with pytest.raises(ConfigError, match="depth_s: .*; model.neck.out_channel: FPN"):
         check_keys(write("model = dict(backbone=dict(depth_s=1), neck=dict(out_channel=3))"))

@@ -51,6 +51,8 @@ EVERYWHERE = (
     ("model.backbone.type", "the backbone of this project"),
     ("model.backbone.init_cfg.*", "Microsoft's files; mmseg's hold the same under other names"),
     ("model.type", "ours, which takes windows of an image in batches"),
+    ("model.data_preprocessor.type", "ours, which prepares the whole batch at once"),
+    ("train_dataloader.dataset.pipeline.*.type", "ours, which hands images over as they are"),
     ("tta_pipeline.0.backend_args", "None unless given"),
     ("tta_pipeline.1.transforms.0.*", "ratios of the test size, as published; not of the image's"),
     ("default_hooks.*", "what is shown and kept on the way, not what is learnt"),

@@ -2,6 +2,9 @@
 
 _base_ = "mmseg::_base_/datasets/ade20k.py"
 
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type="swin_mm.PackSegInputs")]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
 # Ratios of the size in plain tests, as in mmseg 0.x, with which the multi-scale figures were
 # published; the base file of mmseg 1.x scales each image's own size.
 tta_pipeline = [

@@ -2,6 +2,9 @@
 
 _base_ = "mmseg::_base_/datasets/ade20k_640x640.py"
 
+train_pipeline = [*_base_.train_pipeline[:-1], dict(type="swin_mm.PackSegInputs")]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
 # Ratios of the size in plain tests: see ade20k.py.
 tta_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="RandomFlip", prob=0.5, direction="vertical"),
     dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
+    dict(type="swin_mm.PackSegInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -6,6 +6,7 @@ _base_ = "mmseg::knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512.py"
 
 model = dict(
     type="swin_mm.EncoderDecoder",
+    data_preprocessor=dict(type="swin_mm.SegDataPreProcessor"),
     pretrained=None,
     backbone=dict(
         _delete_=True,

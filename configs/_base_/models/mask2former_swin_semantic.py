@@ -6,6 +6,7 @@ _base_ = "mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py"
 
 model = dict(
     type="swin_mm.EncoderDecoder",
+    data_preprocessor=dict(type="swin_mm.SegDataPreProcessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

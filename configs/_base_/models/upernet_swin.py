@@ -4,6 +4,7 @@ _base_ = "mmseg::_base_/models/upernet_swin.py"
 
 model = dict(
     type="swin_mm.EncoderDecoder",
+    data_preprocessor=dict(type="swin_mm.SegDataPreProcessor"),
     backbone=dict(
         _delete_=True,
         type="swin_mm.SwinTransformer",

@@ -1,8 +1,11 @@
-"""The last step of a detection pipeline."""
+"""The last step of a pipeline."""
 
 import numpy as np
 import torch
 from mmdet.datasets.transforms import PackDetInputs as MmdetPackDetInputs
+from mmengine.structures import PixelData
+from mmseg.datasets.transforms import PackSegInputs as MmsegPackSegInputs
+from torch import Tensor
 
 from swin_mm.registry import TRANSFORMS
 
@@ -21,6 +24,35 @@ class PackDetInputs(MmdetPackDetInputs):
         packed = super().transform(others)
         if "img" not in results:
             return packed
-        image = results["img"]
-        image = np.ascontiguousarray(image if image.ndim == 3 else image[..., None])
-        return {"inputs": torch.from_numpy(image).permute(2, 0, 1), **packed}
+        return {"inputs": _as_bands_first(results["img"]), **packed}
+
+
+@TRANSFORMS.register_module()
+class PackSegInputs(MmsegPackSegInputs):
+    """Takes the arguments of mmseg's `PackSegInputs` and returns the same image and annotations.
+
+    Images are not copied, as in `PackDetInputs`, and a label map of uint8 stays so, an eighth of
+    what int64 takes on its way from the workers and to the GPU; `swin_mm.SegDataPreProcessor` and
+    `swin_mm.EncoderDecoder` widen it.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Packs `results["img"]`, `(H, W)` or `(H, W, bands)`, and what is known of it."""
+        others = {key: value for key, value in results.items() if key != "img"}
+        labels = others.get("gt_seg_map")
+        is_narrow = labels is not None and labels.dtype == np.uint8 and labels.ndim == 2
+        if is_narrow:
+            del others["gt_seg_map"]
+        packed = super().transform(others)
+        if is_narrow:
+            labels = torch.from_numpy(np.ascontiguousarray(labels))[None]  # (1, H, W)
+            packed["data_samples"].gt_sem_seg = PixelData(data=labels)
+        if "img" not in results:
+            return packed
+        return {"inputs": _as_bands_first(results["img"]), **packed}
+
+
+def _as_bands_first(image: np.ndarray) -> Tensor:
+    """`(bands, H, W)` in the memory of `(H, W, bands)`, or of `(H, W)`."""
+    image = np.ascontiguousarray(image if image.ndim == 3 else image[..., None])
+    return torch.from_numpy(image).permute(2, 0, 1)

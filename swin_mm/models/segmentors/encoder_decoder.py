@@ -2,8 +2,10 @@
 
 import torch
 from mmseg.models.segmentors import EncoderDecoder as MmsegEncoderDecoder
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from swin_mm.models.data_preprocessor import widen_labels
 from swin_mm.registry import MODELS
 
 WINDOWS_PER_BATCH = 4  # logits of 150 classes of four windows of 512x512 take 600 MiB
@@ -16,6 +18,12 @@ class EncoderDecoder(MmsegEncoderDecoder):
     In `mode="slide"`, `test_cfg` may say with `windows_per_batch` how many windows of an image go
     through the model at once.
     """
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of all heads; label maps may be uint8, whatever prepared the batch."""
+        for sample in data_samples:
+            widen_labels(sample)
+        return super().loss(inputs, data_samples)
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Averages the logits of overlapping windows.

@@ -173,10 +173,10 @@ def test_three_bands_come_out_as_of_mmdet():
     assert torch.equal(ours["inputs"], theirs["inputs"])
 
 
-def test_segmentors_normalise_four_bands():
-    """mmseg's own preprocessor does, so there is none of ours."""
+@pytest.mark.parametrize("kind", ["SegDataPreProcessor", "swin_mm.SegDataPreProcessor"])
+def test_segmentors_normalise_four_bands(kind):
     DefaultScope.get_instance("test", scope_name="mmseg")
-    settings = dict(type="SegDataPreProcessor", mean=MEAN_OF_FOUR, std=[2.0] * 4)
+    settings = dict(type=kind, mean=MEAN_OF_FOUR, std=[2.0] * 4)
     data = dict(inputs=[torch.full((4, 8, 8), 100.0)])
     found = MODELS.build(settings)(data)["inputs"]
     assert found[0, :, 0, 0].tolist() == [0.0, -5, -10, -15]

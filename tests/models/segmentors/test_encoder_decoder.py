@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from torch import nn
 
 from swin_mm.models.segmentors import encoder_decoder
@@ -108,3 +110,14 @@ def test_whole_images_are_mmsegs():
     ours.test_cfg.mode = "whole"
     assert ours.inference(torch.zeros(1, 3, 9, 9), metas(1, (9, 9))).shape == (1, CLASSES, 9, 9)
     assert ours.backbone.batches == [(1, 3, 9, 9)]
+
+
+def test_losses_of_narrow_label_maps_are_those_of_wide_ones():
+    """So that mmseg's preprocessor serves label maps of `swin_mm.PackSegInputs` too."""
+    model = build("swin_mm.EncoderDecoder", (8, 8), (8, 8))
+    images, labels = torch.rand(2, 3, 16, 16), torch.randint(CLASSES, (2, 1, 16, 16))
+    losses = []
+    for dtype in (torch.uint8, torch.int64):
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=part.to(dtype))) for part in labels]
+        losses.append(model.loss(images, samples)["decode.loss_ce"])
+    assert losses[0] == losses[1] > 0
