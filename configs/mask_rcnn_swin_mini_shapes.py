@@ -17,7 +17,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
+    dict(type="swin_mm.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -133,7 +133,8 @@ def _pipelines(plan: DetectionPlan) -> str:
                 'direction, direction=["horizontal", "vertical", "diagonal"].'
             )
         )
-    train = [load, annotations, resize, flip, dict(type="PackDetInputs")]
+    polygons = {**annotations, "type": _annotation_type(plan)}
+    train = [load, polygons, resize, flip, dict(type="swin_mm.PackDetInputs")]
     test = [
         load,
         dict(type="Resize", scale=Code("image_scale"), keep_ratio=True),
@@ -141,6 +142,18 @@ def _pipelines(plan: DetectionPlan) -> str:
         dict(type="PackDetInputs", meta_keys=META_KEYS),
     ]
     return "\n".join([*lines, assign("train_pipeline", train), assign("test_pipeline", test)])
+
+
+def _annotation_type(plan: DetectionPlan) -> str:
+    """The step that leaves masks polygons, where there are masks and the recipe has it."""
+    if plan.preset == "small":
+        leaves_polygons = plan.with_masks
+    else:
+        steps = plan.base.train_dataloader.dataset.get("pipeline") or ()
+        leaves_polygons = plan.with_masks and any(
+            step.type == "swin_mm.LoadAnnotations" for step in steps
+        )
+    return "swin_mm.LoadAnnotations" if leaves_polygons else "LoadAnnotations"
 
 
 def _zoom_words(zoom: float) -> str:
@@ -175,7 +188,9 @@ def _loaders(plan: DetectionPlan) -> str:
         return {**settings, "dataset": dataset}
 
     metric = ["bbox", "segm"] if plan.with_masks else "bbox"
-    evaluator = dict(type="CocoMetric", ann_file=Code("data_root + val_file"), metric=metric)
+    evaluator = dict(
+        type="swin_mm.CocoMetric", ann_file=Code("data_root + val_file"), metric=metric
+    )
     return "\n".join(
         [
             assign("batch_size", plan.schedule.batch) + "  # images a step on one GPU",

@@ -102,7 +102,7 @@ def _pipelines(plan: SegmentationPlan) -> str:
         dict(type="RandomCrop", crop_size=Code("crop_size"), cat_max_ratio=0.75),
         *flips,
         dict(type=light),
-        dict(type="PackSegInputs"),
+        dict(type="swin_mm.PackSegInputs"),
     ]
     test = [load, resize, dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
     lines += [assign("train_pipeline", train), assign("test_pipeline", test)]

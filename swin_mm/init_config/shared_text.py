@@ -111,9 +111,13 @@ def small_optimizer_lines(rate: float) -> tuple[str, str]:
     https://arxiv.org/abs/2205.10287).
     """
     wrapper = dict(
-        type="OptimWrapper",
+        type="swin_mm.OptimWrapper",
+        constructor="swin_mm.MergedOptimWrapperConstructor",
         optimizer=dict(
-            type="AdamW", lr=Code(f"{rate:g} * (batch_size / 4) ** 0.5"), weight_decay=0.05
+            type="AdamW",
+            lr=Code(f"{rate:g} * (batch_size / 4) ** 0.5"),
+            weight_decay=0.05,
+            fused=True,
         ),
         clip_grad=dict(max_norm=5.0),
     )

@@ -67,6 +67,31 @@ def test_small_preset_learns_from_masks(tmp_path, write):
     assert len(val.dataset) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "masks", "annotations"),
+    [
+        (dict(), True, "swin_mm.LoadAnnotations"),
+        (dict(), False, "LoadAnnotations"),
+        (dict(preset="full", method="mask_rcnn"), True, "swin_mm.LoadAnnotations"),
+        (dict(preset="full", method="retinanet"), False, "LoadAnnotations"),
+    ],
+    ids=["small", "small, boxes", "full", "full, boxes"],
+)
+def test_types_are_the_faster_ones_as_in_recipes(tmp_path, write, options, masks, annotations):
+    write_coco(tmp_path, images=10, masks=masks)
+    _, cfg = write(**options)
+    types = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert (types[1], types[-1]) == (annotations, "swin_mm.PackDetInputs")
+    assert cfg.val_evaluator.type == "swin_mm.CocoMetric"
+    assert cfg.model.data_preprocessor.type == "swin_mm.DetDataPreprocessor"
+    if cfg.model.type == "MaskRCNN":
+        kinds = (cfg.model.neck.type, cfg.model.rpn_head.type, cfg.model.roi_head.type)
+        assert kinds == ("swin_mm.FPN", "swin_mm.RPNHead", "swin_mm.StandardRoIHead")
+    assert cfg.optim_wrapper.constructor == "swin_mm.MergedOptimWrapperConstructor"
+    assert cfg.optim_wrapper.type.startswith("swin_mm.")
+    assert cfg.optim_wrapper.optimizer.fused
+
+
 def test_small_preset_learns_from_boxes(tmp_path, write):
     write_coco(tmp_path, images=6, masks=False)
     _, cfg = write()

@@ -51,6 +51,10 @@ def test_small_preset_learns(tmp_path, write):
     assert len((tmp_path / "configs" / "own_val.txt").read_text().split()) == 2
     model, data = train_a_step(cfg)
     assert model.decode_head.num_classes == model.auxiliary_head.num_classes == 3
+    assert cfg.train_pipeline[-1].type == "swin_mm.PackSegInputs"
+    assert cfg.model.data_preprocessor.type == "swin_mm.SegDataPreProcessor"
+    assert cfg.model.decode_head.type == "swin_mm.UPerHead"
+    assert cfg.optim_wrapper.type == "swin_mm.OptimWrapper" and cfg.optim_wrapper.optimizer.fused
     assert data["inputs"].shape == (2, 3, 64, 64)
     found = first_batch(cfg.val_dataloader)["data_samples"][0].gt_sem_seg.data
     assert found.shape == (1, 64, 96) and set(found.unique().tolist()) == {0, 1, 2}
