@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out).expanduser()
     images = find_images(args.images, out)
     predictor = Predictor(cfg, scope, args.checkpoint, device)
-    files = PredictionFiles(out, predictor.classes, choose_palette(predictor.meta), args.draw)
+    palette, things = choose_palette(predictor.meta), predictor.meta.get("thing_classes")
+    files = PredictionFiles(out, predictor.classes, palette, args.draw, things)
     min_score = 0.3 if args.score_thr is None else args.score_thr
     unreadable = predict_images(predictor, images, files, min_score)
     if unreadable:
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Predict image files with a trained detector or segmentor: pictures, and all "
-        "that was found as predictions.json (objects in COCO's format) or as label maps.",
+        "that was found as predictions.json (objects or segments in COCO's format) or as label "
+        "maps.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -169,14 +171,16 @@ def _in_parts(advance: Callable[[float], None]) -> Callable[[int, int], None]:
 
 def report(files: "PredictionFiles") -> None:
     """Writes the summary and says where everything is."""
-    from swin_mm.inference.prediction_files import LABELS, PICTURES
+    from swin_mm.inference.prediction_files import LABELS, PICTURES, SEGMENTS
 
     summary = files.close()
     print(f"images: {len(files.images)}")
-    if files.is_detection:
-        print(f"objects: {len(files.annotations)}")
-    else:
+    if files.maps == SEGMENTS:
+        print(f"segments: {files.folder / SEGMENTS}")
+    elif files.maps == LABELS:
         print(f"label maps: {files.folder / LABELS}")
+    else:
+        print(f"objects: {len(files.annotations)}")
     if files.draw:
         print(f"pictures: {files.folder / PICTURES}")
     print(f"predictions: {summary}")

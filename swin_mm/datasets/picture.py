@@ -18,6 +18,7 @@ TITLE = 0.32  # height of the titles above
 LEGEND_LINE = 0.3  # height of one line of the legend below
 LEGEND_ENTRY = 1.3  # width of one of its entries
 TAG_HEIGHT, TAG_LETTER = 0.14, 0.062  # of the labels on boxes
+KEY_LINE, KEY_LETTER, KEY_PATCH = 0.2, 0.075, 0.4  # of the legend below a large picture
 LARGE = 12.0  # longer side that a large picture is drawn at, so that its letters can be read
 
 DPI = 110
@@ -126,17 +127,78 @@ def draw_large(
         ValueError: The annotation does not fit the image, classes or palette.
     """
     _check(image, annotation, len(classes))
+    figure = _open_figure(image)
+    _draw_panel(figure.add_axes((0, 0, 1, 1)), image, annotation, classes, _as_shares(palette))
+    _save(figure, path)
+
+
+def draw_large_map(
+    image: np.ndarray,
+    labels: np.ndarray,
+    path: str | Path,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+) -> None:
+    """Draws a label map at the size of its image, and below it which colour is which class.
+
+    Args:
+        image: `(H, W, 3)`, uint8, RGB.
+        labels: `(H, W)`, indices of classes; 255 where there is none.
+        path: Where the PNG goes, `W` wide and as much higher than `H` as the legend needs; the
+            folder is made if absent.
+        classes: Class names; the legend has those that occur, the 40 largest at most.
+        palette: Colour of each class, RGB 0-255.
+
+    Raises:
+        ValueError: The map does not fit the image, classes or palette.
+    """
+    _check(image, labels, len(classes))
+    present, areas = np.unique(labels[labels != IGNORED], return_counts=True)
+    used = sorted(present[np.argsort(-areas, kind="stable")][:MAX_LEGEND].tolist())
+    longest = max((len(classes[label]) for label in used), default=0)
     height, width = image.shape[:2]
+    dpi = _choose_dpi(image)
+    columns = max(1, int(width / dpi / (KEY_LETTER * longest + KEY_PATCH)))
+    below = round(dpi * KEY_LINE * -(-len(used) // columns))
+    figure = _open_figure(image, below)
+    colours = _as_shares(palette)
+    axes = figure.add_axes((0, below / (height + below), 1, height / (height + below)))
+    _draw_panel(axes, image, labels, classes, colours)
+    for place, label in enumerate(used):
+        line, column = divmod(place, columns)
+        x, y = column / columns, (below - (line + 0.5) * dpi * KEY_LINE) / (height + below)
+        side = 0.55 * KEY_LINE * dpi  # pixels
+        corner = (x + 0.05 * dpi / width, y - side / 2 / (height + below))
+        patch = Rectangle(corner, side / width, side / (height + below), color=colours[label])
+        figure.add_artist(patch)
+        figure.text(x + 0.22 * dpi / width, y, classes[label], fontsize=8, va="center_baseline")
+    _save(figure, path)
+
+
+def _choose_dpi(image: np.ndarray) -> float:
     # Beside a small picture lines and letters are as large as on a sheet; beside a larger one as
     # large as in print, for it holds more of them.
-    side = max(height, width)
-    dpi = min(side / (CELL - MARGIN), max(DPI, side / LARGE))
-    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
-    FigureCanvasAgg(figure)
-    colours = [tuple(channel / 255 for channel in colour) for colour in palette]
-    _draw_panel(figure.add_axes((0, 0, 1, 1)), image, annotation, classes, colours)
+    side = max(image.shape[:2])
+    return min(side / (CELL - MARGIN), max(DPI, side / LARGE))
+
+
+def _open_figure(image: np.ndarray, below: int = 0) -> Figure:
+    """A figure as large as an image, and so many pixels more below it."""
+    height, width = image.shape[:2]
+    dpi = _choose_dpi(image)
+    figure = Figure(figsize=(width / dpi, (height + below) / dpi), dpi=dpi, facecolor="white")
+    FigureCanvasAgg(figure)  # draws without a display, whatever backend the process uses
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
+
+
+def _as_shares(palette: Sequence[Colour]) -> list[tuple[float, ...]]:
+    """Colours as matplotlib has them, 0 to 1."""
+    return [tuple(channel / 255 for channel in colour) for colour in palette]
 
 
 def _confident(annotation: Annotation, min_score: float) -> Annotation:
@@ -185,7 +247,7 @@ def _draw_sheet(
         raise ValueError(f"{len(classes)} classes need as many colours, got {len(palette)}")
     for image, annotation in panels:
         _check(image, annotation, len(classes))
-    colours = [tuple(channel / 255 for channel in colour) for colour in palette]
+    colours = _as_shares(palette)
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
     group = len(titles) or columns
@@ -227,8 +289,7 @@ def _draw_sheet(
             handlelength=1.0,
             handleheight=1.0,
         )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    _save(figure, path)
 
 
 def _labels(annotation: Annotation | None) -> set[int]:

@@ -9,13 +9,21 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from swin_mm.datasets.picture import MASK_OPACITY, Colour, Instances, draw_large
+from swin_mm.datasets.picture import (
+    IGNORED,
+    MASK_OPACITY,
+    Colour,
+    Instances,
+    draw_large,
+    draw_large_map,
+)
 from swin_mm.engine.checkpoint_files import write_atomically
 from swin_mm.inference.merge_slices import Objects
+from swin_mm.inference.panoptic import Prediction, Segments, to_categories, to_png, to_segments_info
 from swin_mm.inference.run_length import Run
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-PICTURES, LABELS, SUMMARY = "pictures", "labels", "predictions.json"
+PICTURES, LABELS, SEGMENTS, SUMMARY = "pictures", "labels", "panoptic", "predictions.json"
 # Larger pictures are drawn smaller: to be looked at, and in memory. The numbers keep their size.
 MAX_PIXELS = 2048 * 2048
 OUTLINE = 2  # pixels
@@ -70,25 +78,35 @@ class PredictionFiles:
 
     Objects are written as COCO's annotations with a `score`, so the file serves as ground truth for
     labelling tools, and its `annotations` as results for COCO's evaluation. Classes are numbered
-    from 1 there, as in most COCO files. Label maps are PNG whose values are indices of classes,
-    counted from 0.
+    from 1 there, as in most COCO files. Segments are written as COCO's panoptic annotations, and
+    their numbers as PNG. Label maps are PNG whose values are indices of classes, counted from 0.
 
     Args:
         folder: Where the files go.
         classes: Names of the classes.
         palette: Colour of each class, RGB 0-255.
         draw: Whether to draw pictures.
+        things: Of panoptic models, classes that are counted; None where that is not known.
+
+    Attributes:
+        maps: Name of the folder of PNG files; None where objects are written.
     """
 
     def __init__(
-        self, folder: Path, classes: Sequence[str], palette: Sequence[Colour], draw: bool = True
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        palette: Sequence[Colour],
+        draw: bool = True,
+        things: Sequence[str] | None = None,
     ) -> None:
         self.folder, self.classes, self.palette, self.draw = folder, classes, palette, draw
+        self.things = things
         self.images: list[dict] = []
         self.annotations: list[dict] = []
-        self.is_detection = True
+        self.maps: str | None = None
 
-    def add(self, name: str, path: Path, picture: np.ndarray, found: Objects | np.ndarray) -> None:
+    def add(self, name: str, path: Path, picture: np.ndarray, found: Prediction) -> None:
         """Writes the files of one image.
 
         Args:
@@ -104,8 +122,14 @@ class PredictionFiles:
                 dict(id=len(self.annotations) + number, image_id=entry["id"], **annotation)
                 for number, annotation in enumerate(_to_coco(found), start=1)
             ]
+        elif isinstance(found, Segments):
+            self.maps = SEGMENTS
+            info = to_segments_info(found)
+            file = f"{name}.png"
+            self.annotations.append(dict(image_id=entry["id"], file_name=file, segments_info=info))
+            _write_png(self.folder / SEGMENTS / file, to_png(found)[..., ::-1])  # OpenCV wants BGR
         else:
-            self.is_detection = False
+            self.maps = LABELS
             entry["label_map"] = f"{LABELS}/{name}.png"
             _write_labels(self.folder / entry["label_map"], found)
         self.images.append(entry)
@@ -116,11 +140,14 @@ class PredictionFiles:
     def close(self) -> Path:
         """Writes the JSON file; returns its path."""
         content: dict = dict(images=self.images)
-        if self.is_detection:
+        if self.maps != LABELS:
             content["annotations"] = self.annotations
+        if self.maps is None:
             content["categories"] = [
                 dict(id=number, name=name) for number, name in enumerate(self.classes, start=1)
             ]
+        elif self.maps == SEGMENTS:
+            content["categories"] = to_categories(self.classes, self.palette, self.things)
         else:
             content["classes"] = [
                 dict(label=label, name=name, colour=list(map(int, colour)))
@@ -152,24 +179,30 @@ def _to_coco(found: Objects) -> list[dict]:
 
 
 def _write_labels(path: Path, labels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
-    _, content = cv2.imencode(".png", labels.astype(kind))
+    _write_png(path, labels.astype(kind))
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, content = cv2.imencode(".png", pixels)
     write_atomically(path, content.tobytes())
 
 
 def draw_prediction(
     picture: np.ndarray,
-    found: Objects | np.ndarray,
+    found: Prediction,
     path: Path,
     classes: Sequence[str],
     palette: Sequence[Colour],
 ) -> None:
     """Draws what was predicted in an image, at most four megapixels large.
 
+    Below segments and label maps stands which colour is which class; segments have white borders.
+
     Args:
         picture: The image, `(H, W, 3)`, uint8, RGB.
-        found: Objects, or a label map `(H, W)`.
+        found: Objects, segments, or a label map `(H, W)`.
         path: Where the PNG goes; the folder is made if absent.
         classes: Names of the classes.
         palette: Colour of each class, RGB 0-255.
@@ -179,9 +212,16 @@ def draw_prediction(
     size = (max(1, round(scale * width)), max(1, round(scale * height)))
     if scale < 1:
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    if not isinstance(found, Objects):
+    if isinstance(found, Segments):
+        segments = found.resize(size)
+        labels, borders = segments.label_map(), segments.borders()
+        labels[borders] = IGNORED
+        picture = np.where(borders[..., None], np.uint8(255), picture)
+        draw_large_map(picture, labels, path, classes, palette)
+        return
+    if isinstance(found, np.ndarray):
         labels = cv2.resize(found.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
-        draw_large(picture, labels, path, classes, palette)
+        draw_large_map(picture, labels, path, classes, palette)
         return
     picture = picture.copy()
     # The surest go on top.

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -18,6 +17,7 @@ from torch import nn
 from swin_mm.configs import ConfigError, bare_type, innermost_dataset
 from swin_mm.engine.hooks.exact_weights import watch_weights
 from swin_mm.inference.merge_slices import Objects
+from swin_mm.inference.panoptic import Prediction, read_segments
 from swin_mm.inference.run_length import Run, RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
 from swin_mm.ops.encode_masks import encode_masks
@@ -52,7 +52,7 @@ class Predictor:
 
     def predict(
         self, path: str | Path, min_score: float = 0.3, progress: Progress | None = None
-    ) -> Objects | np.ndarray:
+    ) -> Prediction:
         """Predicts one image.
 
         Args:
@@ -61,10 +61,11 @@ class Predictor:
             progress: Called with the number of slices done and of all, or with 1 and 1.
 
         Returns:
-            The objects of a detector, or the label map `(H, W)` of a segmentor, indices of classes.
+            The objects of a detector, the segments of a panoptic one, or the label map `(H, W)` of
+            a segmentor, indices of classes.
 
         Raises:
-            ValueError: The model predicts neither.
+            ValueError: The model predicts none of these.
         """
         data = self.pipeline({"img_path": str(path), "img_id": 0})
         if isinstance(self.model, SlicedInference):
@@ -76,7 +77,7 @@ class Predictor:
                 (sample,) = self.model.test_step(pseudo_collate([data]))
             if progress is not None:
                 progress(1, 1)
-        return read_prediction(sample, min_score)
+        return read_prediction(sample, min_score, len(self.classes))
 
 
 def without_annotations(steps: Sequence[dict]) -> list[dict]:
@@ -92,16 +93,19 @@ def without_annotations(steps: Sequence[dict]) -> list[dict]:
     return kept
 
 
-def read_prediction(sample: BaseDataElement, min_score: float) -> Objects | np.ndarray:
+def read_prediction(sample: BaseDataElement, min_score: float, num_classes: int) -> Prediction:
     """Takes over what was predicted in an image.
 
     Args:
-        sample: With `pred_instances` or `pred_sem_seg`.
+        sample: With `pred_panoptic_seg`, `pred_instances` or `pred_sem_seg`; the first is taken.
         min_score: Detections below this score are left out.
+        num_classes: Number of classes.
 
     Raises:
-        ValueError: There is neither.
+        ValueError: There is none of these.
     """
+    if "pred_panoptic_seg" in sample:
+        return read_segments(sample.pred_panoptic_seg, num_classes)
     if "pred_instances" in sample and "bboxes" in sample.pred_instances:
         found = sample.pred_instances
         found = found[found.scores >= min_score]

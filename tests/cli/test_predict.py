@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from id_map_detector import IdMapDetector, as_image, score_of
+from mmengine.config import Config
 from mmengine.registry import MODELS
+from panoptic_stand_in import rgb2id
 from pycocotools.coco import COCO
 
 from swin_mm.checkpoint import CheckpointError
@@ -143,7 +145,6 @@ def test_names_of_classes(photos, dataset_meta, names):
 def narrow(name, **extra):
     """Writes a config with a narrow backbone and a checkpoint of random weights for it."""
     Path("narrow.py").write_text(f"_base_ = '{find_config(name)}'\nmodel = {extra}\n")
-    from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
     cfg = Config.fromfile("narrow.py")
@@ -183,6 +184,54 @@ def test_boxes_and_masks_equal_mmdets_own(photo):
     assert [a["category_id"] - 1 for a in found] == expected.labels.tolist()
     for annotation, mask in zip(found, expected.masks.numpy(), strict=True):
         assert np.array_equal(coco.annToMask(annotation), mask)
+
+
+def test_panoptic_maps_equal_mmdets_own(photo, capsys):
+    """The oracle: mmdet's `inference_detector`, whose maps are classes plus 1000 times objects."""
+    from mmdet.apis import inference_detector, init_detector
+
+    kinds = dict(num_things_classes=4, num_stuff_classes=2)
+    weights = dict(class_weight=[1.0] * 6 + [0.1])
+    head = dict(
+        **kinds,
+        in_channels=[8, 16, 32, 64],
+        num_queries=9,
+        loss_cls=weights,
+        pixel_decoder=dict(encoder=dict(num_layers=1)),
+        transformer_decoder=dict(num_layers=2),
+    )
+    narrow(
+        "mask2former_swin_t_panoptic",
+        backbone=NARROW | dict(init_cfg=None),
+        panoptic_head=head,
+        panoptic_fusion_head=kinds,
+        test_cfg=dict(object_mask_thr=0.0, iou_thr=0.0, max_per_image=9),
+    )
+    resize = "test_dataloader.dataset.pipeline.1.scale=(96,64)"
+    argv = ["narrow.py", "narrow.pth", "photo.png", "--cfg-options", resize]
+    assert command.main(argv) == 0
+    assert "segments: predictions/panoptic\n" in capsys.readouterr().out
+    content = json.loads(Path("predictions/predictions.json").read_text())
+    (annotation,) = content["annotations"]
+    assert len(content["categories"]) == 6
+    ids = rgb2id(cv2.imread(f"predictions/panoptic/{annotation['file_name']}")[..., ::-1])
+    cfg = Config.fromfile("narrow.py")
+    pipeline = without_annotations(
+        cfg.test_dataloader.dataset.pipeline
+    )  # mmdet's needs panopticapi
+    pipeline[1]["scale"] = (96, 64)
+    cfg.test_dataloader.dataset.pipeline = pipeline
+    model = init_detector(cfg, "narrow.pth", device="cpu", palette="random")
+    expected = inference_detector(model, "photo.png").pred_panoptic_seg.sem_seg[0].numpy()
+    seen = {}
+    for segment in annotation["segments_info"]:
+        (number,) = np.unique(expected[ids == segment["id"]])
+        assert (expected == number).sum() == segment["area"]
+        assert segment["category_id"] == number % 1000 + 1
+        seen[number] = segment["id"]
+    assert len(seen) == len(annotation["segments_info"]) >= 2
+    assert set(np.unique(expected[ids == 0]) % 1000) <= {6}  # mmdet's number for no class
+    assert Path("predictions/pictures/photo.png").exists()
 
 
 def test_label_maps_equal_mmsegs_own(photo):

@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 
 from swin_mm.datasets import picture
-from swin_mm.datasets.picture import Instances, Row, draw_large, prediction_sheet, sample_sheet
+from swin_mm.datasets.picture import (
+    Instances,
+    Row,
+    draw_large,
+    draw_large_map,
+    prediction_sheet,
+    sample_sheet,
+)
 
 CLASSES = ("cat", "dog")
 PALETTE = ((255, 0, 0), (0, 0, 255))
@@ -137,3 +144,39 @@ def test_large_picture_has_the_size_of_its_image(tmp_path):
     drawn = np.array(Image.open(path).convert("RGB")).astype(int)
     changed = np.abs(drawn - image).max(axis=2) > 10
     assert changed[24:56, 34:86].all() and not changed[:15].any() and not changed[:, 100:].any()
+
+
+@pytest.mark.parametrize("size", [(90, 130), (900, 1300)], ids=str)
+def test_large_map_has_a_legend_below_an_unchanged_picture(tmp_path, size):
+    image = np.full((*size, 3), 90, dtype=np.uint8)
+    labels = np.full(size, 255)
+    labels[: size[0] // 2] = 2
+    labels[:, : size[1] // 4] = 1
+    palette = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    path = tmp_path / "new" / "a.png"
+    draw_large_map(image, labels, path, ["circle", "a class of a very long name", "c"], palette)
+    drawn = np.array(Image.open(path).convert("RGB")).astype(int)
+    assert drawn.shape[1] == size[1] and drawn.shape[0] > size[0]
+    assert np.abs(drawn[size[0] * 3 // 4, size[1] // 2] - 90).max() <= 1  # no label
+    assert drawn[size[0] // 4, size[1] // 2, 2] > 150 > drawn[size[0] // 4, size[1] // 2, 0]
+    below = drawn[size[0] :]
+    found = [(np.abs(below - colour).max(-1) < 3).sum() for colour in palette]
+    assert found[0] == 0 and min(found[1:]) > 20  # of classes that occur alone
+    if size[1] > 1000:  # entries stand beside one another where there is room
+        assert len({np.nonzero((below == colour).all(-1))[0].min() for colour in palette[1:]}) == 1
+
+
+def test_large_map_of_nothing_has_no_legend(tmp_path):
+    image = np.zeros((90, 130, 3), dtype=np.uint8)
+    draw_large_map(image, np.full((90, 130), 255), tmp_path / "a.png", ["a"], [(255, 0, 0)])
+    assert Image.open(tmp_path / "a.png").size == (130, 90)
+
+
+def test_large_map_names_the_largest_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr("swin_mm.datasets.picture.MAX_LEGEND", 1)
+    labels = np.zeros((90, 130), dtype=np.int64)
+    labels[20:] = 1
+    palette = [(255, 0, 0), (0, 255, 0)]
+    draw_large_map(np.zeros((90, 130, 3), np.uint8), labels, tmp_path / "a.png", "ab", palette)
+    below = np.array(Image.open(tmp_path / "a.png").convert("RGB"))[90:]
+    assert (below == palette[1]).all(-1).any() and not (below == palette[0]).all(-1).any()

@@ -5,10 +5,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+from panoptic_stand_in import rgb2id
 from pycocotools import mask as coco_mask
 
 from swin_mm.inference import prediction_files as module
 from swin_mm.inference.merge_slices import Objects
+from swin_mm.inference.panoptic import Segments
 from swin_mm.inference.prediction_files import (
     PredictError,
     PredictionFiles,
@@ -114,6 +116,26 @@ def test_label_maps(tmp_path, highest):
     assert np.array_equal(written, labels)
 
 
+def test_segments_in_cocos_panoptic_format(tmp_path):
+    ids = np.ones((30, 40), dtype=np.int32)
+    ids[5:9, 7:20] = 2
+    found = Segments(ids, np.array([1, 0]))
+    files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False, things=("red",))
+    picture = np.zeros((30, 40, 3), dtype=np.uint8)
+    files.add("sub/a", tmp_path / "a.jpg", picture, found)
+    content = json.loads(files.close().read_text())
+    (annotation,) = content["annotations"]
+    assert (annotation["image_id"], annotation["file_name"]) == (1, "sub/a.png")
+    first, second = annotation["segments_info"]
+    assert (first["id"], first["category_id"], first["area"]) == (1, 2, 30 * 40 - 4 * 13)
+    expected = {"id": 2, "category_id": 1, "area": 52, "bbox": [7, 5, 13, 4], "iscrowd": 0}
+    assert second == expected
+    assert [category["isthing"] for category in content["categories"]] == [1, 0]
+    written = cv2.imread(str(tmp_path / "panoptic/sub/a.png"))[..., ::-1]  # RGB
+    assert np.array_equal(rgb2id(written), ids)
+    assert "label_map" not in content["images"][0] and "classes" not in content
+
+
 class TestPictures:
     def draw(self, tmp_path, found, size=(300, 400)):
         path = tmp_path / "deep" / "picture.png"
@@ -139,19 +161,34 @@ class TestPictures:
         assert red == shade and 0 < green < red
         assert not drawn[250, 100].any()
 
-    def test_label_maps_are_tinted(self, tmp_path):
+    def test_label_maps_are_tinted_and_explained(self, tmp_path):
         labels = np.zeros((300, 400), dtype=np.int64)
         labels[:, 200:] = 1
         drawn = self.draw(tmp_path, labels)
         assert drawn[150, 100, 0] > 100 > drawn[150, 100, 1]
         assert drawn[150, 300, 1] > 100 > drawn[150, 300, 0]
+        assert drawn.shape[0] > 300 and drawn.shape[1] == 400
+        for colour in PALETTE:
+            assert (drawn[300:] == colour).all(-1).any()
+
+    def test_segments_have_borders_and_a_legend(self, tmp_path):
+        ids = np.zeros((300, 400), dtype=np.int32)
+        ids[:, 200:] = 1
+        ids[100:, 200:] = 2
+        drawn = self.draw(tmp_path, Segments(ids, np.array([1, 1])))
+        assert (drawn[100, 210:390] == 255).all() and (drawn[10:290, 200] == 255).all()
+        assert drawn[50, 300, 1] > 100 > drawn[50, 300, 0]
+        assert not drawn[150, 100].any()  # no segment
+        below = drawn[300:]
+        assert (below == PALETTE[1]).all(-1).any() and not (below == PALETTE[0]).all(-1).any()
 
     @pytest.mark.parametrize("kind", ["objects", "label map"])
     def test_large_images_are_drawn_smaller(self, tmp_path, monkeypatch, kind):
         monkeypatch.setattr(module, "MAX_PIXELS", 150 * 200)
         found = self.scaled() if kind == "objects" else np.ones((300, 400), dtype=np.int64)
         drawn = self.draw(tmp_path, found)
-        assert drawn.shape == (150, 200, 3)
+        legend = 0 if kind == "objects" else drawn.shape[0] - 150
+        assert drawn.shape == (150 + legend, 200, 3) and (legend > 0) == (kind == "label map")
         assert drawn[75, 150, 1] > 100
 
     def test_boxes_alone_and_nothing(self, tmp_path):
