@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from swin_mm.benchmark.whole import build_model, make_batch
 from swin_mm.benchmark.work import Size
@@ -51,13 +52,27 @@ def loaded_batches(cfg: Config) -> Iterator[Batch]:
     Raises:
         ConfigError: The data are not where the config says.
     """
-    init_default_scope(cfg.default_scope)
-    try:
-        loader = Runner.build_dataloader(deepcopy(cfg.train_dataloader), seed=0)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"the training data of the config are not there ({error}): --size HxW --batch N takes "
-            "random images instead"
-        ) from error
+    loader = build_loader(cfg, "--size HxW --batch N takes random images instead")
     while True:
         yield from loader
+
+
+def build_loader(
+    cfg: Config, cure: str = "--made-images N makes some and measures with them"
+) -> DataLoader:
+    """Builds the train loader of a config.
+
+    Args:
+        cfg: Whole config.
+        cure: What to do where there are no data, for the error.
+
+    Raises:
+        ConfigError: The data are not where the config says.
+    """
+    init_default_scope(cfg.default_scope)
+    try:
+        return Runner.build_dataloader(deepcopy(cfg.train_dataloader), seed=0)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the training data of the config are not there ({error}): {cure}"
+        ) from error

@@ -97,11 +97,11 @@ def stock_config(cfg: Config) -> Config:
     )
     backbone.update(variant._asdict())
     backbone.pop("attn_backend", None)
-    _take_stock_types(cfg.model, cfg.default_scope)
+    take_stock_types(cfg.model, cfg.default_scope)
     return cfg
 
 
-def _take_stock_types(node: Any, scope: str) -> None:
+def take_stock_types(node: Any, scope: str) -> None:
     """Names the framework's class for every drop-in of ours, in place; arguments are the same."""
     if isinstance(node, dict):
         kind = node.get("type")
@@ -109,7 +109,7 @@ def _take_stock_types(node: Any, scope: str) -> None:
             node["type"] = kind.replace("swin_mm", scope, 1)
     for child in node.values() if isinstance(node, dict) else node:
         if isinstance(child, dict | list | tuple):
-            _take_stock_types(child, scope)
+            take_stock_types(child, scope)
 
 
 def _prepare_config(library: str, work: Work) -> Config:

@@ -24,6 +24,7 @@ from swin_mm.benchmark.step import HOWS, Candidate
 from swin_mm.benchmark.whole import FRAMEWORKS
 from swin_mm.benchmark.work import DTYPES, SWEEPS, Size, Work, changing_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.feeding import check_feeding_args, run_feeding
 from swin_mm.cli.step_profile import run_profile
 from swin_mm.configs import ConfigError
 from swin_mm.models.backbones.arguments import ARCHS
@@ -46,6 +47,7 @@ examples:
   swin-mm benchmark --part neck --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --dtype fp16 --batch 2 --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --profile
+  swin-mm benchmark --config mask_rcnn_swin_t --part data --made-images 512 --workers 1 2
 
 Times of different runs are not comparable, ratios within one are."""
 
@@ -68,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     MMLogger.get_current_instance().setLevel("ERROR")  # models tell how they are initialised
     command = shlex.join(["swin-mm", "benchmark", *argv])
+    check_feeding_args(args)
+    if args.part == "data":
+        check_machine(args)
+        return run_feeding(args, command)
     if args.profile:
         check_machine(args)
         return run_profile(args, command)
@@ -106,7 +112,11 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what is measured")
-    what.add_argument("--part", choices=("backbone", "neck"), help="default: backbone")
+    what.add_argument(
+        "--part",
+        choices=("backbone", "neck", "data"),
+        help="default: backbone; data: how fast the train loader of --config feeds",
+    )
     what.add_argument("--config", help="measure the whole model of a config, with its losses")
     what.add_argument("--version", type=int, choices=(1, 2), help="of Swin; default: 1")
     what.add_argument("--arch", choices=tuple(ARCHS), help="default: tiny")
@@ -147,6 +157,23 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         "--size and --batch on random images",
     )
 
+    feed = parser.add_argument_group("of --part data")
+    feed.add_argument(
+        "--workers", nargs="+", type=count_workers, metavar="N", help="default: the config's"
+    )
+    feed.add_argument(
+        "--made-images",
+        type=positive,
+        metavar="N",
+        help="make JPEGs of COCO's size, and measure with them in place of the config's data",
+    )
+    feed.add_argument("--step-ms", type=positive, metavar="MS", help="what a training step takes")
+    feed.add_argument(
+        "--with-step",
+        action="store_true",
+        help="measure a training step, on the same data",
+    )
+
     who = parser.add_argument_group("who is measured")
     who.add_argument(
         "--peers", nargs="+", default=[], metavar="NAME", help=f"all, or {', '.join(PEERS)}, mmseg"
@@ -167,6 +194,11 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
     return int(text)
+
+
+def count_workers(text: str) -> int:
+    """Reads a number of processes; 0 stands for the one that trains."""
+    return 0 if text == "0" else positive(text)
 
 
 def read_size(text: str) -> Size:
@@ -216,7 +248,10 @@ def plan_work(args: argparse.Namespace) -> list[tuple[int | None, Work]]:
 def check_args(args: argparse.Namespace) -> None:
     """Raises ConfigError where options contradict each other or this machine."""
     contradictions = [
-        (args.config and args.part, "--config measures the whole model: leave --part out"),
+        (
+            args.config and args.part,
+            "--config measures the whole model: leave --part out, or choose --part data",
+        ),
         (args.cfg_options and not args.config, "--cfg-options changes a config: give --config"),
         (
             args.config and (args.version or args.arch or args.window),

@@ -74,10 +74,11 @@ def draw_scene(seed: int, preset: str = "standard") -> Scene:
     """
     if seed < 0:
         raise ValueError(f"a scene's seed must not be negative, got {seed=}")
-    return _draw(seed, get_preset(preset))
+    return draw_preset(seed, get_preset(preset))
 
 
-def _draw(seed: int, preset: Preset) -> Scene:
+def draw_preset(seed: int, preset: Preset) -> Scene:
+    """Draws the image of a seed, as `draw_scene`, with settings that need not have a name."""
     bits = BitStream(seed)
     height, width = bits.choice(preset.sides), bits.choice(preset.sides)
     canvas, ground = _draw_background(bits, height, width)
