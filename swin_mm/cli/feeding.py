@@ -2,16 +2,19 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.utils.dl_utils import set_multi_processing
 from rich.console import Console
 from rich.progress import Progress
 
 from swin_mm.benchmark.feeding import (
+    Feed,
     advise,
     feeding_config,
     measure_feeds,
@@ -108,17 +111,9 @@ def run_feeding(args: argparse.Namespace, command: str) -> int:
     name = Path(args.config).stem
     out = Path(args.out) if args.out else OUT / f"{name}_data"
 
-    configs = [
-        (library, feeding_config(cfg, library, workers))
-        for workers in args.workers or [None]
-        for library in libraries
-    ]
-    bar = Console(stderr=True)
-    with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
-        task = progress.add_task("drawing batches", total=args.rounds * len(configs))
-        feeds = measure_feeds(
-            configs, args.rounds, GROUPS, on_step=lambda _: progress.advance(task)
-        )
+    # As training sets it up: OpenCV in each worker takes one core, not all.
+    set_multi_processing(**cfg.get("env_cfg", {}).get("mp_cfg", {}))
+    feeds = draw_batches(cfg, libraries, args)
     steps = {x: time_steps(feeding_config(cfg, x, 0), TIMED_IMAGES) for x in libraries}
     step = args.step_ms / 1e3 if args.step_ms else None
     if args.with_step:
@@ -141,6 +136,19 @@ def run_feeding(args: argparse.Namespace, command: str) -> int:
     draw_bars(feeds, step, f"{title}\n{heading}", out / "data.png")
     console.print(f"written: {out / 'data.json'}, {out / 'data.png'}", soft_wrap=True)
     return 0
+
+
+def draw_batches(cfg: Config, libraries: Sequence[str], args: argparse.Namespace) -> list[Feed]:
+    """Measures each library's loader with each number of workers, with a progress bar."""
+    configs = [
+        (library, feeding_config(cfg, library, workers))
+        for workers in args.workers or [None]
+        for library in libraries
+    ]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("drawing batches", total=args.rounds * len(configs))
+        return measure_feeds(configs, args.rounds, GROUPS, on_step=lambda _: progress.advance(task))
 
 
 def choose_peers(args: argparse.Namespace, cfg: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import pytest
 
 from swin_mm.cli import benchmark, feeding
@@ -44,10 +45,12 @@ def test_from_command_to_files(quick, capsys):
 
 
 def test_segmentor_without_a_step(quick, capsys):
+    cv2.setNumThreads(2)
     assert benchmark.main(["--config", "upernet_swin_t", *DATA, "--workers", "0"]) == 0
     assert "keeps up" not in capsys.readouterr().out
     content = json.loads((quick / "found/data.json").read_text())
     (loader,) = content["loaders"]
+    assert cv2.getNumThreads() == 1  # as in training, so that workers do not compete
     assert loader["batch"] == 2 and 0 <= loader["padding_share"] < 0.8
     assert loader["data_to_step"] is None and content["advice"] == []
 
