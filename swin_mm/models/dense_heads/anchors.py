@@ -7,6 +7,8 @@ import torch
 from mmdet.models.task_modules import AnchorGenerator
 from torch import Tensor
 
+from swin_mm.ops.transfer import to_device
+
 # Sizes of batches differ in multi-scale training. At 800 x 1344 one set takes 8.6 MB.
 MAX_SETS = 8
 
@@ -18,12 +20,14 @@ class Anchors(NamedTuple):
         boxes: `(A, 4)`, x1, y1, x2, y2 in pixels.
         cells: `(A, 2)`, x and y of the top left corner of the anchor's cell, in pixels.
         levels: `(A,)` int64.
+        spans: `(L, 2)` int64, where each level begins and how many anchors are in it.
         sizes: How many there are in each level.
     """
 
     boxes: Tensor
     cells: Tensor
     levels: Tensor
+    spans: Tensor
     sizes: list[int]
 
     def find_usable(self, pad_shapes: Tensor, img_shapes: Tensor, border: float) -> Tensor:
@@ -40,6 +44,17 @@ class Anchors(NamedTuple):
             usable &= (self.boxes[:, :2] >= -border).all(1)
             usable &= (self.boxes[:, 2:] < (img_shapes + border)[:, None]).all(2)
         return usable
+
+    def locate(self, image: Tensor, index: Tensor, num_images: int) -> Tensor:
+        """Places `(S,)` of anchors in a list of those of all images, level by level.
+
+        Args:
+            image: `(S,)`, of which image the anchors are; a level's anchors are image by image.
+            index: `(S,)`, which of this set they are.
+            num_images: How many images are in the list.
+        """
+        first, size = self.spans[self.levels[index]].unbind(1)
+        return index + first * (num_images - 1) + size * image
 
 
 class AnchorCache:
@@ -76,4 +91,11 @@ class AnchorCache:
             cells.append(corners.repeat_interleave(per_cell[level], dim=0).to(dtype))
             levels.append(torch.full((len(boxes[level]),), level, device=device))
         sizes = [len(level) for level in boxes]
-        return Anchors(torch.cat(boxes), torch.cat(cells), torch.cat(levels), sizes)
+        spans = [(sum(sizes[:level]), size) for level, size in enumerate(sizes)]
+        return Anchors(
+            torch.cat(boxes),
+            torch.cat(cells),
+            torch.cat(levels),
+            to_device(torch.tensor(spans), device),
+            sizes,
+        )

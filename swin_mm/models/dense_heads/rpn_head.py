@@ -78,14 +78,15 @@ class RPNHead(MmdetRPNHead):
         image, index = chosen.image[pos], chosen.index[pos]
         avg_factor = sum(max(count, 1) for count in chosen.num_pos + chosen.num_neg)
         levels = anchors.levels[chosen.index]
+        places = anchors.locate(chosen.image, chosen.index, len(batch_img_metas))
         # An object has label 0, as mmdet's detectors number all objects for this head.
         is_object = torch.zeros_like(chosen.index)
         is_object = is_object.index_copy(0, pos, (gt_labels[image, gt] == 0).long())
-        scores = _pick(cls_scores, 1, chosen.image, chosen.index)
+        scores = _flatten(cls_scores, 1).index_select(0, places)
         losses_cls = self.loss_cls(
             scores, is_object[:, None], self._weights(chosen), reduction_override="none"
         )
-        deltas = _pick(bbox_preds, 4, image, index)
+        deltas = _flatten(bbox_preds, 4).index_select(0, places[pos])
         targets = encode_deltas(anchors.boxes[index], gt_boxes[image, gt], *self._coding)
         losses_bbox = self.loss_bbox(deltas, targets, reduction_override="none")
         num_levels = len(cls_scores)
@@ -189,11 +190,11 @@ class RPNHead(MmdetRPNHead):
         Returns:
             `(B, N, 4)`, x1, y1, x2, y2 in pixels; `(B, N)` scores; how many are of each level.
         """
-        logits = _flatten(cls_scores, self.cls_out_channels)  # (B, A, 1 or 2)
-        scores = logits.sigmoid() if self.use_sigmoid_cls else logits.softmax(2)
-        anchors = self._get_anchors(cls_scores, scores.dtype)
+        dtype = torch.promote_types(cls_scores[0].dtype, torch.float32)
+        anchors = self._get_anchors(cls_scores, dtype)
+        image = torch.arange(len(metas), device=anchors.boxes.device)[:, None]
         found, indices, start = [], [], 0
-        for level in scores[..., 0].split(anchors.sizes, dim=1):
+        for level in self._scores(cls_scores, anchors.sizes):
             # Not `topk`: equal scores are many, and their order shall be that of mmdet's sort. Not
             # stable either, except where mmdet does not sort and NMS does.
             limit = num_pre if 0 < num_pre < level.shape[1] else None
@@ -201,30 +202,43 @@ class RPNHead(MmdetRPNHead):
             found.append(ranked[:, :limit])
             indices.append(order[:, :limit] + start)
             start += level.shape[1]
+        sizes = [level.shape[1] for level in indices]
         index = torch.cat(indices, dim=1)  # (B, N)
-        image = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
-        deltas = _pick(bbox_preds, 4, image.flatten(), index.flatten())
+        image, index, shape = image.expand_as(index).flatten(), index.flatten(), index.shape
+        places = anchors.locate(image, index, len(metas))
+        deltas = _flatten(bbox_preds, 4).index_select(0, places)
         limits = None
         if self.bbox_coder.clip_border:
             limits = torch.tensor([meta["img_shape"][1::-1] for meta in metas])
-            limits = to_device(limits, index.device)[image.flatten()]  # (B*N, 2)
-        boxes = decode_deltas(anchors.boxes[index.flatten()], deltas, *self._coding, limits)
-        sizes = [level.shape[1] for level in indices]
-        return boxes.unflatten(0, index.shape), torch.cat(found, dim=1), sizes
+            limits = to_device(limits, index.device)[image]  # (B*N, 2)
+        boxes = decode_deltas(anchors.boxes[index], deltas, *self._coding, limits)
+        return boxes.unflatten(0, shape), torch.cat(found, dim=1), sizes
+
+    def _scores(self, cls_scores: list[Tensor], sizes: list[int]) -> list[Tensor]:
+        """Of each level, whose number of anchors is given, their scores `(B, A_i)`."""
+        logits = _flatten(cls_scores, self.cls_out_channels)  # (B*A, 1 or 2)
+        num_images = len(cls_scores[0])
+        if self.use_sigmoid_cls:
+            # On a CPU the last bit depends on where in a tensor a number is, and mmdet takes each
+            # level of each image by itself. On a GPU this is one kernel.
+            scores = logits[:, 0]
+            torch._foreach_sigmoid_(
+                scores.split([size for size in sizes for _ in range(num_images)])
+            )
+        else:
+            scores = logits.softmax(1)[:, 0]
+        levels = scores.split([num_images * size for size in sizes])
+        return [level.unflatten(0, (num_images, -1)) for level in levels]
 
 
 def _flatten(maps: list[Tensor], channels: int) -> Tensor:
-    """Maps `(B, K*C, H, W)` of all levels as numbers of anchors `(B, A, C)`, at least float32."""
-    flat = torch.cat(
-        [level.permute(0, 2, 3, 1).reshape(len(level), -1, channels) for level in maps], dim=1
-    )
+    """Maps `(B, K*C, H, W)` of all levels as numbers of anchors `(B*A, C)`, at least float32.
+
+    Level by level and there image by image, so that the gradient of each map is in one piece, as
+    mmdet's is: the order in which a convolution sums depends on it.
+    """
+    flat = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in maps])
     return flat.to(torch.promote_types(flat.dtype, torch.float32))
-
-
-def _pick(maps: list[Tensor], channels: int, image: Tensor, index: Tensor) -> Tensor:
-    """Numbers of some anchors, `(S, C)`, given by image and index `(S,)`."""
-    flat = _flatten(maps, channels)
-    return flat.flatten(0, 1).index_select(0, image * flat.shape[1] + index)
 
 
 def _mean_by_level(
