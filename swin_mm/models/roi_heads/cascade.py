@@ -130,36 +130,48 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
     ) -> list[InstanceData]:
         """Boxes, scores and labels of a batch, before masks."""
         proposals = [found.bboxes for found in rpn_results_list]
-        reason = (
-            self._refuse_box_heads()
-            or refusals.refuse_nms(rcnn_test_cfg)
-            or (f"arguments {[*kwargs]}" if kwargs else None)
-        )
+        reason = self._refuse_box_heads()
         if reason or not any(map(len, proposals)):
             refusals.tell("detections", reason or "there are no proposals")
             return super().predict_bbox(
                 x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale, **kwargs
             )
+        rois, scores, deltas = self._refine_proposals(x, proposals, batch_img_metas, **kwargs)
+        head = self.bbox_head[-1]
+        if reason := refusals.refuse_nms(rcnn_test_cfg):
+            refusals.tell("suppression of detections", reason)
+            sizes = [*map(len, proposals)]
+            return head.predict_by_feat(
+                *(values.split(sizes) for values in (rois, scores, deltas)),
+                batch_img_metas=batch_img_metas,
+                rcnn_test_cfg=rcnn_test_cfg,
+                rescale=rescale,
+            )
+        return detect(head, rois, scores, deltas, batch_img_metas, rcnn_test_cfg, rescale)
+
+    def _refine_proposals(
+        self, x: Sequence[Tensor], proposals: list[Tensor], metas: list[dict], **kwargs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes `(R, 5)` of the last stage, mean scores of all stages, and the last one's deltas.
+
+        Args:
+            x: Feature maps of each level, `(B, C, H, W)`.
+            proposals: Of each image, `(N_i, 4)`.
+            metas: Of the images.
+            **kwargs: Of `_bbox_forward`.
+        """
         x = lay_out(x)
         rois = bbox2roi(proposals)
-        limits = image_limits(batch_img_metas, rois)
+        limits = image_limits(metas, rois)
         scores = []
         for stage, head in enumerate(self.bbox_head):
-            found = self._bbox_forward(stage, x, rois)
+            found = self._bbox_forward(stage, x, rois, **kwargs)
             scores.append(found["cls_score"])
             if stage < self.num_stages - 1:
                 labels = found["cls_score"][:, :-1].argmax(1)
                 boxes = refine_boxes(head, rois, found["bbox_pred"], labels, limits)
                 rois = torch.cat((rois[:, :1], boxes), dim=1)
-        return detect(
-            self.bbox_head[-1],
-            rois,
-            sum(scores) / self.num_stages,
-            found["bbox_pred"],
-            batch_img_metas,
-            rcnn_test_cfg,
-            rescale,
-        )
+        return rois, sum(scores) / self.num_stages, found["bbox_pred"]
 
     def _refuse_box_heads(self) -> str | None:
         return next(filter(None, map(refusals.refuse_box_head, self.bbox_head)), None)

@@ -35,9 +35,11 @@ def extract_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor)
     maps = maps[: extractor.num_inputs]
     layers = extractor.roi_layers
     is_plain = type(extractor) is SingleRoIExtractor and type(layers[0]) is RoIAlign
-    if not is_plain or len(maps) == 1:
+    if not is_plain:
         return extractor(maps, rois)
-    rois = rois.type_as(maps[0])
+    rois, size = rois.type_as(maps[0]), layers[0].output_size
+    if len(maps) == 1:
+        return _pool(layers[0], maps[0], rois) if len(rois) else _nothing(maps[0], size)
     levels = extractor.map_roi_levels(rois, len(maps))  # (R,)
     # A box that is no number belongs to no level: it comes last, and is zeros, as in mmdet.
     levels = levels.masked_fill(levels < 0, len(maps))
@@ -45,10 +47,8 @@ def extract_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor)
     numbers = torch.arange(len(maps), device=levels.device)
     counts = (levels == numbers[:, None]).sum(1).tolist()
     rest = len(rois) - sum(counts)
-    size = layers[0].output_size
     parts = [
-        # Without boxes, an empty part of the map: the level keeps its place in the graph.
-        _pool(layer, level, part) if len(part) else level[:0, :, :1, :1].expand(-1, -1, *size)
+        _pool(layer, level, part) if len(part) else _nothing(level, size)
         for layer, level, part in zip(
             layers, maps, rois[order].split([*counts, rest])[:-1], strict=True
         )
@@ -56,6 +56,11 @@ def extract_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor)
     parts.append(maps[0].new_zeros(rest, maps[0].shape[1], *size))
     features = torch.cat(parts)
     return torch.empty_like(features).index_copy_(0, order, features)
+
+
+def _nothing(level: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features of no boxes: an empty part of the map, which so keeps its place in the graph."""
+    return level[:0, :, :1, :1].expand(-1, -1, *size)
 
 
 def _pool(layer: RoIAlign, level: Tensor, rois: Tensor) -> Tensor:

@@ -24,10 +24,8 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
     """Box, mask and semantic heads of Hybrid Task Cascade.
 
     Arguments, state dict, losses and detections are those of mmdet's `HybridTaskCascadeRoIHead`.
-    Training takes all images at once, as in `CascadeRoIHead`; detection is mmdet's, and so is the
-    pooling for masks and of semantic features, which asks the device for each level. What
-    `refusals` lists is left to mmdet's methods. Where mmdet fails for want of a single box to
-    refine, the cascade ends with that stage.
+    All images are taken at once, as in `CascadeRoIHead`; what `refusals` lists is left to mmdet's
+    methods. Where mmdet fails for want of a single box to refine, the cascade ends with that stage.
     """
 
     def loss(
@@ -83,16 +81,45 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
             return {}, None
         truths = torch.stack([sample.gt_sem_seg.sem_seg for sample in samples])
         predicted, features = self.semantic_head(x)
-        return dict(loss_semantic_seg=self.semantic_head.loss(predicted, truths)), features
+        losses = dict(loss_semantic_seg=self.semantic_head.loss(predicted, truths))
+        return losses, lay_out([features])[0]
 
     def _bbox_forward(
         self, stage: int, x: Sequence[Tensor], rois: Tensor, semantic_feat: Tensor | None = None
     ) -> dict[str, Tensor]:
         features = extract_features(self.bbox_roi_extractor[stage], x, rois)
-        if self.with_semantic and "bbox" in self.semantic_fusion:
-            pooled = self.semantic_roi_extractor([semantic_feat], rois)
-            if pooled.shape[-2:] != features.shape[-2:]:
-                pooled = adaptive_avg_pool2d(pooled, features.shape[-2:])
-            features = features + pooled
+        features = self._fuse("bbox", features, rois, semantic_feat)
         scores, deltas = self.bbox_head[stage](features)
         return dict(cls_score=scores, bbox_pred=deltas)
+
+    def _mask_forward(
+        self,
+        stage: int,
+        x: Sequence[Tensor],
+        rois: Tensor,
+        semantic_feat: Tensor | None = None,
+        training: bool = True,
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """Masks before the sigmoid, `(R, C, h, w)`, in a list when not in training.
+
+        mmdet also predicts the masks of all earlier stages in that case, and drops them.
+        """
+        features = extract_features(self.mask_roi_extractor[stage], x, rois)
+        features = self._fuse("mask", features, rois, semantic_feat)
+        passed_on = None
+        if self.mask_info_flow:
+            for head in self.mask_head[:stage]:
+                passed_on = head(features, passed_on, return_logits=False)
+        masks = self.mask_head[stage](features, passed_on, return_feat=False)
+        return dict(mask_preds=masks if training else [masks])
+
+    def _fuse(
+        self, branch: str, features: Tensor, rois: Tensor, semantic_feat: Tensor | None
+    ) -> Tensor:
+        """Adds the semantic features of boxes to theirs, if a branch takes them."""
+        if not self.with_semantic or branch not in self.semantic_fusion:
+            return features
+        pooled = extract_features(self.semantic_roi_extractor, [semantic_feat], rois)
+        if pooled.shape[-2:] != features.shape[-2:]:
+            pooled = adaptive_avg_pool2d(pooled, features.shape[-2:])
+        return features + pooled

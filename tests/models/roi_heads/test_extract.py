@@ -52,6 +52,23 @@ def test_the_cpus_pooling_is_mmdets(layer, monkeypatch):
     )
 
 
+def test_one_map_is_pooled_as_by_mmdet(monkeypatch):
+    level, rois = make_maps()[1], make_rois(40)
+    extractor = SingleRoIExtractor(
+        dict(type="RoIAlign", output_size=7, sampling_ratio=0), out_channels=6, featmap_strides=[8]
+    )
+    pool = roi_align.roi_align
+    calls = []
+    monkeypatch.setattr(
+        roi_align, "roi_align", lambda *args: calls.append(len(args[1])) or pool(*args)
+    )
+    out = extract_features(extractor, lay_out([level]), rois)
+    assert calls == [len(rois)]
+    torch.testing.assert_close(out, extractor([level], rois), rtol=1e-5, atol=1e-5)
+    (grad,) = torch.autograd.grad(extract_features(extractor, [level], rois[:0]).sum(), level)
+    assert not grad.any()
+
+
 def test_other_pooling_is_mmcvs():
     maps, rois, extractor = make_maps(), make_rois(9), make_extractor(pool_mode="max")
     out = extract_features(extractor, lay_out(maps), rois)

@@ -1,7 +1,8 @@
-"""The batched Hybrid Task Cascade against mmdet's: losses, gradients, detections."""
+"""The batched Hybrid Task Cascade against mmdet's: losses, gradients, detections, waits."""
 
 import pytest
 import torch
+from host_reads import Waits
 from mmengine.structures import PixelData
 from roi_head_tools import (
     CHANNELS,
@@ -10,7 +11,9 @@ from roi_head_tools import (
     assert_same_training,
     build_pair,
     cascade_cfg,
+    detections,
     make_batch,
+    make_maps,
     mask_head,
 )
 
@@ -49,6 +52,7 @@ def make_semantic_batch(**changes):
     return proposals, samples
 
 
+SOFT = "NMS is {'type': 'soft_nms', 'iou_threshold': 0.5}"
 HEADS = {
     "plain": hybrid_cfg(),
     "semantic": hybrid_cfg(**SEMANTIC),
@@ -90,11 +94,43 @@ def test_nothing_to_refine_ends_the_hybrid_cascade():
 
 
 @pytest.mark.parametrize("nms", ["nms", "soft_nms"])
-@pytest.mark.parametrize("name", ["plain", "semantic"])
-def test_hybrid_cascades_detect_as_mmdets(name, nms):
+@pytest.mark.parametrize("name", sorted({*HEADS} - {"no-information-flow"}))  # where mmdet's fails
+def test_hybrid_cascades_detect_as_mmdets(name, nms, refusals):
     cfg = HEADS[name] | dict(test_cfg=TEST_CFG | dict(nms=dict(type=nms, iou_threshold=0.5)))
     found = assert_same_detections(build_pair(cfg), make_batch())
     assert all(len(image) > 3 for image in found)
+    assert [*refusals] == (["suppression of detections by mmdet: " + SOFT] if "soft" in nms else [])
+
+
+def test_masks_of_heads_that_pass_nothing_on_are_the_last_ones():
+    _, ours = build_pair(HEADS["no-information-flow"])
+    x = make_maps()
+    rois = torch.tensor([[0.0, 10, 10, 60, 50], [1, 0, 0, 130, 90]])
+    found = ours._mask_forward(-1, x, rois, training=False)["mask_preds"]
+    expected = ours.mask_head[-1](ours.mask_roi_extractor[-1](x, rois), return_feat=False)
+    torch.testing.assert_close(found, [expected])
+
+
+@pytest.mark.parametrize("name", ["plain", "semantic"])
+def test_waits_do_not_grow_with_images_or_objects(name):
+    _, ours = build_pair(HEADS[name])
+    counts = set()
+    for size in ((2, 2), (6, 6), *([(2,)] if name == "plain" else [])):
+        batch = make_semantic_batch(counts=size, num_proposals=(40,) * len(size))
+        with Waits() as waits:
+            losses = ours.loss(tuple(make_maps(len(size))), *batch)
+            sum(value.sum() for name, value in losses.items() if "loss" in name).backward()
+        counts.add(waits.count)
+    # In each stage: counts of samples for boxes and for masks, of boxes and masks on each level.
+    assert counts == {3 * 4}
+
+
+def test_waits_of_detection():
+    _, ours = build_pair(HEADS["without-masks"])
+    with Waits() as waits:
+        detections(ours, make_maps(), make_semantic_batch())
+    # Levels of boxes in each stage, candidates, detections; and two in the NMS of each image.
+    assert waits.count <= 3 + 2 + 2 * 2
 
 
 def test_other_samplers_of_hybrid_cascades_are_left_to_mmdet(refusals):
