@@ -91,6 +91,16 @@ def narrow(model: dict) -> None:
             head.in_channels = widths[head.in_channels]
 
 
+def narrow_heads(node: dict) -> None:
+    """Takes 32 channels for the 256 of neck and heads, in place."""
+    for key, value in node.items():
+        if key.endswith("channels") and isinstance(value, int):
+            node[key] = {256: 32, 1024: 64}.get(value, value)
+        for child in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(child, dict):
+                narrow_heads(child)
+
+
 def detection_data(with_mask: bool = True, with_semantic: bool = False) -> dict:
     """A batch of two images with boxes, and masks or a label map if asked for."""
     from mmdet.testing import demo_mm_inputs

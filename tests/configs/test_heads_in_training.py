@@ -7,7 +7,7 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS
-from recipe_tools import cut, detection_data, load, narrow
+from recipe_tools import cut, detection_data, load, narrow, narrow_heads
 
 from swin_mm.inference.roi_masks import predicts_roi_masks
 from swin_mm.ops import roi_align
@@ -35,16 +35,6 @@ def build(name, with_stock_heads):
     model = revert_sync_batchnorm(MODELS.build(cfg))
     model.init_weights()
     return model.train()
-
-
-def narrow_heads(node):
-    """Takes 32 channels for the 256 of neck and heads, in place."""
-    for key, value in node.items():
-        if key.endswith("channels") and isinstance(value, int):
-            node[key] = {256: 32, 1024: 64}.get(value, value)
-        for child in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(child, dict):
-                narrow_heads(child)
 
 
 def train(model, batches, lr=1e-4):
