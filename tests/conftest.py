@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import swin_mm  # noqa: F401  (without a compiled mmcv, mmdet can be imported only after it)
-from swin_mm.ops.cpp import trial
+from swin_mm.ops.cpp import speed
 
 if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
     from round_bfloat16 import mend_interpreter
@@ -49,4 +49,4 @@ def random_numbers_of_its_own():
 @pytest.fixture(autouse=True)
 def compiled_code_counts_as_fast(monkeypatch):
     """How busy the machine is decides nothing in a test."""
-    monkeypatch.setattr(trial, "_speed_refusal", lambda name, threads: None)
+    monkeypatch.setattr(speed, "_speed_refusal", lambda name, threads: None)

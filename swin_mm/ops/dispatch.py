@@ -11,7 +11,7 @@ from torch import Tensor
 from swin_mm.ops import attention_trial, reference, sdpa, trial
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.cpp import window_attention as cpp
-from swin_mm.ops.cpp.trial import speed_refusal
+from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.transforms import is_plain, is_watched
 from swin_mm.ops.triton import support
 

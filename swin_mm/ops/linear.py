@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swin_mm.ops.cpp import linear as cpp
-from swin_mm.ops.cpp.trial import speed_refusal
+from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.transforms import is_plain, opaque_refusal
 
 Activation = Literal["none", "gelu"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from swin_mm.ops import reference
 from swin_mm.ops.cpp import linear as cpp
-from swin_mm.ops.cpp.trial import speed_refusal
+from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.linear import linear
 from swin_mm.ops.norm import Backend, uses_triton
 
