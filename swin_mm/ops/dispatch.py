@@ -11,6 +11,7 @@ from torch import Tensor
 from swin_mm.ops import attention_trial, reference, sdpa, trial
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.cpp import window_attention as cpp
+from swin_mm.ops.cpp.build import build_refusal
 from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.transforms import is_plain, is_watched
 from swin_mm.ops.triton import support
@@ -146,6 +147,8 @@ def explain() -> list[tuple[str, str, str]]:
     for use, needs_grad in (("training", True), ("inference", False)):
         call = Call(cpu, needs_grad, torch.float32, head_dim=32, dropout=0.0)
         rows.append((f"window_attention, cpu {use}", *_choose(call)))
+    reason = build_refusal("linear") or speed_refusal("linear")
+    rows.append(("linear and mlp, cpu", "PyTorch" if reason else "cpp", reason or "first choice"))
     return rows
 
 

@@ -61,6 +61,8 @@ def refusal(subject: Subject, attempt: Callable[[], str | None]) -> str | None:
     if subject not in _results:
         if subject.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return UNTRIED
+        if not any(subject.device == tried.device for tried in _results):
+            logger.info("Compiling and trying kernels on %s, which takes a while", subject.device)
         with ThreadPoolExecutor(max_workers=1) as pool:
             try:
                 result = pool.submit(_run, subject, attempt).result()

@@ -67,6 +67,13 @@ def test_slower_code_is_passed_over_with_the_reason(afresh, monkeypatch):
 def test_faster_code_is_taken(afresh, monkeypatch):
     pretend(monkeypatch, 8.0, 31.0)
     assert speed.speed_refusal("linear") is None
+    assert ("linear and mlp, cpu", "cpp", "first choice") in dispatch.explain()
+
+
+def test_what_explain_says_of_slower_layers(afresh, monkeypatch):
+    pretend(monkeypatch, 31.0, 8.0)
+    rows = {row[0]: row[1:] for row in dispatch.explain()}
+    assert rows["linear and mlp, cpu"] == ("PyTorch", speed.speed_refusal("linear"))
 
 
 def test_another_number_of_threads_is_another_trial(afresh, monkeypatch):

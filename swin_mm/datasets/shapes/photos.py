@@ -2,30 +2,26 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from swin_mm.datasets.shapes.presets import CLASSES, Preset
+from swin_mm.datasets.shapes.presets import CLASSES, PRESETS
 from swin_mm.datasets.shapes.scene import Scene, draw_preset
 
 HEIGHT, WIDTH = 480, 640  # pixels, of most images of COCO
 QUALITY = 95  # files of 120 KB, of COCO on the average 160
 TOLERANCE = 0.7  # pixels by which a polygon may miss the border
 MIN_AREA = 16  # pixels
-PHOTO = Preset(
+PHOTO = replace(
+    PRESETS["standard"],
     train=0,
     val=0,
     sides=(WIDTH,),
     shapes=(4, 16),
     radius=(16, 160),
-    tilt=100,
-    textured=100,
-    min_visible=25,
-    own_hue=0,
-    min_contrast=80,
-    strokes=5,
     empty=0,
     noise=32,
 )
