@@ -65,6 +65,8 @@ class SwinBlock(nn.Module):
         Liu et al., Swin Transformer, 2021, equation 3.
     """
 
+    lean_sum = "add_norm"  # the operator of the lean form that adds a branch
+
     def __init__(
         self,
         attn: WindowAttentionBase,
@@ -133,6 +135,8 @@ class SwinBlockV2(SwinBlock):
     Source:
         Liu et al., Swin Transformer V2, 2022, section 3.2.
     """
+
+    lean_sum = "norm_add"
 
     def __init__(
         self,

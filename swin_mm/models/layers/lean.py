@@ -71,9 +71,8 @@ def refusal(block: nn.Module, x: Tensor) -> str | None:
         return reason
     reason = _module_refusal(block) or _tensor_refusal((block.norm1, block.norm2), x)
     if reason is None and attn.attn_backend == "auto":
-        operator = "norm_add" if hasattr(block, "norm3") else "add_norm"  # of V2, of V1
         hidden = block.mlp.fc1.out_features
-        reason = _trial_refusal(x, (operator, x.shape[-1]), ("mlp", hidden))
+        reason = _trial_refusal(x, (block.lean_sum, x.shape[-1]), ("mlp", hidden))
     if reason is not None and not torch.compiler.is_compiling():
         log_refusal(type(block).__name__, reason)
     return reason
