@@ -43,6 +43,11 @@ def test_an_index_that_is_ignored_is_no_segment():
     assert read_segments(found, num_classes=4).labels.tolist() == [1, 3, 0, 0]
 
 
+def test_the_number_of_classes_is_no_segment_beside_another_index_that_is_ignored():
+    found = PixelData(sem_seg=NUMBERS, metainfo=dict(ignore_index=255))
+    assert read_segments(found, num_classes=3).labels.tolist() == [1, 0, 0, 2]
+
+
 def test_nothing_found():
     found = read_segments(PixelData(sem_seg=torch.full((1, 4, 5), 7)), num_classes=7)
     assert found.labels.tolist() == [] and not found.ids.any()
