@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ WORLD = 2
 STEPS = 3  # DDP finds in the second step what went unused in the first
 NAMES = ("mask_rcnn_swin_t",)
 PARTS = ("rpn_head", "roi_head")
+PATIENCE = timedelta(minutes=2)  # a gradient that one process lacks has the other wait for it
 
 
 class Losses(nn.Module):
@@ -51,7 +53,9 @@ class Losses(nn.Module):
 def run_process(rank, folder):
     torch.set_num_threads(1)
     roi_align.refusal = lambda maps, rois: "as on a GPU"
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=WORLD)
+    dist.init_process_group(
+        "gloo", f"file://{folder}/store", rank=rank, world_size=WORLD, timeout=PATIENCE
+    )
     gradients = {}
     for name in NAMES:
         for with_stock_heads in (False, True):
