@@ -1,7 +1,7 @@
 """The readable definition of each operator: no speed tricks, any device, any float dtype."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,24 +52,27 @@ def window_attention(
 
 
 def differentiate(
-    inputs: Sequence[Tensor | None], needed: Sequence[bool], grad_out: Tensor, **settings
+    run: Callable[..., Tensor],
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    grad_out: Tensor,
 ) -> list[Tensor | None]:
-    """Gradients of `window_attention` that can be differentiated again, for kernels that cannot.
+    """Gradients that can be differentiated again, for kernels whose cannot.
 
     Args:
-        inputs: Its tensors: query, key and value, the position bias, and the padding token.
+        run: The readable operator, from `inputs` to the output.
+        inputs: Its tensors.
         needed: Which of them want a gradient.
         grad_out: Gradient of its output.
-        settings: Its other arguments.
 
     Returns:
         A gradient for each input, `None` where none is needed.
     """
-    logger.debug("window_attention, gradient to be differentiated: reference")
+    logger.debug("gradient to be differentiated: reference")
     # Views: an input may also be one of another's origins, which is not to be followed here.
     inputs = [None if t is None else t.view_as(t) for t in inputs]
     with torch.enable_grad():
-        out = window_attention(*inputs, **settings)
+        out = run(*inputs)
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
     grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
     return [next(grads) if need else None for need in needed]

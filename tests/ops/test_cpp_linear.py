@@ -152,6 +152,19 @@ def test_gradients_of_gradients():
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3 * wanted.abs().max().item())
 
 
+def test_gradients_of_gradients_where_an_input_comes_from_another():
+    """As where layers share weights: what leads from one to the other is not counted twice."""
+    x, *rest = build_inputs(*CASES["odd-channels"])[:5]
+
+    def penalty(function):
+        inputs = [x * rest[1].sum().sin(), *rest]
+        (grad,) = torch.autograd.grad(function(*inputs).sin().sum(), rest[1], create_graph=True)
+        return [grad.detach(), *torch.autograd.grad(grad.square().sum(), rest[:2])]
+
+    for found, wanted in zip(penalty(cpp.mlp), penalty(readable), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3 * wanted.abs().max().item())
+
+
 def test_checkpointing():
     tensors = build_inputs(*CASES["wide"])
     plain = differentiate(cpp.mlp, tensors)

@@ -5,9 +5,9 @@ import math
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops import reference
 from swin_mm.ops.cpp.build import build_refusal, load_library, pointer, run_parallel
 from swin_mm.ops.transforms import is_plain, opaque_refusal
 
@@ -147,17 +147,13 @@ class _Mlp(torch.autograd.Function):
         grad_residual = grad_out if ctx.needs_input_grad[5] else None
         needed = ctx.needs_input_grad[:5]
         if torch.is_grad_enabled():  # by create_graph=True
-            return *_differentiate(inputs, needed, grad_out), grad_residual
+            grads = reference.differentiate(_readable_mlp, inputs, needed, grad_out)
+            return *grads, grad_residual
         return *_compute_grads(inputs, kept, needed, grad_out), grad_residual
 
 
-def _differentiate(inputs: list[Tensor], needed: tuple[bool, ...], grad_out: Tensor) -> list:
-    """Gradients that can be differentiated again."""
-    wanted = [t for t, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    x, weight1, bias1, weight2, bias2 = inputs
-    out = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
-    found = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True))
-    return [next(found) if is_needed else None for is_needed in needed]
+def _readable_mlp(x, weight1, bias1, weight2, bias2) -> Tensor:
+    return reference.mlp(x, weight1, bias1, weight2, x.dtype) + bias2
 
 
 def _compute_grads(inputs, kept, needed, grad_out: Tensor) -> list[Tensor | None]:

@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, float] | None:
 
 
 def _measure(name: str, path: Path) -> dict[str, float]:
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         ours, theirs = TRIALS[name]()
         cpp_ms, pytorch_ms = _time_in_turn(ours, theirs)
     times = {"cpp_ms": cpp_ms, "pytorch_ms": pytorch_ms}

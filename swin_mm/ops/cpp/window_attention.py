@@ -1,7 +1,7 @@
 """Window attention in C++, for float32 on the CPU, in autograd."""
 
 import ctypes
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -116,7 +116,8 @@ class _WindowAttention(torch.autograd.Function):
         *inputs, normalisers = ctx.saved_tensors  # read once: recomputed ones are given out once
         if torch.is_grad_enabled():  # by create_graph=True
             needed = ctx.needs_input_grad[:3]
-            grads = reference.differentiate(inputs, needed, grad_out, **ctx.settings._asdict())
+            run = partial(reference.window_attention, **ctx.settings._asdict())
+            grads = reference.differentiate(run, inputs, needed, grad_out)
             return *grads, None
         qkv, rel_pos_bias, pad_token = inputs
         grad_out, bias = grad_out.contiguous(), _pad_keys(rel_pos_bias)

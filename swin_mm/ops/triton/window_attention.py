@@ -5,6 +5,7 @@ Eager calls launch kernels from an `autograd.Function`, which costs the host les
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ class _WindowAttention(torch.autograd.Function):
         if torch.compiler.is_compiling():
             grads = _backward_op(grad_out, *inputs, *ctx.problem)
         elif torch.is_grad_enabled():  # by create_graph=True
-            grads = reference.differentiate(inputs, needed, grad_out, **ctx.problem._asdict())
+            run = partial(reference.window_attention, **ctx.problem._asdict())
+            grads = reference.differentiate(run, inputs, needed, grad_out)
             return *grads, None
         else:
             grads = launch.backward(grad_out, *inputs, ctx.problem)
