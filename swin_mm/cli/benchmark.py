@@ -24,6 +24,7 @@ from swin_mm.benchmark.step import HOWS, Candidate
 from swin_mm.benchmark.whole import FRAMEWORKS
 from swin_mm.benchmark.work import DTYPES, SWEEPS, Size, Work, changing_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.errors import raise_first
 from swin_mm.cli.feeding import check_feeding_args, run_feeding
 from swin_mm.cli.step_profile import run_profile
 from swin_mm.configs import ConfigError
@@ -292,9 +293,7 @@ def check_args(args: argparse.Namespace) -> None:
             f"--sweep {args.sweep} does not change a neck",
         ),
     ]
-    for is_wrong, message in contradictions:
-        if is_wrong:
-            raise ConfigError(message)
+    raise_first(contradictions)
     check_machine(args)
 
 
@@ -310,9 +309,7 @@ def check_machine(args: argparse.Namespace) -> None:
             f"--threads {args.threads}: this machine has {os.cpu_count()} cores",
         ),
     ]
-    for is_wrong, message in contradictions:
-        if is_wrong:
-            raise ConfigError(message)
+    raise_first(contradictions)
 
 
 def plan_candidates(args: argparse.Namespace, work: Work) -> list[Candidate]:

@@ -1,9 +1,27 @@
 """Tells errors that a user can mend from faults of the program."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from traceback import walk_tb
 
+from swin_mm.configs import ConfigError
+
 PACKAGE = Path(__file__).parents[1]
+
+
+def raise_first(contradictions: Iterable[tuple[object, str]]) -> None:
+    """Refuses options.
+
+    Args:
+        contradictions: Whether something is wrong, and the message that says what and how to mend
+            it.
+
+    Raises:
+        ConfigError: With the first message whose condition holds.
+    """
+    for is_wrong, message in contradictions:
+        if is_wrong:
+            raise ConfigError(message)
 
 
 def explain_error(error: BaseException) -> str | None:

@@ -32,6 +32,7 @@ from swin_mm.benchmark.feeding_report import (
 from swin_mm.benchmark.machine import describe_machine
 from swin_mm.benchmark.report import OURS
 from swin_mm.cli.config import load_config
+from swin_mm.cli.errors import raise_first
 from swin_mm.cli.launch import find_scope
 from swin_mm.configs import ConfigError
 from swin_mm.datasets.shapes.photos import HEIGHT, WIDTH, write_photos
@@ -78,9 +79,7 @@ def check_feeding_args(args: argparse.Namespace) -> None:
             "--step-ms says what a step takes and --with-step measures it: give one of them",
         ),
     ]
-    for is_wrong, message in contradictions:
-        if is_wrong:
-            raise ConfigError(message)
+    raise_first(contradictions)
 
 
 def run_feeding(args: argparse.Namespace, command: str) -> int:

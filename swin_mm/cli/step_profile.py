@@ -16,8 +16,8 @@ from swin_mm.benchmark.profile_advice import advise
 from swin_mm.benchmark.profile_report import draw_bar, draw_facts, draw_table, write_json
 from swin_mm.benchmark.training import Batch, loaded_batches, random_batches
 from swin_mm.cli.config import load_config
+from swin_mm.cli.errors import raise_first
 from swin_mm.cli.launch import find_scope
-from swin_mm.configs import ConfigError
 
 FILE_WIDTH = 100  # columns, where the output is no terminal
 OUT = Path("work_dirs/benchmark")
@@ -52,9 +52,7 @@ def check_profile_args(args: argparse.Namespace) -> None:
             "--cfg-options train_dataloader.batch_size=N",
         ),
     ]
-    for is_wrong, message in contradictions:
-        if is_wrong:
-            raise ConfigError(message)
+    raise_first(contradictions)
 
 
 def run_profile(args: argparse.Namespace, command: str) -> int:
