@@ -1,4 +1,5 @@
-"""Linear layers together with what follows them, an activation or a sum, in one pass over memory.
+"""Linear layers together with what is beside them, in one pass over memory: a norm before, an
+activation or a sum after.
 
 On the CPU, PyTorch's own linear layer first copies the bias to the output, and GELU and residual
 are passes of their own. The one in C++ and oneDNN's do it while the products are in the cache;
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from swin_mm.ops.cpp import linear as cpp
 from swin_mm.ops.cpp.speed import speed_refusal
+from swin_mm.ops.reference import Norm
 from swin_mm.ops.transforms import is_plain, opaque_refusal
 
 Activation = Literal["none", "gelu"]
@@ -54,15 +56,17 @@ def linear(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    norm: Norm | None = None,
     activation: Activation = "none",
     residual: Tensor | None = None,
 ) -> Tensor:
-    """`activation(x weightᵀ + bias) + residual`.
+    """`activation(norm(x) weightᵀ + bias) + residual`.
 
     Args:
         x: `(..., C_in)`.
         weight: `(C_out, C_in)`.
         bias: `(C_out,)`.
+        norm: Of `C_in` channels; `None` for none.
         activation: `gelu` is the exact one, of the error function.
         residual: `(..., C_out)`, added last.
 
@@ -78,9 +82,11 @@ def linear(
     shape = (*x.shape[:-1], weight.shape[0])
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must be {tuple(shape)} as the output, got {residual.shape}")
-    given = [t for t in (x, weight, bias, residual) if t is not None]
+    given = [t for t in (x, weight, bias, residual, *(norm or ())[:2]) if t is not None]
     if activation == "none" and cpp.refusal(*given) is None and speed_refusal("linear") is None:
-        return cpp.linear(x, weight, bias, residual)
+        return cpp.linear(x, weight, bias, residual, norm)
+    if norm is not None:
+        x = F.layer_norm(x, x.shape[-1:], *norm)
     # oneDNN's does one thing after the bias.
     if (residual is None or activation == "none") and refusal(*given) is None:
         if residual is None:

@@ -19,6 +19,7 @@ from swin_mm.ops.cpp import linear as cpp
 from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.linear import linear
 from swin_mm.ops.norm import Backend, uses_triton
+from swin_mm.ops.reference import Norm
 
 logger = logging.getLogger("swin_mm")
 
@@ -64,9 +65,10 @@ def mlp_with_residual(
     fc2_weight: Tensor,
     fc2_bias: Tensor | None,
     residual: Tensor | None = None,
+    norm: Norm | None = None,
     backend: Literal["auto", "cpp"] = "auto",
 ) -> Tensor:
-    """`gelu(x fc1_weightᵀ + fc1_bias) fc2_weightᵀ + fc2_bias + residual`, with the exact GELU.
+    """`gelu(norm(x) fc1_weightᵀ + fc1_bias) fc2_weightᵀ + fc2_bias + residual`; the exact GELU.
 
     Args:
         x: `(..., C)`.
@@ -75,19 +77,21 @@ def mlp_with_residual(
         fc2_weight: `(C_out, hidden)`.
         fc2_bias: `(C_out,)`; `None` for none.
         residual: `(..., C_out)`; `None` for none.
+        norm: Of `C` channels; `None` for none.
         backend: `auto` is C++ where it can run and is faster, `cpp` where it can run.
 
     Returns:
         `(..., C_out)`.
     """
-    reason = cpp.mlp_refusal(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    parameters = fc1_weight, fc1_bias, fc2_weight, fc2_bias
+    reason = cpp.mlp_refusal(x, *parameters, *(norm or ())[:2])
     if reason is None and backend == "auto":
         reason = speed_refusal("linear")
     if reason is None:
-        return cpp.mlp(x, fc1_weight, fc1_bias, fc2_weight, fc2_bias, residual)
+        return cpp.mlp(x, *parameters, residual, norm)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         _log_refusal(reason)
-    hidden = linear(x, fc1_weight, fc1_bias, activation="gelu")
+    hidden = linear(x, fc1_weight, fc1_bias, norm=norm, activation="gelu")
     return linear(hidden, fc2_weight, fc2_bias, residual=residual)
 
 

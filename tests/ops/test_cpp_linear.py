@@ -1,6 +1,7 @@
 """Linear layers and MLPs in C++: against PyTorch in float64, and where they give way."""
 
 import ctypes
+import re
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_mm.ops import mlp as ops
 from swin_mm.ops.cpp import build
 from swin_mm.ops.cpp import linear as cpp
+from swin_mm.ops.reference import Norm
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="there is no C++ compiler")
 
@@ -38,6 +40,24 @@ def readable(x, weight1, bias1, weight2, bias2, residual=0):
     return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2) + residual
 
 
+def build_normed_inputs(case, dtype=torch.float32):
+    """The same, and weight and bias of a norm; the map is far from being normalised."""
+    x, *others = build_inputs(*case, dtype)
+    generator = torch.Generator().manual_seed(1)
+    norm = torch.randn(2, x.shape[-1], generator=generator, dtype=torch.float64).to(dtype)
+    x = (3 * x.detach() - 4).requires_grad_()
+    return [x, *others, norm[0].clone().requires_grad_(), norm[1].clone().requires_grad_()]
+
+
+def cpp_normed(x, weight1, bias1, weight2, bias2, residual, *norm):
+    return cpp.mlp(x, weight1, bias1, weight2, bias2, residual, Norm(*norm, 1e-3))
+
+
+def readable_normed(x, weight1, bias1, weight2, bias2, residual, *norm):
+    normed = F.layer_norm(x, x.shape[-1:], *norm, 1e-3)
+    return readable(normed, weight1, bias1, weight2, bias2, residual)
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
@@ -55,11 +75,44 @@ def test_values_and_gradients_are_as_exact_as_pytorchs(case, count):
     assert_as_exact(differentiate(cpp.mlp, tensors), differentiate(readable, tensors), exact)
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_norm_before_is_as_exact_as_pytorchs(case):
+    tensors = build_normed_inputs(case)
+    exact = differentiate(readable_normed, build_normed_inputs(case, torch.float64))
+    usual = differentiate(readable_normed, tensors)
+    assert_as_exact(differentiate(cpp_normed, tensors), usual, exact)
+
+
+@pytest.mark.parametrize("channels", [5, 200, 1536])
+def test_a_norm_before_a_layer_alone(channels):
+    case = (3, 9, 13), channels, 40, 1
+    x, weight, bias, *_, norm_weight, norm_bias = build_normed_inputs(case)
+    tensors = [x, weight, bias, norm_weight, norm_bias]
+
+    def ours(x, weight, bias, *norm):
+        return cpp.linear(x, weight, bias, norm=Norm(*norm, 1e-5))
+
+    def usual(x, weight, bias, *norm):
+        return F.linear(F.layer_norm(x, x.shape[-1:], *norm, 1e-5), weight, bias)
+
+    exact = differentiate(usual, [t.detach().double().requires_grad_() for t in tensors])
+    assert_as_exact(differentiate(ours, tensors), differentiate(usual, tensors), exact)
+
+
+@pytest.mark.parametrize("inputs", [700, 3072])
+def test_long_sums_are_as_exact_as_pytorchs(inputs):
+    x, weight, *_ = build_inputs((1, 16, 16), inputs, 64, 1)
+    with torch.no_grad():
+        exact = F.linear(x.double(), weight.double())
+        assert_as_exact([cpp.linear(x, weight)], [F.linear(x, weight)], [exact])
+
+
 @pytest.mark.parametrize("lanes", WIDTHS)
 def test_vectors_of_other_processors(lanes, monkeypatch):
     with vectors_of(lanes, monkeypatch):
         assert build.load_library("linear").lanes() == lanes
         test_values_and_gradients_are_as_exact_as_pytorchs(CASES["several-chunks"], 6)
+        test_a_norm_before_is_as_exact_as_pytorchs(CASES["part-of-a-panel"])
 
 
 @pytest.mark.parametrize("with_residual", [False, True])
@@ -141,14 +194,61 @@ def test_only_what_is_asked_for_has_a_gradient(index):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
 
 
-def test_gradients_of_gradients():
+@pytest.mark.parametrize("index", range(8))
+def test_only_what_is_asked_for_has_a_gradient_where_a_norm_is_before(index):
+    tensors = [t.detach() for t in build_normed_inputs(CASES["wide"])]
+    tensors[index].requires_grad_()
+    (found,) = torch.autograd.grad(cpp_normed(*tensors).square().sum(), tensors[index])
+    (wanted,) = torch.autograd.grad(readable_normed(*tensors).square().sum(), tensors[index])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_only_what_is_asked_for_has_a_gradient_in_a_layer(index):
+    x, weight, bias, *_, norm_weight, norm_bias = build_normed_inputs(CASES["wide"])
+    tensors = [t.detach() for t in (x, weight, bias, norm_weight, norm_bias)]
+    tensors[index].requires_grad_()
+    norm = Norm(*tensors[3:], 1e-5)
+    (found,) = torch.autograd.grad(
+        cpp.linear(*tensors[:3], norm=norm).square().sum(), tensors[index]
+    )
+    usual = F.linear(F.layer_norm(tensors[0], (96,), *norm), *tensors[1:3])
+    (wanted,) = torch.autograd.grad(usual.square().sum(), tensors[index])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("with_norm", [False, True])
+def test_gradients_of_gradients(with_norm):
     tensors = build_inputs(*CASES["odd-channels"])
+    pair = cpp.mlp, readable
+    if with_norm:
+        tensors, pair = build_normed_inputs(CASES["odd-channels"]), (cpp_normed, readable_normed)
+    asked = tensors[:4] + tensors[6:]
 
     def penalty(function):
-        grads = torch.autograd.grad(function(*tensors).sin().sum(), tensors[:4], create_graph=True)
-        return torch.autograd.grad(sum(g.square().sum() for g in grads), tensors[:4])
+        grads = torch.autograd.grad(function(*tensors).sin().sum(), asked, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), asked)
 
-    for found, wanted in zip(penalty(cpp.mlp), penalty(readable), strict=True):
+    for found, wanted in zip(*map(penalty, pair), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3 * wanted.abs().max().item())
+
+
+def test_gradients_of_gradients_in_a_layer():
+    x, weight, bias, *_, norm_weight, norm_bias = build_normed_inputs(CASES["odd-channels"])
+    tensors = x, weight, bias, norm_weight, norm_bias
+
+    def ours(*norm):
+        return cpp.linear(x, weight, bias, norm=Norm(*norm, 1e-5))
+
+    def usual(*norm):
+        return F.linear(F.layer_norm(x, (5,), *norm, 1e-5), weight, bias)
+
+    def penalty(function):
+        out = function(norm_weight, norm_bias).sin().sum()
+        grads = torch.autograd.grad(out, tensors, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), tensors)
+
+    for found, wanted in zip(penalty(ours), penalty(usual), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3 * wanted.abs().max().item())
 
 
@@ -172,8 +272,9 @@ def test_checkpointing():
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
-def test_one_map_of_hidden_channels_is_kept():
-    tensors, sizes = build_inputs(*CASES["wide"]), []
+@pytest.mark.parametrize("with_norm", [False, True])
+def test_one_map_of_hidden_channels_is_kept(with_norm):
+    tensors, sizes = build_normed_inputs(CASES["wide"]), []
 
     def count(tensor):
         if not any(tensor.data_ptr() == t.data_ptr() for t in tensors):
@@ -181,8 +282,28 @@ def test_one_map_of_hidden_channels_is_kept():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        cpp.mlp(*tensors)
+        cpp_normed(*tensors) if with_norm else cpp.mlp(*tensors[:6])
     assert sizes == [16 * 16 * 400]
+
+
+WRONG_SHAPES = {  # what is changed, and what it is told to be
+    "x": (0, "the first weight must be (96, 23), got (96, 24)"),
+    "first bias": (2, "the first bias must be (96,), got (95,)"),
+    "weight": (3, "the weight must be (24, 96), got (24, 95)"),
+    "bias": (4, "the bias must be (24,), got (23,)"),
+    "residual": (5, "the residual must be (3, 20, 31, 24), got (3, 20, 31, 23)"),
+    "weight of the norm": (6, "the weight of the norm must be (24,), got (23,)"),
+    "bias of the norm": (7, "the bias of the norm must be (24,), got (23,)"),
+}
+
+
+@pytest.mark.parametrize("index, message", WRONG_SHAPES.values(), ids=WRONG_SHAPES)
+def test_shapes_that_do_not_fit(index, message):
+    """Rather than read what is beside them in memory."""
+    tensors = [t.detach() for t in build_normed_inputs(CASES["several-chunks"])]
+    tensors[index] = tensors[index][..., :-1]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cpp_normed(*tensors)
 
 
 REFUSALS = {

@@ -1,13 +1,15 @@
-// Linear layers and MLPs for float32 on the CPU, and the GELU's part in their backward.
+// Linear layers and MLPs for float32 on the CPU, with a norm before them, and the GELU's part in
+// their backward.
 //
-// Threads take chunks of tokens. Bias, GELU and residual cost no pass over memory, and an MLP's
-// hidden channels stay in the cache. Within a chunk tokens lie side by side in panels as wide as a
-// product's tile, so that weights are read as they are. The products of backward are long, and
+// Threads take chunks of tokens. Norm, bias, GELU and residual cost no pass over memory, and an
+// MLP's hidden channels stay in the cache. Within a chunk tokens lie side by side in panels as wide
+// as a product's tile, so that weights are read as they are. The products of backward are long, and
 // PyTorch's serve; what lies between them is one pass here.
 //
 // swin_mm/ops/cpp/linear.py lays out the arguments, and has the readable definition.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 
@@ -19,6 +21,8 @@ namespace {
 constexpr int64_t PANEL = MAX_VECTORS * LANES;  // tokens
 constexpr int64_t ROWS = 48;                    // of weights at a time; whole tiles of 6 and 8
 constexpr int64_t PARTS_OF_A_THREAD = 4;        // so that one that is held up leaves its share
+constexpr int64_t SUMMED = 192;                 // channels at a time, whose sum joins the total
+constexpr int64_t AVERAGED = 16;                // likewise
 
 }  // namespace
 
@@ -27,18 +31,21 @@ extern "C" {
 // Mirrored by `_Problem` in linear.py. Without a first layer, hidden is 0.
 struct Problem {
   int64_t tokens, channels, hidden, out_channels;
-  int64_t threads, chunk;  // chunk: panels of a part
-  const float* x;          // (tokens, channels)
-  const float* weight1;    // (hidden, channels)
-  const float* bias1;      // (hidden)
-  const float* weight2;    // (out_channels, hidden or else channels)
-  const float* bias2;      // (out_channels), null for none
-  const float* residual;   // (tokens, out_channels), null for none
-  float* out;              // (tokens, out_channels)
-  float* kept;             // (tokens, hidden), before the GELU; null if not wanted in forward
-  float* grad_hidden;      // as kept: gradient after the GELU, which becomes that before it
-  float* activated;        // as kept: after the GELU; null if not wanted
+  int64_t threads, chunk;     // chunk: panels of a part
+  const float* x;             // (tokens, channels)
+  const float* norm_weight;   // (channels), null for no norm
+  const float* norm_bias;     // (channels)
+  const float* weight1;       // (hidden, channels)
+  const float* bias1;         // (hidden)
+  const float* weight2;       // (out_channels, hidden or else channels)
+  const float* bias2;         // (out_channels), null for none
+  const float* residual;      // (tokens, out_channels), null for none
+  float* out;                 // (tokens, out_channels)
+  float* kept;                // (tokens, hidden), before the GELU; null if not wanted in forward
+  float* grad_hidden;         // as kept: gradient after the GELU, which becomes that before it
+  float* activated;           // as kept: after the GELU; null if not wanted
   RunParallel run_parallel;
+  float epsilon;              // of the norm
 };
 
 }  // extern "C"
@@ -70,11 +77,11 @@ Normal normal(Floats x) {
 struct Worker {
   const Problem& p;
   std::unique_ptr<float[]> memory;
-  float *in, *middle, *out;  // a chunk and its hidden channels, some channels of a panel
+  float *in, *middle, *out;  // a chunk, its hidden channels, and some of its outputs
 
   explicit Worker(const Problem& problem) : p(problem) {
     const int64_t tokens = p.chunk * PANEL;
-    memory.reset(new float[tokens * (p.channels + p.hidden) + ROWS * PANEL + CACHE_LINE]);
+    memory.reset(new float[tokens * (p.channels + p.hidden + ROWS) + CACHE_LINE]);
     const auto start = reinterpret_cast<uintptr_t>(memory.get());
     in = memory.get() + (-start / sizeof(float)) % CACHE_LINE;
     middle = in + tokens * p.channels, out = middle + tokens * p.hidden;
@@ -84,45 +91,84 @@ struct Worker {
 
   void fetch(int64_t panel, float* to) const {
     transpose(size_of(panel), p.channels, p.x + panel * PANEL * p.channels, p.channels, to, PANEL);
+    if (p.norm_weight)
+      for (int64_t i = 0; i < PANEL; i += LANES) normalise(to + i);
   }
 
-  void forward(int64_t first, int64_t end) {
-    for (int64_t panel = first; panel < end; ++panel)
-      fetch(panel, in + (panel - first) * p.channels * PANEL);
-    if (p.hidden) fill_hidden(first, end);
-    const float* from = p.hidden ? middle : in;
-    const int64_t inner = p.hidden ? p.hidden : p.channels;
-    for (int64_t row = 0; row < p.out_channels; row += ROWS) {
-      const int64_t count = std::min(ROWS, p.out_channels - row);
-      for (int64_t panel = first; panel < end; ++panel) {
-        multiply(count, inner, PANEL, {p.weight2 + row * inner, inner, 1},
-                 from + (panel - first) * inner * PANEL, PANEL, out, PANEL);
-        give_out(panel, row, count);
-      }
+  // Some tokens of a panel.
+  void normalise(float* tokens) const {
+    const Floats mean = average(tokens, [](Floats x) { return x; });
+    Floats scale = average(tokens, [=](Floats x) { return (x - mean) * (x - mean); });
+    for (int lane = 0; lane < LANES; ++lane) scale[lane] = 1.f / std::sqrt(scale[lane] + p.epsilon);
+    for (int64_t c = 0; c < p.channels; ++c) {
+      const Floats value = (load(tokens + c * PANEL) - mean) * scale;
+      store(tokens + c * PANEL, value * p.norm_weight[c] + p.norm_bias[c]);
     }
   }
 
-  void fill_hidden(int64_t first, int64_t end) const {
-    for (int64_t row = 0; row < p.hidden; row += ROWS) {
-      const int64_t count = std::min(ROWS, p.hidden - row);
-      for (int64_t panel = first; panel < end; ++panel) {
-        float* to = middle + (panel - first) * p.hidden * PANEL + row * PANEL;
-        multiply(count, p.channels, PANEL, {p.weight1 + row * p.channels, p.channels, 1},
-                 in + (panel - first) * p.channels * PANEL, PANEL, to, PANEL);
-        activate(panel, row, count, to);
+  // Over the channels; by blocks, whose sums are as exact as PyTorch's.
+  template <typename Body>
+  Floats average(const float* tokens, Body body) const {
+    Floats total{};
+    for (int64_t first = 0; first < p.channels; first += AVERAGED) {
+      Floats sum{};
+      for (int64_t c = first; c < std::min(first + AVERAGED, p.channels); ++c)
+        sum += body(load(tokens + c * PANEL));
+      total += sum;
+    }
+    return total / static_cast<float>(p.channels);
+  }
+
+  void forward(int64_t first, int64_t end) const {
+    const int64_t inner = p.hidden ? p.hidden : p.channels;
+    for (int64_t panel = first; panel < end; ++panel)
+      fetch(panel, in + (panel - first) * p.channels * PANEL);
+    if (p.hidden) {
+      const auto place = [&](int64_t i, int64_t row) { return middle + (i * inner + row) * PANEL; };
+      apply(end - first, p.weight1, p.channels, inner, in, place,
+            [&](int64_t i, int64_t row, int64_t count, float* rows) {
+              activate(first + i, row, count, rows);
+            });
+    }
+    const auto place = [&](int64_t i, int64_t) { return out + i * ROWS * PANEL; };
+    apply(end - first, p.weight2, inner, p.out_channels, p.hidden ? middle : in, place,
+          [&](int64_t i, int64_t row, int64_t count, float* rows) {
+            give_out(first + i, row, count, rows);
+          });
+  }
+
+  // A layer: some of its outputs at a time, at the place for them, and then something with them.
+  // Sums are of so many inputs at a time that they are exact, and that weights stay in the cache.
+  template <typename Place, typename Then>
+  void apply(int64_t panels, const float* weight, int64_t inputs, int64_t outputs,
+             const float* from, Place place, Then then) const {
+    for (int64_t row = 0; row < outputs; row += ROWS) {
+      const int64_t count = std::min(ROWS, outputs - row);
+      for (int64_t start = 0; start < inputs; start += SUMMED) {
+        const int64_t summed = std::min(SUMMED, inputs - start);
+        for (int64_t i = 0; i < panels; ++i) {
+          float* to = place(i, row);
+          multiply(count, summed, PANEL, {weight + row * inputs + start, inputs, 1},
+                   from + (i * inputs + start) * PANEL, PANEL, to, PANEL, start > 0);
+          if (start + summed == inputs) then(i, row, count, to);
+        }
       }
     }
   }
 
   // Some hidden channels of a panel, which are kept before the GELU.
   void activate(int64_t panel, int64_t row, int64_t count, float* hidden) const {
-    add_bias(p.bias1 + row, count, hidden);
-    if (p.kept)
+    if (p.kept) {
+      add_bias(p.bias1 + row, count, hidden);
       transpose(count, size_of(panel), hidden, PANEL, p.kept + panel * PANEL * p.hidden + row,
                 p.hidden);
-    for (int64_t i = 0; i < count * PANEL; i += LANES) {
-      const Floats value = load(hidden + i);
-      store(hidden + i, value * normal(value).share);
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      const float bias = p.kept ? 0.f : p.bias1[row + r];
+      for (int64_t i = r * PANEL; i < (r + 1) * PANEL; i += LANES) {
+        const Floats value = load(hidden + i) + bias;
+        store(hidden + i, value * normal(value).share);
+      }
     }
   }
 
@@ -133,10 +179,10 @@ struct Worker {
   }
 
   // Some channels of a panel of the output, with bias and residual.
-  void give_out(int64_t panel, int64_t row, int64_t count) const {
-    if (p.bias2) add_bias(p.bias2 + row, count, out);
+  void give_out(int64_t panel, int64_t row, int64_t count, float* rows) const {
+    if (p.bias2) add_bias(p.bias2 + row, count, rows);
     const int64_t tokens = size_of(panel), start = panel * PANEL * p.out_channels + row;
-    transpose(count, tokens, out, PANEL, p.out + start, p.out_channels);
+    transpose(count, tokens, rows, PANEL, p.out + start, p.out_channels);
     if (!p.residual) return;
     for (int64_t token = 0; token < tokens; ++token)
       for (int64_t r = 0; r < count; ++r)
