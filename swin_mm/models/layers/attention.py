@@ -77,7 +77,7 @@ class WindowAttentionBase(nn.Module):
         """The position bias of each relative position, `((2*Wh-1)*(2*Ww-1), nH)`."""
         raise NotImplementedError
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
         """Query, key and value, `(B, H, W, 3*C)`, and those of a padded token, `(3*C,)`."""
         raise NotImplementedError
 
@@ -86,16 +86,19 @@ class WindowAttentionBase(nn.Module):
         bias = self.bias_table()[self.relative_position_index]  # (N, N, nH)
         return bias.permute(2, 0, 1).contiguous()
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`.
 
-        A residual is added to the result.
+        A norm is applied to `x` before; a residual is added to the result.
         """
-        return apply_linear(self.proj, self.attend(x), drop=self.proj_drop, residual=residual)
+        out = self.attend(x, norm)
+        return apply_linear(self.proj, out, drop=self.proj_drop, residual=residual)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """`forward` without the projection of the output."""
-        qkv, pad_token = self.project(x)
+        qkv, pad_token = self.project(x, norm)
         return window_attention(
             qkv,
             self.gather_bias(),
@@ -151,5 +154,5 @@ class WindowAttention(WindowAttentionBase):
     def bias_table(self) -> Tensor:
         return self.relative_position_bias_table
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return apply_linear(self.qkv, x), self.qkv.bias
+    def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
+        return apply_linear(self.qkv, x, norm=norm), self.qkv.bias

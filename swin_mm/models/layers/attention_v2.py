@@ -69,7 +69,8 @@ class CosineWindowAttention(WindowAttentionBase):
             table = F.linear(table.relu(), out.weight.to(dtype))  # ((2*Wh-1)*(2*Ww-1), nH)
         return MAX_BIAS * table.sigmoid()
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
+        x = x if norm is None else norm(x)
         if self.q_bias is None:
             qkv, pad_token = apply_linear(self.qkv, x), None
         else:

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from swin_mm.models.layers import lean
 from swin_mm.models.layers.attention import WindowAttentionBase
 from swin_mm.models.layers.lean import Stream
-from swin_mm.models.layers.linear import apply_linear, is_exact_gelu, is_idle, is_plain
+from swin_mm.models.layers.linear import (
+    apply_linear,
+    has_hooks,
+    is_exact_gelu,
+    is_idle,
+    is_plain,
+    parameters_of,
+    split_norm,
+)
 from swin_mm.models.layers.stochastic_depth import add_branch
 from swin_mm.ops.dispatch import AttnBackend
 from swin_mm.ops.mlp import mlp, mlp_with_residual
@@ -35,19 +43,28 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop_rate)
 
     def forward(
-        self, x: Tensor, residual: Tensor | None = None, backend: AttnBackend = "auto"
+        self,
+        x: Tensor,
+        residual: Tensor | None = None,
+        norm: nn.Module | None = None,
+        backend: AttnBackend = "auto",
     ) -> Tensor:
-        """A residual, `(..., C)`, is added to the result. `auto` and `cpp` are C++ on the CPU."""
+        """A norm is applied to `x` before; a residual, `(..., C)`, is added to the result.
+
+        The backends `auto` and `cpp` are C++ on the CPU.
+        """
         if backend in ("auto", "cpp") and self._is_plain():
+            x, norm = split_norm(norm, x)
             parameters = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-            return mlp_with_residual(x, *parameters, residual, backend)
-        x = apply_linear(self.fc1, x, act=self.act, drop=self.drop)
+            return mlp_with_residual(x, *parameters, residual, norm, backend)
+        x = apply_linear(self.fc1, x, norm=norm, act=self.act, drop=self.drop)
         return apply_linear(self.fc2, x, drop=self.drop, residual=residual)
 
     def _is_plain(self) -> bool:
         """Whether it is two layers and a GELU, and nobody sees one of them called."""
         layers = is_plain(self.fc1) and is_plain(self.fc2)
-        return layers and is_exact_gelu(self.act) and is_idle(self.drop)
+        is_gelu = is_exact_gelu(self.act) and not has_hooks(self.act)
+        return layers and is_gelu and is_idle(self.drop)
 
 
 class SwinBlock(nn.Module):
@@ -89,10 +106,11 @@ class SwinBlock(nn.Module):
         if lean.refusal(self, x) is None:
             return self.run_lean(Stream(x)).settle()
         if is_idle(self.drop_path):
-            x = self.attn(self.norm1(x), residual=x)
-            return self.mlp(self.norm2(x), x, self.attn.attn_backend)
-        x = self.add(x, lambda x: self.attn(self.norm1(x)))
-        return self.add(x, lambda x: self.mlp(self.norm2(x), backend=self.attn.attn_backend))
+            x = self.attn(x, residual=x, norm=self.norm1)
+            return self.mlp(x, x, self.norm2, self.attn.attn_backend)
+        x = self.add(x, lambda x: self.attn(x, norm=self.norm1))
+        backend = self.attn.attn_backend
+        return self.add(x, lambda x: self.mlp(x, norm=self.norm2, backend=backend))
 
     def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """`x + drop_path(branch(x))`."""
@@ -106,9 +124,9 @@ class SwinBlock(nn.Module):
         """The same by few kernels; leaves the last sum to whoever comes next."""
         x, branch, _ = stream
         dtype = lean.linear_dtype(x)
-        x, normed = add_norm(x, branch, lean.parameters_of(self.norm1), dtype, "triton")
+        x, normed = add_norm(x, branch, parameters_of(self.norm1), dtype, "triton")
         branch = self.run_lean_attention(normed)
-        x, normed = add_norm(x, branch, lean.parameters_of(self.norm2), dtype, "triton")
+        x, normed = add_norm(x, branch, parameters_of(self.norm2), dtype, "triton")
         return Stream(x, self.run_lean_mlp(normed))
 
     def run_lean_attention(self, x: Tensor) -> Branch:
@@ -166,9 +184,9 @@ class SwinBlockV2(SwinBlock):
         x = x.to(lean.norm_dtype(x))  # as a sum with what a norm gives is
         dtype = lean.linear_dtype(x)
         branch = self.run_lean_attention(x if narrow is None else narrow)
-        x, narrow = norm_add(x, branch, lean.parameters_of(self.norm1), dtype, "triton")
+        x, narrow = norm_add(x, branch, parameters_of(self.norm1), dtype, "triton")
         branch = self.run_lean_mlp(narrow)
-        x, narrow = norm_add(x, branch, lean.parameters_of(self.norm2), dtype, "triton")
+        x, narrow = norm_add(x, branch, parameters_of(self.norm2), dtype, "triton")
         if self.norm3 is not None:
             x, narrow = self.norm3(x), None
         return Stream(x, narrow=narrow)

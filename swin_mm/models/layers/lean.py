@@ -18,15 +18,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from swin_mm.models.layers.linear import is_exact_gelu, is_idle
+from swin_mm.models.layers.linear import (
+    has_hooks,
+    is_exact_gelu,
+    is_idle,
+    norm_refusal,
+    parameters_of,
+)
 from swin_mm.ops import row_trials, trial
-from swin_mm.ops.norm import Branch, Norm, add_norm
+from swin_mm.ops.norm import Branch, add_norm
 from swin_mm.ops.row_trials import Work
 from swin_mm.ops.transforms import is_watched
 from swin_mm.ops.triton.support import row_refusal
 
 logger = logging.getLogger("swin_mm")
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Stream(NamedTuple):
@@ -149,13 +154,6 @@ def refuse(
     return reason is not None
 
 
-def norm_refusal(norm: nn.Module) -> str | None:
-    """Why the kernels do not compute a norm."""
-    if type(norm) is not nn.LayerNorm or norm.bias is None or len(norm.normalized_shape) != 1:
-        return f"a norm is {norm}"
-    return None
-
-
 def hook_refusal(modules: Iterable[nn.Module]) -> str | None:
     """Why modules must be called, or `None` where nobody sees whether they are."""
     if torch.nn.modules.module._has_any_global_hook():  # no public function tells this
@@ -166,18 +164,10 @@ def hook_refusal(modules: Iterable[nn.Module]) -> str | None:
     return None
 
 
-def has_hooks(module: nn.Module) -> bool:
-    return any(getattr(module, kind) for kind in HOOKS)
-
-
 @lru_cache
 def log_refusal(name: str, reason: str) -> None:
     """Logs, once, that a module takes the readable path."""
     logger.debug("%s: the readable path instead of the lean one: %s", name, reason)
-
-
-def parameters_of(norm: nn.LayerNorm) -> Norm:
-    return Norm(norm.weight, norm.bias, norm.eps)
 
 
 def linear_dtype(x: Tensor) -> torch.dtype:

@@ -1,8 +1,11 @@
-"""Calls linear layers so that what follows them can be done in the same pass over memory."""
+"""Calls linear layers so that what is beside them can be done in the same pass over memory."""
 
 from torch import Tensor, nn
 
 from swin_mm.ops.linear import linear
+from swin_mm.ops.reference import Norm
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_plain(layer: nn.Module) -> bool:
@@ -11,7 +14,13 @@ def is_plain(layer: nn.Module) -> bool:
     What stands in a layer's place (LoRA, quantisation) and what is hooked to it has an effect only
     when the layer is called.
     """
-    return type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+    return type(layer) is nn.Linear and not has_hooks(layer)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody may see a module called."""
+    everywhere = nn.modules.module._has_any_global_hook()  # no public function tells this
+    return everywhere or any(getattr(module, kind) for kind in HOOKS)
 
 
 def is_idle(drop: nn.Module) -> bool:
@@ -21,23 +30,45 @@ def is_idle(drop: nn.Module) -> bool:
 
 
 def is_exact_gelu(act: nn.Module) -> bool:
-    """Whether an activation is the GELU of the error function, and nobody sees it called."""
-    return type(act) is nn.GELU and act.approximate == "none" and not act._forward_hooks
+    """Whether an activation is the GELU of the error function."""
+    return type(act) is nn.GELU and act.approximate == "none"
+
+
+def norm_refusal(norm: nn.Module) -> str | None:
+    """Why no kernel computes a norm; `None` where one does."""
+    if type(norm) is not nn.LayerNorm or norm.bias is None or len(norm.normalized_shape) != 1:
+        return f"a norm is {norm}"
+    return None
+
+
+def parameters_of(norm: nn.LayerNorm) -> Norm:
+    return Norm(norm.weight, norm.bias, norm.eps)
+
+
+def split_norm(norm: nn.Module | None, x: Tensor) -> tuple[Tensor, Norm | None]:
+    """Leaves a norm to the layer that follows, or applies it where somebody may see it called."""
+    if norm is None:
+        return x, None
+    if norm_refusal(norm) or has_hooks(norm):
+        return norm(x), None
+    return x, parameters_of(norm)
 
 
 def apply_linear(
     layer: nn.Module,
     x: Tensor,
     *,
+    norm: nn.Module | None = None,
     act: nn.Module | None = None,
     drop: nn.Module | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """`drop(act(layer(x))) + residual`; what is `None` is left out.
+    """`drop(act(layer(norm(x)))) + residual`; what is `None` is left out.
 
     Args:
         layer: From `(..., C_in)` to `(..., C_out)`.
         x: `(..., C_in)`.
+        norm: Norm of `C_in` channels.
         act: Activation.
         drop: Dropout.
         residual: `(..., C_out)`.
@@ -47,8 +78,10 @@ def apply_linear(
     """
     activation = "none" if act is None else _name(act)
     if is_plain(layer) and activation and (drop is None or is_idle(drop)):
-        return linear(x, layer.weight, layer.bias, activation=activation, residual=residual)
-    out = layer(x)
+        x, norm = split_norm(norm, x)
+        parameters = x, layer.weight, layer.bias
+        return linear(*parameters, norm=norm, activation=activation, residual=residual)
+    out = layer(x if norm is None else norm(x))
     for follower in (act, drop):
         out = out if follower is None else follower(out)
     return out if residual is None else out + residual
@@ -56,4 +89,4 @@ def apply_linear(
 
 def _name(act: nn.Module) -> str | None:
     """The name of an activation for `linear`; `None` where it has none."""
-    return "gelu" if is_exact_gelu(act) else None
+    return "gelu" if is_exact_gelu(act) and not has_hooks(act) else None

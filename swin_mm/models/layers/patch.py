@@ -6,6 +6,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from swin_mm.models.layers import lean
+from swin_mm.models.layers.linear import apply_linear, parameters_of
 from swin_mm.ops.dispatch import AttnBackend
 from swin_mm.ops.norm import Branch, add_norm, merge_norm
 from swin_mm.ops.reference import MERGE_ORDER
@@ -45,7 +46,7 @@ class PatchEmbed(nn.Module):
         if lean.refuse(self, self.norm, [self.proj], x, "add_norm"):
             return self.norm(self.proj(x).permute(0, 2, 3, 1))
         tokens = F.conv2d(x, self.proj.weight, stride=self.patch_size).permute(0, 2, 3, 1)
-        branch, norm = Branch(tokens, self.proj.bias), lean.parameters_of(self.norm)
+        branch, norm = Branch(tokens, self.proj.bias), parameters_of(self.norm)
         return add_norm(None, branch, norm, lean.norm_dtype(tokens), "triton")[1]
 
 
@@ -86,7 +87,7 @@ class PatchMerging(nn.Module):
             and self.reduces_last
             and not lean.refuse(self, self.norm, [], x, "merge_norm")
         ):
-            norm = lean.parameters_of(self.norm)
+            norm = parameters_of(self.norm)
             return self.reduction(merge_norm(x, norm, lean.linear_dtype(x), "triton"))
         height, width = x.shape[1:3]
         rows, columns = -(-height // self.stride), -(-width // self.stride)
@@ -104,7 +105,7 @@ class PatchMerging(nn.Module):
 
     def reduce(self, joined: Tensor) -> Tensor:
         """Joined channels `(B, H, W, 4C)` to `(B, H, W, 2C)`."""
-        return self.reduction(self.norm(joined))
+        return apply_linear(self.reduction, joined, norm=self.norm)
 
 
 class PatchMergingV2(PatchMerging):

@@ -1,5 +1,7 @@
 """Linear layers of a block: what stands in their place or hangs on them keeps its effect."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,40 @@ def test_hooks_are_called(kind):
     getattr(layer, kind)(lambda *arguments: calls.append(arguments) and None)
     torch.testing.assert_close(apply_linear(layer, x), layer(x))
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("with_hook", [False, True])
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm(12), nn.LayerNorm(12, elementwise_affine=False), nn.Identity()], ids=str
+)
+@torch.no_grad()
+def test_a_norm_before(norm, with_hook):
+    layer, x = layer_and_input()
+    norm, calls = copy.deepcopy(norm), []
+    if with_hook:
+        norm.register_forward_hook(lambda module, inputs, out: calls.append(1) or 3 * out)
+    wanted = layer(norm(x))
+    torch.testing.assert_close(apply_linear(layer, x, norm=norm), wanted)
+    assert len(calls) == 2 * with_hook
+
+
+def test_a_backward_hook_of_a_norm_is_called():
+    layer, x = layer_and_input()
+    norm, calls = nn.LayerNorm(12), []
+    norm.register_full_backward_hook(lambda *arguments: calls.append(1))
+    apply_linear(layer, x.requires_grad_(), norm=norm).sum().backward()
+    assert calls
+
+
+def test_a_hook_on_all_modules_sees_layers():
+    layer, x = layer_and_input()
+    norm, seen = nn.LayerNorm(12), []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, *_: seen.append(m))
+    try:
+        apply_linear(layer, x, norm=norm)
+    finally:
+        handle.remove()
+    assert seen == [norm, layer]
 
 
 @torch.no_grad()
