@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_mm.ops import mlp as ops
 from swin_mm.ops.cpp import build
 from swin_mm.ops.cpp import linear as cpp
+from swin_mm.ops.linear import linear
 from swin_mm.ops.reference import Norm
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="there is no C++ compiler")
@@ -319,6 +320,15 @@ def test_refusals_by_shape_and_dtype(changes, reason):
     tensors = build_inputs(**(wanted | changes))
     assert reason in cpp.mlp_refusal(*tensors[:5])
     torch.testing.assert_close(ops.mlp_with_residual(*tensors), readable(*tensors))
+
+
+def test_a_norm_of_another_dtype_is_for_pytorch_to_refuse():
+    x, weight1, bias1, weight2, bias2, *_ = build_inputs(*CASES["wide"])
+    norm = Norm(torch.ones(96).double(), torch.zeros(96).double(), 1e-5)
+    with pytest.raises(RuntimeError, match="mixed dtype"):
+        ops.mlp_with_residual(x, weight1, bias1, weight2, bias2, norm=norm)
+    with pytest.raises(RuntimeError, match="mixed dtype"):
+        linear(x, weight1, bias1, norm=norm)
 
 
 def test_refusals_by_surroundings():
