@@ -1,6 +1,5 @@
 """What Swin V1 and V2 have in common as backbones: everything but their blocks."""
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -111,8 +110,9 @@ class SwinBackbone(BaseModule):
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, tokens, variant.embed_dims))
         self.drop_after_pos = nn.Dropout(drop_rate)
 
-        last_block = max(sum(variant.depths) - 1, 1)
-        drop_path_rates = (drop_path_rate * i / last_block for i in itertools.count())
+        # To the bit mmdet's and mmseg's, which decide with a random number who skips a branch.
+        rates = torch.linspace(0, drop_path_rate, sum(variant.depths), device="cpu")
+        drop_path_rates = iter(rates.tolist())
         self.layers = nn.ModuleList()
         last_stage = max(self.out_indices)
         for i in range(last_stage + 1):

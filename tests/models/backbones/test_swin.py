@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 import torchvision
+from mmcv.cnn.bricks import DropPath
 from mmdet.models.backbones.swin import SwinTransformer as MMDetSwin
 from mmseg.models.backbones.swin import SwinTransformer as MMSegSwin
 
@@ -217,6 +218,16 @@ def test_drop_path_grows_with_depth_and_drops_samples():
     x = torch.randn(400, 2, 2, 192)
     untouched = (block(x) == x).flatten(1).all(1).float().mean().item()
     assert untouched == pytest.approx(0.7**2, abs=0.08)  # both branches dropped
+
+
+@pytest.mark.parametrize("stock_class", [MMDetSwin, MMSegSwin], ids=["mmdet", "mmseg"])
+@pytest.mark.parametrize("blocks, rate", [(6, 0.1), (6, 0.2), (18, 0.2), (18, 0.3)])
+def test_drop_path_rates_are_stock_to_the_bit(stock_class, blocks, rate):
+    size = SMALL | dict(depths=(2, 2, blocks, 2), drop_path_rate=rate)
+    stock = [m.drop_prob for m in stock_class(**size).modules() if isinstance(m, DropPath)]
+    blocks = [block for stage in SwinTransformer(**size).layers for block in stage.blocks]
+    ours = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
+    assert [rate for rate in ours for _ in range(2)] == stock  # of attention and of the MLP
 
 
 def test_rectangular_windows_and_any_input_size():
