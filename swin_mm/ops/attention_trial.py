@@ -21,8 +21,14 @@ def subject_of(
     """
     details = (dtype, "window {}x{}".format(*window_size), f"heads of {head_dim}")
     if dtype == torch.float32:
-        details += (f"products in {torch.backends.cuda.matmul.fp32_precision}",)
+        details += (f"products in {_product_precision()}",)
     return Subject("window attention", "SDPA", device, details)
+
+
+@torch.compiler.assume_constant_result  # compilers cannot ask, and compile anew where it changes
+def _product_precision() -> str:
+    """How PyTorch multiplies float32 matrices on a GPU."""
+    return torch.backends.cuda.matmul.fp32_precision
 
 
 def refusal(
