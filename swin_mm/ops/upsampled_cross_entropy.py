@@ -77,15 +77,13 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
             correct += ((large.argmax(dim=-1) == label) & (label != ignore_index)).sum()
             log_probabilities = F.log_softmax(large, dim=-1)
             del large
-            loss += F.nll_loss(
-                log_probabilities.flatten(0, 2),
-                label.flatten(),
-                class_weight,
-                ignore_index=ignore_index,
-                reduction="sum",
-            )
+            counts = (label != ignore_index)[..., None]  # (b, H, W, 1)
+            index = label[..., None].where(counts, 0)
+            weight = counts.float() if class_weight is None else counts * class_weight[index]
+            # Not by `nll_loss`: on a GPU a single block of threads would go through all pixels.
+            loss -= (log_probabilities.gather(-1, index) * weight).sum()
             if wants_gradient:
-                large_gradient = _gradient(log_probabilities, label, class_weight, ignore_index)
+                large_gradient = _gradient(log_probabilities, index, weight)
                 gradients.append(_shrink(large_gradient, part.shape, align_corners))
         if wants_gradient:
             ctx.save_for_backward(torch.cat(gradients))
@@ -116,15 +114,14 @@ def _shrink(gradient: Tensor, shape: torch.Size, align_corners: bool) -> Tensor:
     )
 
 
-def _gradient(
-    log_probabilities: Tensor, labels: Tensor, class_weight: Tensor | None, ignore_index: int
-) -> Tensor:
-    """Gradient of the sum by the enlarged logits; overwrites `log_probabilities`."""
-    counts = labels != ignore_index
-    index = labels.where(counts, 0)[..., None]  # (b, H, W, 1)
-    weight = counts.float()[..., None]
-    if class_weight is not None:
-        weight = weight * class_weight[index]
+def _gradient(log_probabilities: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of the sum by the enlarged logits; overwrites `log_probabilities`.
+
+    Args:
+        log_probabilities: `(b, H, W, C)`.
+        index: `(b, H, W, 1)`, each pixel's class.
+        weight: `(b, H, W, 1)`, of each pixel.
+    """
     gradient = log_probabilities.exp_()
     gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
     return gradient.mul_(weight)
