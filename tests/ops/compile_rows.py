@@ -1,6 +1,7 @@
 """Compiles the kernels that go by rows for an H100, which needs no GPU; run by a test.
 
-Prints a line for each: its name, and the bytes that a thread spills from its registers.
+Prints a line for each: its name, the bytes that a thread spills from its registers, and how many of
+its divisions are not rounded to nearest.
 """
 
 import re
@@ -104,5 +105,6 @@ def count_spilled_bytes(ptx: str) -> int:
 if __name__ == "__main__":
     for channels in map(int, sys.argv[1:]):
         for name, (kernel, elements, arguments) in KERNELS.items():
-            spilled = count_spilled_bytes(compile_kernel(kernel, elements, arguments, channels))
-            print(f"{name} of {channels} channels: {spilled}")
+            ptx = compile_kernel(kernel, elements, arguments, channels)
+            rough = len(re.findall(r"div\.(?!rn)\w+\.f32", ptx))
+            print(f"{name} of {channels} channels: {count_spilled_bytes(ptx)} {rough}", flush=True)

@@ -362,11 +362,16 @@ def test_calls_without_sense(arguments, message):
 
 
 def test_compiled_for_an_h100():
-    """And no kernel keeps more in memory than a few numbers for want of registers."""
+    """No kernel keeps more in memory than a few numbers for want of registers, or divides roughly.
+
+    A plain division on a GPU may err by two units in the last place, which no interpreter shows.
+    """
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     command = [sys.executable, str(Path(__file__).parent / "compile_rows.py"), "96"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert len(lines) == 8
-    assert all(int(line.rpartition(": ")[2]) <= 32 for line in lines), done.stdout
+    for line in lines:
+        spilled, rough_divisions = map(int, line.rpartition(": ")[2].split())
+        assert spilled <= 32 and not rough_divisions, line

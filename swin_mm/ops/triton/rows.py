@@ -4,6 +4,10 @@ A map `(B, H, W, C)` is a matrix of `R = B*H*W` rows and `C` columns. A tile hol
 a few rows. Sums over rows are taken by a fixed number of programs, each in registers over the tiles
 it goes through, and leave as one float32 partial for each program: the order of additions is always
 the same.
+
+Divisions of one number for a row are rounded to nearest (`div_rn`), as PyTorch's are. Plain ones of
+Triton may err by two units in the last place on a GPU, and as much in a whole row, or in a whole
+map, of which there is one factor of stochastic depth: that alone could reach the trial's bound.
 """
 
 from collections.abc import Callable, Sequence
@@ -179,15 +183,15 @@ def store_partial(ptr, index, value, CHANNELS: tl.constexpr, BLOCK_C: tl.constex
 def load_keep(noise_ptr, row, num_rows, rows_per_sample, keep_prob):
     """The factor of stochastic depth on each row, `(BLOCK_R,)`."""
     noise = tl.load(noise_ptr + row // rows_per_sample, mask=row < num_rows, other=0.0)
-    return tl.floor(keep_prob + noise) / keep_prob
+    return tl.div_rn(tl.floor(keep_prob + noise), keep_prob)
 
 
 @triton.jit
 def measure_rows(value, mask, eps, CHANNELS: tl.constexpr):
     """Mean and reciprocal standard deviation of each row, `(BLOCK_R,)`; `value` is 0 off `mask`."""
-    mean = tl.sum(value, 1) / CHANNELS
+    mean = tl.div_rn(tl.sum(value, 1), CHANNELS)
     centred = tl.where(mask, value - mean[:, None], 0.0)
-    return mean, tl.rsqrt(tl.sum(centred * centred, 1) / CHANNELS + eps)
+    return mean, tl.rsqrt(tl.div_rn(tl.sum(centred * centred, 1), CHANNELS) + eps)
 
 
 @triton.jit
@@ -197,6 +201,6 @@ def grad_through_norm(grad, normed, rstd, CHANNELS: tl.constexpr):
     With `n` the normalised row and `g` its gradient, both 0 outside of the row:
     `rstd * (g - mean(g) - n * mean(g * n))`.
     """
-    mean_grad = tl.sum(grad, 1) / CHANNELS
-    mean_product = tl.sum(grad * normed, 1) / CHANNELS
+    mean_grad = tl.div_rn(tl.sum(grad, 1), CHANNELS)
+    mean_product = tl.div_rn(tl.sum(grad * normed, 1), CHANNELS)
     return rstd[:, None] * (grad - mean_grad[:, None] - normed * mean_product[:, None])
