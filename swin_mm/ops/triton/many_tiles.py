@@ -181,7 +181,7 @@ def grad_query_kernel(
         grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
         mean = mean * shrink + tl.sum(weights * grad_weights, 1)
         top = new_top
-    factor = 1 / total
+    factor = tl.div_rn(1.0, total)  # its error would be one of all weights of the query
     mean *= factor
     stats_ptr += (index * NUM_HEADS + head).to(tl.int64) * (3 * NUM_TOKENS)
     store_stats(stats_ptr, query, top, factor, mean, NUM_TOKENS)
