@@ -1,10 +1,11 @@
 """Relative positions of Swin V2's continuous position bias."""
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from swin_mm.ops.keep import keep
 
 # Positions are scaled to [-8, 8] and then their logarithm to base 8 is taken.
 # Source: microsoft/Swin-Transformer, models/swin_transformer_v2.py, WindowAttention.__init__.
@@ -33,7 +34,7 @@ def log_spaced_offsets(
     """
     if torch.compiler.is_compiling():  # a cached tensor would be an input to guard
         return _log_spaced_offsets(window_size, unit, device)
-    return _cached_log_spaced_offsets(window_size, unit, device)
+    return _kept_log_spaced_offsets(window_size, unit, device)
 
 
 def _log_spaced_offsets(window_size, unit, device) -> Tensor:
@@ -46,7 +47,4 @@ def _log_spaced_offsets(window_size, unit, device) -> Tensor:
 
 
 # A window for each of four stages; one table takes 18 KiB for a window of 24.
-@lru_cache(maxsize=16)
-def _cached_log_spaced_offsets(window_size, unit, device) -> Tensor:
-    with torch.inference_mode(False):  # an inference tensor could not serve a later training step
-        return _log_spaced_offsets(window_size, unit, device)
+_kept_log_spaced_offsets = keep(16)(_log_spaced_offsets)

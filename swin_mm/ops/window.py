@@ -7,13 +7,13 @@ Padding, shift and partition are one rearrangement of tokens, so they are done a
 worked out from the sizes alone, and tokens are gathered by it.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_mm.ops.keep import keep
 from swin_mm.ops.transforms import is_transformed
 
 # Added to the score of a query and a key from different regions. Published weights were trained
@@ -91,7 +91,7 @@ def window_order(
     """
     if torch.compiler.is_compiling():  # a cache would pin symbolic sizes to numbers
         return _window_order(size, window_size, shift_size, device)
-    return _cached_window_order(tuple(size), window_size, shift_size, device)
+    return _kept_window_order(tuple(size), window_size, shift_size, device)
 
 
 def _window_order(size, window_size, shift_size, device) -> WindowOrder:
@@ -139,10 +139,7 @@ def _num_places(size: tuple[int, int], window_size: tuple[int, int]) -> int:
 
 # Plain and shifted windows of four stages, at four image sizes; one order takes up to 1.1 MiB at
 # 800 x 1344.
-@lru_cache(maxsize=32)
-def _cached_window_order(size, window_size, shift_size, device) -> WindowOrder:
-    with torch.inference_mode(False):  # an inference tensor could not serve a later training step
-        return _window_order(size, window_size, shift_size, device)
+_kept_window_order = keep(32)(_window_order)
 
 
 def _knows_padding(place_of: Tensor, token_at: Tensor, padding: Tensor) -> bool:
@@ -304,7 +301,7 @@ def shift_mask(
     """
     if torch.compiler.is_compiling():  # a cache would pin symbolic sizes to numbers
         return _shift_mask(size, window_size, shift_size, device)
-    return _cached_shift_mask(size, window_size, shift_size, device)
+    return _kept_shift_mask(size, window_size, shift_size, device)
 
 
 def _shift_mask(size, window_size, shift_size, device) -> Tensor:
@@ -313,10 +310,7 @@ def _shift_mask(size, window_size, shift_size, device) -> Tensor:
 
 
 # Eight sizes hold the stages of two image sizes; one mask takes up to 13 MiB at 800 x 1344.
-@lru_cache(maxsize=8)
-def _cached_shift_mask(size, window_size, shift_size, device) -> Tensor:
-    with torch.inference_mode(False):  # an inference tensor could not serve a later training step
-        return _shift_mask(size, window_size, shift_size, device)
+_kept_shift_mask = keep(8)(_shift_mask)
 
 
 def relative_position_index(window_size: tuple[int, int]) -> Tensor:
