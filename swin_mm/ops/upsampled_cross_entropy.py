@@ -41,15 +41,27 @@ def upsampled_cross_entropy(
 
     Raises:
         ValueError: Shapes disagree.
+        IndexError: A label is no class, on the CPU; on a GPU, PyTorch's assertion fails.
     """
     if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):
         raise ValueError(
             "logits must be (B, C, h, w) and labels (B, H, W) of the same B, got "
             f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         )
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_labels(labels, logits.shape[1], ignore_index)
     return _UpsampledCrossEntropy.apply(
         logits, labels, class_weight, ignore_index, align_corners, max_elements
     )
+
+
+def _check_labels(labels: Tensor, classes: int, ignore_index: int) -> None:
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
+    if len(wrong):
+        raise IndexError(
+            f"Target {wrong[0].item()} is out of bounds: labels must be classes, 0 to "
+            f"{classes - 1}, or ignore_index, {ignore_index}"
+        )
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
@@ -81,7 +93,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
             index = label[..., None].where(counts, 0)
             weight = counts.float() if class_weight is None else counts * class_weight[index]
             # Not by `nll_loss`: on a GPU a single block of threads would go through all pixels.
-            loss -= (log_probabilities.gather(-1, index) * weight).sum()
+            picked = log_probabilities.gather(-1, index).where(counts, 0)  # -inf * 0 is no number
+            loss -= (picked * weight).sum()
             if wants_gradient:
                 large_gradient = _gradient(log_probabilities, index, weight)
                 gradients.append(_shrink(large_gradient, part.shape, align_corners))

@@ -115,10 +115,19 @@ def test_no_gradient_is_made_where_none_is_wanted(monkeypatch):
     assert not loss.requires_grad
 
 
+def test_what_is_ignored_has_no_loss_whatever_its_logits_are():
+    logits, labels = case()
+    labels[0] = 255
+    with torch.no_grad():
+        logits[0] = torch.tensor([-torch.inf, 0, 0, 0, 0])[:, None, None]
+        loss, _ = upsampled_cross_entropy(logits, labels, ignore_index=255)
+    assert loss.isfinite()
+
+
 def test_label_that_is_no_class():
     logits, labels = case()
     labels[0, 0, 0] = 5
-    with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
+    with pytest.raises(IndexError, match="Target 5 is out of bounds"):
         upsampled_cross_entropy(logits, labels, ignore_index=255)
 
 
