@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import torch
 
-from swin_mm.ops.cpp import build, linear, window_attention
+from swin_mm.ops.cpp import build, linear
 
 # Other widths of vectors than this machine's, by names that only the sources look at.
 WIDTHS = {
@@ -26,12 +26,7 @@ def vectors_of(lanes, monkeypatch):
 
 
 def forget_libraries():
-    for cached in (
-        build.load_library,
-        build.build_refusal,
-        window_attention._layout,
-        linear._widths,
-    ):
+    for cached in (build.load_library, build.build_refusal, linear._widths):
         cached.cache_clear()
 
 

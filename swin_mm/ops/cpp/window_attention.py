@@ -1,7 +1,7 @@
 """Window attention in C++, for float32 on the CPU, in autograd."""
 
 import ctypes
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from swin_mm.ops import reference
 from swin_mm.ops.context import ContextScale, compute_context
 from swin_mm.ops.cpp.build import build_refusal, load_library, pointer, run_parallel
+from swin_mm.ops.keep import keep
 from swin_mm.ops.transforms import opaque_refusal
 from swin_mm.ops.window import padded_size, region_ids, window_order
 
@@ -96,7 +97,7 @@ class _WindowAttention(torch.autograd.Function):
         ctx, qkv: Tensor, rel_pos_bias: Tensor, pad_token: Tensor, settings: Settings
     ) -> Tensor:
         qkv, pad_token = qkv.contiguous(), pad_token.contiguous()
-        order = _layout(qkv.shape[1:3], settings.window_size, settings.shift_size)
+        order = _layout(qkv.shape[1:3], settings.window_size, settings.shift_size, _lanes())
         bias = _pad_keys(rel_pos_bias)
         batch, height, width, channels = qkv.shape
         out = qkv.new_empty(batch, height, width, channels // 3)
@@ -121,8 +122,9 @@ class _WindowAttention(torch.autograd.Function):
             return *grads, None
         qkv, rel_pos_bias, pad_token = inputs
         grad_out, bias = grad_out.contiguous(), _pad_keys(rel_pos_bias)
-        order = _layout(qkv.shape[1:3], ctx.settings.window_size, ctx.settings.shift_size)
-        problem = _build_problem(qkv, pad_token, bias, order, ctx.settings)
+        settings = ctx.settings
+        order = _layout(qkv.shape[1:3], settings.window_size, settings.shift_size, _lanes())
+        problem = _build_problem(qkv, pad_token, bias, order, settings)
         if bias.nbytes > MAX_SHARED_BIAS:
             problem.parts = problem.threads
         grad_qkv = torch.empty_like(qkv)
@@ -148,16 +150,15 @@ class _Layout(NamedTuple):
     regions: Tensor | None
 
 
-@lru_cache(maxsize=32)  # as many as `swin_mm.ops.window` keeps, of half their size
-def _layout(size, window_size, shift_size) -> _Layout:
+@keep(32)  # as many as `swin_mm.ops.window` keeps, of half their size
+def _layout(size, window_size, shift_size, lanes) -> _Layout:
     tokens = window_size[0] * window_size[1]
-    with torch.inference_mode(False):
-        token_at = window_order(size, window_size, shift_size).token_at
-        token_at = token_at.unflatten(0, (-1, tokens)).int()
-        if not any(shift_size):
-            return _Layout(token_at, None)
-        regions = region_ids(padded_size(size, window_size), window_size, shift_size)
-        return _Layout(token_at, F.pad(regions, (0, -tokens % _lanes())).int())
+    token_at = window_order(size, window_size, shift_size).token_at
+    token_at = token_at.unflatten(0, (-1, tokens)).int()
+    if not any(shift_size):
+        return _Layout(token_at, None)
+    regions = region_ids(padded_size(size, window_size), window_size, shift_size)
+    return _Layout(token_at, F.pad(regions, (0, -tokens % lanes)).int())
 
 
 def _lanes() -> int:
