@@ -12,10 +12,10 @@ from swin_mm.models.layers.attention import WindowAttentionBase
 from swin_mm.models.layers.lean import Stream
 from swin_mm.models.layers.linear import (
     apply_linear,
-    has_hooks,
     is_exact_gelu,
     is_idle,
     is_plain,
+    is_seen,
     parameters_of,
     split_norm,
 )
@@ -63,7 +63,7 @@ class Mlp(nn.Module):
     def _is_plain(self) -> bool:
         """Whether it is two layers and a GELU, and nobody sees one of them called."""
         layers = is_plain(self.fc1) and is_plain(self.fc2)
-        is_gelu = is_exact_gelu(self.act) and not has_hooks(self.act)
+        is_gelu = is_exact_gelu(self.act) and not is_seen(self.act)
         return layers and is_gelu and is_idle(self.drop)
 
 

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from swin_mm.models.layers.linear import (
+    has_global_hook,
     has_hooks,
     is_exact_gelu,
     is_idle,
+    is_seen,
     norm_refusal,
     parameters_of,
 )
@@ -55,7 +57,7 @@ class Stream(NamedTuple):
 
     def normalise(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """The map with everything added, and that map after a norm."""
-        if self.branch is None or norm_refusal(norm) or has_hooks(norm):
+        if self.branch is None or norm_refusal(norm) or is_seen(norm):
             x = self.settle()
             return x, norm(x)
         return add_norm(self.x, self.branch, parameters_of(norm), norm_dtype(self.x), "triton")
@@ -156,7 +158,7 @@ def refuse(
 
 def hook_refusal(modules: Iterable[nn.Module]) -> str | None:
     """Why modules must be called, or `None` where nobody sees whether they are."""
-    if torch.nn.modules.module._has_any_global_hook():  # no public function tells this
+    if has_global_hook():
         return "a hook sees all modules"
     for module in modules:
         if has_hooks(module):

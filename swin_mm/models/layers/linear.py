@@ -14,13 +14,20 @@ def is_plain(layer: nn.Module) -> bool:
     What stands in a layer's place (LoRA, quantisation) and what is hooked to it has an effect only
     when the layer is called.
     """
-    return type(layer) is nn.Linear and not has_hooks(layer)
+    return type(layer) is nn.Linear and not is_seen(layer)
+
+
+def is_seen(module: nn.Module) -> bool:
+    """Whether a hook, its own or one of all modules, sees a module called."""
+    return has_global_hook() or has_hooks(module)
+
+
+def has_global_hook() -> bool:
+    return nn.modules.module._has_any_global_hook()  # no public function tells this
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody may see a module called."""
-    everywhere = nn.modules.module._has_any_global_hook()  # no public function tells this
-    return everywhere or any(getattr(module, kind) for kind in HOOKS)
+    return any(getattr(module, kind) for kind in HOOKS)
 
 
 def is_idle(drop: nn.Module) -> bool:
@@ -49,7 +56,7 @@ def split_norm(norm: nn.Module | None, x: Tensor) -> tuple[Tensor, Norm | None]:
     """Leaves a norm to the layer that follows, or applies it where somebody may see it called."""
     if norm is None:
         return x, None
-    if norm_refusal(norm) or has_hooks(norm):
+    if norm_refusal(norm) or is_seen(norm):
         return norm(x), None
     return x, parameters_of(norm)
 
@@ -89,4 +96,4 @@ def apply_linear(
 
 def _name(act: nn.Module) -> str | None:
     """The name of an activation for `linear`; `None` where it has none."""
-    return "gelu" if is_exact_gelu(act) and not has_hooks(act) else None
+    return "gelu" if is_exact_gelu(act) and not is_seen(act) else None
