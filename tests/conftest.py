@@ -16,7 +16,6 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 import swin_mm  # noqa: F401  (without a compiled mmcv, mmdet can be imported only after it)
-from swin_mm.ops.cpp import speed
 
 if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
     from round_bfloat16 import mend_interpreter
@@ -44,9 +43,3 @@ def random_numbers_of_its_own():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def compiled_code_counts_as_fast(monkeypatch):
-    """How busy the machine is decides nothing in a test."""
-    monkeypatch.setattr(speed, "_speed_refusal", lambda name, threads: None)

@@ -10,15 +10,12 @@ from torch import Tensor
 
 from swin_mm.ops import attention_trial, reference, sdpa, trial
 from swin_mm.ops.context import ContextScale, check_context_scales
-from swin_mm.ops.cpp import window_attention as cpp
-from swin_mm.ops.cpp.build import build_refusal
-from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.transforms import is_plain, is_watched
 from swin_mm.ops.triton import support
 
 logger = logging.getLogger("swin_mm")
 
-AttnBackend = Literal["auto", "cpp", "triton", "reference", "sdpa"]
+AttnBackend = Literal["auto", "triton", "reference", "sdpa"]
 
 
 class Call(NamedTuple):
@@ -54,13 +51,6 @@ class Backend(NamedTuple):
 
     run: Callable[..., Tensor]
     refusal: Callable[[Call], str | None]
-
-
-def _refuse_cpp(call: Call) -> str | None:
-    if not call.is_plain:
-        return "a tensor is of a class of its own"
-    reason = cpp.refusal(call.device, call.dtype, call.dropout)
-    return reason or speed_refusal("window_attention")
 
 
 def _run_triton(*args, **kwargs) -> Tensor:
@@ -109,7 +99,6 @@ def _accept(call: Call) -> None:
 
 # In order of preference. `auto` takes the Triton kernels where they have passed a trial.
 BACKENDS = {
-    "cpp": Backend(cpp.window_attention, _refuse_cpp),
     "triton": Backend(_run_triton, _refuse_triton),
     "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
     "reference": Backend(reference.window_attention, _accept),
@@ -147,8 +136,6 @@ def explain() -> list[tuple[str, str, str]]:
     for use, needs_grad in (("training", True), ("inference", False)):
         call = Call(cpu, needs_grad, torch.float32, head_dim=32, dropout=0.0)
         rows.append((f"window_attention, cpu {use}", *_choose(call)))
-    reason = build_refusal("linear") or speed_refusal("linear")
-    rows.append(("linear and mlp, cpu", "PyTorch" if reason else "cpp", reason or "first choice"))
     return rows
 
 

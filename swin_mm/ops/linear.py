@@ -2,8 +2,8 @@
 activation or a sum after.
 
 On the CPU, PyTorch's own linear layer first copies the bias to the output, and GELU and residual
-are passes of their own. The one in C++ and oneDNN's do it while the products are in the cache;
-oneDNN's has no gradient, so it serves inference. Everything else takes the readable formula.
+are passes of their own. oneDNN's does it while the products are in the cache;
+it has no gradient, so it serves inference. Everything else takes the readable formula.
 """
 
 from typing import Literal
@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_mm.ops.cpp import linear as cpp
-from swin_mm.ops.cpp.speed import speed_refusal
 from swin_mm.ops.reference import Norm
 from swin_mm.ops.transforms import is_plain, opaque_refusal
 
@@ -83,8 +81,6 @@ def linear(
     if residual is not None and residual.shape != shape:
         raise ValueError(f"residual must be {tuple(shape)} as the output, got {residual.shape}")
     given = [t for t in (x, weight, bias, residual, *(norm or ())[:2]) if t is not None]
-    if activation == "none" and cpp.refusal(*given) is None and speed_refusal("linear") is None:
-        return cpp.linear(x, weight, bias, residual, norm)
     if norm is not None:
         x = F.layer_norm(x, x.shape[-1:], *norm)
     # oneDNN's does one thing after the bias.

@@ -11,10 +11,8 @@ from swin_mm.ops.dispatch import explain, window_attention
 from swin_mm.ops.window import relative_position_index
 
 HEADS, DIM = 2, 8
-# Kernels in Triton and C++ take no float64; they have tests of their own.
-BACKENDS = {
-    name: backend for name, backend in dispatch.BACKENDS.items() if name not in ("triton", "cpp")
-}
+# Kernels in Triton take no float64; they have tests of their own.
+BACKENDS = {name: backend for name, backend in dispatch.BACKENDS.items() if name != "triton"}
 SIZES = {
     "divisible": (14, 21),
     "one-axis": (14, 17),

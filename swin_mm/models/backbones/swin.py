@@ -48,7 +48,7 @@ class SwinTransformer(SwinBackbone):
         init_cfg: mmengine's initialisation, e.g. `dict(type='Pretrained', checkpoint=...)`.
         arch: `tiny`, `small`, `base` or `large`: sets `embed_dims`, `depths`, `num_heads` where
             they are not given. Tiny is the default.
-        attn_backend: `auto`, `cpp`, `sdpa`, `triton` or `reference`; see
+        attn_backend: `auto`, `sdpa`, `triton` or `reference`; see
             `swin_mm.ops.window_attention`.
             `triton` takes the other steps of a block to Triton too, where it can; see
             `swin_mm.models.layers.lean`. `auto` takes what passes a trial on the GPU at hand.

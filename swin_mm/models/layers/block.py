@@ -12,16 +12,11 @@ from swin_mm.models.layers.attention import WindowAttentionBase
 from swin_mm.models.layers.lean import Stream
 from swin_mm.models.layers.linear import (
     apply_linear,
-    is_exact_gelu,
     is_idle,
-    is_plain,
-    is_seen,
     parameters_of,
-    split_norm,
 )
 from swin_mm.models.layers.stochastic_depth import add_branch
-from swin_mm.ops.dispatch import AttnBackend
-from swin_mm.ops.mlp import mlp, mlp_with_residual
+from swin_mm.ops.mlp import mlp
 from swin_mm.ops.norm import Branch, add_norm, norm_add
 
 
@@ -47,24 +42,10 @@ class Mlp(nn.Module):
         x: Tensor,
         residual: Tensor | None = None,
         norm: nn.Module | None = None,
-        backend: AttnBackend = "auto",
     ) -> Tensor:
-        """A norm is applied to `x` before; a residual, `(..., C)`, is added to the result.
-
-        The backends `auto` and `cpp` are C++ on the CPU.
-        """
-        if backend in ("auto", "cpp") and self._is_plain():
-            x, norm = split_norm(norm, x)
-            parameters = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-            return mlp_with_residual(x, *parameters, residual, norm, backend)
+        """A norm is applied to `x` before; a residual, `(..., C)`, is added to the result."""
         x = apply_linear(self.fc1, x, norm=norm, act=self.act, drop=self.drop)
         return apply_linear(self.fc2, x, drop=self.drop, residual=residual)
-
-    def _is_plain(self) -> bool:
-        """Whether it is two layers and a GELU, and nobody sees one of them called."""
-        layers = is_plain(self.fc1) and is_plain(self.fc2)
-        is_gelu = is_exact_gelu(self.act) and not is_seen(self.act)
-        return layers and is_gelu and is_idle(self.drop)
 
 
 class SwinBlock(nn.Module):
@@ -107,10 +88,9 @@ class SwinBlock(nn.Module):
             return self.run_lean(Stream(x)).settle()
         if is_idle(self.drop_path):
             x = self.attn(x, residual=x, norm=self.norm1)
-            return self.mlp(x, x, self.norm2, self.attn.attn_backend)
+            return self.mlp(x, x, self.norm2)
         x = self.add(x, lambda x: self.attn(x, norm=self.norm1))
-        backend = self.attn.attn_backend
-        return self.add(x, lambda x: self.mlp(x, norm=self.norm2, backend=backend))
+        return self.add(x, lambda x: self.mlp(x, norm=self.norm2))
 
     def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """`x + drop_path(branch(x))`."""
@@ -176,7 +156,7 @@ class SwinBlockV2(SwinBlock):
         if lean.refusal(self, x) is None:
             return self.run_lean(Stream(x)).settle()
         x = self.add(x, lambda x: self.norm1(self.attn(x)))
-        x = self.add(x, lambda x: self.norm2(self.mlp(x, backend=self.attn.attn_backend)))
+        x = self.add(x, lambda x: self.norm2(self.mlp(x)))
         return x if self.norm3 is None else self.norm3(x)
 
     def run_lean(self, stream: Stream) -> Stream:

@@ -1,1 +1,0 @@
-"""Operators in C++ for the CPU, compiled on first use where the machine has a compiler."""
