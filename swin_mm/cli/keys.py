@@ -9,9 +9,11 @@ misspelt setting of the runner, and that the config itself does not use, is refu
 
 import ast
 import inspect
+import os
 import re
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,7 +23,7 @@ from mmengine import registry as roots
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from swin_mm.cli.config import runner_keys
+from swin_mm.cli.overrides import DELETE, runner_keys
 from swin_mm.configs import ConfigError
 
 # Read by mmengine's builders and never given to the class.
@@ -39,6 +41,8 @@ OTHER_READERS = {
 }
 # Ends of settings whose parts are not built from their `type` with the other keys as arguments.
 BUILT_OTHERWISE = ("conv_cfg", "dcn", "nms", "plugins", "upsample_cfg", "roi_layer")
+# Dicts whose keys are names of the config's author.
+FREE_KEYS = ("custom_keys", "data_prefix", "default_hooks", "metainfo")
 LOADER_KEYS = frozenset(
     {"batch_sampler", "collate_fn", "dataset", "num_batch_per_epoch", "sampler", "worker_init_fn"}
 )
@@ -75,12 +79,75 @@ def check_keys(cfg: Config) -> None:
     Raises:
         ConfigError: There are some; names the file, each key and the nearest that there is.
     """
-    faults = [*_check_top(cfg), *_check_untyped(cfg)]
+    _raise_faults(cfg, _find_faults(cfg))
+
+
+def check_overrides(before: Mapping[str, Any], cfg: Config, keys: Iterable[str]) -> None:
+    """Refuses overrides of keys that nothing would read.
+
+    Args:
+        before: The config without the overrides, as plain dicts and lists.
+        cfg: The config with them.
+        keys: Dotted keys of the overrides.
+
+    Raises:
+        ConfigError: There are some; names each key and the nearest that there is.
+    """
+    keys = list(keys)
+    wrong = [
+        fault
+        for fault in _find_faults(cfg)
+        if any(f"{key}.".startswith(fault.partition(":")[0] + ".") for key in keys)
+    ]
+    _raise_faults(cfg, [*wrong, *_check_untyped_overrides(before, cfg, keys)])
+
+
+def _raise_faults(cfg: Config, faults: Iterable[str]) -> None:
+    if faults := sorted(faults):
+        raise ConfigError(f"{cfg.filename}: {'; '.join(faults)}")
+
+
+def _find_faults(cfg: Config) -> Iterator[str]:
+    yield from _check_top(cfg)
+    yield from _check_untyped(cfg)
     registries = _find_registries(cfg.get("default_scope"))
     for name in runner_keys().intersection(cfg):
-        faults += _check_part(cfg[name], name, name, registries)
-    if faults:
-        raise ConfigError(f"{cfg.filename}: {'; '.join(sorted(faults))}")
+        yield from _check_part(cfg[name], name, name, registries)
+
+
+def _check_untyped_overrides(
+    before: Mapping[str, Any], cfg: Config, keys: Iterable[str]
+) -> Iterator[str]:
+    """Looks at new keys of dicts without a type, of which no class says what they may be."""
+    for key in keys:
+        node: Any = before
+        parts = key.split(".")
+        for depth, part in enumerate(parts):  # noqa: B007, it says where the walk ended
+            if isinstance(node, list | tuple) and part.lstrip("-").isdigit():
+                node = node[int(part)]
+            elif isinstance(node, dict) and part in node:
+                node = node[part]
+            else:
+                break
+        else:
+            continue  # it is not new
+        above = ".".join(parts[:depth])
+        if not (depth and isinstance(node, dict)) or part == DELETE:
+            continue
+        if "type" in node and not _takes_anything(node["type"], cfg):
+            continue  # looked at with the class
+        if parts[depth - 1] in FREE_KEYS:
+            continue
+        nearest = next((name for name in node if _looks_like(part, str(name))), None)
+        if nearest:
+            yield f"{key}: {above} has no {part!r}; did you mean {above}.{nearest}?"
+        elif "type" not in node and depth > 1 and os.environ.get("RANK", "0") == "0":
+            print(f"warning: the config has no {key}: nothing may read it", file=sys.stderr)
+
+
+def _takes_anything(kind: Any, cfg: Config) -> bool:
+    makers = _find_makers(kind, _find_registries(cfg.get("default_scope")))
+    return _join(takes(maker) for maker in makers) is None
 
 
 def _check_top(cfg: Config) -> Iterator[str]:

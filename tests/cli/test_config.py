@@ -96,28 +96,159 @@ def test_overrides_are_applied(write, capsys):
 
 
 @pytest.mark.parametrize(
-    ("override", "doubt"),
+    ("override", "hint"),
     [
         ("optim_wraper.optimizer.lr=2", "did you mean optim_wrapper.optimizer.lr?"),
-        ("model.backbone.depth=[1]", "did you mean model.backbone.depths?"),
-        ("model.heads.0.widht=1", "did you mean model.heads.0.width?"),
-        ("colour=blue", "nothing may read it"),
+        ("train_cfg.max_epoch=2", "did you mean max_epochs?"),
+        ("optim_wrapper.optimizer.lrr=1", "did you mean lr?"),
+        ("model.backbone.depth=[1]", "did you mean depths?"),
+        ("model.backbon.depths=[1]", "did you mean backbone?"),
+        ("model.test_cfg.rcnn.score_th=1", "did you mean model.test_cfg.rcnn.score_thr?"),
+        ("randomness.sed=1", "did you mean seed?"),
+        ("batch_size=8", "use train_dataloader.batch_size or val_dataloader.batch_size"),
+        ("lr=0.1", "use optim_wrapper.optimizer.lr"),
+        ("num_classes=3", "use model.roi_head.bbox_head.num_classes or model.roi_head.mask_h"),
+        ("colour=blue", "nothing would read it"),
+        ("model.neck={'type':'FPN'}", "model.neck.KEY=VALUE"),
     ],
 )
-def test_doubtful_override_is_taken_with_a_warning(write, capsys, override, doubt):
-    cfg = load_config(write(CONFIG), parse(override))
-    key = override.partition("=")[0]
-    assert capsys.readouterr().err == f"warning: the config has no {key}: {doubt}\n"
-    assert override.partition(".")[0].partition("=")[0] in cfg
+def test_override_that_nothing_reads_is_refused(override, hint):
+    with pytest.raises(ConfigError) as error:
+        load_config("mask_rcnn_swin_t", parse(override))
+    assert hint in str(error.value)
+    assert override.partition(".")[0].partition("=")[0] in str(error.value)
 
 
-def test_one_process_of_many_warns(write, capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    load_config(write(CONFIG), parse("colour=blue"))
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_new_key_of_an_untyped_dict_is_warned_of_once(capsys, monkeypatch, rank, lines):
+    monkeypatch.setenv("RANK", rank)
+    load_config("mask_rcnn_swin_t", parse("model.test_cfg.rcnn.colour=blue"))
+    assert capsys.readouterr().err.count("no model.test_cfg.rcnn.colour: nothing may") == lines
 
 
-@pytest.mark.parametrize("override", ["model.heads.4.width=1", "model.type.a=1"])
+@pytest.mark.parametrize(
+    ("name", "overrides", "expected"),
+    [
+        (
+            "mask_rcnn_swin_mini_shapes",
+            ["batch_size=8", "max_epochs=7"],
+            {
+                "train_dataloader.batch_size": 8,
+                "auto_scale_lr.base_batch_size": 8,
+                "train_cfg.max_epochs": 7,
+                "param_scheduler.1.end": 7,
+            },
+        ),
+        (
+            "mask_rcnn_swin_t",  # the variable is one of a base
+            ["max_epochs=24"],
+            {"train_cfg.max_epochs": 24, "param_scheduler.1.milestones": [16, 22]},
+        ),
+        (
+            "mask_rcnn_swin_t_3x",  # a base and the config on it both assign it
+            ["max_epochs=12", "train_cfg.max_epochs=11"],  # what is named wholly wins
+            {"train_cfg.max_epochs": 11, "param_scheduler.1.end": 12},
+        ),
+        (
+            "mask_rcnn_swin_t_shapes",
+            ["image_scale=(64,96)"],
+            {
+                "train_dataloader.dataset.pipeline.2.scale": (64, 96),
+                "test_dataloader.dataset.pipeline.1.scale": (64, 96),
+            },
+        ),
+        (
+            "mask_rcnn_swin_t_shapes",  # a part of a variable
+            ["train_pipeline.2.scale=(64,96)"],
+            {
+                "train_dataloader.dataset.pipeline.2.scale": (64, 96),
+                "test_dataloader.dataset.pipeline.1.scale": (320, 320),
+            },
+        ),
+        (
+            "upernet_swin_mini_shapes",
+            ["data_root=elsewhere/"],
+            {
+                "train_dataloader.dataset.data_root": "elsewhere/",
+                "test_dataloader.dataset.data_root": "elsewhere/",
+            },
+        ),
+    ],
+)
+def test_variables_are_changed_before_evaluation(name, overrides, expected):
+    cfg = load_config(name, parse(*overrides))
+    for key, value in expected.items():
+        node = cfg
+        for part in key.split("."):
+            node = node[int(part) if part.isdigit() else part]
+        assert node == value, key
+
+
+VARIABLES = """
+epochs, rate = 12, 0.1
+steps: int = epochs * 100
+if steps:
+    steps += 1
+unused = 3
+
+
+def half(epochs):
+    epochs = epochs // 2
+    return epochs
+
+
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=half(epochs))
+param_scheduler = [dict(type="LinearLR", end=steps)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "epochs", "interval", "end"),
+    [("epochs=4", 4, 2, 401), ("steps=7", 12, 6, 7)],
+)
+@pytest.mark.parametrize(
+    "child",
+    [
+        "_base_ = 'base.py'\n",
+        "from mmengine.config import read_base\nwith read_base():\n    from .base import *\n",
+        "_base_ = 'base.py'\ntrain_cfg = dict(max_epochs={{_base_.epochs}})\n",
+    ],
+    ids=["base", "read_base", "template"],
+)
+def test_variables_however_they_are_assigned(write, child, option, epochs, interval, end):
+    write(VARIABLES, "base.py")
+    cfg = load_config(write(child), parse(option))
+    assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval) == (epochs, interval)
+    assert cfg.param_scheduler[0].end == end
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("unused=4", "nothing but the variable unused of the config; no setting"),
+        ("max_epochs=4", "no max_epochs; did you mean epochs?"),
+        ("val_interval=4", "nothing but the variable val_interval .*use train_cfg.val_interval"),
+        ("epochs=many", "with --cfg-options epochs='many': .*base.py, line 6: TypeError"),
+    ],
+)
+def test_variables_without_effect_are_refused(write, option, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(f"val_interval = 1\n{VARIABLES}", "base.py"), parse(option))
+
+
+def test_deletion_entries_of_tuples_and_none():
+    options = ["optim_wrapper.optimizer.betas.0=0.8", "model.data_preprocessor.std.-1=1.5"]
+    options += ["model.neck.type=swin_mm.FPN", "model.neck._delete_=True", "val_cfg=None"]
+    cfg = load_config("mask_rcnn_swin_t", parse(*options))
+    assert cfg.optim_wrapper.optimizer.betas == (0.8, 0.999)
+    assert cfg.model.data_preprocessor.std == [58.395, 57.12, 1.5]
+    assert cfg.model.neck == dict(type="swin_mm.FPN")
+    assert cfg.val_cfg is None
+
+
+@pytest.mark.parametrize(
+    "override", ["model.heads.4.width=1", "model.heads.x.width=1", "model.type.a=1"]
+)
 def test_impossible_override_is_refused(write, override):
     with pytest.raises(ConfigError, match="--cfg-options does not fit .*mine.py"):
         load_config(write(CONFIG), parse(override))

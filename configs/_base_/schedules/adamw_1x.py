@@ -7,7 +7,14 @@ test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type="MultiStepLR", by_epoch=True, begin=0, end=max_epochs, milestones=[8, 11], gamma=0.1),
+    dict(
+        type="MultiStepLR",
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        milestones=[max_epochs * 8 // 12, max_epochs * 11 // 12],
+        gamma=0.1,
+    ),
 ]
 optim_wrapper = dict(
     type="swin_mm.AmpOptimWrapper",

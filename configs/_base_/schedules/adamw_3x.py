@@ -6,5 +6,9 @@ max_epochs = 36
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     _base_.param_scheduler[0],
-    dict(_base_.param_scheduler[1], end=max_epochs, milestones=[27, 33]),
+    dict(
+        _base_.param_scheduler[1],
+        end=max_epochs,
+        milestones=[max_epochs * 9 // 12, max_epochs * 11 // 12],
+    ),
 ]

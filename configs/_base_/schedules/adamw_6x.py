@@ -6,5 +6,9 @@ max_epochs = 72
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     _base_.param_scheduler[0],
-    dict(_base_.param_scheduler[1], end=max_epochs, milestones=[63, 69]),
+    dict(
+        _base_.param_scheduler[1],
+        end=max_epochs,
+        milestones=[max_epochs * 63 // 72, max_epochs * 69 // 72],
+    ),
 ]

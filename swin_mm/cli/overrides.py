@@ -1,0 +1,281 @@
+"""Applies `--cfg-options` to configs, and to the variables that their files compute with.
+
+mmengine applies options when a config has been evaluated. An option for a variable of the files,
+such as `max_epochs`, then changes that name alone, and none of the settings computed from it. Here
+a file is evaluated with the option's value in place of its own.
+"""
+
+import ast
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from mmengine.config import Config
+from mmengine.config import config as mmengine_config
+
+from swin_mm.configs import ConfigError, read_config
+
+DELETE = "_delete_"  # mmengine's key for "start from an empty dict"
+ABSENT = object()
+# Keys of a config that mmengine and the tools read beside the runner's arguments.
+OTHER_KEYS = (
+    "activation_checkpointing",
+    "broadcast_buffers",
+    "compile",
+    "custom_imports",
+    "efficient_conv_bn_eval",
+    "find_unused_parameters",
+    "model_wrapper_cfg",
+    "runner_type",
+    "sliced_model",
+    "sync_bn",
+    "tta_model",
+    "tta_pipeline",
+)
+MAX_HINTS = 3
+
+# Overrides of the variables of the files that are being evaluated, by name.
+_active: dict[str, dict[str, Any]] = {}
+
+
+def runner_keys() -> set[str]:
+    """Top-level keys of a config that mmengine or the tools read."""
+    from mmengine.runner import Runner
+
+    return {*inspect.signature(Runner.__init__).parameters, *OTHER_KEYS}
+
+
+def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> Config:
+    """Changes settings of a config.
+
+    Args:
+        cfg: As read from a file, which is evaluated again where an override is of a variable: of a
+            top-level key that neither the runner nor the tools read.
+        overrides: Values by dotted key; a part may be an index of a list or a tuple.
+
+    Returns:
+        The config with them.
+
+    Raises:
+        ConfigError: The file cannot be read, an override does not fit it or would change nothing
+            that is read; names the key that would.
+    """
+    path, known = Path(cfg.filename), runner_keys()
+    for key, value in overrides.items():
+        if isinstance(value, str) and value.startswith(("{", "dict(")):
+            raise ConfigError(
+                f"--cfg-options {key}: give the keys of a dict one by one, {key}.KEY=VALUE; "
+                f"{key}.{DELETE}=True empties it first"
+            )
+    variables = {key: v for key, v in overrides.items() if key.partition(".")[0] not in known}
+    _check_top_keys(cfg, variables, known)
+    names = {key.partition(".")[0] for key in variables}
+    for name in sorted(names):
+        own = {key: v for key, v in variables.items() if key.partition(".")[0] == name}
+        _check_effect(cfg, _evaluate(path, own), own, known)
+    if variables:
+        cfg = _evaluate(path, variables)
+    _merge(cfg, overrides, path)
+    return cfg
+
+
+def _merge(cfg: Config, overrides: Mapping[str, Any], path: Path) -> None:
+    try:
+        for name, changes in _by_name(overrides).items():
+            cfg[name] = _override(cfg.get(name, ABSENT), changes)
+    except ConfigError as error:
+        raise ConfigError(f"--cfg-options does not fit {path}: {error}") from error
+
+
+def _by_name(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Overrides by their top-level key; deletions come first, whatever their order was."""
+    grouped: dict[str, dict[str, Any]] = {}
+    for key in sorted(overrides, key=lambda key: not key.endswith(f".{DELETE}")):
+        grouped.setdefault(key.partition(".")[0], {})[key] = overrides[key]
+    return grouped
+
+
+def _override(setting: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a top-level setting with changes, given by whole dotted key."""
+    for key, value in changes.items():
+        setting = _set(setting, key.split("."), 1, value)
+    return setting
+
+
+def _set(node: Any, parts: list[str], depth: int, value: Any) -> Any:
+    """A copy of `node`, which lies at `parts[:depth]`, with `value` at `parts`."""
+    if depth == len(parts):
+        return value
+    part, place = parts[depth], ".".join(parts[:depth])
+    if part == DELETE and depth == len(parts) - 1:
+        return {} if value else node
+    if isinstance(node, list | tuple):
+        try:
+            index = range(len(node))[int(part)]
+        except (ValueError, IndexError):
+            raise ConfigError(
+                f"{place} has {len(node)} entries, counted from 0: it has no {part!r}"
+            ) from None
+        entries = list(node)
+        entries[index] = _set(entries[index], parts, depth + 1, value)
+        return tuple(entries) if isinstance(node, tuple) else entries
+    if node is ABSENT or node is None:
+        node = {}
+    if not isinstance(node, dict):
+        raise ConfigError(f"{place} is {node!r}, which has no {part!r}")
+    node = copy.copy(node)
+    node[part] = _set(node.get(part, ABSENT), parts, depth + 1, value)
+    return node
+
+
+def _check_top_keys(cfg: Config, variables: Mapping[str, Any], known: set[str]) -> None:
+    """Refuses overrides of keys that the config does not have and nothing would read."""
+    for key in variables:
+        name, *rest = key.split(".")
+        if name in cfg:
+            continue
+        nearest = get_close_matches(name, sorted({*known, *cfg}), n=1, cutoff=0.75)
+        if nearest:
+            hint = f"did you mean {'.'.join([*nearest, *rest])}?"
+        else:
+            hint = _hint(cfg, key, known) or "nothing would read it"
+        raise ConfigError(f"--cfg-options: the config has no {key}; {hint}")
+
+
+def _check_effect(
+    before: Config, after: Config, variables: Mapping[str, Any], known: set[str]
+) -> None:
+    """Refuses overrides of one variable that change its own name alone."""
+    first = next(iter(variables))
+    name = first.partition(".")[0]
+    is_new = after.get(name) != before.get(name)
+    if is_new and all(after.get(key) == before.get(key) for key in known):
+        hint = _hint(before, first, known) or "no setting is computed from it"
+        raise ConfigError(
+            f"--cfg-options {first}={variables[first]!r} would change nothing but the variable "
+            f"{name} of the config; {hint}"
+        )
+
+
+def _hint(cfg: Config, key: str, known: set[str]) -> str | None:
+    """Names the settings that an override may have been meant for."""
+    wanted = key.rpartition(".")[2]
+    settings = {name: cfg.get(name) for name in cfg if name in known}
+    keys: dict[str, list[str]] = {}
+    for path in _paths(settings):
+        keys.setdefault(path.rpartition(".")[2], []).append(path)
+    nearest = get_close_matches(wanted, keys, n=1, cutoff=0.6)
+    if not nearest:
+        return None
+    # Settings of training come first: those of tests have the same keys.
+    found = sorted(keys[nearest[0]], key=lambda path: path.startswith(("val_", "test_", "tta_")))
+    return f"use {' or '.join(found[:MAX_HINTS])}"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    children: Any = ()
+    if isinstance(node, dict):
+        children = node.items()
+    elif isinstance(node, list | tuple):
+        children = enumerate(node)
+    for key, child in children:
+        path = f"{prefix}{key}"
+        if isinstance(node, dict) and not isinstance(child, dict):
+            yield path
+        if key != "custom_keys":  # names of parameters
+            yield from _paths(child, f"{path}.")
+
+
+def _evaluate(path: Path, variables: Mapping[str, Any]) -> Config:
+    """Reads a config whose files compute with other values of their variables."""
+    changes = _by_name(variables)
+    with _compiling(_Recorder(set(changes))) as recorder:
+        read_config(path)
+    _active.update(changes)
+    try:
+        with _compiling(_Substitution(changes, recorder.last_file)):
+            return read_config(path)
+    except ConfigError as error:
+        options = " ".join(f"{key}={value!r}" for key, value in variables.items())
+        raise ConfigError(f"with --cfg-options {options}: {error}") from error
+    finally:
+        _active.clear()
+
+
+@contextmanager
+def _compiling(transformer: "_Recorder") -> Iterator["_Recorder"]:
+    """Has the files of configs go through a transformer before they run."""
+
+    def compile_changed(source: Any, filename: str, mode: str, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(source, ast.Module):
+            transformer.filename = filename
+            source = ast.fix_missing_locations(transformer.visit(source))
+        return compile(source, filename, mode, *args, **kwargs)
+
+    # mmengine's module calls the built-in; a global of the same name goes before it.
+    with patch.object(mmengine_config, "compile", compile_changed, create=True):
+        yield transformer
+
+
+class _Recorder(ast.NodeTransformer):
+    """Notes which file is the last to assign a variable: that of the final value."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+        self.filename = ""
+        self.last_file: dict[str, str] = {}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # its names are its own
+        return node
+
+    visit_ClassDef = visit_Lambda = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> Any:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        stored = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+        return [node, *(self.assigned(name, node) for name in sorted(stored & self.names))]
+
+    visit_AnnAssign = visit_AugAssign = visit_Assign  # type: ignore[assignment]
+
+    def assigned(self, name: str, node: ast.stmt) -> ast.stmt:
+        """Called for each assignment; the statement it returns runs after it."""
+        self.last_file[name] = self.filename
+        return ast.copy_location(ast.Pass(), node)
+
+
+class _Substitution(_Recorder):
+    """Has each assignment of a variable followed by one of its override.
+
+    An index is one of the final list, and a base's list is often another: it goes into the last
+    file alone.
+    """
+
+    def __init__(self, changes: dict[str, dict[str, Any]], last_file: dict[str, str]) -> None:
+        super().__init__(set(changes))
+        self.last_file = last_file
+        self.has_index = {
+            name: any(part.lstrip("-").isdigit() for key in own for part in key.split("."))
+            for name, own in changes.items()
+        }
+
+    def assigned(self, name: str, node: ast.stmt) -> ast.stmt:
+        if self.has_index[name] and self.filename != self.last_file.get(name):
+            return ast.copy_location(ast.Pass(), node)
+        module = f"__import__({__name__!r}, fromlist=['override_variable'])"
+        statement = ast.parse(f"{name} = {module}.override_variable({name!r}, {name})").body[0]
+        for part in ast.walk(statement):
+            ast.copy_location(part, node)
+        return statement
+
+
+def override_variable(name: str, value: Any) -> Any:
+    """The value of a variable of a config file with its overrides; config files call it."""
+    try:
+        return _override(value, _active[name])
+    except ConfigError:  # it does not fit here; whether it fits the final value is checked there
+        return value
