@@ -10,20 +10,14 @@ import numpy as np
 
 from swin_mm.datasets.shapes.presets import CLASSES, PRESETS
 from swin_mm.datasets.shapes.scene import Scene, draw_preset
+from swin_mm.datasets.shapes.write import add_scene, new_coco
 
 HEIGHT, WIDTH = 480, 640  # pixels, of most images of COCO
 QUALITY = 95  # files of 120 KB, of COCO on the average 160
 TOLERANCE = 0.7  # pixels by which a polygon may miss the border
 MIN_AREA = 16  # pixels
 PHOTO = replace(
-    PRESETS["standard"],
-    train=0,
-    val=0,
-    sides=(WIDTH,),
-    shapes=(4, 16),
-    radius=(16, 160),
-    empty=0,
-    noise=32,
+    PRESETS["standard"], sides=(WIDTH,), shapes=(4, 16), radius=(16, 160), empty=0, noise=32
 )
 
 
@@ -58,19 +52,13 @@ def write_photos(
         return folder
     for part in ("train", "semantic/train", "annotations"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    coco = {
-        "info": {"description": "swin_mm shapes as photos"},
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(classes)],
-    }
+    coco = new_coco("swin_mm shapes as photos", list(classes))
     for index in range(count):
         scene = _draw(index)
-        image, labels = (folder / part / f"{index:06d}" for part in ("train", "semantic/train"))
-        # Not with_suffix: OpenCV chooses the format by the name's end.
-        _write(f"{image}.jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        _write(f"{labels}.png", scene.label_map())
-        _add(coco, scene, f"{index:06d}.jpg", len(classes))
+        jpeg = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+        _write(folder / "train" / f"{index:06d}.jpg", scene.image[..., ::-1], jpeg)
+        _write(folder / "semantic/train" / f"{index:06d}.png", scene.label_map(), [])
+        add_scene(coco, scene, f"{index:06d}.jpg", _trace)
         advance()
     annotations.write_text(json.dumps(coco))  # last: without it the drawing is not complete
     return folder
@@ -92,33 +80,9 @@ def _draw(index: int) -> Scene:
     return Scene(scene.image[:HEIGHT], masks[shows], scene.classes[shows])
 
 
-def _write(path: str, pixels: np.ndarray, settings: Sequence[int] = ()) -> None:
-    if not cv2.imwrite(path, pixels, list(settings)):
+def _write(path: Path, pixels: np.ndarray, settings: Sequence[int]) -> None:
+    if not cv2.imwrite(str(path), pixels, list(settings)):
         raise OSError(f"cannot write {path}: is the disk full?")
-
-
-def _add(coco: dict, scene: Scene, file_name: str, num_classes: int) -> None:
-    """Appends a scene to a COCO annotation dictionary, masks as polygons."""
-    image_id = len(coco["images"]) + 1
-    coco["images"].append(
-        {"id": image_id, "file_name": file_name, "height": HEIGHT, "width": WIDTH}
-    )
-    for mask, label, box in zip(scene.masks, scene.classes, scene.boxes(), strict=True):
-        polygons = _trace(mask)
-        if not polygons:
-            continue
-        left, top, right, bottom = box.tolist()
-        coco["annotations"].append(
-            {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": int(label) % num_classes + 1,
-                "bbox": [left, top, right - left, bottom - top],
-                "area": int(mask.sum()),
-                "iscrowd": 0,
-                "segmentation": polygons,
-            }
-        )
 
 
 def _trace(mask: np.ndarray) -> list[list[int]]:

@@ -5,16 +5,17 @@
     train/000000.png ...                   images
     annotations/instances_train.json       COCO annotations, masks as compressed run lengths
     semantic/train/000000.png ...          label maps: 0 background, 1 + class elsewhere
-    meta.json                              written last: without it the drawing is not complete
+    meta.json                              version and settings of the data
 
-and the same for `val`.
+and the same for `val`. It is drawn in `<root>/.<preset>.partial/`, where a later run goes on after
+one that was killed, and takes its name when it is whole.
 """
 
 import fcntl
-import hashlib
 import json
-import sys
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +24,13 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
-from rich.console import Console
-from rich.progress import Progress
 
+from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.shapes.presets import CLASSES, PRESETS, Preset, get_preset
 from swin_mm.datasets.shapes.scene import Scene, draw_scene
 
 # Raised whenever the pixels or annotations of any seed change, so that old drawings are replaced.
-VERSION = 2
+VERSION = 3
 SPLITS = ("train", "val")
 # Validation seeds start where no number of training images reaches.
 FIRST_SEED = {"train": 0, "val": 1_000_000_000}
@@ -39,7 +39,8 @@ FIRST_SEED = {"train": 0, "val": 1_000_000_000}
 def write_shapes(root: str | Path = "data/shapes", preset: str = "standard") -> Path:
     """Draws a preset under `root/preset`, unless it is there already, whole and of this version.
 
-    Safe when several processes start together: one draws, the others wait for it.
+    Data of another version, or with files missing, is drawn again. Safe when several processes
+    start together: one draws, the others wait for it.
 
     Args:
         root: Folder of all presets; made if absent.
@@ -49,16 +50,21 @@ def write_shapes(root: str | Path = "data/shapes", preset: str = "standard") -> 
         The folder of the preset.
 
     Raises:
-        ValueError: Unknown preset.
+        ValueError: Unknown preset, or a folder to be drawn again holds files of other origin.
     """
     settings = get_preset(preset)
     folder = Path(root) / preset
     if is_complete(folder, settings):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
+    Path(root).mkdir(parents=True, exist_ok=True)
+    with _locked(Path(root) / f".{preset}.lock"):
         if not is_complete(folder, settings):  # another process may have drawn it meanwhile
-            _write(folder, preset, settings)
+            _require_own_files(folder)
+            partial = Path(root) / f".{preset}.partial"
+            _draw(partial, preset, settings, folder)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.replace(folder)
     return folder
 
 
@@ -79,30 +85,54 @@ def ensure_shapes(data_root: str | Path) -> None:
 
 def is_complete(folder: Path, preset: Preset) -> bool:
     """Tells whether `folder` holds every file of this version of the preset; reads no image."""
+    return _read_meta(folder) == _make_meta(preset) and _expected_files(preset) <= _list(folder)
+
+
+def _make_meta(preset: Preset) -> dict:
+    """Version and settings as they read back from JSON, where tuples are lists."""
+    return json.loads(json.dumps({"version": VERSION, "preset": asdict(preset)}))
+
+
+def _read_meta(folder: Path) -> dict:
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return (
-        meta.get("version") == VERSION
-        and meta.get("preset") == _as_json(preset)
-        and all(_has_files(folder, split, getattr(preset, split)) for split in SPLITS)
-    )
+        return json.loads((folder / "meta.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
-def _as_json(preset: Preset) -> dict:
-    """Returns the preset as it reads back from JSON, where tuples are lists."""
-    return json.loads(json.dumps(asdict(preset)))
+def _expected_files(preset: Preset) -> set[str]:
+    files = {f"annotations/instances_{split}.json" for split in SPLITS}
+    for split in SPLITS:
+        for index in range(getattr(preset, split)):
+            files |= {f"{split}/{_file_name(index)}", f"semantic/{split}/{_file_name(index)}"}
+    return files
 
 
-def _has_files(folder: Path, split: str, count: int) -> bool:
-    """Tells whether annotations, images and label maps are there, and no image too many."""
-    names = {_file_name(index) for index in range(count)}
-    folders = (folder / split, folder / "semantic" / split)
-    return (folder / "annotations" / f"instances_{split}.json").is_file() and all(
-        images.is_dir() and names == {path.name for path in images.glob("*.png")}
-        for images in folders
-    )
+def _list(folder: Path) -> set[str]:
+    return {
+        os.path.relpath(os.path.join(path, name), folder)
+        for path, _, names in os.walk(folder)
+        for name in names
+    }
+
+
+def _require_own_files(folder: Path) -> None:
+    """Raises an error where drawing a folder again would delete what was not drawn.
+
+    Raises:
+        ValueError: There is such a file.
+    """
+    folders = {part + split for part in ("", "semantic/") for split in SPLITS}
+    own = {"meta.json", ".lock", *(f"annotations/instances_{split}.json" for split in SPLITS)}
+    for name in sorted(_list(folder)):
+        path = Path(name)
+        is_image = str(path.parent) in folders and path.suffix == ".png" and path.stem.isdigit()
+        if not is_image and name not in own:
+            raise ValueError(
+                f"{folder} is not the shapes data of this version (version {VERSION}; it may be "
+                f"older, or files are missing) and must be drawn again, but holds {name}, which is "
+                f"not part of the data: move that file elsewhere, or rename {folder}"
+            )
 
 
 @contextmanager
@@ -112,80 +142,79 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _write(folder: Path, name: str, preset: Preset) -> None:
+def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
+    meta = _make_meta(preset)
     total = preset.train + preset.val
-    print_log(f"Drawing the shapes data, preset {name}: {total} images in {folder}", "current")
-    (folder / "meta.json").unlink(missing_ok=True)
-    digest = hashlib.sha256()
-    instances = {}
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("Drawing shapes", total=total)
+    old = f", replacing version {_read_meta(folder).get('version', '?')}" * folder.exists()
+    print_log(f"Drawing the shapes data, preset {name}: {total} images in {folder}{old}", "current")
+    if _read_meta(partial) != meta:  # of another version
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        _write(partial / "meta.json", json.dumps(meta).encode())
+    (partial / "annotations").mkdir(exist_ok=True)
+    with show_progress("Drawing shapes", total) as advance:
         for split in SPLITS:
-            coco = _write_split(folder, split, name, preset, digest, lambda: progress.advance(task))
-            instances[split] = len(coco["annotations"])
-    meta = {
-        "version": VERSION,
-        "preset": _as_json(preset),
-        "images": {split: getattr(preset, split) for split in SPLITS},
-        "instances": instances,
-        "sha256": digest.hexdigest(),
-    }
-    _write_json(folder / "meta.json", meta)
+            coco = new_coco(f"swin_mm shapes, preset {name}, version {VERSION}", CLASSES)
+            for image in (partial / split, partial / "semantic" / split):
+                image.mkdir(parents=True, exist_ok=True)
+            for index in range(getattr(preset, split)):
+                scene = draw_scene(FIRST_SEED[split] + index, name)
+                add_scene(coco, scene, _file_name(index))
+                _write_png(partial / split / _file_name(index), scene.image[..., ::-1])
+                _write_png(partial / "semantic" / split / _file_name(index), scene.label_map())
+                advance(1)
+            _write(partial / "annotations" / f"instances_{split}.json", json.dumps(coco).encode())
 
 
-def _write_split(folder: Path, split: str, name: str, preset: Preset, digest, advance) -> dict:
-    images, labels = folder / split, folder / "semantic" / split
-    count = getattr(preset, split)
-    names = {_file_name(index) for index in range(count)}
-    for target in (images, labels):
-        target.mkdir(parents=True, exist_ok=True)
-        for path in target.glob("[0-9]*.png"):
-            if path.name not in names:  # of an earlier version with more images
-                path.unlink()
-
-    coco = {
-        "info": {"description": f"swin_mm shapes, preset {name}", "version": str(VERSION)},
+def new_coco(description: str, classes: tuple[str, ...] | list[str]) -> dict:
+    """Returns a COCO annotation dictionary without images."""
+    return {
+        "info": {"description": description},
         "images": [],
         "annotations": [],
-        "categories": [{"id": i + 1, "name": label} for i, label in enumerate(CLASSES)],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(classes)],
     }
-    for index in range(count):
-        scene = draw_scene(FIRST_SEED[split] + index, name)
-        add_scene(coco, scene, _file_name(index))
-        digest.update(scene.image.tobytes() + scene.label_map().tobytes())
-        _write_png(images / _file_name(index), scene.image[..., ::-1])  # OpenCV wants BGR
-        _write_png(labels / _file_name(index), scene.label_map())
-        advance()
-    digest.update(_dump(coco))
-    (folder / "annotations").mkdir(exist_ok=True)
-    _write_json(folder / "annotations" / f"instances_{split}.json", coco)
-    return coco
 
 
-def add_scene(coco: dict, scene: Scene, file_name: str) -> None:
-    """Appends a scene to a COCO annotation dictionary.
+def run_lengths(mask: np.ndarray) -> dict:
+    """Compressed run lengths of a mask: exact, also for rings and shapes in several pieces."""
+    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": runs["counts"].decode()}
 
-    Masks are compressed run lengths: exact, also for rings and for shapes cut in pieces by others.
+
+def add_scene(
+    coco: dict,
+    scene: Scene,
+    file_name: str,
+    segment: Callable[[np.ndarray], dict | list] = run_lengths,
+) -> None:
+    """Appends a scene to a COCO annotation dictionary; ids start at one.
+
+    Args:
+        coco: Of `new_coco`.
+        scene: Image and objects.
+        file_name: Of the image.
+        segment: Makes the `segmentation` of a mask; a shape for which it is empty is left out.
     """
     height, width = scene.image.shape[:2]
-    # Ids start at one: pycocotools takes annotation id 0 for "no match".
     image_id = len(coco["images"]) + 1
     coco["images"].append(
         {"id": image_id, "file_name": file_name, "height": height, "width": width}
     )
     for mask, label, box in zip(scene.masks, scene.classes, scene.boxes(), strict=True):
-        runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        segmentation = segment(mask)
+        if not segmentation:
+            continue
         left, top, right, bottom = box.tolist()
         coco["annotations"].append(
             {
                 "id": len(coco["annotations"]) + 1,
                 "image_id": image_id,
-                "category_id": int(label) + 1,
+                "category_id": int(label) % len(coco["categories"]) + 1,
                 "bbox": [left, top, right - left, bottom - top],
                 "area": int(mask.sum()),
                 "iscrowd": 0,
-                "segmentation": {"size": [height, width], "counts": runs["counts"].decode()},
+                "segmentation": segmentation,
             }
         )
 
@@ -195,16 +224,13 @@ def _file_name(index: int) -> str:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 4]):
-        raise OSError(f"cannot write {path}: is the disk full?")
+    """Writes an image unless a run that was killed has written it: what is there is whole."""
+    if not path.exists():
+        _write(path, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes())
 
 
-def _dump(content: dict) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _write_json(path: Path, content: dict) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Writes a file that is either whole or not there."""
     partial = path.with_suffix(".partial")
-    partial.write_bytes(_dump(content))
+    partial.write_bytes(content)
     partial.replace(path)

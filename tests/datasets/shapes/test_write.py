@@ -70,13 +70,10 @@ def test_data_is_the_same_wherever_it_is_drawn(drawn, tmp_path):
     assert fingerprint(write_shapes(tmp_path, "tiny")) == fingerprint(drawn)
 
 
-def test_meta_counts_and_digest(drawn):
+def test_meta_has_version_and_settings(drawn):
     meta = json.loads((drawn / "meta.json").read_text())
-    coco = json.loads((drawn / "annotations" / "instances_train.json").read_text())
-    assert meta["images"] == {"train": 12, "val": 6}
-    assert meta["instances"]["train"] == len(coco["annotations"])
-    # Equal on every machine; a change of it is a new `write.VERSION`.
-    assert meta["sha256"].startswith("d768ad5d7b8028f2")
+    assert meta["version"] == write_module.VERSION
+    assert meta["preset"]["train"] == 12 and meta["preset"]["sides"] == [80, 96]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -143,11 +140,14 @@ def test_incomplete_data_is_completed(drawn, copy, spoil):
     assert fingerprint(copy) == fingerprint(drawn)
 
 
-def test_files_of_others_are_kept(copy):
-    (copy / "train" / "notes.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["train/notes.txt", "mine.json", "annotations/own.json"])
+def test_files_of_others_are_never_deleted(copy, name):
+    (copy / name).write_text("mine")
+    write_shapes(copy.parent, "tiny")  # whole: nothing to do
     spoil_meta(copy)
-    write_shapes(copy.parent, "tiny")
-    assert (copy / "train" / "notes.txt").read_text() == "mine"
+    with pytest.raises(ValueError, match=f"holds {name}, which is not part of the data: move"):
+        write_shapes(copy.parent, "tiny")
+    assert (copy / name).read_text() == "mine" and (copy / "train" / "000000.png").exists()
 
 
 def write_slowly(root: Path) -> None:
@@ -163,22 +163,34 @@ def write_slowly(root: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["nothing", "incomplete"])
-def test_kill_while_drawing_is_recovered_from(drawn, copy, start):
+def test_a_killed_run_leaves_nothing_half_done_and_is_continued(drawn, copy, start):
+    """What was there stays as it was; the next run keeps the images that are written."""
     if start == "nothing":
         shutil.rmtree(copy)
     else:
         spoil_image(copy)
-        (copy / "train" / "000000.png").unlink()  # its return shows that drawing has begun
+    before = fingerprint(copy)
     root = copy.parent
     process = multiprocessing.get_context("fork").Process(target=write_slowly, args=(root,))
     process.start()
+    third = root / ".tiny.partial" / "train" / "000002.png"
     deadline = time.monotonic() + 20
-    while not (copy / "train" / "000000.png").exists() and time.monotonic() < deadline:
+    while not third.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not (copy / "meta.json").exists()
+    assert fingerprint(copy) == before
+    written = third.stat().st_mtime_ns
     assert fingerprint(write_shapes(root, "tiny")) == fingerprint(drawn)
+    assert (copy / "train" / "000002.png").stat().st_mtime_ns == written
+    assert not (root / ".tiny.partial").exists()
+
+
+def test_half_a_drawing_of_another_version_is_not_continued(drawn, tmp_path):
+    (tmp_path / ".tiny.partial" / "train").mkdir(parents=True)
+    (tmp_path / ".tiny.partial" / "meta.json").write_text('{"version": 2}')
+    (tmp_path / ".tiny.partial" / "train" / "000000.png").write_bytes(b"old")
+    assert fingerprint(write_shapes(tmp_path, "tiny")) == fingerprint(drawn)
 
 
 def count_drawings(root: Path, drawings) -> None:
