@@ -239,7 +239,10 @@ def window_attention(
     _check_context(context_mix, context_scales, num_heads, qkv.shape[-1] // (3 * num_heads))
     run = None if backend == "auto" else BACKENDS[backend].run
     if run is None:
-        needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
+        # A traced graph also runs where gradients are wanted: its backend does not depend on it.
+        needs_grad = torch.jit.is_tracing() or (
+            torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
+        )
         head_dim = qkv.shape[-1] // (3 * num_heads)
         plain = is_plain(qkv, rel_pos_bias, pad_token)
         where = tuple(window_size), plain

@@ -27,6 +27,11 @@ def is_watched() -> bool:
     return not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
 
 
+def has_fake_tensors() -> bool:
+    """Whether new tensors are fake ones, of a shape without values. No public function tells."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
 def opaque_refusal() -> str | None:
     """Why an operator cannot run that does its work unseen; `None` where nobody looks."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():

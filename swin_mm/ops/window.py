@@ -216,7 +216,7 @@ def to_windows(
     order = window_order(x.shape[1:3], window_size, shift_size, x.device)
     fill = x.new_zeros(x.shape[-1]) if fill is None else fill.to(x.dtype)
     tokens = x.flatten(1, 2)
-    if is_transformed():
+    if is_transformed() or torch.jit.is_tracing():
         tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
         places = tokens.index_select(1, order.token_at)
     else:
@@ -243,7 +243,7 @@ def from_windows(
     """
     order = window_order(size, window_size, shift_size, windows.device)
     places = windows.flatten(0, 1).unflatten(0, (-1, len(order.token_at)))  # (B, nW*N, C)
-    if is_transformed():
+    if is_transformed() or torch.jit.is_tracing():
         return places.index_select(1, order.place_of).unflatten(1, tuple(size))
     return _ToTokens.apply(places, *order).unflatten(1, tuple(size))
 
@@ -313,23 +313,36 @@ def _shift_mask(size, window_size, shift_size, device) -> Tensor:
 _kept_shift_mask = keep(8)(_shift_mask)
 
 
-def relative_position_index(window_size: tuple[int, int]) -> Tensor:
+def relative_position_index(
+    window_size: tuple[int, int], device: torch.device | None = None
+) -> Tensor:
     """Row of the bias table for each pair of tokens of a window.
 
     Args:
         window_size: `(Wh, Ww)` in tokens.
+        device: Where the result lives.
 
     Returns:
         `(N, N)` int64, values in `[0, (2*Wh-1)*(2*Ww-1))`; entry `[i, j]` belongs to query `i`
-        and key `j`.
+        and key `j`. Eager calls share it: treat it as read-only.
 
     Source:
         Liu et al., Swin Transformer, 2021, equation 4, with the table in the row order of
         microsoft/Swin-Transformer.
     """
+    if torch.compiler.is_compiling():  # a cached tensor would be an input to guard
+        return _relative_position_index(window_size, device)
+    return _kept_relative_position_index(window_size, device)
+
+
+def _relative_position_index(window_size, device) -> Tensor:
     win_h, win_w = window_size
-    position = torch.arange(win_h * win_w)
+    position = torch.arange(win_h * win_w, device=device)
     row, column = position // win_w, position % win_w
     row_offset = row[:, None] - row[None, :] + win_h - 1
     column_offset = column[:, None] - column[None, :] + win_w - 1
     return row_offset * (2 * win_w - 1) + column_offset
+
+
+# A window for each of four stages; one index takes 2.5 MiB for a window of 24.
+_kept_relative_position_index = keep(16)(_relative_position_index)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_mm.checkpoint import register_load_hook
 from swin_mm.models.backbones.arguments import Arch, check_stages, to_pair
 from swin_mm.models.layers import PatchEmbed
-from swin_mm.models.layers.lean import Stream, advance, has_hooks
+from swin_mm.models.layers.lean import Stream, advance, is_seen
 from swin_mm.models.lora import add_lora
 from swin_mm.ops.dispatch import AttnBackend
 
@@ -124,18 +124,26 @@ class SwinBackbone(BaseModule):
         for i in self.out_indices:
             self.add_module(f"norm{i}", build_norm_layer(norm_cfg, self.num_features[i])[1])
 
-        self.reset_parameters()
+        self._draw_weights()
         register_load_hook(self)
         if lora:
             add_lora(self, **lora)
         self._freeze_stages()
 
     def reset_parameters(self) -> None:
-        """Draws linear weights from a normal of 0.02, cut at two units.
+        """Initialises every parameter and buffer anew, also after `to_empty`.
 
-        Biases are 0 and norms the identity, as in microsoft/Swin-Transformer; the patch
-        projection keeps PyTorch's initialisation, and blocks see to their other parameters.
+        Linear weights come from a normal of 0.02, cut at two units. Biases are 0 and norms the
+        identity, as in microsoft/Swin-Transformer, but for a V2 block's, which make the block the
+        identity; the patch projection has PyTorch's initialisation.
         """
+        # Blocks come before their norms, which they zero: inner modules first.
+        for module in reversed(list(self.modules())):
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self._draw_weights()
+
+    def _draw_weights(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -188,7 +196,7 @@ class SwinBackbone(BaseModule):
         x = self.drop_after_pos(x)
         maps = {}
         for i, stage in enumerate(self.layers):
-            stream = Stream(stage(x)) if has_hooks(stage) else stage.advance(Stream(x))
+            stream = Stream(stage(x)) if is_seen(stage) else stage.advance(Stream(x))
             if i in self.out_indices:
                 x, normed = stream.normalise(getattr(self, f"norm{i}"))
                 maps[i] = normed.permute(0, 3, 1, 2)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from swin_mm.models.layers.linear import apply_linear
+from swin_mm.models.layers.linear import apply_linear, is_plain
 from swin_mm.ops.context import ContextScale, check_context_scales
 from swin_mm.ops.dispatch import AttnBackend, window_attention
-from swin_mm.ops.window import relative_position_index
+from swin_mm.ops.window import pad_bottom_right, padded_size, relative_position_index
 
 
 class WindowAttentionBase(nn.Module):
@@ -66,12 +66,14 @@ class WindowAttentionBase(nn.Module):
             self.context_mix = nn.Parameter(
                 torch.zeros(num_heads, head_dim, len(self.context_scales) * head_dim)
             )
-        # Derived from the window alone, so it stays out of checkpoints.
-        index = relative_position_index(window_size)
-        self.register_buffer("relative_position_index", index, persistent=False)
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop_rate)
+
+    def reset_parameters(self) -> None:
+        """Initialises the parameters that belong to no layer inside."""
+        if self.context_mix is not None:
+            nn.init.zeros_(self.context_mix)
 
     def bias_table(self) -> Tensor:
         """The position bias of each relative position, `((2*Wh-1)*(2*Ww-1), nH)`."""
@@ -81,9 +83,22 @@ class WindowAttentionBase(nn.Module):
         """Query, key and value, `(B, H, W, 3*C)`, and those of a padded token, `(3*C,)`."""
         raise NotImplementedError
 
+    def call_qkv(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+        """`project` by a call of `qkv` on the padded map, as `qkv` is more than weight and bias.
+
+        What it gives for a padded token is not its bias where it is quantised or has hooks.
+        """
+        x = x if norm is None else norm(x)
+        height, width = x.shape[1:3]
+        qkv = self.qkv(pad_bottom_right(x, padded_size((height, width), self.window_size)))
+        has_padding = qkv.shape[1:3] != x.shape[1:3]
+        return qkv[:, :height, :width], qkv[0, -1, -1] if has_padding else None
+
     def gather_bias(self) -> Tensor:
         """The position bias of every pair of tokens, `(nH, N, N)`."""
-        bias = self.bias_table()[self.relative_position_index]  # (N, N, nH)
+        table = self.bias_table()
+        # Not a buffer: on the meta device or after `to_empty` that would hold no index.
+        bias = table[relative_position_index(self.window_size, table.device)]  # (N, N, nH)
         return bias.permute(2, 0, 1).contiguous()
 
     def forward(
@@ -149,10 +164,16 @@ class WindowAttention(WindowAttentionBase):
         self.relative_position_bias_table = nn.Parameter(
             torch.zeros((2 * win_h - 1) * (2 * win_w - 1), num_heads)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def bias_table(self) -> Tensor:
         return self.relative_position_bias_table
 
     def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
+        if not is_plain(self.qkv):
+            return self.call_qkv(x, norm)
         return apply_linear(self.qkv, x, norm=norm), self.qkv.bias

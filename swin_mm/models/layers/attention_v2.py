@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_mm.models.layers.attention import WindowAttentionBase
-from swin_mm.models.layers.linear import apply_linear, is_plain
+from swin_mm.models.layers.linear import is_plain, is_seen
 from swin_mm.ops.cosine import scale_to_cosine
 from swin_mm.ops.linear import linear
 from swin_mm.ops.position import log_spaced_offsets
@@ -60,26 +60,51 @@ class CosineWindowAttention(WindowAttentionBase):
         self.q_bias = nn.Parameter(torch.zeros(embed_dims)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(embed_dims)) if qkv_bias else None
 
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.constant_(self.logit_scale, INITIAL_LOGIT_SCALE)
+        for bias in (self.q_bias, self.v_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
     def bias_table(self) -> Tensor:
-        hidden, _, out = self.cpb_mlp
-        dtype = torch.promote_types(out.weight.dtype, torch.float32)
-        offsets = log_spaced_offsets(self.window_size, self.position_unit, out.weight.device)
-        with torch.autocast(offsets.device.type, enabled=False):
-            table = F.linear(offsets.to(dtype), hidden.weight.to(dtype), hidden.bias.to(dtype))
-            table = F.linear(table.relu(), out.weight.to(dtype))  # ((2*Wh-1)*(2*Ww-1), nH)
+        device = self.logit_scale.device
+        offsets = log_spaced_offsets(self.window_size, self.position_unit, device)
+        # The meta device has no autocast.
+        with torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False):
+            if self._has_plain_cpb_mlp():
+                hidden, _, out = self.cpb_mlp
+                dtype = torch.promote_types(out.weight.dtype, torch.float32)
+                table = F.linear(offsets.to(dtype), hidden.weight.to(dtype), hidden.bias.to(dtype))
+                table = F.linear(table.relu(), out.weight.to(dtype))  # ((2*Wh-1)*(2*Ww-1), nH)
+            else:
+                # Quantised layers have no parameters, and take float32.
+                given = next((p.dtype for p in self.cpb_mlp.parameters()), torch.float32)
+                table = self.cpb_mlp(offsets.to(given))
+                table = table.to(torch.promote_types(table.dtype, torch.float32))
         return MAX_BIAS * table.sigmoid()
 
+    def _has_plain_cpb_mlp(self) -> bool:
+        """Whether the network is its weights and nothing more."""
+        kinds = [type(layer) for layer in self.cpb_mlp]
+        is_seen_anywhere = any(is_seen(module) for module in self.cpb_mlp.modules())
+        return kinds == [nn.Linear, nn.ReLU, nn.Linear] and not is_seen_anywhere
+
     def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
-        x = x if norm is None else norm(x)
-        if self.q_bias is None:
-            qkv, pad_token = apply_linear(self.qkv, x), None
-        else:
-            no_bias = torch.zeros_like(self.v_bias)
-            bias = torch.cat([self.q_bias, no_bias, self.v_bias])
-            if is_plain(self.qkv):
-                qkv = linear(x, self.qkv.weight, bias)
-            else:
-                qkv = self.qkv(x) + bias
+        logit_scale, bias = self.logit_scale.flatten(), None
+        if self.q_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        if not is_plain(self.qkv):
+            qkv, pad_token = self.call_qkv(x, norm)
+            qkv = qkv if bias is None else qkv + bias
+            if pad_token is not None:
+                pad_token = pad_token if bias is None else pad_token + bias
+                pad_token = scale_to_cosine(pad_token, logit_scale)
+            return scale_to_cosine(qkv, logit_scale), pad_token
+        qkv = linear(x if norm is None else norm(x), self.qkv.weight, bias)
+        pad_token = None
+        if bias is not None:
             # The key of a zero token is zero, and nobody sees what a padded query finds.
+            no_bias = torch.zeros_like(self.v_bias)
             pad_token = torch.cat([no_bias, no_bias, self.v_bias])
-        return scale_to_cosine(qkv, self.logit_scale.flatten()), pad_token
+        return scale_to_cosine(qkv, logit_scale), pad_token

@@ -13,6 +13,7 @@ from swin_mm.models.layers.lean import Stream
 from swin_mm.models.layers.linear import (
     apply_linear,
     is_idle,
+    is_seen,
     parameters_of,
 )
 from swin_mm.models.layers.stochastic_depth import add_branch
@@ -86,6 +87,10 @@ class SwinBlock(nn.Module):
         """`(B, H, W, C)` to `(B, H, W, C)`."""
         if lean.refusal(self, x) is None:
             return self.run_lean(Stream(x)).settle()
+        if any(is_seen(module) for module in (self.attn, self.mlp, self.drop_path)):
+            # A hook on a branch sees what the branch alone takes and gives.
+            x = self.add(x, lambda x: self.attn(self.norm1(x)))
+            return self.add(x, lambda x: self.mlp(self.norm2(x)))
         if is_idle(self.drop_path):
             x = self.attn(x, residual=x, norm=self.norm1)
             return self.mlp(x, x, self.norm2)
@@ -96,7 +101,9 @@ class SwinBlock(nn.Module):
         """`x + drop_path(branch(x))`."""
         draws = self.attn.attn_drop_rate, self.attn.proj_drop.p, self.mlp.drop.p
         norms = type(self.norm1), type(self.norm2)
-        if any(draws) or any(norm is not nn.LayerNorm for norm in norms):
+        # Hooks see all samples of a batch, also those whose branch is dropped.
+        has_hooks = any(is_seen(module) for module in self.modules())
+        if has_hooks or any(draws) or any(norm is not nn.LayerNorm for norm in norms):
             return x + self.drop_path(branch(x))  # a branch that is not as add_branch wants it
         return add_branch(x, branch, self.drop_path)
 
@@ -148,7 +155,10 @@ class SwinBlockV2(SwinBlock):
     ) -> None:
         super().__init__(attn, mlp_ratio, drop_rate, drop_path_rate, act_cfg, norm_cfg)
         self.norm3 = build_norm_layer(norm_cfg, attn.embed_dims)[1] if has_extra_norm else None
-        # A block begins as the identity, as in microsoft/Swin-Transformer.
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Makes the block the identity, as in microsoft/Swin-Transformer."""
         for norm in (self.norm1, self.norm2):
             nn.init.zeros_(norm.weight)
 

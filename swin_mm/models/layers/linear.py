@@ -11,8 +11,8 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 def is_plain(layer: nn.Module) -> bool:
     """Whether a layer is its weight and bias and nothing more.
 
-    What stands in a layer's place (LoRA, quantisation) and what is hooked to it has an effect only
-    when the layer is called.
+    What stands in a layer's place (LoRA, quantisation), what is hooked to it and a `forward` that
+    was put on it have an effect only when the layer is called.
     """
     return type(layer) is nn.Linear and not is_seen(layer)
 
@@ -27,7 +27,8 @@ def has_global_hook() -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    return any(getattr(module, kind) for kind in HOOKS)
+    """Whether a module has hooks, or an instance's own `forward`, as offloading libraries set."""
+    return "forward" in vars(module) or any(getattr(module, kind) for kind in HOOKS)
 
 
 def is_idle(drop: nn.Module) -> bool:
@@ -84,7 +85,8 @@ def apply_linear(
         `(..., C_out)`.
     """
     activation = "none" if act is None else _name(act)
-    if is_plain(layer) and activation and (drop is None or is_idle(drop)):
+    is_dropped = drop is not None and (is_seen(drop) or not is_idle(drop))
+    if is_plain(layer) and activation and not is_dropped:
         x, norm = split_norm(norm, x)
         parameters = x, layer.weight, layer.bias
         return linear(*parameters, norm=norm, activation=activation, residual=residual)

@@ -6,7 +6,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from swin_mm.models.layers.linear import is_idle
+from swin_mm.models.layers.linear import is_idle, is_seen
 from swin_mm.ops.transforms import opaque_refusal
 
 
@@ -28,7 +28,7 @@ def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Modu
     Source:
         Huang et al., Deep Networks with Stochastic Depth, 2016; mmcv 2.1.0, `drop_path`.
     """
-    if is_idle(drop_path):
+    if is_idle(drop_path) and not is_seen(drop_path):
         return x + branch(x)
     if _refusal(x, drop_path) is not None:
         return x + drop_path(branch(x))
@@ -44,7 +44,7 @@ def _refusal(x: Tensor, drop_path: nn.Module) -> str | None:
     """Why all samples take the branch."""
     if x.device.type != "cpu":
         return "it would wait for the device"
-    if type(drop_path) is not DropPath or drop_path._forward_hooks:
+    if type(drop_path) is not DropPath or is_seen(drop_path):
         return f"{type(drop_path).__name__} is called"
     if torch.is_autocast_enabled("cpu"):
         return "random numbers have the branch's dtype, which autocast chooses"

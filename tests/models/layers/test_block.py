@@ -20,7 +20,22 @@ def test_dropped_samples_take_no_work_where_no_other_number_is_drawn(change, mon
     model = build_model(drop_path_rate=0.9999, **change)
     block = model.layers[0].blocks[0]
     block.drop_path = DropPath(0.9999).train()
-    sizes = []
-    block.mlp.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
+    sizes, forward = [], type(block.mlp).forward
+
+    def record(module, x, *arguments, **options):
+        sizes.append(len(x))
+        return forward(module, x, *arguments, **options)
+
+    monkeypatch.setattr(type(block.mlp), "forward", record)
     model(torch.randn(3, 3, 64, 64))
     assert sizes == [3 if change else 0]
+
+
+def test_a_hook_sees_every_sample_of_the_batch():
+    model = build_model(drop_path_rate=0.9999)
+    block = model.layers[0].blocks[0]
+    block.drop_path = DropPath(0.9999).train()
+    sizes = []
+    block.mlp.fc1.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
+    model(torch.randn(3, 3, 64, 64))
+    assert sizes == [3]
