@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check=not args.no_checksum,
         delete=args.delete,
         threads=args.threads,
-        tell=lambda line: print(line, flush=True),
+        log=lambda line: print(line, flush=True),
     )
     print(f"{args.dataset} is ready in {folder}")
 

@@ -1,4 +1,4 @@
-"""Room on the disk: asked before it is taken, and told when it runs out."""
+"""Errors of preparing a data set, and checks of disk space."""
 
 import errno
 import shutil
@@ -6,22 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swin_mm.datasets.prepare.errors import PrepareError
-
 GIB = 2**30
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class PrepareError(ValueError):
+    """A data set that cannot be put in place; one line: what is wrong, and what to do."""
 
 
 def check_room(folder: Path, needed: int, purpose: str) -> None:
-    """Checks that a disk has room.
-
-    Args:
-        folder: An existing folder on it.
-        needed: Bytes.
-        purpose: What they are for, for the message.
+    """Checks that the disk of an existing folder has `needed` bytes free.
 
     Raises:
-        PrepareError: There is less.
+        PrepareError: It has less.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -33,24 +29,21 @@ def check_room(folder: Path, needed: int, purpose: str) -> None:
 
 @contextmanager
 def explain_full_disk(folder: Path, purpose: str, kept: str) -> Iterator[None]:
-    """Turns the system's error of a disk that fills up meanwhile into ours.
+    """Turns the system's error of a disk that fills up while its block writes into a PrepareError.
 
     Args:
         folder: Where the block writes.
         purpose: What it does, for the message.
         kept: What becomes of what was written, for the message.
-
-    Raises:
-        PrepareError: The disk is full.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(folder).free
+        free = _gib(shutil.disk_usage(folder).free)
         raise PrepareError(
-            f"the disk of {folder} is full ({_gib(free)} free) while {purpose}: free some and run "
+            f"the disk of {folder} is full ({free} free) while {purpose}: free some and run "
             f"this again; {kept}"
         ) from None
 

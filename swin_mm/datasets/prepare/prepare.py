@@ -3,12 +3,10 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from swin_mm.datasets.prepare.download import check_sum, download
-from swin_mm.datasets.prepare.errors import PrepareError
+from swin_mm.datasets.prepare.disk import PrepareError
+from swin_mm.datasets.prepare.download import download, has_checksum
 from swin_mm.datasets.prepare.table import Archive, Recipe
 from swin_mm.datasets.prepare.unpack import unpack
-
-DOWNLOADS = "downloads"  # folder of the archives, below the data set's
 
 
 def prepare_dataset(
@@ -20,7 +18,7 @@ def prepare_dataset(
     check: bool = True,
     delete: bool = False,
     threads: int = 1,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Puts a data set where configs look for it; what is there already is left alone.
 
@@ -34,49 +32,54 @@ def prepare_dataset(
         check: Whether known sizes and checksums of archives are compared.
         delete: Whether to delete archives that were fetched here once they are unpacked.
         threads: How many files to convert at once.
-        tell: Called with a line on each step.
+        log: Called with a line on each step.
 
     Returns:
         The folder.
 
     Raises:
-        PrepareError: Something keeps it from being put in place; running again goes on from there.
+        PrepareError: It cannot be put in place; running again continues where this stopped.
     """
     folder = Path(recipe.folder if folder is None else folder)
     unknown = sorted(set(parts) - set(recipe.parts()))
     if unknown:
         raise PrepareError(f"no part {', '.join(unknown)}; there is {recipe.parts() or 'none'}")
     wanted = [archive for archive in recipe.archives if not archive.part or archive.part in parts]
-    lacking = [archive for archive in wanted if not is_complete(folder, archive.contents)]
-    store = folder / DOWNLOADS if archives is None else Path(archives)
-    _refuse_absent(recipe, lacking, store, mirror)
+    missing = [archive for archive in wanted if not is_complete(folder, archive.contents)]
+    store = folder / "downloads" if archives is None else Path(archives)
+    _require_fetchable(recipe, missing, store, mirror)
     for archive in wanted:
-        if archive not in lacking:
-            tell(f"{archive.name}: its files are in {folder}")
+        if archive not in missing:
+            log(f"{archive.name}: its files are in {folder}")
             continue
-        path, fetched = _obtain(archive, store, _room(store, folder), mirror, check, tell)
-        tell(f"{archive.name}: unpacking to {folder / archive.into}")
+        path, fetched = store / archive.name, not (store / archive.name).exists()
+        store.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if fetched:
+            url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.name}"
+            log(f"{archive.name}: fetching from {url}")
+            room = 2 if store.stat().st_dev == folder.stat().st_dev else 1
+            download(url, path, archive.size if check else None, room)
+        _check_sum(archive, path, fetched, check, log)
+        log(f"{archive.name}: unpacking to {folder / archive.into}")
         unpack(path, folder / archive.into, archive.inner)
         _verify(folder, archive.contents, f"delete {path} and run this again")
         if delete and fetched:
             path.unlink()
     if recipe.convert is not None:
-        tell("converting label maps")
+        log("converting label maps")
         recipe.convert(folder, threads)
     published = expected(recipe, wanted)
     _verify(folder, published, "run this again")
     for pattern, count in published.items():
-        tell(f"{folder / pattern}: {count}, as published")
+        log(f"{folder / pattern}: {count}, as published")
     return folder
 
 
 def expected(recipe: Recipe, archives: Collection[Archive]) -> dict[str, int]:
     """Returns how many files must match each pattern once some archives are in place."""
-    return {
-        pattern: count
-        for contents in [*(archive.contents for archive in archives), recipe.converted]
-        for pattern, count in contents.items()
-    }
+    every = [*(archive.contents for archive in archives), recipe.converted]
+    return {pattern: count for contents in every for pattern, count in contents.items()}
 
 
 def is_complete(folder: Path, contents: dict[str, int]) -> bool:
@@ -88,9 +91,11 @@ def _count(folder: Path, pattern: str) -> int:
     return sum(1 for _ in folder.glob(pattern))
 
 
-def _refuse_absent(recipe: Recipe, lacking: list[Archive], store: Path, mirror: str | None) -> None:
+def _require_fetchable(
+    recipe: Recipe, missing: list[Archive], store: Path, mirror: str | None
+) -> None:
     """Names, before anything is fetched, all archives that users must fetch themselves."""
-    absent = [a.name for a in lacking if a.url is None and not (store / a.name).exists()]
+    absent = [a.name for a in missing if a.url is None and not (store / a.name).exists()]
     if absent and mirror is None:
         how = recipe.login.format(folder=store, names=" ".join(absent))
         raise PrepareError(
@@ -99,61 +104,35 @@ def _refuse_absent(recipe: Recipe, lacking: list[Archive], store: Path, mirror: 
         )
 
 
-def _room(store: Path, folder: Path) -> int:
-    """Returns how many times an archive's length its disk must have room for."""
-    for place in (store, folder):
-        place.mkdir(parents=True, exist_ok=True)
-    return 2 if store.stat().st_dev == folder.stat().st_dev else 1
-
-
-def _obtain(
-    archive: Archive,
-    store: Path,
-    room: int,
-    mirror: str | None,
-    check: bool,
-    tell: Callable[[str], None],
-) -> tuple[Path, bool]:
-    """Returns an archive that is whole, and whether it was fetched for that."""
-    path = store / archive.name
-    fetched = not path.exists()
-    if fetched:
-        url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.name}"
-        tell(f"{archive.name}: fetching from {url}")
-        download(url, path, archive.size if check else None, room)
+def _check_sum(
+    archive: Archive, path: Path, fetched: bool, check: bool, log: Callable[[str], None]
+) -> None:
+    """Compares a checksum; removes a wrong file that a new run would fetch anew."""
     if archive.checksum is None or not check:
         why = "none is known" if archive.checksum is None else "as asked"
-        tell(f"{archive.name}: no checksum compared ({why}); those within it will be")
-    elif check_sum(path, archive.checksum):
-        tell(f"{archive.name}: {archive.checksum.partition(':')[0]} is right")
+        log(f"{archive.name}: no checksum compared ({why}); those within it will be")
+    elif has_checksum(path, archive.checksum):
+        log(f"{archive.name}: {archive.checksum.partition(':')[0]} is right")
     else:
-        raise PrepareError(_describe_wrong(archive, path, fetched))
-    return path, fetched
-
-
-def _describe_wrong(archive: Archive, path: Path, fetched: bool) -> str:
-    """Says what to do about a wrong checksum, after removing what a new run would fetch anew."""
-    what = f"{path} has not the checksum {archive.checksum}"
-    otherwise = (
-        "if it comes out the same, get it elsewhere (--mirror URL), or take it as it is "
-        "(--no-checksum)"
-    )
-    if fetched:
-        path.unlink()
-        return f"{what} and was removed: run this again to fetch it anew; {otherwise}"
-    return f"{what}: delete it and run this again to fetch it; {otherwise}"
+        remedy = ": delete it and run this again to fetch it"
+        if fetched:
+            path.unlink()
+            remedy = " and was removed: run this again to fetch it anew"
+        raise PrepareError(
+            f"{path} has not the checksum {archive.checksum}{remedy}; if it comes out the same, "
+            "get it elsewhere (--mirror URL), or take it as it is (--no-checksum)"
+        )
 
 
 def _verify(folder: Path, contents: dict[str, int], remedy: str) -> None:
     """Compares the number of files with the published one."""
     for pattern, count in contents.items():
         found = _count(folder, pattern)
-        if found < count:
+        if found > count:
+            remedy = (
+                "take out those that do not belong there, since they would be trained or tested on"
+            )
+        if found != count:
             raise PrepareError(
                 f"{folder / pattern}: {found} files, but {count} are published; {remedy}"
-            )
-        if found > count:
-            raise PrepareError(
-                f"{folder / pattern}: {found} files, but {count} are published; take out those "
-                "that do not belong there, since they would be trained or tested on"
             )

@@ -5,17 +5,11 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
 
-from swin_mm.datasets.prepare.disk import check_room, explain_full_disk
-from swin_mm.datasets.prepare.errors import PrepareError
-from swin_mm.datasets.progress import show_progress
+from swin_mm.datasets.prepare.disk import PrepareError, check_room, explain_full_disk
 
 BLOCK = 4096  # bytes that a disk gives out at a time
-CHUNK = 2**20  # bytes
-LITTER = ("__MACOSX", ".DS_Store")  # what macOS adds to archives
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
 
@@ -34,15 +28,12 @@ def unpack(archive: Path, folder: Path, inner: tuple[str, ...] = ()) -> None:
         PrepareError: It is damaged, would write outside of the folder, or the disk is full. The
             folder is then as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".unpacking_{archive.name}"
-    if beside.exists():  # of a run that was ended
-        shutil.rmtree(beside)
-    beside.mkdir()
+    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
+    beside.mkdir(parents=True)
+    kept = "what was there before is as it was"
     try:
-        with explain_full_disk(
-            folder, f"unpacking {archive}", "what was there before is as it was"
-        ):
+        with explain_full_disk(folder, f"unpacking {archive}", kept):
             _extract(archive, beside)
             for name in inner:
                 if not (beside / name).is_file():
@@ -56,76 +47,59 @@ def unpack(archive: Path, folder: Path, inner: tuple[str, ...] = ()) -> None:
 
 def _extract(archive: Path, folder: Path) -> None:
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                members = [m for m in file.infolist() if not (m.is_dir() or _is_litter(m.filename))]
-                _write(
-                    archive,
-                    folder,
-                    [(m.filename, m.file_size) for m in members],
-                    (file.open(member) for member in members),
-                )
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as file:
-                members = [m for m in file.getmembers() if not (m.isdir() or _is_litter(m.name))]
-                _refuse_links(archive, members)
-                _write(
-                    archive,
-                    folder,
-                    [(m.name, m.size) for m in members],
-                    (file.extractfile(member) for member in members),
-                )
-        else:
-            raise PrepareError(
-                f"{archive} is neither a zip nor a tar archive: delete it and run this again"
-            )
+        with _open(archive) as file:
+            _check_members(archive, folder, file)
+            if isinstance(file, tarfile.TarFile):
+                file.extractall(folder, filter="data")
+            else:
+                file.extractall(folder)
     except BROKEN as error:
         raise PrepareError(
             f"{archive} is damaged ({error}): delete it and run this again, to fetch it anew"
         ) from None
 
 
-def _is_litter(name: str) -> bool:
-    return any(part in LITTER for part in name.split("/"))
+def _open(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    if zipfile.is_zipfile(archive):
+        return zipfile.ZipFile(archive)
+    if tarfile.is_tarfile(archive):
+        return tarfile.open(archive)
+    raise PrepareError(
+        f"{archive} is neither a zip nor a tar archive: delete it and run this again"
+    )
 
 
-def _refuse_links(archive: Path, members: list[tarfile.TarInfo]) -> None:
-    other = [m.name for m in members if not m.isreg()]
-    if other:  # a link to a folder elsewhere would let later members out
+def _check_members(archive: Path, folder: Path, file: zipfile.ZipFile | tarfile.TarFile) -> None:
+    """Checks the names and kinds of all members, and the room on the disk."""
+    if isinstance(file, tarfile.TarFile):
+        members = [(m.name, m.size) for m in file.getmembers()]
+        # A link to a folder elsewhere would let later members out.
+        odd = [m.name for m in file.getmembers() if not (m.isreg() or m.isdir())]
+    else:
+        members = [(m.filename, m.file_size) for m in file.infolist()]
+        odd = [m.filename for m in file.infolist() if m.external_attr >> 16 & 0o170000 == 0o120000]
+    if odd:
         raise PrepareError(
-            f"{archive} has links or devices, such as {other[0]}, which no data set here needs: "
+            f"{archive} has links or devices, such as {odd[0]}, which no data set here needs: "
             "nothing of it was unpacked; fetch it from its publisher"
         )
-
-
-def _write(
-    archive: Path, folder: Path, members: list[tuple[str, int]], contents: Iterator[BinaryIO]
-) -> None:
-    """Writes members, given their names and sizes, after checking all names and the room."""
-    root = folder.resolve()
     for name, _ in members:
-        # Windows' paths too: nobody packs a backslash in earnest.
-        target = (root / name).resolve()
-        if "\\" in name or not target.is_relative_to(root) or target == root:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
             raise PrepareError(
                 f"{archive} would write to {name!r}, outside of its folder: nothing of it was "
                 "unpacked; fetch it from its publisher"
             )
     needed = sum(-(-size // BLOCK) * BLOCK for _, size in members)
     check_room(folder, needed, f"unpacking {archive}")
-    with show_progress(f"{archive.name}: unpacking", len(members)) as advance:
-        for (name, _), source in zip(members, contents, strict=True):
-            target = root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, CHUNK)
-            advance(1)
 
 
 def _move(source: Path, target: Path) -> None:
     """Moves all that is in a folder; folders that the target lacks go as one."""
     for path in sorted(source.iterdir()):
         place = target / path.name
+        if path.name in ("__MACOSX", ".DS_Store"):  # what macOS adds to archives
+            continue
         if path.is_dir() and place.is_dir():
             _move(path, place)
         else:

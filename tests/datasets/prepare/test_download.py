@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swin_mm.datasets.prepare.download import check_sum, download
-from swin_mm.datasets.prepare.errors import PrepareError
+from swin_mm.datasets.prepare.disk import PrepareError
+from swin_mm.datasets.prepare.download import download, has_checksum
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 Usage = namedtuple("Usage", "total used free")
@@ -197,6 +197,6 @@ def test_checksum(tmp_path, algorithm):
     path = tmp_path / "a.zip"
     path.write_bytes(CONTENT)
     digest = hashlib.new(algorithm, CONTENT).hexdigest()
-    assert check_sum(path, f"{algorithm}:{digest}")
+    assert has_checksum(path, f"{algorithm}:{digest}")
     path.write_bytes(CONTENT[:-1])
-    assert not check_sum(path, f"{algorithm}:{digest}")
+    assert not has_checksum(path, f"{algorithm}:{digest}")

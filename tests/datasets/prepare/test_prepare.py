@@ -88,7 +88,7 @@ UNPACKED = ["labels/train.json", "train/1.jpg", "train/2.jpg", "val/3.jpg"]
 
 def test_puts_everything_in_place(recipe, server, tmp_path):
     lines = []
-    folder = prepare_dataset(recipe, tell=lines.append)
+    folder = prepare_dataset(recipe, log=lines.append)
     assert folder == tmp_path / "data"
     assert files(folder) == ["downloads/images.zip", "downloads/labels.zip", *UNPACKED]
     assert "images.zip: sha1 is right" in lines
@@ -107,7 +107,7 @@ def test_what_is_there_is_left_alone(recipe, server, tmp_path):
     shutil.rmtree(folder / "downloads")
     server.requests.clear()
     lines = []
-    prepare_dataset(recipe, tell=lines.append)
+    prepare_dataset(recipe, log=lines.append)
     assert len(server.requests) == 1 and (folder / "labels" / "train.json").exists()
     assert (folder / "train" / "1.jpg").read_text() == "mine"
     assert lines[0] == f"images.zip: its files are in {folder}"
@@ -164,7 +164,7 @@ def test_wrong_checksum_of_an_archive_of_the_users(recipe, server, tmp_path):
 def test_checksum_left_out(recipe, server):
     server.files["images.zip"] = zipped("train/1.jpg", "train/2.jpg", "val/3.jpg", "val/readme")
     lines = []
-    prepare_dataset(recipe, check=False, tell=lines.append)
+    prepare_dataset(recipe, check=False, log=lines.append)
     assert any("no checksum compared (as asked)" in line for line in lines)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from swin_mm.datasets.prepare.errors import PrepareError
+from swin_mm.datasets.prepare.disk import PrepareError
 from swin_mm.datasets.prepare.unpack import unpack
 
 FILES = {"images/a.jpg": b"a" * 5000, "images/deep/b.jpg": b"b", "list.txt": b"a b"}
@@ -77,7 +77,7 @@ def test_adds_to_what_is_there(tmp_path):
 
 
 def test_litter_is_left_out(tmp_path):
-    litter = {"__MACOSX/images/._a.jpg": b"x", "images/.DS_Store": b"x"}
+    litter = {"__MACOSX/images/._a.jpg": b"x", ".DS_Store": b"x"}
     unpack(make_zip(tmp_path / "a.zip", FILES | litter), tmp_path / "data")
     assert content(tmp_path / "data") == FILES
 
@@ -120,6 +120,15 @@ def test_links_and_devices_are_refused(tmp_path, kind):
     refuse(path, tmp_path / "data", "has links or devices, such as images")
 
 
+def test_links_in_a_zip_are_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        link = zipfile.ZipInfo("images")
+        link.external_attr = 0o120777 << 16  # as Unix's zip keeps a link
+        archive.writestr(link, "/tmp")
+    refuse(path, tmp_path / "data", "has links or devices, such as images")
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_cut_short(tmp_path, name):
     folder = tmp_path / "data"
@@ -156,7 +165,7 @@ def test_disk_that_fills_up_meanwhile(tmp_path, monkeypatch):
     unpack(make_zip(tmp_path / "older.zip", {"images/a.jpg": b"older"}), folder)
     copies = []
 
-    def copy(source, target, length):
+    def copy(source, target, *_):
         copies.append(target.write(source.read(100)))
         if len(copies) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
