@@ -81,7 +81,7 @@ def deform_conv_backward_input(
         gradOutput, input, weight, offset, geometry
     )
     gradInput.copy_(grad_input)
-    gradOffset.copy_(grad_offset)
+    gradOffset.copy_(_clear_outside(grad_offset, offset, input, weight, geometry))
     columns.resize_(weight.shape).copy_(grad_weight)
 
 
@@ -207,7 +207,7 @@ def modulated_deform_conv_backward(
     )
     grad_input.copy_(grads[0])
     grad_weight.copy_(grads[1])
-    _copy_leading_values(grad_offset, grads[2])
+    _copy_leading_values(grad_offset, _clear_outside(grads[2], offset, input, weight, geometry))
     _copy_leading_values(grad_mask, grads[3])
     if with_bias:
         grad_bias.copy_(grads[4])
@@ -223,6 +223,30 @@ def _deform_conv_backward(
         grad_output, input, weight, offset, mask, bias, *geometry, False
     )
     return grads[0], grads[1], grads[2]
+
+
+def _clear_outside(
+    grad_offset: Tensor, offset: Tensor, input: Tensor, weight: Tensor, geometry: tuple[int, ...]
+) -> Tensor:
+    """Offsets of samples at least one cell outside the map have no gradient, as in mmcv.
+
+    torchvision's have one where a sample is exactly one cell outside: a sample nearer to the map
+    would read it. Untrained offsets are 0, so with padding of 1 many samples are there.
+
+    Source: `get_coordinate_weight` and its callers in mmcv's `csrc/pytorch/cpu/deform_conv.cpp`.
+    """
+    stride, padding, dilation = geometry[0:2], geometry[2:4], geometry[4:6]
+    kernel, out_size = weight.shape[2:], offset.shape[2:]
+    outside: Tensor | bool = False
+    shifts = widen(offset).unflatten(1, (-1, *kernel, 2))  # (B, groups, kH, kW, 2, H_out, W_out)
+    for axis in (0, 1):
+        place = torch.arange(out_size[axis], device=offset.device) * stride[axis] - padding[axis]
+        tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
+        place = place.view(-1, 1) if axis == 0 else place
+        tap = tap.view(-1, 1, 1, 1) if axis == 0 else tap.view(-1, 1, 1)
+        at = shifts[:, :, :, :, axis] + (place + tap)
+        outside = outside | (at <= -1) | (at >= input.shape[2 + axis])
+    return grad_offset.masked_fill(outside.unsqueeze(4).expand_as(shifts).reshape(offset.shape), 0)
 
 
 def _leading_values(tensor: Tensor, output: Tensor) -> Tensor:

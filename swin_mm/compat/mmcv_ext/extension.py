@@ -33,6 +33,10 @@ from swin_mm.compat.mmcv_ext.masked_conv import masked_col2im_forward, masked_im
 from swin_mm.compat.mmcv_ext.nms import nms, nms_match, softnms
 from swin_mm.compat.mmcv_ext.psa_mask import psamask_backward, psamask_forward
 from swin_mm.compat.mmcv_ext.roi_align import roi_align_backward, roi_align_forward
+from swin_mm.compat.mmcv_ext.roi_align_rotated import (
+    roi_align_rotated_backward,
+    roi_align_rotated_forward,
+)
 from swin_mm.compat.mmcv_ext.roi_pool import roi_pool_backward, roi_pool_forward
 from swin_mm.compat.mmcv_ext.rotated import box_iou_rotated, nms_rotated
 from swin_mm.compat.mmcv_ext.sync_bn import (
@@ -70,6 +74,8 @@ __all__ = [
     "psamask_forward",
     "roi_align_backward",
     "roi_align_forward",
+    "roi_align_rotated_backward",
+    "roi_align_rotated_forward",
     "roi_pool_backward",
     "roi_pool_forward",
     "sigmoid_focal_loss_backward",

@@ -1,5 +1,7 @@
 """Boxes with an angle: `box_iou_rotated`, `nms_rotated`."""
 
+from ctypes import c_float
+
 import torch
 from torch import Tensor
 
@@ -49,18 +51,21 @@ def nms_rotated(
     """Keeps the rotated boxes that overlap no better box by more than a threshold.
 
     Args:
-        dets: `(N, 5)`, or `(N, 6)` with the label last when `multi_label`.
+        dets: `(N, 5)`, or `(N, 6)` with the label last when `multi_label`; unused.
         scores: `(N,)`; unused, as `order` says it all.
         order: `(N,)` int64, indices by falling score.
         dets_sorted: `dets[order]`.
-        labels: unused, as `dets` holds them.
-        iou_threshold: a box goes when its IoU with a kept one is greater than this.
-        multi_label: whether boxes compete only within their label.
+        labels: unused, see `multi_label`.
+        iou_threshold: a box goes when its IoU with a kept one is greater than this; on the CPU
+            also when it is equal.
+        multi_label: unused. The compiled operator leaves the label out of the comparison, too:
+            boxes compete across labels. Callers that want them apart move them apart, as
+            `batched_nms` does.
 
     Returns:
         `(K,)` int64 indices into `dets` of the kept boxes, best first.
     """
-    boxes = widen(dets_sorted)
+    boxes, threshold = widen(dets_sorted), c_float(iou_threshold).value
     kept = []
     rest = torch.arange(len(boxes), device=boxes.device)
     while len(rest):
@@ -68,9 +73,7 @@ def nms_rotated(
         kept.append(best)
         overlap = boxes.new_zeros(len(others))
         box_iou_rotated(boxes[best, None, :5], boxes[others, :5], overlap, IOU, aligned=False)
-        goes = overlap > iou_threshold
-        if multi_label:
-            goes &= boxes[others, 5] == boxes[best, 5]
+        goes = overlap >= threshold if boxes.device.type == "cpu" else overlap > threshold
         rest = others[~goes]
     return order[torch.stack(kept)] if kept else order.new_empty(0)
 

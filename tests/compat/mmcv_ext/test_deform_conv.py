@@ -213,3 +213,23 @@ def test_modules_train_under_autocast(pack):
     assert output.dtype == torch.bfloat16
     torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.05)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("modulated", [False, True], ids=["plain", "modulated"])
+def test_the_gradient_of_an_offset_ends_one_cell_outside(modulated):
+    """A sample at -1 reads nothing, and in mmcv its offset has no gradient either."""
+    rows, columns = torch.arange(3.0), torch.arange(4.0)
+    ramp = (10 * rows[:, None] + columns)[None, None]  # (1, 1, 3, 4)
+    weight, offset = torch.ones(1, 1, 1, 1), torch.zeros(1, 2, 5, 6, requires_grad=True)
+    if modulated:
+        mask = torch.ones(1, 1, 5, 6)
+        out = modulated_conv2d(ramp, offset, mask, weight, None, 1, 1)
+    else:
+        out = deform_conv2d(ramp, offset, weight, 1, 1)
+    out.sum().backward()
+    wanted = torch.zeros(2, 5, 6)
+    wanted[0, 1:4, 1:5] = 10  # y: the next row less this one
+    wanted[0, 3, 1:5] = -ramp[0, 0, 2]  # behind the last row there is nothing
+    wanted[1, 1:4, 1:5] = 1
+    wanted[1, 1:4, 4] = -ramp[0, 0, :, 3]
+    torch.testing.assert_close(offset.grad[0], wanted)

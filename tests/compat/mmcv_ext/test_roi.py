@@ -1,11 +1,12 @@
 """roi_align, roi_pool and deform_roi_pool against loops over pooled cells."""
 
+import itertools
 import math
 
 import pytest
 import torch
 import torchvision
-from mmcv.ops import deform_roi_pool, roi_align, roi_pool
+from mmcv.ops import deform_roi_pool, roi_align, roi_align_rotated, roi_pool
 from torch.autograd import gradcheck
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -250,3 +251,68 @@ def test_deform_roi_pool_of_no_regions():
     assert output.shape == (0, 3, 3, 2)
     output.sum().backward()
     assert not maps.grad.any()
+
+
+def turned_points(box, pooled, counts, aligned):
+    """Sampling points of one region, by turning vectors in the plane; `(PH, PW, points)` pairs."""
+    x, y, width, height, angle = box
+    turn = complex(math.cos(angle), math.sin(angle))  # towards growing y: clockwise on the screen
+    points = []
+    for i, j in itertools.product(range(pooled[0]), range(pooled[1])):
+        for a, b in itertools.product(range(counts[0]), range(counts[1])):
+            down = ((i + (a + 0.5) / counts[0]) / pooled[0] - 0.5) * height
+            across = ((j + (b + 0.5) / counts[1]) / pooled[1] - 0.5) * width
+            place = complex(x, y) - 0.5 * aligned * complex(1, 1) + complex(across, down) * turn
+            points.append((place.imag, place.real))
+    return torch.tensor(points).view(*pooled, -1, 2)
+
+
+@pytest.mark.parametrize("clockwise", [True, False])
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_roi_align_rotated_reads_a_turned_grid(aligned, ratio, clockwise):
+    rois = torch.tensor(
+        [
+            [0, 18.0, 14.0, 16.0, 9.0, 0.0],
+            [1, 20.0, 12.0, 22.0, 8.0, 0.7],
+            [1, 3.0, 4.0, 30.0, 20.0, -2.1],  # partly outside
+            [0, 20.0, 16.0, 2.0, 1.0, 1.2],  # smaller than a cell
+        ],
+        dtype=torch.float64,
+    )
+    maps, pooled, scale = features(), (2, 3), 0.25
+    wanted = torch.zeros(len(rois), 3, *pooled, dtype=torch.float64)
+    for r, (image, *box) in enumerate(rois.tolist()):
+        box = [side * scale for side in box[:4]] + [box[4] if clockwise else -box[4]]
+        if not aligned:
+            box[2:4] = (max(side, 1) for side in box[2:4])
+        counts = [ratio or math.ceil(box[3 - axis] / pooled[axis]) for axis in (0, 1)]
+        points = turned_points(box, pooled, counts, aligned)
+        for c, i, j in itertools.product(range(3), range(2), range(3)):
+            samples = [read(maps[int(image), c], y, x) for y, x in points[i, j].tolist()]
+            wanted[r, c, i, j] = sum(samples) / len(samples)
+    maps.requires_grad_()
+
+    def pool(maps):
+        return roi_align_rotated(maps, rois, pooled, scale, ratio, aligned, clockwise)
+
+    torch.testing.assert_close(pool(maps).detach(), wanted, rtol=1e-5, atol=1e-6)
+    assert gradcheck(pool, maps)
+    half = roi_align_rotated(maps.half(), rois.half(), pooled, scale, ratio, aligned, clockwise)
+    torch.testing.assert_close(half.double(), wanted, rtol=0.05, atol=0.05)
+
+
+def test_roi_align_rotated_in_parts(monkeypatch):
+    from swin_mm.compat.mmcv_ext import roi_align_rotated as module
+
+    rois = torch.rand(9, 6, generator=torch.manual_seed(0), dtype=torch.float64) * 20
+    rois[:, 0] = 0
+    wanted = roi_align_rotated(features(), rois, 4, 0.25, 2)
+    monkeypatch.setattr(module, "MAX_VALUES", 1)
+    assert torch.equal(roi_align_rotated(features(), rois, 4, 0.25, 2), wanted)
+    assert roi_align_rotated(features(), rois[:0], 4, 0.25, 2).shape == (0, 3, 4, 4)
+
+
+def test_roi_align_rotated_refuses_negative_sides():
+    with pytest.raises(ValueError, match="negative sides"):
+        roi_align_rotated(features(), torch.tensor([[0, 5.0, 5, -3, 2, 0]]).double(), 2, 1.0, 2)
