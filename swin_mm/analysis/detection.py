@@ -240,6 +240,31 @@ def class_precisions(evaluation: COCOeval, data: DetectionData) -> list[ClassPre
     ]
 
 
+def precision_curves(
+    evaluation: COCOeval, data: DetectionData
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Precision at each recall, over objects of all sizes.
+
+    Args:
+        evaluation: Of `evaluate`.
+        data: What it evaluates.
+
+    Returns:
+        `(recalls,)`, the recalls; `(classes, recalls)`, precision at an overlap of 0.5, NaN for a
+        class without objects; and means over the classes, `(recalls,)`, by overlap.
+    """
+    order = [list(evaluation.params.catIds).index(number) for number in data.category_ids]
+    precision = evaluation.eval["precision"][:, :, order, 0, -1]  # (overlaps, recalls, classes)
+    precision = np.where(precision > -1, precision, np.nan)
+    known = precision[..., ~np.isnan(precision[0, 0])]
+    means = {
+        "overlap 0.5": known[0].mean(-1),
+        "overlap 0.75": known[5].mean(-1),
+        "overlaps 0.5 to 0.95": known.mean((0, 2)),
+    }
+    return evaluation.params.recThrs, precision[0].T, means
+
+
 def _mean(values: np.ndarray) -> float:
     values = values[values > -1]  # where there is nothing to find
     return float(values.mean()) if values.size else float("nan")

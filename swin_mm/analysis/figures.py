@@ -1,6 +1,6 @@
 """Pictures of an analysis (PNG): confusions, scores by class, calibration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -79,6 +79,43 @@ def draw_bars(values: Sequence[float], names: Sequence[str], label: str) -> byte
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines["bottom"].set_bounds(0, 1)
+    return _to_png(figure)
+
+
+def draw_curves(
+    recalls: np.ndarray,
+    curves: np.ndarray,
+    names: Sequence[str],
+    means: Mapping[str, np.ndarray],
+) -> bytes:
+    """Draws precision over recall.
+
+    Args:
+        recalls: `(recalls,)`.
+        curves: `(classes, recalls)`, precision of each class; NaN draws none.
+        names: Of the classes.
+        means: `(recalls,)`, precision over all classes, by what it is.
+
+    Returns:
+        The PNG.
+    """
+    figure = _new_figure((7.5, 5))
+    axes = figure.add_subplot()
+    few = len(names) <= MAX_NUMBERED
+    for name, curve in zip(names, curves, strict=True):
+        if not np.isnan(curve).all():
+            axes.plot(
+                recalls, curve, color=None if few else GREY, lw=0.9, label=name if few else ""
+            )
+    for style, (name, curve) in zip(("-", "--", ":"), means.items(), strict=False):
+        label = f"all, {name}: {curve.mean():.3f}"
+        axes.plot(recalls, curve, style, color="black", lw=2, label=label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return _to_png(figure)
 
 

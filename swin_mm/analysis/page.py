@@ -5,17 +5,42 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
-STYLE = """
+from jinja2 import Environment
+
+TEMPLATE = """
+{%- macro table(heads, rows) %}
+<table>{% if heads %}<tr>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr>{% endif %}
+{% for row in rows %}<tr>{% for value in row %}<td>{{ value | cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% endmacro -%}
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ analysis.title }}</title>
+<style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1080px; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.2em; margin-top: 2em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .15em .7em; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } th { border-bottom: 2px solid #888 }
-img { max-width: 100% } p.note { color: #555 }
+img { max-width: 100% } p.note, figcaption { color: #555 } figure { margin: 0 0 1em }
+div.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 1em }
+</style></head>
+<body>
+<h1>{{ analysis.title }}</h1>
+{{ table((), analysis.facts.items()) }}
+{%- for section in analysis.sections %}
+<h2>{{ section.title }}</h2>
+{% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
+{% if section.picture %}<img alt="{{ section.title }}" src="{{ section.picture | uri }}">{% endif %}
+{% if section.table %}{{ table(section.table.heads, section.table.rows) }}{% endif %}
+{% if section.images %}<div class="grid">
+{% for name, picture in section.images -%}
+<figure><img alt="{{ name }}" src="{{ picture | uri }}"><figcaption>{{ name }}</figcaption></figure>
+{% endfor %}</div>{% endif %}
+{%- endfor %}
+</body></html>
 """
 
 
@@ -25,7 +50,7 @@ class Table:
 
     Attributes:
         heads: Names of the columns; those of `rows` in JSON too.
-        rows: Values; floats are shares, and NaN is told as a dash.
+        rows: Values; floats are shares, and NaN is shown as a dash.
     """
 
     heads: Sequence[str]
@@ -42,6 +67,7 @@ class Section:
         note: How to read it.
         table: Its numbers.
         picture: PNG.
+        images: Name and PNG of each image that it shows.
     """
 
     name: str
@@ -49,11 +75,12 @@ class Section:
     note: str = ""
     table: Table | None = None
     picture: bytes | None = None
+    images: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is told of a set of predictions.
+    """Numbers, tables and pictures of a set of predictions.
 
     Attributes:
         title: In a few words.
@@ -68,50 +95,30 @@ class Analysis:
 
 def write_page(analysis: Analysis, path: Path) -> None:
     """Writes one HTML file with the pictures in it; the folder is made if absent."""
-    parts = [f"<h1>{escape(analysis.title)}</h1>", _table(("", ""), list(analysis.facts.items()))]
-    for section in analysis.sections:
-        parts.append(f"<h2>{escape(section.title)}</h2>")
-        if section.note:
-            parts.append(f'<p class="note">{escape(section.note)}</p>')
-        if section.picture:
-            data = base64.b64encode(section.picture).decode()
-            parts.append(f'<img alt="{escape(section.title)}" src="data:image/png;base64,{data}">')
-        if section.table:
-            parts.append(_table(section.table.heads, section.table.rows))
-    body = "\n".join(parts)
-    _write(
-        path,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(analysis.title)}</title>\n<style>{STYLE}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n",
-    )
+    environment = Environment(autoescape=True)
+    environment.filters.update(cell=format_value, uri=_data_uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = environment.from_string(TEMPLATE).render(analysis=analysis)
+    path.write_text(page, encoding="utf-8")
 
 
 def write_folder(analysis: Analysis, folder: Path) -> None:
-    """Writes a PNG for each picture and `analysis.json` with the numbers."""
+    """Writes a PNG for each picture and `analysis.json` with the numbers.
+
+    Images of a section are `NAME_1.png` and so on, in the order of its table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, Any] = {"title": analysis.title, **analysis.facts}
     for section in analysis.sections:
         if section.picture:
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{section.name}.png").write_bytes(section.picture)
+        for number, (_, picture) in enumerate(section.images, start=1):
+            (folder / f"{section.name}_{number}.png").write_bytes(picture)
         if section.table:
             numbers[section.name] = [
                 dict(zip(section.table.heads, row, strict=True)) for row in section.table.rows
             ]
-    _write(folder / "analysis.json", json.dumps(_plain(numbers), indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    lines = ("".join(f"<td>{escape(format_value(value))}</td>" for value in row) for row in rows)
-    return (
-        f"<table><tr>{head}</tr>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-    )
+    (folder / "analysis.json").write_text(json.dumps(_plain(numbers), indent=2) + "\n", "utf-8")
 
 
 def format_value(value: Any) -> str:
@@ -119,6 +126,10 @@ def format_value(value: Any) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.3f}"
     return str(value)
+
+
+def _data_uri(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def _plain(value: Any) -> Any:

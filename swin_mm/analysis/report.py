@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 
 from swin_mm.analysis import detection, segmentation
 from swin_mm.analysis.calibration import Calibration
-from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions
+from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions, draw_curves
 from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import mean_of_known
@@ -57,7 +57,7 @@ def analyse_detection(
             what = KINDS[kind]
             facts[f"{what} AP"] = mean_of_known([row.precision["all"] for row in rows])
             facts[f"{what} AP50"] = mean_of_known([row.precision_50 for row in rows])
-            sections.append(_section_of_classes(kind, rows))
+            sections += [_section_of_classes(kind, rows), _section_of_curve(kind, evaluation, data)]
     calibration = detection.calibrate(evaluations["bbox"])
     facts["calibration error of scores"] = calibration.error
     matrix, errors = detection.count_confusions(data, min_score, min_overlap)
@@ -112,6 +112,17 @@ def _section_of_classes(kind: str, rows: Sequence[detection.ClassPrecision]) -> 
     )
 
 
+def _section_of_curve(kind: str, evaluation: Any, data: detection.DetectionData) -> Section:
+    recalls, curves, means = detection.precision_curves(evaluation, data)
+    return Section(
+        f"{KINDS[kind]}_precision_by_recall",
+        f"Precision by recall of {'boxes' if kind == 'bbox' else 'masks'}",
+        "Thin lines are classes at an overlap of 0.5; thick lines are means over the classes. The "
+        "area below a line is its average precision.",
+        picture=draw_curves(recalls, curves, data.classes, means),
+    )
+
+
 def _section_of_confusions(
     matrix: np.ndarray, names: Sequence[str], unit: str, note: str
 ) -> Section:
@@ -163,13 +174,15 @@ def _section_of_worst_detections(
         return Row(image, _to_instances(truth, has_masks), _to_instances(found, has_masks, True))
 
     palette = choose_palette(dataset.metainfo)
-    picture = _draw_sheet(chosen, make_row, data.classes, palette, min_score)
     return Section(
         "worst",
         "Worst images",
-        f"By the F1 of detections of score {min_score:g} and above: 1 is without fault.",
+        f"By the F1 of detections of score {min_score:g} and above: 1 is without fault. Ground "
+        "truth is on the left, what was found on the right.",
         Table(["image", "F1", "right", "wrong class", "missed", "of nothing"], rows),
-        picture,
+        images=_draw_images(
+            chosen, [row[0] for row in rows], make_row, data.classes, palette, min_score
+        ),
     )
 
 
@@ -214,6 +227,8 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
     table = [[row.name, row.share, row.overlap, row.recall, row.precision] for row in rows]
     chosen = [i for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
 
+    named = [(i, Path(data.image_paths[i]).name) for i in chosen]
+
     def make_row(index: int) -> Row:
         image = load_picture(data.image_paths[index], dataset)
         return Row(image, data.truth[index](), data.found[index])
@@ -233,12 +248,12 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
         Section(
             "worst",
             "Worst images",
-            "By the mean IoU of the classes that are in the image or predicted in it.",
-            Table(
-                ["image", "mean IoU"],
-                [[Path(data.image_paths[i]).name, float(qualities[i])] for i in chosen],
+            "By the mean IoU of the classes that are in the image or predicted in it. Ground truth "
+            "is on the left, what was found on the right.",
+            Table(["image", "mean IoU"], [[n, float(qualities[i])] for i, n in named]),
+            images=_draw_images(
+                chosen, [name for _, name in named], make_row, data.classes, palette
             ),
-            _draw_sheet(chosen, make_row, data.classes, palette),
         ),
     ]
     return Analysis("Where the segmentor goes wrong", facts, sections)
@@ -266,17 +281,19 @@ def _section_of_pixel_calibration(calibration: Calibration) -> Section:
     )
 
 
-def _draw_sheet(
-    chosen: Sequence,
+def _draw_images(
+    chosen: Sequence[Any],
+    names: Sequence[str],
     make_row: Callable[[Any], Row],
     classes: Sequence[str],
     palette: Sequence,
     min_score: float = 0.0,
-) -> bytes | None:
-    if not chosen:
-        return None
+) -> list[tuple[str, bytes]]:
+    """Draws ground truth and prediction of each image: its name and the PNG."""
+    pictures = []
     with TemporaryDirectory() as folder:
-        path = Path(folder, "worst.png")
-        rows = [make_row(item) for item in chosen]
-        prediction_sheet(rows, path, classes, palette, min_score=min_score)
-        return path.read_bytes()
+        path = Path(folder, "image.png")
+        for item, name in zip(chosen, names, strict=True):
+            prediction_sheet([make_row(item)], path, classes, palette, 1, min_score)
+            pictures.append((name, path.read_bytes()))
+    return pictures

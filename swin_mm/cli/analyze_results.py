@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from swin_mm.cli import test
@@ -49,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"test_dataloader.dataset is a {type(dataset).__name__}; of detectors, only data in "
             "COCO's format can be analysed"
         )
+    source = "checkpoint" if path != Path(args.predictions).expanduser() else "predictions"
+    names = {"config": args.config, source: args.predictions}
+    names["data"] = getattr(dataset, "ann_file", "") or dataset.data_prefix.get("img_path", "")
+    analysis = replace(analysis, facts={**names, **analysis.facts})
     out = Path(args.out or Path(cfg.work_dir, "analysis.html")).expanduser()
     write = write_page if out.suffix == ".html" else write_folder
     write(analysis, out)

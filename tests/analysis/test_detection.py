@@ -18,6 +18,7 @@ from swin_mm.analysis.detection import (
     count_confusions,
     evaluate,
     match,
+    precision_curves,
     read_data,
 )
 from swin_mm.analysis.predictions import PredictionError
@@ -210,6 +211,30 @@ def test_precisions_equal_mmdets_metric(tmp_path, category_ids):
         assert sum(row.objects["all"] for row in rows) == sum(len(own.labels) for own in truth)
         counts = [sum(row.objects[size] for size in ("small", "medium", "large")) for row in rows]
         assert counts == [row.objects["all"] for row in rows]
+
+
+@pytest.mark.parametrize("category_ids", [(1, 2, 3), (7, 3, 5)], ids=["in order", "out of order"])
+def test_area_below_the_curves_is_average_precision(tmp_path, category_ids):
+    case = random_case(3)
+    data = read_data(*make_data(tmp_path, *case, ("cat", "dog", "hen"), category_ids))
+    evaluation = evaluate(data, "bbox")
+    recalls, curves, means = precision_curves(evaluation, data)
+    rows = class_precisions(evaluation, data)
+    assert recalls.shape == (101,)
+    assert curves.mean(1).tolist() == pytest.approx([row.precision_50 for row in rows])
+    mean = np.mean([row.precision["all"] for row in rows])
+    assert means["overlaps 0.5 to 0.95"].mean() == pytest.approx(mean)
+
+
+def test_curve_by_hand(tmp_path):
+    """Right, wrong, right by falling score; a class without objects has no curve."""
+    truth = [objects([BOX, AWAY], [0, 0])]
+    found = [objects([BOX, [150, 10, 190, 50], AWAY], [0, 0, 0], [0.9, 0.8, 0.7])]
+    data = read_data(*make_data(tmp_path, truth, found))
+    _, curves, means = precision_curves(evaluate(data, "bbox"), data)
+    assert curves[0].tolist() == pytest.approx([1] * 51 + [2 / 3] * 50)
+    assert np.isnan(curves[1]).all()
+    assert means["overlap 0.75"].tolist() == curves[0].tolist()
 
 
 def test_numbers_of_categories_do_not_matter(tmp_path):

@@ -69,20 +69,31 @@ def truth_as_predictions(cfg):
     return entries
 
 
-def test_detector_as_a_page_and_as_a_folder(config, capsys):
+def test_detector_as_a_page_and_as_a_folder(config, data, capsys):
     entries = truth_as_predictions(config("mmdet"))
     Path("found.pkl").write_bytes(pickle.dumps(entries))
     command.main(["small.py", "found.pkl", "--out", "deep/page.html"])
     page = Path("deep/page.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 4 + 2
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing else is needed
-    for title in ("Average precision of boxes", "What is taken for what", "Worst images"):
+    assert "<td>config</td><td>small.py</td>" in page
+    assert "<td>predictions</td><td>found.pkl</td>" in page
+    assert f"<td>{data}/annotations/instances_val.json</td>" in page
+    for name in ("000000.png", "000001.png"):
+        assert f"<figcaption>{name}</figcaption>" in page
+    for title in (
+        "Average precision of boxes",
+        "Precision by recall of boxes",
+        "What is taken for what",
+        "Worst images",
+    ):
         assert f"<h2>{title}</h2>" in page
     assert "│ images " in capsys.readouterr().out
 
     command.main(["small.py", "found.pkl", "--out", "folder", "--worst", "3"])
-    names = {"analysis.json", *(f"{n}.png" for n in ("box_precision", "confusions", "worst"))}
-    assert {path.name for path in Path("folder").iterdir()} == names | {"calibration.png"}
+    pictures = ("box_precision", "box_precision_by_recall", "confusions", "calibration")
+    names = {f"{name}.png" for name in (*pictures, "worst_1", "worst_2")}
+    assert {path.name for path in Path("folder").iterdir()} == names | {"analysis.json"}
     numbers = json.loads(Path("folder/analysis.json").read_text())
     right = sum(len(e["pred_instances"]["labels"]) for e in entries) - 1
     assert numbers["objects"] == right + 2 and numbers["detections"] == right + 1
@@ -93,7 +104,7 @@ def test_detector_as_a_page_and_as_a_folder(config, capsys):
     assert len(numbers["confusions"]) == 2
     # One image with an object missed, one with an object of the wrong class; the others are right.
     assert len(numbers["worst"]) == 2
-    assert Image.open("folder/worst.png").size[0] > 100
+    assert Image.open("folder/worst_1.png").size[0] > 100
 
 
 def test_segmentor_of_a_checkpoint(config, capsys):
@@ -110,8 +121,9 @@ def test_segmentor_of_a_checkpoint(config, capsys):
         "overlap",
         "confusions",
         "calibration",
-        "worst",
+        *(f"worst_{number}" for number in range(1, 7)),
     }
+    assert numbers["checkpoint"] == "model.pth" and numbers["config"] == "small.py"
     bins = numbers["calibration"]
     right = sum(entry["pixels"] * entry["share that is right"] for entry in bins)
     assert right / sum(entry["pixels"] for entry in bins) == pytest.approx(numbers["pixels right"])
