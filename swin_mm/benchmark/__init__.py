@@ -1,6 +1,6 @@
-"""Measures time and memory of backbones, necks and whole models beside other libraries'.
+"""Measures time and memory of backbones, necks, data loaders and whole models, beside peers.
 
-`work.py` says what is measured, `backbones.py`, `necks.py` and `whole.py` build it, `step.py`
-makes a step of it, `measure.py` takes the times, `floor.py` says what the device would need at
-least, and `report.py` and `plot.py` show the result. `run.py` puts them together.
+`workload.py` says what is measured, `peers.py` and `whole.py` build it, `step.py` turns it into
+steps, `measure.py` times them, `profile.py` splits a training step into its parts, and `report.py`
+and `plot.py` show the result.
 """

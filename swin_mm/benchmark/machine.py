@@ -1,12 +1,14 @@
-"""What a measurement was taken with: device, versions, commit."""
+"""Where a measurement was taken: device, versions, commit."""
 
 import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils import benchmark
 
 import swin_mm
 
@@ -21,11 +23,13 @@ PACKAGES = (
     "timm",
     "transformers",
 )
-CPU_INFO = Path("/proc/cpuinfo")
+# What decides a CPU's speed in matrix products.
+INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_int8")
+MATMUL_SIDE = {"cuda": 8192, "cpu": 1536}
 
 
-def describe_machine(device: torch.device) -> dict[str, object]:
-    """Device, threads, versions and commit, for people and for JSON."""
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Device, threads, versions and commit, as JSON has them."""
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
@@ -39,16 +43,25 @@ def describe_machine(device: torch.device) -> dict[str, object]:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a GPU, or of the CPU's model."""
+    """Name of a GPU, or of the CPU with its vector and matrix instructions."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    found = torch.cpu.get_capabilities()
+    names = [name for name in INSTRUCTIONS if found.get(name)]
+    name = found.get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name} ({' '.join(names)})" if names else name
+
+
+def measure_matmul(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product, with the threads that are set."""
+    side = MATMUL_SIDE[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    timer = benchmark.Timer("a @ b", globals=dict(a=a, b=b), num_threads=torch.get_num_threads())
+    return 2 * side**3 / timer.blocked_autorange(min_run_time=0.3).median
 
 
 def find_version(package: str) -> str | None:
-    """The version of a package, or `None` where it is not installed."""
+    """The version of a package, or `None` if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -56,9 +69,9 @@ def find_version(package: str) -> str | None:
 
 
 def find_commit(folder: Path) -> str | None:
-    """The commit of the checkout that a folder lies in, `-dirty` where files differ from it.
+    """The commit of the checkout that holds a folder, with `-dirty` after local changes.
 
-    `None` where there is no checkout, or no git.
+    `None` if there is no checkout or no git.
     """
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty"]
     try:

@@ -1,17 +1,17 @@
-"""Pictures of a result: bars beside one another, or lines over what a sweep changes."""
+"""Plots of a result: bars for cases, lines for a sweep, bars for the parts of a step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from swin_mm.benchmark.report import MIB, OURS, Case, Row, milliseconds
+from swin_mm.benchmark.report import OURS, milliseconds, timed_rows
 
-OUR_COLOUR = "#1f5f99"
-# A colour for each other library, whatever else is in the picture.
+# A colour for each library, whatever else is in the plot.
 COLOURS = {
+    OURS: "#1f5f99",
     "mmdet": "#d1652c",
     "mmseg": "#b3962e",
     "timm": "#3b8a55",
@@ -21,7 +21,7 @@ COLOURS = {
 LINE_STYLES = {"eager": "-", "compile": "--", "graphs": ":", "compile+graphs": "-."}
 HATCHES = {"eager": "", "compile": "//", "graphs": "..", "compile+graphs": "xx"}
 WIDTH = 9.5  # inches
-BAR = 0.34  # inches of height for each row
+BAR = 0.34  # inches of height for each bar
 QUANTITIES = {
     "side": "image, megapixels (square)",
     "batch": "images in a batch",
@@ -29,180 +29,127 @@ QUANTITIES = {
     "depth": "blocks in stage 3",
 }
 
+Row = Mapping[str, Any]
 
-def draw(cases: Sequence[Case], sweep: str | None, caption: str, path: Path) -> bool:
-    """Draws the result.
+
+def plot_result(content: Mapping[str, Any], path: Path) -> bool:
+    """Plots a result.
 
     Args:
-        cases: The results.
-        sweep: The quantity that was changed, for lines instead of bars.
-        caption: What was measured and on what, above the picture.
+        content: The result; see `report.py`.
         path: PNG file to write.
 
     Returns:
-        Whether there was anything to draw.
+        Whether there was anything to plot.
     """
-    if not any(row.seconds for case in cases for row in case.rows):
+    cases = [case for case in content["cases"] if timed_rows(case)]
+    if not cases:
         return False
-    figure = _draw_sweep(cases, sweep) if sweep else _draw_bars(cases)
-    FigureCanvasAgg(figure)
-    figure.suptitle(caption, fontsize=9, x=0.01, ha="left", color="#444444")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    caption = ", ".join(str(content[key]) for key in ("device", "commit") if content.get(key))
+    if sweep := content["sweep"]:
+        _save(_plot_sweep(cases, sweep), f"{cases[0]['title']} and on\n{caption}", path)
+    else:
+        _save(_plot_bars(cases), caption, path)
     return True
 
 
-def _colour(row: Row) -> str:
-    return OUR_COLOUR if row.library == OURS else COLOURS[row.library]
+def plot_parts(parts: Mapping[str, float], caption: str, path: Path) -> None:
+    """Plots the milliseconds of each part of a step."""
+    figure = Figure(figsize=(WIDTH, BAR * (len(parts) + 3)), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(parts), list(parts.values()), color=COLOURS[OURS])
+    axes.bar_label(bars, [milliseconds(value) for value in parts.values()], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    _style(axes, "", "ms a step")
+    _save(figure, caption, path)
 
 
-def _draw_bars(cases: Sequence[Case]) -> Figure:
+def _save(figure: Figure, caption: str, path: Path) -> None:
+    figure.suptitle(caption, fontsize=9, x=0.01, ha="left", color="#444444")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _plot_bars(cases: Sequence[Mapping[str, Any]]) -> Figure:
     has_memory = _has_memory(cases)
-    rows = [[row for row in case.rows if row.seconds] for case in cases]
-    heights = [len(shown) + 1.6 for shown in rows]
+    heights = [len(timed_rows(case)) + 1.6 for case in cases]
     size = (WIDTH, BAR * sum(heights) + 0.5 * len(cases) + 0.6)
     figure = Figure(figsize=size, dpi=130, layout="constrained")
     grid = figure.subplots(
         len(cases), 1 + has_memory, squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for axes, case, shown in zip(grid, cases, rows, strict=True):
-        _draw_time_bars(axes[0], case, shown)
+    for axes, case in zip(grid, cases, strict=True):
+        rows = timed_rows(case)
+        medians = [row["median_ms"] for row in rows]
+        spread = [
+            [row["median_ms"] - row["low_ms"] for row in rows],
+            [row["high_ms"] - row["median_ms"] for row in rows],
+        ]
+        _draw_bars(axes[0], rows, medians, [milliseconds(value) for value in medians], xerr=spread)
+        axes[0].set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)
+        _style(axes[0], f"{case['title']}\n", "ms a step, with the quantiles 20 and 80 %")
         if has_memory:
-            _draw_memory_bars(axes[1], shown)
+            sizes = [row["peak_mib"] or 0 for row in rows]
+            _draw_bars(axes[1], rows, sizes, [f"{value:,.0f}" for value in sizes])
+            axes[1].set_yticks([])
+            _style(axes[1], "", "peak memory, MiB")
     return figure
 
 
-def _draw_time_bars(axes: Axes, case: Case, rows: Sequence[Row]) -> None:
-    places = range(len(rows))
-    medians = [row.time.median * 1e3 for row in rows]
-    spread = [
-        [(row.time.median - row.time.low) * 1e3 for row in rows],
-        [(row.time.high - row.time.median) * 1e3 for row in rows],
-    ]
-    bars = axes.barh(places, medians, xerr=spread, ecolor="#333333", capsize=2)
+def _draw_bars(
+    axes: Axes, rows: Sequence[Row], values: Sequence[float], labels: Sequence[str], xerr=None
+) -> None:
+    bars = axes.barh(range(len(rows)), values, xerr=xerr, ecolor="#333333", capsize=2)
     for bar, row in zip(bars, rows, strict=True):
-        _dress_bar(bar, row)
-        axes.annotate(
-            milliseconds(row.time.median),
-            (row.time.high * 1e3, bar.get_y() + bar.get_height() / 2),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    if case.floor is not None:
-        axes.axvline(case.floor * 1e3, color="#333333", linewidth=1, linestyle=":")
-        axes.annotate(
-            "floor",
-            (case.floor * 1e3, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-        )
-    axes.set_yticks(places, [row.name for row in rows], fontsize=8)
-    axes.set_xlim(0, max(row.time.high for row in rows) * 1.12e3)
-    _dress(axes, f"{case.title}\n", "ms a step, with the quantiles 20 and 80 %")
+        bar.set(facecolor=COLOURS[row["library"]], hatch=HATCHES[row["run"]], edgecolor="white")
+    axes.bar_label(bars, labels, padding=4, fontsize=8)
+    axes.margins(x=0.15)
+    axes.set_xlim(left=0)
     axes.invert_yaxis()
 
 
-def _draw_memory_bars(axes: Axes, rows: Sequence[Row]) -> None:
-    for place, row in enumerate(rows):
-        size = (row.peak_bytes or 0) / MIB
-        (bar,) = axes.barh([place], [size])
-        _dress_bar(bar, row)
-        axes.annotate(
-            f"{size:,.0f}",
-            (size, place),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    axes.set_yticks([])
-    axes.margins(x=0.18)
-    _dress(axes, "", "peak memory, MiB")
-    axes.invert_yaxis()
-
-
-def _dress_bar(bar, row: Row) -> None:
-    bar.set_facecolor(_colour(row))
-    bar.set_hatch(HATCHES[row.how])
-    bar.set_edgecolor("white")
-
-
-def _draw_sweep(cases: Sequence[Case], sweep: str) -> Figure:
+def _plot_sweep(cases: Sequence[Mapping[str, Any]], sweep: str) -> Figure:
     has_memory = _has_memory(cases)
     figure = Figure(figsize=(WIDTH, 4.6), dpi=130, layout="constrained")
     axes = figure.subplots(1, 1 + has_memory, squeeze=False)[0]
-    names = dict.fromkeys(row.name for case in cases for row in case.rows if row.seconds)
-    for name in names:
-        timed = [
-            (_abscissa(case, sweep), row)
-            for case in cases
-            for row in case.rows
-            if row.name == name and row.seconds
-        ]
-        x = [value for value, _ in timed]
-        rows = [row for _, row in timed]
-        style = dict(
-            color=_colour(rows[0]),
-            linestyle=LINE_STYLES[rows[0].how],
-            linewidth=2.4 if rows[0].library == OURS else 1.4,
-        )
-        axes[0].plot(
-            x, [r.time.median * 1e3 for r in rows], marker="o", markersize=4, label=name, **style
-        )
-        axes[0].fill_between(
-            x,
-            [r.time.low * 1e3 for r in rows],
-            [r.time.high * 1e3 for r in rows],
-            color=style["color"],
-            alpha=0.15,
-            linewidth=0,
-        )
+    lines: dict[str, list[tuple[float, Row]]] = {}
+    for case in cases:
+        for row in timed_rows(case):
+            lines.setdefault(_name(row), []).append((_abscissa(case, sweep), row))
+    for name, points in lines.items():
+        x, rows = zip(*points, strict=True)
+        colour = COLOURS[rows[0]["library"]]
+        style = dict(color=colour, linestyle=LINE_STYLES[rows[0]["run"]], marker="o", markersize=4)
+        axes[0].plot(x, [row["median_ms"] for row in rows], label=name, **style)
+        low, high = ([row[key] for row in rows] for key in ("low_ms", "high_ms"))
+        axes[0].fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         if has_memory:
-            axes[1].plot(x, [(r.peak_bytes or 0) / MIB for r in rows], marker="o", **style)
-    floors = [(_abscissa(case, sweep), case.floor * 1e3) for case in cases if case.floor]
-    if floors:
-        axes[0].plot(*zip(*floors, strict=True), color="#333333", linestyle=":", label="floor")
-    _dress(axes[0], "ms a step", QUANTITIES[sweep])
+            axes[1].plot(x, [row["peak_mib"] or 0 for row in rows], **style)
     axes[0].legend(frameon=False, fontsize=8)
-    if has_memory:
-        _dress(axes[1], "peak memory, MiB", QUANTITIES[sweep])
-    for panel in axes:
-        panel.set_xticks(*_ticks(cases, sweep), fontsize=8)
+    for panel, title in zip(axes, ("ms a step", "peak memory, MiB"), strict=False):
+        _style(panel, title, QUANTITIES[sweep])
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
+        if sweep != "side":
+            panel.set_xticks([case["value"] for case in cases])
     return figure
 
 
-def _abscissa(case: Case, sweep: str) -> float:
-    """What cost should be proportional to, or nearly: of sides their square."""
-    return case.value**2 / 1e6 if sweep == "side" else case.value
+def _abscissa(case: Mapping[str, Any], sweep: str) -> float:
+    """What cost should be proportional to: of sides their square."""
+    return case["value"] ** 2 / 1e6 if sweep == "side" else case["value"]
 
 
-def _ticks(cases: Sequence[Case], sweep: str) -> tuple[list[float], list[str]]:
-    places = [_abscissa(case, sweep) for case in cases]
-    labels = [
-        f"{place:.2g}\n{case.value}²" if sweep == "side" else f"{case.value}"
-        for place, case in zip(places, cases, strict=True)
-    ]
-    # Labels of small images would lie on one another.
-    gap = max(places) / 14
-    kept: list[int] = []
-    for i in range(len(places) - 1, -1, -1):
-        if not kept or places[kept[-1]] - places[i] >= gap:
-            kept.append(i)
-    return [places[i] for i in kept], [labels[i] for i in kept]
+def _has_memory(cases: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["peak_mib"] for case in cases for row in timed_rows(case))
 
 
-def _has_memory(cases: Sequence[Case]) -> bool:
-    return any(row.peak_bytes is not None for case in cases for row in case.rows)
+def _name(row: Row) -> str:
+    return f"{row['library']} {row['run']}"
 
 
-def _dress(axes: Axes, title: str, unit: str) -> None:
+def _style(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, loc="left", fontweight="bold", fontsize=9)
     axes.set_xlabel(unit, fontsize=8)
     axes.tick_params(labelsize=8)

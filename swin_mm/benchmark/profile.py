@@ -1,66 +1,32 @@
-"""Where the time of a training step goes, part by part.
+"""Where the time of a training step goes: by part of the model and by operator.
 
-The steps are taken in up to three passes: as training takes them, for the time of the whole; on a
-GPU once more with a wait at the borders of parts, for theirs; and a few under `torch.profiler`, for
-the timeline and for what the GPU did. On a CPU the first pass has the parts as well.
+Steps are taken twice: as training takes them, for their time, and under `torch.profiler`, for the
+parts, the operators and the trace. On a GPU the second pass waits for the device at the borders of
+parts, so that each part has the time of its own kernels.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, record_function
+from torch.utils import benchmark
 
-from swin_mm.benchmark.measure import synchronizer
-from swin_mm.benchmark.profile_parts import DATA, OTHER, PartClock, order_parts, watch
-from swin_mm.benchmark.profile_trace import END, STEP, GpuActivity, measure_activity, read_trace
-from swin_mm.benchmark.training import Batch, build_training
+Batch = dict[str, Any]
 
 WARM_UP_STEPS = 3
-TRACED_STEPS = 3  # a timeline of more is slow to open
-
-
-@dataclass
-class StepProfile:
-    """Where the time of a training step goes.
-
-    Attributes:
-        seconds: Of a step, the mean over all, as training takes it.
-        parts: Seconds of each part, the mean, in their order. On a GPU each waits for what it has
-            queued, so that the sum may be larger than `seconds`.
-        waiting: Seconds that a step as training takes it waits for data.
-        images: Images of a step, the mean.
-        steps: Steps that were measured.
-        gpu: What the GPU did; `None` on a CPU, where nothing of it is measured.
-    """
-
-    seconds: float
-    parts: dict[str, float]
-    waiting: float
-    images: float
-    steps: int
-    gpu: GpuActivity | None
-
-    def measures(self) -> dict[str, float | None]:
-        """What rules of advice look at: shares of the step, and what the GPU did."""
-        total = sum(self.parts.values())
-        shares = {name: seconds / total for name, seconds in self.parts.items()}
-        # A GPU may still be at work while Python waits for data, so this is of the pass without
-        # waits at the borders.
-        shares[DATA] = self.waiting / self.seconds
-        gpu = self.gpu
-        return {
-            **shares,
-            "gpu idle": None if gpu is None else 1 - gpu.busy,
-            "waits": None if gpu is None else gpu.waits,
-            "launches": None if gpu is None else gpu.launches,
-        }
+PROFILED_STEPS = 3  # a trace of more is slow to open
+PART = "part: "  # names of parts begin with it, so that they are no operator's
+# Parts that every step has, beside those of the model, in their order.
+FIRST, LAST = ("data", "transfer", "preprocess"), ("other", "backward", "optimizer")
+CALLS = ("forward", "loss", "loss_and_predict", "predict")  # of mmdet's and mmseg's modules
+NUM_OPERATORS = 20  # lines of the table
 
 
 class Steps:
@@ -80,71 +46,146 @@ class Steps:
         self.batches = batches
         self.images = 0
 
-    def run(self, count: int, clock: PartClock) -> float:
-        """Takes steps, and gives the seconds of one, the mean."""
+    def run(self, count: int) -> None:
+        """Takes steps, and counts the images of all."""
         self.images = 0
-        with watch(self.model, self.optim_wrapper, clock):
-            clock.synchronize()
-            start = clock.clock()
-            for _ in range(count):
-                with record_function(STEP):
-                    with clock.part(DATA):
-                        batch = next(self.batches)
-                    self.images += len(batch["inputs"])
-                    with clock.part(OTHER):
-                        self.model.train_step(batch, self.optim_wrapper)
-            with record_function(END):
-                clock.end()
-            return (clock.clock() - start) / count
+        for _ in range(count):
+            with record_function(f"{PART}data"):
+                batch = next(self.batches)
+            self.images += len(batch["inputs"])
+            with record_function(f"{PART}other"):
+                self.model.train_step(batch, self.optim_wrapper)
 
 
-def profile_training(
-    cfg: Config,
-    batches: Iterator[Batch],
+def profile_steps(
+    steps: Steps,
+    count: int,
     device: torch.device,
-    steps: int,
-    timeline: Path,
-    clock: Callable[[], float] = time.perf_counter,
-) -> StepProfile:
-    """Measures the training steps of a config.
+    trace: Path,
+    clock: Callable[[], float] = benchmark.timer,
+) -> tuple[dict[str, Any], str]:
+    """Measures training steps.
 
     Args:
-        cfg: Whole config of a detector or a segmentor.
-        batches: What it is trained on.
-        device: Where.
-        steps: How many are measured, after three that are not.
-        timeline: File to write, `.json.gz`, for https://ui.perfetto.dev or `chrome://tracing`.
-        clock: Gives seconds.
+        steps: The steps.
+        count: How many are timed, after three that are not.
+        device: Where the model is.
+        trace: File to write, `.json.gz`, for https://ui.perfetto.dev or `chrome://tracing`.
+        clock: Gives seconds, after waiting for the device.
 
     Returns:
-        The profile.
+        `step_ms` and `images_per_second` without the profiler, `parts_ms` and on a GPU what it did,
+        for one step each; and the table of operators.
     """
-    runner = Steps(*build_training(cfg, device), batches)
-    wait = synchronizer(device)
-    make_clock = partial(PartClock, end=wait, clock=clock)
-    runner.run(WARM_UP_STEPS, make_clock())
-    plain = make_clock()
-    seconds = runner.run(steps, plain)
-    images = runner.images / steps
-    borders = plain
-    if device.type == "cuda":
-        borders = make_clock(synchronize=wait)
-        runner.run(steps, borders)
-    _trace(runner, make_clock(), device, timeline)
-    return StepProfile(
-        seconds=seconds,
-        parts={name: value / steps for name, value in order_parts(borders.seconds).items()},
-        waiting=plain.seconds[DATA] / steps,
-        images=images,
-        steps=steps,
-        gpu=measure_activity(read_trace(timeline)) if device.type == "cuda" else None,
-    )
+    steps.run(WARM_UP_STEPS)
+    start = clock()
+    steps.run(count)
+    seconds = clock() - start
+    images = steps.images
+    is_cuda = device.type == "cuda"
+    wait = (lambda: torch.cuda.synchronize(device)) if is_cuda else (lambda: None)
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * is_cuda]
+    with (
+        mark_parts(steps.model, steps.optim_wrapper, wait),
+        torch.profiler.profile(activities=activities) as profiler,
+    ):
+        steps.run(PROFILED_STEPS)
+        wait()
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(trace))
+    parts = exclusive_times(profiler.events())
+    ordered = [*FIRST, *(name for name in parts if name not in FIRST + LAST), *LAST]
+    averages = profiler.key_averages()
+    result = {
+        "step_ms": seconds / count * 1e3,
+        "images_per_second": images / seconds,
+        "steps": count,
+        "parts_ms": {name: parts[name] / PROFILED_STEPS for name in ordered if name in parts},
+    }
+    if is_cuda:
+        result |= describe_gpu(averages, result["step_ms"])
+    order = "self_device_time_total" if is_cuda else "self_cpu_time_total"
+    table = averages.table(sort_by=order, row_limit=NUM_OPERATORS, max_name_column_width=48)
+    return result, table
 
 
-def _trace(runner: Steps, clock: PartClock, device: torch.device, timeline: Path) -> None:
-    activities = [ProfilerActivity.CPU]
-    activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with torch.profiler.profile(activities=activities) as profiler:
-        runner.run(TRACED_STEPS, clock)
-    timeline.parent.mkdir(parents=True, exist_ok=True)
-    profiler.export_chrome_trace(str(timeline))
+def describe_gpu(averages: Iterable[Any], step_ms: float) -> dict[str, float]:
+    """Share of time in which the GPU computes, and launches and waits of a step.
+
+    Args:
+        averages: `key_averages()` of the profiled steps.
+        step_ms: Time of a step without the profiler.
+    """
+    launches = waits = busy = 0.0
+    for event in averages:
+        busy += event.self_device_time_total / 1e3 if not event.key.startswith(PART) else 0.0
+        launches += event.count if "LaunchKernel" in event.key else 0
+        # The profile's own waits are cudaDeviceSynchronize.
+        waits += (
+            event.count if event.key in ("cudaStreamSynchronize", "cudaEventSynchronize") else 0
+        )
+    return {
+        "gpu_busy": busy / PROFILED_STEPS / step_ms,
+        "kernel_launches": launches / PROFILED_STEPS,
+        "gpu_waits": waits / PROFILED_STEPS,
+    }
+
+
+def exclusive_times(events: Iterable[FunctionEvent]) -> dict[str, float]:
+    """Milliseconds of each part, without those of the parts that it calls."""
+    times: dict[str, float] = {}
+    for event in events:
+        if not event.name.startswith(PART) or event.device_type != torch.autograd.DeviceType.CPU:
+            continue
+        taken = event.time_range.elapsed_us() / 1e3
+        times[event.name] = times.get(event.name, 0.0) + taken
+        caller = event.cpu_parent
+        while caller is not None and not caller.name.startswith(PART):
+            caller = caller.cpu_parent
+        if caller is not None:
+            times[caller.name] = times.get(caller.name, 0.0) - taken
+    return {name.removeprefix(PART): value for name, value in times.items()}
+
+
+@contextmanager
+def mark_parts(
+    model: nn.Module, optim_wrapper: OptimWrapper, wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Marks the parts of training steps as ranges of the profiler.
+
+    Args:
+        model: A detector or a segmentor; each of its children is a part, and the members of a list
+            are one part.
+        optim_wrapper: The wrapper of its optimizer.
+        wait: Waits for the device, before and after each part.
+    """
+    with ExitStack() as stack:
+
+        def mark(owner: Any, call: str, part: str) -> None:
+            if not hasattr(owner, call):
+                return
+            original = getattr(owner, call)
+
+            @wraps(original)
+            def marked(*args, **kwargs):
+                wait()
+                with record_function(f"{PART}{part}"):
+                    result = original(*args, **kwargs)
+                    wait()
+                    return result
+
+            setattr(owner, call, marked)
+            stack.callback(delattr, owner, call)
+
+        for name, child in model.named_children():
+            if name == "data_preprocessor":
+                mark(child, "forward", "preprocess")
+                mark(child, "cast_data", "transfer")
+                continue
+            for member in child if isinstance(child, nn.ModuleList) else [child]:
+                for call in CALLS:
+                    mark(member, call, name)
+        mark(optim_wrapper, "backward", "backward")
+        mark(optim_wrapper, "step", "optimizer")
+        mark(optim_wrapper, "zero_grad", "optimizer")
+        yield

@@ -1,223 +1,257 @@
-"""Candidates, and what each does in one step."""
+"""Candidates, what each does in one step, and a case: one workload run by all of them."""
 
 import gc
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from swin_mm.benchmark.backbones import (
-    MissingPeerError,
-    build_backbone,
-    check_maps,
-    make_images,
-)
-from swin_mm.benchmark.measure import Runner, synchronizer
+from swin_mm.benchmark.measure import Step, measure, warm_up
 from swin_mm.benchmark.memory import measure_growth
-from swin_mm.benchmark.necks import build_neck, make_maps
-from swin_mm.benchmark.whole import WholeStep
-from swin_mm.benchmark.work import DTYPES, Work
+from swin_mm.benchmark.peers import DIFFERENCES, MissingPeerError, build_module, make_inputs
+from swin_mm.benchmark.report import OURS, make_case
+from swin_mm.benchmark.whole import LoaderStep, ModelStep
+from swin_mm.benchmark.workload import DTYPES, Workload
 
-How = Literal["eager", "compile", "graphs", "compile+graphs"]
-HOWS = ("eager", "compile", "graphs", "compile+graphs")
-CAPTURE_WARM_UP = 3  # steps on a side stream, as PyTorch's notes on CUDA graphs ask for
+# How a model is run: arguments of `torch.compile`, or None.
+RUN_MODES: dict[str, dict[str, str] | None] = {
+    "eager": None,
+    "compile": {},
+    "graphs": {"backend": "cudagraphs"},  # CUDA graphs of PyTorch's own kernels
+    "compile+graphs": {"mode": "reduce-overhead"},
+}
 
 
 class Candidate(NamedTuple):
-    """A library and how its model is run."""
+    """A library, and how its model is run: one of `RUN_MODES`."""
 
     library: str
-    how: How
+    run: str
 
     def __str__(self) -> str:
-        return f"{self.library} {self.how}"
-
-
-@dataclass
-class Prepared:
-    """A candidate that is ready to run.
-
-    Attributes:
-        runner: Runs its steps.
-        parameters: Number of parameters.
-        peak_bytes: Most memory of a step, with parameters, gradients and inputs, without what
-            belongs to other candidates; `None` where it is not measured.
-    """
-
-    runner: Runner
-    parameters: int
-    peak_bytes: int | None
-
-
-def refuse(candidate: Candidate, work: Work) -> str | None:
-    """Why a candidate cannot be run in this way, or `None`."""
-    if not candidate.how.endswith("graphs"):
-        return None
-    if work.device.type != "cuda":
-        return "CUDA graphs need a CUDA device"
-    if work.mode == "train":
-        return "CUDA graphs are for inference"
-    if work.part == "config":
-        return "a whole model waits for its device within a step, which a graph cannot"
-    return None
-
-
-def prepare(candidate: Candidate, work: Work) -> Prepared:
-    """Builds a candidate and runs its first steps.
-
-    Raises:
-        MissingPeerError: It cannot do this work.
-        Exception: Whatever the library raises.
-    """
-    if reason := refuse(candidate, work):
-        raise MissingPeerError(reason)
-    device = work.device
-    before = _allocated(device)
-    kind = WholeStep if work.part == "config" else ModuleStep
-    step = kind(candidate.library, work, is_compiled=candidate.how.startswith("compile"))
-    if work.part == "backbone":
-        for i, size in enumerate(work.sizes):
-            check_maps(work, step.forward(i), size)
-    run, indices = step.run, range(len(work.sizes))
-    for i in indices:
-        run(i)  # compiles
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    if candidate.how.endswith("graphs"):
-        run = capture(step, work)
-
-    def run_all() -> None:
-        for i in indices:
-            run(i)
-
-    peak = None
-    if device.type == "cuda":
-        run_all()
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) - before
-    elif isinstance(step, ModuleStep):
-        growth = measure_growth(run_all)
-        peak = None if growth is None else step.count_held_bytes() + growth
-    runner = Runner(run, len(work.sizes), synchronizer(device))
-    return Prepared(runner, count_parameters(step.model), peak)
+        return f"{self.library} {self.run}"
 
 
 class ModuleStep:
     """Forward, and in training backward, of a backbone or a neck.
 
-    Backward starts from gradients that are given, so that no loss is measured with it.
+    Backward starts from given gradients, so that no loss is measured with it.
 
     Args:
         library: Whose.
         work: What it does.
-        is_compiled: Whether `torch.compile` is used.
+        compile_args: Of `torch.compile`; `None` runs it as it is.
     """
 
-    def __init__(self, library: str, work: Work, is_compiled: bool) -> None:
+    def __init__(self, library: str, work: Workload, compile_args: dict | None = None) -> None:
         torch.manual_seed(0)
-        is_backbone = work.part == "backbone"
-        build, make = (build_backbone, make_images) if is_backbone else (build_neck, make_maps)
-        model = build(library, work)
-        model.train(work.mode == "train")  # mmdet's eval() does not return the model
+        self.model = build_module(library, work)
+        self.model.train(work.mode == "train")  # mmdet's eval() does not return the model
+        self.model.to(work.device)
+        self.inputs = make_inputs(work)
         if work.casts_weights:
-            model.to(DTYPES[work.dtype])
-        model.to(work.device)
-        if is_compiled:
-            model.compile(dynamic=len(work.sizes) > 1 or None)
-        self.model = model
+            self.model.to(DTYPES[work.dtype])
+            self.inputs = [[x.to(DTYPES[work.dtype]) for x in given] for given in self.inputs]
+        if compile_args is not None:
+            self.model.compile(dynamic=len(work.sizes) > 1 or None, **compile_args)
         self.work = work
-        self.inputs = make(work)
-        if work.casts_weights:
-            self.inputs = [_cast(x, DTYPES[work.dtype]) for x in self.inputs]
         self.gradients: dict[int, list[Tensor]] = {}
-        self.parameters = list(model.parameters())
 
     def run(self, index: int) -> Any:
         """One step on the inputs of `index`."""
         return self._train(index) if self.work.mode == "train" else self.forward(index)
 
     @torch.no_grad()
-    def forward(self, index: int) -> tuple[Tensor, ...]:
+    def forward(self, index: int) -> Sequence[Tensor]:
         """The maps, without gradient."""
-        with self.work.autocast():
-            return self.model(self.inputs[index])
+        return self._call(index)
 
-    def count_held_bytes(self) -> int:
-        """Bytes of parameters and their gradients, inputs, and gradients that backward is given."""
-        tensors = [*self.parameters, *(p.grad for p in self.parameters if p.grad is not None)]
-        for given in (*self.inputs, *self.gradients.values()):
-            tensors += [given] if isinstance(given, Tensor) else given
-        return sum(t.nbytes for t in tensors)
+    def kept(self) -> Any:
+        """Tensors beside parameters that stay from step to step."""
+        return self.inputs, self.gradients
+
+    def _call(self, index: int) -> Sequence[Tensor]:
+        inputs = self.inputs[index]
+        with self.work.autocast():
+            return self.model(inputs[0] if self.work.part == "backbone" else inputs)
 
     def _train(self, index: int) -> None:
-        inputs = self.inputs[index]
-        for leaf in (*self.parameters, *(inputs if isinstance(inputs, list) else ())):
+        for leaf in (*self.model.parameters(), *self.inputs[index]):
             leaf.grad = None
-        with self.work.autocast():
-            maps = self.model(inputs)
+        maps = self._call(index)
         if index not in self.gradients:  # in the layout and dtype of this library's maps
             self.gradients[index] = [torch.ones_like(m) for m in maps]
         torch.autograd.backward(maps, self.gradients[index])
 
 
-def _cast(inputs: Tensor | list[Tensor], dtype: torch.dtype) -> Tensor | list[Tensor]:
-    return [x.to(dtype) for x in inputs] if isinstance(inputs, list) else inputs.to(dtype)
+STEPS = {"backbone": ModuleStep, "neck": ModuleStep, "config": ModelStep, "data": LoaderStep}
 
 
-def capture(step: ModuleStep, work: Work) -> Callable[[int], None]:
-    """Captures a graph for each size of the inputs.
+class Prepared(NamedTuple):
+    """A candidate that is ready to run.
+
+    Attributes:
+        step: Runs it on the input of an index.
+        parameters: Number of parameters.
+        peak_bytes: Peak memory of a step, with parameters, gradients and inputs, without what
+            belongs to other candidates; `None` if it is not measured.
+    """
+
+    step: Step
+    parameters: int
+    peak_bytes: int | None
+
+
+def prepare(candidate: Candidate, work: Workload) -> Prepared:
+    """Builds a candidate and runs its first steps.
+
+    Raises:
+        MissingPeerError: It cannot do this work.
+        Exception: Whatever the library raises.
+    """
+    if reason := cannot_run(candidate, work):
+        raise MissingPeerError(reason)
+    device, indices = work.device, range(len(work.sizes))
+    is_cuda = device.type == "cuda"
+    before = torch.cuda.memory_allocated(device) if is_cuda else 0
+    step = STEPS[work.part](candidate.library, work, RUN_MODES[candidate.run])
+    if work.part == "backbone":
+        for i in indices:
+            check_maps(work, step.forward(i), i)
+
+    def run_all() -> None:
+        for i in indices:
+            step.run(i)
+
+    run_all()  # compiles
+    parameters = list(step.model.parameters()) if step.model else []
+    peak = None
+    if is_cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run_all()
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device) - before
+    elif step.model is not None and (growth := measure_growth(run_all)) is not None:
+        kept = tree_leaves((parameters, [p.grad for p in parameters], step.kept()))
+        peak = growth + sum(t.nbytes for t in kept if isinstance(t, Tensor))
+    return Prepared(step.run, sum(p.numel() for p in parameters), peak)
+
+
+def cannot_run(candidate: Candidate, work: Workload) -> str | None:
+    """Why a candidate cannot be run, or `None`."""
+    if find_spec(candidate.library) is None:
+        return "not installed"
+    if work.part == "data" and candidate.run != "eager":
+        return "a data loader cannot be compiled"
+    if candidate.run.endswith("graphs") and work.device.type != "cuda":
+        return "CUDA graphs need a CUDA device"
+    return None
+
+
+def check_maps(work: Workload, maps: Sequence[Tensor], index: int) -> None:
+    """Raises MissingPeerError if the maps are not those that the workload asks for."""
+    sides = work.map_sizes(work.sizes[index])
+    wanted = [(work.batch, c, *side) for c, side in zip(work.channels, sides, strict=True)]
+    found = [tuple(m.shape) for m in maps]
+    if found != wanted:
+        raise MissingPeerError(f"does other work: its maps are {found}, not {wanted}")
+
+
+def count_flops(work: Workload) -> float | None:
+    """Multiplications and additions of a step of swin_mm's reference; `None` for other parts.
+
+    Of several sizes the mean. Nothing is computed. Stochastic depth, which drops work at random,
+    is left out.
+    """
+    if work.part not in ("backbone", "neck"):
+        return None
+    meta = replace(
+        work,
+        device=torch.device("meta"),
+        dtype="fp32",
+        casts_weights=False,
+        drop_path_rate=0.0,
+        attn_backend="reference",
+    )
+    with FlopCounterMode(display=False) as counter:
+        step = ModuleStep("swin_mm", meta)
+        for i in range(len(work.sizes)):
+            step.run(i)
+    return counter.get_total_flops() / len(work.sizes)
+
+
+def run_case(
+    work: Workload,
+    candidates: Sequence[Candidate],
+    rounds: int,
+    on_turn: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Measures one workload.
 
     Args:
-        step: Inference of a backbone or a neck, on CUDA.
-        work: What it does.
+        work: The workload.
+        candidates: Who runs it. One that fails gets a row with the reason.
+        rounds: Rounds that count.
+        on_turn: Called `len(candidates) * (rounds + 2)` times, unless candidates fail.
 
     Returns:
-        What copies new inputs into place and replays the graph, as one has to in practice.
+        The result; see `report.make_case`.
     """
-    sources = [_clone(x) for x in step.inputs]
-    graphs = []
-    stream = torch.cuda.Stream(work.device)
-    for i in range(len(work.sizes)):
-        stream.wait_stream(torch.cuda.current_stream(work.device))
-        with torch.cuda.stream(stream):
-            for _ in range(CAPTURE_WARM_UP):
-                step.forward(i)
-        torch.cuda.current_stream(work.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            maps = step.forward(i)
-        graphs.append((graph, maps))  # maps keep their memory while the graph writes to it
-
-    def replay(index: int) -> None:
-        source, target = sources[index], step.inputs[index]
-        if isinstance(source, list):
-            torch._foreach_copy_(target, source)
-        else:
-            target.copy_(source)
-        graphs[index][0].replay()
-
-    return replay
-
-
-def _clone(inputs: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    return [x.clone() for x in inputs] if isinstance(inputs, list) else inputs.clone()
-
-
-def _allocated(device: torch.device) -> int:
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    release(work.device)
+    ready: dict[Candidate, Prepared] = {}
+    passes: dict[Candidate, int] = {}
+    errors: dict[Candidate, str] = {}
+    for candidate in candidates:
+        try:
+            prepared = prepare(candidate, work)
+            passes[candidate] = warm_up(prepared.step, len(work.sizes))
+            ready[candidate] = prepared
+        except Exception as error:  # any library may fail in any way, and the others go on
+            errors[candidate] = describe_error(error)
+        on_turn()
+    seconds = measure(
+        {candidate: prepared.step for candidate, prepared in ready.items()},
+        passes,
+        len(work.sizes),
+        rounds,
+        on_error=lambda candidate, error: errors.update({candidate: describe_error(error)}),
+        on_turn=on_turn,
+    )
+    rows = []
+    for candidate in candidates:
+        row = {"library": candidate.library, "run": candidate.run}
+        if candidate in errors:
+            rows.append(row | {"error": errors[candidate]})
+            continue
+        _, parameters, peak = ready[candidate]
+        row |= {"parameters": parameters, "peak_bytes": peak, "seconds": seconds[candidate]}
+        if work.part == "backbone":
+            row["differs"] = DIFFERENCES.get((candidate.library, work.version), "")
+        rows.append(row)
+    is_ours = any(candidate.library == OURS for candidate in ready)
+    flops = count_flops(work) if is_ours else None
+    return make_case(work.describe(), work.to_dict(), rows, flops)
 
 
 def release(device: torch.device) -> None:
-    """Gives back what candidates of an earlier piece of work have left."""
-    torch.compiler.reset()  # else sizes of earlier work count against the limit of recompilations
+    """Frees what candidates of an earlier workload have left."""
+    torch.compiler.reset()  # else earlier sizes count against the limit of recompilations
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in model.parameters())
+def describe_error(error: Exception) -> str:
+    """One line for the table."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    if isinstance(error, MissingPeerError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,6 +1,7 @@
-"""`swin-mm benchmark`: time and memory of a backbone, a neck or a whole model, beside others'."""
+"""`swin-mm benchmark`: time and memory of a backbone, a neck or a whole model, beside peers."""
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -9,24 +10,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from swin_mm.benchmark.floor import DeviceSpeed, measure_device
-from swin_mm.benchmark.machine import describe_machine
-from swin_mm.benchmark.plot import draw
-from swin_mm.benchmark.report import OURS, Case, draw_notes, draw_table, write_json
-from swin_mm.benchmark.run import run_case
-from swin_mm.benchmark.step import HOWS, Candidate
-from swin_mm.benchmark.whole import FRAMEWORKS
-from swin_mm.benchmark.work import DTYPES, SWEEPS, Size, Work, changing_sizes, vary
+from swin_mm.benchmark.machine import describe_machine, measure_matmul
+from swin_mm.benchmark.plot import plot_parts, plot_result
+from swin_mm.benchmark.profile import Steps, profile_steps
+from swin_mm.benchmark.report import (
+    OURS,
+    compare_cases,
+    draw_notes,
+    draw_table,
+    milliseconds,
+    timed_rows,
+    write_json,
+)
+from swin_mm.benchmark.step import RUN_MODES, Candidate, run_case
+from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, random_batches
+from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, multi_scale_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.errors import raise_first
-from swin_mm.cli.feeding import check_feeding_args, run_feeding
-from swin_mm.cli.step_profile import run_profile
 from swin_mm.configs import ConfigError
 from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.ops.dispatch import BACKENDS
@@ -34,75 +42,151 @@ from swin_mm.ops.dispatch import BACKENDS
 PEERS = ("mmdet", "timm", "torchvision", "transformers")
 WINDOWS = {1: 7, 2: 8}  # of the published models
 DEFAULT_SIZE = (800, 1344)
-DEFAULT_MODE = "inference"
 FILE_WIDTH = 100  # columns, where the output is no terminal
 OUT = Path("work_dirs/benchmark")
+
+# Options that would be ignored beside another one, and what to do instead.
+MEANINGLESS = {
+    "--part backbone": ("config", "a config is measured as a whole"),
+    "--part neck": ("config window attn_backend", "a neck has no attention"),
+    "--part data": (
+        "size batch mode dtype run sweep changing_sizes attn_backend",
+        "the config defines the data; use --cfg-options train_dataloader.batch_size=N",
+    ),
+    "--config": (
+        "version arch window attn_backend cast_weights",
+        "the config defines the backbone; use --cfg-options model.backbone.KEY=VALUE",
+    ),
+    "--profile": (
+        "part peers run mode dtype sweep changing_sizes",
+        "it is of one model's training step, in the precision of the config; see --cfg-options "
+        "optim_wrapper.type=swin_mm.AmpOptimWrapper",
+    ),
+    "--sweep side": ("size changing_sizes", "give --values"),
+    "--sweep batch": ("batch changing_sizes", "give --values"),
+    "--sweep window": ("window changing_sizes config", "it is of a backbone; give --values"),
+    "--sweep depth": ("changing_sizes config", "it is of a backbone; give --values"),
+    "--mode train": ("cast_weights", "training keeps its weights in float32"),
+}
 
 EXAMPLES = """\
 examples:
   swin-mm benchmark --size 800x1344 --batch 2 --mode train --dtype bf16 --peers all
-  swin-mm benchmark --run eager compile graphs --mode inference --dtype bf16 --peers timm
+  swin-mm benchmark --run eager compile graphs --dtype bf16 --peers timm
   swin-mm benchmark --mode train --size 800x1344 --changing-sizes --peers mmdet
   swin-mm benchmark --version 2 --arch base --window 16 --size 1024x1024 --peers all
   swin-mm benchmark --sweep side --values 256 512 1024 --peers mmdet timm
   swin-mm benchmark --part neck --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --dtype fp16 --batch 2 --peers all
+  swin-mm benchmark --config mask_rcnn_swin_t --mode train --sweep batch     # what fits in memory
+  swin-mm benchmark --config mask_rcnn_swin_t --part data --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --profile
-  swin-mm benchmark --config mask_rcnn_swin_t --part data --made-images 512 --workers 1 2
+  swin-mm benchmark --plot benchmarks/cpu_swin_t_512_train.json
 
 Times of different runs are not comparable, ratios within one are."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints tables, and writes JSON and a picture.
+    """Measures, prints tables, and writes JSON and a plot.
 
     Args:
         argv: Command line without the program's name; by default the process's own.
 
     Returns:
-        The exit status: 1 when swin_mm itself has no result, else 0.
+        The exit status: 1 if swin_mm itself has no result, else 0.
 
     Raises:
-        ConfigError: Options contradict each other or this machine.
+        ConfigError: Options contradict each other or do not suit this machine.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parse_args(argv)
+    if args.plot:
+        return replot(args.plot)
+    check_args(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    MMLogger.get_current_instance().setLevel("ERROR")  # models tell how they are initialised
-    command = shlex.join(["swin-mm", "benchmark", *argv])
-    check_feeding_args(args)
-    if args.part == "data":
-        check_machine(args)
-        return run_feeding(args, command)
-    if args.profile:
-        check_machine(args)
-        return run_profile(args, command)
-    pieces = plan_work(args)
-    candidates = plan_candidates(args, pieces[0][1])
+    MMLogger.get_current_instance().setLevel("ERROR")  # models log how they are initialised
+    workloads = plan_workloads(args)
+    work = workloads[0][1]
+    candidates = plan_candidates(args, work)
+    machine = describe_machine(work.device)
+    content = {
+        "command": shlex.join(["swin-mm", "benchmark", *argv]),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **machine,
+    }
+    console = Console(
+        highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH
+    )
+    threads = f"{machine['threads']} of {machine['cores']} threads, " * (work.device.type == "cpu")
+    version = f"PyTorch {torch.__version__}, swin_mm {machine['swin_mm']} {machine['commit'] or ''}"
+    console.print(f"{machine['device']}, {threads}{version}", soft_wrap=True)
     out = Path(args.out) if args.out else OUT / name_run(args)
-    machine = describe_machine(pieces[0][1].device)
-    date = datetime.now().astimezone().isoformat(timespec="seconds")
+    if args.profile:
+        return run_profile(args, work, content, out, console)
 
-    work = pieces[0][1]
-    speed = measure_device(work.device, DTYPES[work.dtype])
-    is_terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if is_terminal else FILE_WIDTH)
-    heading = describe_run(machine, work)
-    console.print(heading, soft_wrap=True)
-    cases: list[Case] = []
-    for case in measure_all(pieces, candidates, args.rounds, speed):
-        cases.append(case)
-        console.print(draw_table(case))
-        # After each, so that a long sweep that is interrupted is not lost.
-        write_json(out / "result.json", cases, speed, machine, command, date, args.sweep)
-    console.print(draw_notes(cases, speed), soft_wrap=True)
-    written = [out / "result.json"]
-    caption = f"{heading}\n{work.describe()}, then larger: {args.sweep}" if args.sweep else heading
-    if draw(cases, args.sweep, caption, out / "result.png"):
-        written.append(out / "result.png")
-    console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
-    return 0 if all(case.ours for case in cases) else 1
+    content["measured_rate_tflop_s"] = measure_matmul(work.device, DTYPES[work.dtype]) / 1e12
+    content |= {"sweep": args.sweep, "cases": []}
+    total = len(workloads) * len(candidates) * (args.rounds + 2)
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("measuring", total=total)
+        for value, work in workloads:
+            case = run_case(work, candidates, args.rounds, lambda: progress.advance(task))
+            content["cases"].append(case | {"value": value})
+            console.print(draw_table(content["cases"][-1]))
+            # After each, so that a long run that is interrupted is not lost.
+            write_json(out / "result.json", content)
+    if args.sweep:
+        console.print(compare_cases(content["cases"], args.sweep))
+    console.print(draw_notes(content), soft_wrap=True)
+    plot_result(content, out / "result.png")
+    console.print(f"written: {out}/result.json and result.png", soft_wrap=True)
+    names = [{row["library"] for row in timed_rows(case)} for case in content["cases"]]
+    return 0 if all(OURS in found for found in names) else 1
+
+
+def run_profile(
+    args: argparse.Namespace, work: Workload, content: dict[str, Any], out: Path, console: Console
+) -> int:
+    """Profiles training steps of a config; prints, and writes JSON, a plot and a trace."""
+    cfg = work.config
+    batches = random_batches(cfg, work.batch, work.sizes[0]) if args.size else loaded_batches(cfg)
+    model = build_model(cfg, work.device).train()
+    steps = Steps(model, build_optim_wrapper(model, cfg.optim_wrapper), batches)
+    trace = out / "trace.json.gz"
+    result, operators = profile_steps(steps, args.rounds, work.device, trace)
+    parts, step = result["parts_ms"], result["step_ms"]
+    data = "random images of {}x{}".format(*args.size[0]) if args.size else "its own data"
+    title = f"{Path(args.config).stem}, training step on {data}"
+    console.print(title)
+    console.print(f"{milliseconds(step)} ms, {result['images_per_second']:.3g} images/s")
+    for name, value in parts.items():
+        share = value / sum(parts.values())
+        console.print(f"  {name:20} {milliseconds(value):>8} ms {share:5.0%}")
+    for key in ("gpu_busy", "kernel_launches", "gpu_waits"):
+        console.print(f"{key}: {result.get(key, 'not measured on a CPU')}")
+    console.print(operators, soft_wrap=True)
+    write_json(out / "profile.json", {**content, **result})
+    (out / "operators.txt").write_text(operators + "\n")
+    plot_parts(parts, f"{title}\n{content['device']}", out / "profile.png")
+    console.print(
+        f"written: {out}/profile.json, profile.png, operators.txt and trace.json.gz "
+        "(open it at https://ui.perfetto.dev)",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def replot(files: Sequence[str]) -> int:
+    """Draws the plots of results again, beside them."""
+    for file in map(Path, files):
+        try:
+            is_drawn = plot_result(json.loads(file.read_text()), file.with_suffix(".png"))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{file} is no result of `swin-mm benchmark`: {error!r}") from error
+        print(f"written: {file.with_suffix('.png')}" if is_drawn else f"{file}: nothing to plot")
+    return 0
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -116,7 +200,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     what.add_argument(
         "--part",
         choices=("backbone", "neck", "data"),
-        help="default: backbone; data: how fast the train loader of --config feeds",
+        help="default: backbone; data: the train loader of --config, in one process",
     )
     what.add_argument("--config", help="measure the whole model of a config, with its losses")
     what.add_argument("--version", type=int, choices=(1, 2), help="of Swin; default: 1")
@@ -127,65 +211,44 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         type=read_size,
         metavar="HxW",
-        help="of the images, in pixels; several are measured one after another; default: 800x1344",
+        help="image sizes in pixels, measured one after another; default: 800x1344",
     )
     what.add_argument(
         "--changing-sizes",
         action="store_true",
-        help="let each step take another size: of those given, or up to the one given as "
-        "multi-scale training does",
+        help="each step takes another size: of those given, or up to the one given as in "
+        "multi-scale training",
     )
     what.add_argument("--batch", type=positive, help="images; default: 1")
-    what.add_argument("--mode", choices=("train", "inference"), help=f"default: {DEFAULT_MODE}")
-    what.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="by autocast")
+    what.add_argument("--mode", choices=("train", "inference"), help="default: inference")
+    what.add_argument("--dtype", choices=tuple(DTYPES), help="by autocast; default: fp32")
     what.add_argument(
         "--cast-weights",
         action="store_true",
-        help="for inference: convert weights and images once instead of by autocast",
+        help="for inference: convert weights and images once instead of using autocast",
     )
     what.add_argument(
-        "--attn-backend",
-        choices=("auto", *BACKENDS),
-        help="of swin_mm's backbone; triton takes its blocks to Triton too; default: auto",
+        "--attn-backend", choices=("auto", *BACKENDS), help="of swin_mm's backbone; default: auto"
     )
     what.add_argument("--sweep", choices=tuple(SWEEPS), help="show how cost grows with it")
     what.add_argument("--values", nargs="+", type=positive, help="of the sweep")
-
     what.add_argument(
         "--profile",
         action="store_true",
-        help="say where the time of the config's training step goes, on its own data, or with "
-        "--size and --batch on random images",
+        help="split the training step of --config into its parts and operators, on its own data, "
+        "or with --size and --batch on random images",
     )
-
-    feed = parser.add_argument_group("of --part data")
-    feed.add_argument(
-        "--workers", nargs="+", type=count_workers, metavar="N", help="default: the config's"
-    )
-    feed.add_argument(
-        "--made-images",
-        type=positive,
-        metavar="N",
-        help="make JPEGs of COCO's size, and measure with them in place of the config's data",
-    )
-    feed.add_argument("--step-ms", type=positive, metavar="MS", help="what a training step takes")
-    feed.add_argument(
-        "--with-step",
-        action="store_true",
-        help="measure a training step, on the same data",
-    )
-
     who = parser.add_argument_group("who is measured")
     who.add_argument(
         "--peers", nargs="+", default=[], metavar="NAME", help=f"all, or {', '.join(PEERS)}, mmseg"
     )
-    who.add_argument("--run", nargs="+", choices=HOWS, default=["eager"], help="default: eager")
-
+    who.add_argument("--run", nargs="+", choices=tuple(RUN_MODES), help="default: eager")
     how = parser.add_argument_group("how")
-    how.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
+    how.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")
     how.add_argument("--threads", type=positive, help="of the CPU; default: PyTorch's")
     how.add_argument("--rounds", type=positive, default=10, help="of --profile: steps; default: 10")
     how.add_argument("--out", metavar="DIR", help=f"for JSON and PNG; default: {OUT}/NAME")
+    how.add_argument("--plot", nargs="+", metavar="JSON", help="only plot these results again")
     add_config_options(parser)
     return parser.parse_args(argv)
 
@@ -197,11 +260,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def count_workers(text: str) -> int:
-    """Reads a number of processes; 0 stands for the one that trains."""
-    return 0 if text == "0" else positive(text)
-
-
 def read_size(text: str) -> Size:
     """Reads `HxW`."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text, re.ASCII)
@@ -210,113 +268,88 @@ def read_size(text: str) -> Size:
     return int(match[1]), int(match[2])
 
 
-def plan_work(args: argparse.Namespace) -> list[tuple[int | None, Work]]:
+def check_args(args: argparse.Namespace) -> None:
+    """Raises ConfigError if an option would be ignored, or does not suit this machine."""
+    chosen = {
+        "--config": args.config,
+        f"--part {args.part}": args.part,
+        "--profile": args.profile,
+        f"--sweep {args.sweep}": args.sweep,
+        "--mode train": args.mode == "train",
+    }
+    contradictions: list[tuple[object, str]] = [
+        (
+            not args.config and (args.profile or args.cfg_options or args.part == "data"),
+            "--profile, --part data and --cfg-options need --config",
+        ),
+        (
+            args.device == "cuda" and not torch.cuda.is_available(),
+            "--device cuda: PyTorch finds no CUDA device (see `swin-mm doctor`)",
+        ),
+        (
+            args.threads and args.threads > (os.cpu_count() or args.threads),
+            f"--threads {args.threads}: this machine has {os.cpu_count()} cores",
+        ),
+        (args.values and not args.sweep, "--values needs --sweep"),
+        (
+            args.part == "neck" and args.sweep in ("window", "depth"),
+            f"--sweep {args.sweep} does not change a neck",
+        ),
+        (
+            (args.sweep or args.profile) and args.size and args.size[1:],
+            "--sweep and --profile take one --size",
+        ),
+        (
+            args.profile and args.batch and not args.size,
+            "--batch of --profile is for random images: give --size too, or use --cfg-options "
+            "train_dataloader.batch_size=N",
+        ),
+    ]
+    for option, (names, cure) in MEANINGLESS.items():
+        given = [name for name in names.split() if getattr(args, name, None)]
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        contradictions.append((chosen.get(option) and given, f"{flags} not with {option}: {cure}"))
+    raise_first(contradictions)
+
+
+def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]]:
     """What is measured, one after another, with the value of the sweep.
 
     Raises:
-        ConfigError: Options contradict each other or this machine.
+        ConfigError: The config is missing, or not of mmdet or mmseg.
     """
-    check_args(args)
     version = args.version or 1
-    arch = ARCHS[args.arch or "tiny"]
+    cfg = load_config(args.config, args.cfg_options) if args.config else None
+    if cfg is not None and cfg.get("default_scope") not in FRAMEWORKS:
+        raise ConfigError(f"--config must be of {' or '.join(FRAMEWORKS)}: {args.config} is not")
     sizes = tuple(args.size or [DEFAULT_SIZE])
-    work = Work(
-        part="config" if args.config else args.part or "backbone",
+    work = Workload(
+        part=args.part or ("config" if cfg else "backbone"),
         version=version,
-        embed_dims=arch.embed_dims,
-        depths=arch.depths,
-        num_heads=arch.num_heads,
+        arch=ARCHS[args.arch or "tiny"],
         window=args.window or WINDOWS[version],
         sizes=sizes[:1],
-        batch=args.batch or 1,
-        mode=args.mode or DEFAULT_MODE,
-        dtype=args.dtype,
+        batch=cfg.train_dataloader.batch_size if args.part == "data" else args.batch or 1,
+        mode=args.mode or "inference",
+        dtype=args.dtype or "fp32",
         device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        casts_weights=args.cast_weights and args.dtype != "fp32",
+        casts_weights=args.cast_weights and bool(args.dtype),
         attn_backend=args.attn_backend or "auto",
-        config=load_config(args.config, args.cfg_options) if args.config else None,
+        config=cfg,
     )
-    if work.config is not None and work.config.get("default_scope") not in FRAMEWORKS:
-        raise ConfigError(f"--config must be of {' or '.join(FRAMEWORKS)}: {args.config} is not")
     if args.changing_sizes:
-        return [(None, replace(work, sizes=sizes if sizes[1:] else changing_sizes(sizes[0])))]
+        return [(None, replace(work, sizes=sizes if sizes[1:] else multi_scale_sizes(sizes[0])))]
     if args.sweep:
         values = sorted(set(args.values or SWEEPS[args.sweep]))
         return [(value, vary(work, args.sweep, value)) for value in values]
     return [(None, replace(work, sizes=(size,))) for size in sizes]
 
 
-def check_args(args: argparse.Namespace) -> None:
-    """Raises ConfigError where options contradict each other or this machine."""
-    contradictions = [
-        (
-            args.config and args.part,
-            "--config measures the whole model: leave --part out, or choose --part data",
-        ),
-        (args.cfg_options and not args.config, "--cfg-options changes a config: give --config"),
-        (
-            args.config and (args.version or args.arch or args.window),
-            "the config says what the backbone is: leave --version, --arch and --window out, and "
-            "change it with --cfg-options model.backbone.KEY=VALUE",
-        ),
-        (
-            args.config and args.sweep in ("window", "depth"),
-            f"--sweep {args.sweep} is for a backbone: leave --config out",
-        ),
-        (
-            args.config and args.cast_weights,
-            "--cast-weights is for a backbone or a neck, whose layers all run in any dtype",
-        ),
-        (
-            args.attn_backend and (args.config or args.part == "neck"),
-            "--attn-backend is for a backbone; a config takes "
-            "--cfg-options model.backbone.attn_backend=NAME",
-        ),
-        (args.values and not args.sweep, "--values are those of a sweep: give --sweep"),
-        (args.sweep == "side" and args.size, "--sweep side sets the size: give --values instead"),
-        (args.sweep == "batch" and args.batch, "--sweep batch sets the batch: use --values"),
-        (args.sweep == "window" and args.window, "--sweep window sets the window: use --values"),
-        (
-            args.sweep and args.size and len(args.size) > 1,
-            "a sweep is of one size: give --size once",
-        ),
-        (
-            args.sweep and args.changing_sizes,
-            "--sweep and --changing-sizes cannot be shown in one picture: give one of them",
-        ),
-        (
-            args.cast_weights and args.mode == "train",
-            "--cast-weights is for inference: training keeps its weights in float32",
-        ),
-        (
-            args.part == "neck" and args.sweep in ("window", "depth"),
-            f"--sweep {args.sweep} does not change a neck",
-        ),
-    ]
-    raise_first(contradictions)
-    check_machine(args)
-
-
-def check_machine(args: argparse.Namespace) -> None:
-    """Raises ConfigError where this machine lacks what options ask for."""
-    contradictions = [
-        (
-            args.device == "cuda" and not torch.cuda.is_available(),
-            "--device cuda: PyTorch finds no CUDA device (`swin-mm doctor` says why)",
-        ),
-        (
-            args.threads and args.threads > (os.cpu_count() or args.threads),
-            f"--threads {args.threads}: this machine has {os.cpu_count()} cores",
-        ),
-    ]
-    raise_first(contradictions)
-
-
-def plan_candidates(args: argparse.Namespace, work: Work) -> list[Candidate]:
+def plan_candidates(args: argparse.Namespace, work: Workload) -> list[Candidate]:
     """Who is measured: swin_mm first.
 
     Raises:
-        ConfigError: A peer has a name that none has.
+        ConfigError: A peer is unknown.
     """
     known = (*PEERS, "mmseg")
     unknown = [name for name in args.peers if name not in ("all", "none", *known)]
@@ -324,63 +357,21 @@ def plan_candidates(args: argparse.Namespace, work: Work) -> list[Candidate]:
         raise ConfigError(
             f"--peers must be all, none, or some of {', '.join(known)}, got {', '.join(unknown)}"
         )
-    if "none" in args.peers and len(args.peers) > 1:
-        raise ConfigError(f"--peers none goes alone, got {' '.join(args.peers)}")
-    names = [name for name in args.peers if name not in ("all", "none")]
-    if "all" in args.peers:
-        # The stock model of a config is its framework's.
-        every = PEERS if work.config is None else (work.config.default_scope,)
-        names = [*every, *names]
-    libraries = dict.fromkeys([OURS, *names])
-    return [Candidate(library, how) for library in libraries for how in dict.fromkeys(args.run)]
+    # The only peer of a config is its framework.
+    every = PEERS if work.config is None else (work.config.default_scope,)
+    names = [OURS]
+    for name in args.peers:
+        names += {"all": every, "none": ()}.get(name, (name,))
+    runs = dict.fromkeys(args.run or ["eager"])
+    return [Candidate(name, run) for name in dict.fromkeys(names) for run in runs]
 
 
 def name_run(args: argparse.Namespace) -> str:
     """A folder's name that says what is in it."""
-    if args.config:
-        what = Path(args.config).stem
-    else:
-        what = f"{args.part or 'backbone'}_v{args.version or 1}_{args.arch or 'tiny'}"
-    parts = [what, args.mode or DEFAULT_MODE, args.dtype]
-    parts += [args.attn_backend] if args.attn_backend else []
-    parts += [f"b{args.batch}"] if args.batch else []
-    parts += [f"{height}x{width}" for height, width in args.size or []]
-    parts += ["changing"] if args.changing_sizes else []
-    parts += [f"sweep_{args.sweep}"] if args.sweep else []
-    return "_".join(parts)
-
-
-def measure_all(pieces, candidates: Sequence[Candidate], rounds: int, speed: DeviceSpeed):
-    """Yields the case of each piece of work, with a progress bar where there is a terminal."""
-    console = Console(stderr=True)
-    for i, (value, work) in enumerate(pieces, 1):
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar:
-            task = bar.add_task(f"{i}/{len(pieces)}", note="")
-
-            def show(note: str, done: int, total: int, bar=bar, task=task) -> None:
-                bar.update(task, note=note, completed=done, total=total)
-
-            case = run_case(work.describe(), work, candidates, rounds, speed, show)
-        case.value = value
-        yield case
-
-
-def describe_run(machine: dict, work: Work) -> str:
-    """What all cases have in common, in one line."""
-    versions = machine["versions"]
-    parts = [machine["device"]]
-    if work.device.type == "cpu":
-        parts.append(f"{machine['threads']} of {machine['cores']} threads")
-    parts += [f"PyTorch {versions['torch']}", f"swin_mm {machine['swin_mm']}"]
-    if machine["commit"]:
-        parts.append(machine["commit"])
-    return ", ".join(parts)
+    what = Path(args.config).stem if args.config else f"v{args.version or 1}_{args.arch or 'tiny'}"
+    sizes = [f"{height}x{width}" for height, width in args.size or []]
+    batch = args.batch and f"b{args.batch}"
+    options = [args.part, args.mode, args.dtype, args.attn_backend, batch, *sizes]
+    flags = ["changing"] * args.changing_sizes + ["profile"] * args.profile
+    sweep = args.sweep and f"sweep_{args.sweep}"
+    return "_".join(str(o) for o in (what, *options, *flags, sweep) if o)

@@ -26,7 +26,6 @@ COMMANDS = {
     "convert": "rewrite a checkpoint in the layout of another library",
     "inspect": "say what is in a checkpoint",
     "benchmark": "measure time and memory, beside other libraries",
-    "find-batch-size": "find the largest batch of training that fits into memory",
     "doctor": "check this installation and say how to mend it",
     "shapes": "draw the built-in data set",
     "prepare-dataset": "fetch a public data set and put it where configs look for it",

@@ -14,9 +14,7 @@ from swin_mm.analysis.flops import (
     count_parameters,
     usual_shape,
 )
-from swin_mm.benchmark import floor
 from swin_mm.benchmark.whole import stock_config
-from swin_mm.benchmark.work import Work
 from swin_mm.configs import find_config
 
 
@@ -30,22 +28,20 @@ def find(complexity: Complexity, name: str):
     return next(part for part in complexity.parts if part.name == name)
 
 
-def count_by_formula(shape, version) -> float:
-    """Multiply-adds of Swin-T by the benchmark's formulas, for maps that windows divide."""
-    work = Work(
-        part="backbone",
-        version=version,
-        embed_dims=96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-        window=7,
-        sizes=(shape,),
-        batch=1,
-        mode="inference",
-        dtype="fp32",
-        device=torch.device("cpu"),
-    )
-    return sum(group.operations for group in floor.count(work)) / 2
+def count_by_formula(shape, version) -> int:
+    """Multiply-adds of Swin-T with windows of 7 that divide every map, layer by layer."""
+    total = shape[0] // 4 * (shape[1] // 4) * 48 * 96  # patch embedding
+    for stage, (depth, heads) in enumerate(zip((2, 2, 6, 2), (3, 6, 12, 24), strict=True)):
+        dims = 96 * 2**stage
+        tokens = shape[0] * shape[1] // 16 // 4**stage
+        # Query, key, value and projection; MLP; scores and sums over the 49 tokens of a window.
+        block = tokens * dims * (4 * dims + 8 * dims + 2 * 49)
+        if version == 2:  # a network for the biases of 13 x 13 offsets, with 512 hidden channels
+            block += 13 * 13 * 512 * (2 + heads)
+        total += depth * block
+        if stage < 3:  # merging
+            total += tokens // 4 * 4 * dims * 2 * dims
+    return total
 
 
 @pytest.mark.parametrize("kind", ["SwinTransformer", "SwinTransformerV2"])

@@ -1,138 +1,142 @@
-"""What a result says: ratios, shares, JSON, table, notes and picture."""
+"""What a result says: ratios, JSON, table, notes and plots; also of files of earlier versions."""
 
 import json
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
 from rich.console import Console
-from small_work import small_work
 
-from swin_mm.benchmark.floor import DeviceSpeed
-from swin_mm.benchmark.plot import draw
+from swin_mm.benchmark.plot import plot_result
 from swin_mm.benchmark.report import (
     MIB,
-    Case,
-    Row,
+    compare_cases,
     draw_notes,
     draw_table,
+    make_case,
     milliseconds,
-    ratio,
     write_json,
 )
+from swin_mm.cli import benchmark
+from swin_mm.configs import ConfigError
 
-SPEED = DeviceSpeed(bandwidth=2e9, rate=3e12)
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.json"))
+
+
+def row(library, run, seconds, peak=None, **others):
+    values = dict(library=library, run=run, seconds=seconds, parameters=27_500_000)
+    return {**values, "peak_bytes": peak, **others}
 
 
 @pytest.fixture
-def case():
-    rows = [
-        Row("swin_mm", "eager", [0.004, 0.002, 0.003], 27_500_000, 512 * MIB),
-        Row("swin_mm", "compile", [0.002, 0.001, 0.0015], 27_500_000, 256 * MIB),
-        Row("mmdet", "eager", [0.012, 0.008, 0.009], 27_500_000, 2048 * MIB, differs="is stock"),
-        Row("timm", "eager", error="not installed"),
+def rows():
+    return [
+        row("swin_mm", "eager", [0.004, 0.002, 0.003], 512 * MIB),
+        row("swin_mm", "compile", [0.002, 0.001, 0.0015], 256 * MIB),
+        row("mmdet", "eager", [0.012, 0.008, 0.009], 2048 * MIB, differs="is stock"),
+        {"library": "timm", "run": "eager", "error": "not installed"},
     ]
-    return Case("the case", small_work(batch=6), rows, floor=0.0006)
 
 
-def text_of(renderable, width=120):
-    console = Console(width=width, file=StringIO(), record=True)
-    console.print(renderable, soft_wrap=True)
+@pytest.fixture
+def case(rows):
+    return make_case("the case", {"batch": 6, "device": "cpu"}, rows, flops=6e9)
+
+
+def text_of(case):
+    console = Console(width=120, file=StringIO(), record=True)
+    console.print(draw_table(case))
     return console.export_text()
 
 
-def test_ratios_and_shares(case):
-    eager, compiled, stock, missing = case.rows
-    assert case.ours is eager
-    assert case.fastest is compiled
-    assert ratio(stock, case.ours) == 3.0  # of 3, 4 and 3
-    assert ratio(eager, case.fastest) == 2.0
-    assert ratio(missing, case.ours) is None
-    assert case.floor_share(eager) == pytest.approx(0.2)
-    assert case.floor_share(missing) is None
+def result_of(*cases, sweep=None):
+    return dict(device="X", sweep=sweep, cases=list(cases), measured_rate_tflop_s=3.0)
 
 
-def test_ours_is_missing_where_it_failed(case):
-    for row in case.rows[:2]:
-        row.seconds, row.error = [], "broken"
-    assert case.ours is None
-    assert case.fastest.library == "mmdet"
-    assert ratio(case.rows[2], case.ours) is None
-    assert "mmdet" in text_of(draw_table(case))
+def test_figures_of_a_row(case):
+    eager, compiled, stock, missing = case["rows"]
+    assert eager["median_ms"] == pytest.approx(3)
+    assert eager["images_per_second"] == pytest.approx(2000)
+    assert eager["peak_mib"] == 512
+    assert eager["tflop_s"] == pytest.approx(2)  # 6 GFLOP in 3 ms
+    assert eager["samples_ms"] == pytest.approx([4, 2, 3])
+    assert stock["times_ours"] == 3.0  # the median of 3, 4 and 3
+    assert stock["times_fastest"] == 6.0
+    assert (eager["times_ours"], compiled["times_fastest"]) == (1, 1)
+    assert missing == dict(library="timm", run="eager", parameters=None, error="not installed")
+
+
+def test_no_ratio_to_ours_if_we_failed(rows):
+    failed = [{key: r[key] for key in ("library", "run")} | {"error": "x"} for r in rows[:2]]
+    case = make_case("the case", {"batch": 1}, [*failed, rows[2]])
+    assert case["rows"][2]["times_ours"] is None and case["rows"][2]["times_fastest"] == 1
+    assert "mmdet" in text_of(case)
 
 
 def test_table(case):
-    lines = {
-        tuple(line.split()[:2]): line.split() for line in text_of(draw_table(case)).splitlines()
-    }
-    assert lines["library", "run"][2] == "ms"
-    found = lines["mmdet", "eager"][2:]
-    assert found == ["9.00", "8.40", "to", "10.8", "3.00x", "6.00x", "7%", "2,048", "27.5M"]
+    lines = {tuple(line.split()[:2]): line.split() for line in text_of(case).splitlines()}
+    assert lines["mmdet", "eager"][2:] == [
+        *("9.00", "8.40", "to", "10.8", "3.00x", "6.00x", "667", "2,048", "0.667", "27.5M")
+    ]
     assert ("timm", "eager") not in lines
-    assert max(map(len, text_of(draw_table(case)).splitlines())) <= 100
-
-
-def test_table_without_memory_and_floor(case):
-    case.floor = None
-    for row in case.rows:
-        row.peak_bytes = None
-    text = text_of(draw_table(case))
-    assert "MiB" not in text
-    assert "floor" not in text
-    assert "27.5M" in text
+    for found in case["rows"][:3]:
+        found.update(peak_mib=None, tflop_s=None)
+    assert "MiB" not in text_of(case) and "TFLOP/s" not in text_of(case)
 
 
 def test_notes(case):
-    text = text_of(draw_notes([case], SPEED))
-    assert "timm eager: not installed\n" in text
+    text = draw_notes(result_of(case))
+    assert "the case: timm eager: not installed\n" in text
     assert "mmdet differs: is stock." in text
-    assert "copy 2 GB/s, fp32 matrix product 3.00 TFLOP/s" in text
-    assert "Memory of a CPU is what the process grows by" in text
+    assert "matrix product reaches 3 TFLOP/s" in text
+    assert "Memory on a CPU" in text
+
+
+def test_comparison_has_a_column_for_each_value(case):
+    text = compare_cases([case | {"value": 256}, case | {"value": 512}], "side")
+    (line,) = [line for line in text.splitlines() if "mmdet eager" in line]
+    assert line.split("|")[1:] and "9.0" in line and "256" in text and "512" in text
+    assert "timm" not in text
+
+
+@pytest.mark.parametrize("sweep", [None, "side", "batch"])
+def test_plot(case, tmp_path, sweep):
+    content = result_of(case | {"value": 256}, case | {"value": 512}, sweep=sweep)
+    path = tmp_path / "new" / "result.png"
+    assert plot_result(content, path)
+    assert min(imread(path).shape[:2]) > 300
+
+
+def test_no_plot_of_nothing(rows, tmp_path):
+    case = make_case("the case", {"batch": 1}, rows[3:])
+    assert not plot_result(result_of(case), tmp_path / "result.png")
+
+
+def test_results_of_this_repository_are_plotted(tmp_path, capsys):
+    assert len(RESULTS) >= 10
+    copies = []
+    for path in RESULTS[:1] + [p for p in RESULTS if "growth_batch" in p.name]:
+        copies.append(tmp_path / path.name)
+        copies[-1].write_text(path.read_text())
+    assert benchmark.main(["--plot", *map(str, copies)]) == 0
+    assert all(copy.with_suffix(".png").stat().st_size > 0 for copy in copies)
+    assert capsys.readouterr().out.count("written: ") == 2
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "no JSON"])
+def test_a_file_that_is_no_result_is_an_error(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ConfigError, match="is no result of"):
+        benchmark.main(["--plot", str(tmp_path / "a.json")])
 
 
 def test_json(case, tmp_path):
     path = tmp_path / "new" / "result.json"
-    machine = {"device": "a device", "commit": "abc"}
-    write_json(path, [case], SPEED, machine, "swin-mm benchmark", "2030-01-01", None)
-    content = json.loads(path.read_text())
-    assert (content["device"], content["commit"]) == ("a device", "abc")
-    assert content["command"] == "swin-mm benchmark"
-    assert content["measured_bandwidth_gb_s"] == 2.0
-    (found,) = content["cases"]
-    assert found["floor_ms"] == pytest.approx(0.6)
-    assert found["work"]["sizes"] == [[128, 256]]
-    first, _, stock, missing = found["rows"]
-    assert first["median_ms"] == pytest.approx(3.0)
-    assert first["images_per_second"] == pytest.approx(2000)
-    assert first["peak_mib"] == 512
-    assert first["samples_ms"] == pytest.approx([4, 2, 3])
-    assert stock["times_ours"] == 3.0
-    assert stock["times_fastest"] == 6.0
-    assert missing == {
-        "library": "timm",
-        "run": "eager",
-        "parameters": None,
-        "error": "not installed",
-    }
+    write_json(path, result_of(case))
+    assert json.loads(path.read_text()) == result_of(case)
 
 
-@pytest.mark.parametrize("sweep", [None, "side", "batch"])
-def test_picture(case, tmp_path, sweep):
-    other = Case("other", case.work, case.rows, 0.0007, value=512)
-    case.value = 256
-    path = tmp_path / "new" / "result.png"
-    assert draw([case, other], sweep, "a device", path)
-    height, width = imread(path).shape[:2]
-    assert min(height, width) > 300
-
-
-def test_no_picture_of_nothing(case, tmp_path):
-    case.rows = case.rows[3:]
-    assert not draw([case], None, "a device", tmp_path / "result.png")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0012345, "1.23"), (0.012345, "12.3"), (1.2345, "1234")]
-)
-def test_milliseconds(seconds, text):
-    assert milliseconds(seconds) == text
+@pytest.mark.parametrize(("value", "text"), [(1.2345, "1.23"), (12.345, "12.3"), (1234.5, "1234")])
+def test_milliseconds(value, text):
+    assert milliseconds(value) == text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swin_mm.cli.benchmark import check_machine, parse_args, plan_candidates, plan_work
+from swin_mm.cli.benchmark import check_args, parse_args, plan_candidates, plan_workloads
 
 ROOT = Path(__file__).parents[2]
 RECORDER = """#!{python}
@@ -48,11 +48,9 @@ def test_every_measurement_has_a_plan(commands):
     assert len(measured) == 12 + 12 + 1 + 8
     for arguments in measured:
         args = parse_args(arguments)
-        if args.profile:
-            check_machine(args)
-            continue
-        pieces = plan_work(args)
-        assert plan_candidates(args, pieces[0][1])[0].library == "swin_mm", arguments
+        check_args(args)
+        workloads = plan_workloads(args)
+        assert plan_candidates(args, workloads[0][1])[0].library == "swin_mm", arguments
 
 
 def test_backends_are_compared_by_name(commands):

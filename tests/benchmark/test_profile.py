@@ -1,19 +1,21 @@
-"""The profile of whole training steps, from a config to its files."""
+"""The profile of whole training steps: parts, operators, and the files of the command."""
 
-import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import nn
+from torch.autograd import DeviceType
 
-from swin_mm.benchmark import profile, profile_report, training
-from swin_mm.benchmark.profile import StepProfile, profile_training
-from swin_mm.benchmark.profile_trace import GpuActivity, read_trace
-from swin_mm.cli import benchmark
+from swin_mm.benchmark import profile
+from swin_mm.benchmark.profile import Steps, describe_gpu, exclusive_times, mark_parts
+from swin_mm.benchmark.whole import build_model, random_batches
 from swin_mm.cli.config import load_config
 from swin_mm.cli.main import run_command
-from swin_mm.configs import ConfigError
 from swin_mm.datasets.shapes import write_shapes
 
 NARROW = {
@@ -25,6 +27,12 @@ HEADS = {
     "mask_rcnn_swin_mini_shapes": ["neck", "rpn_head", "roi_head"],
     "upernet_swin_mini_shapes": ["decode_head", "auxiliary_head"],
 }
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(profile, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(profile, "PROFILED_STEPS", 1)
 
 
 def small_config(name: str) -> Config:
@@ -39,70 +47,114 @@ def small_config(name: str) -> Config:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_parts_sum_up_to_the_step(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(profile, "WARM_UP_STEPS", 1)
-    monkeypatch.setattr(profile, "TRACED_STEPS", 1)
+def test_parts_of_a_step(name, tmp_path):
     cfg = small_config(name)
-    batches = training.random_batches(cfg, 2, (64, 96))
-    timeline = tmp_path / "timeline.json.gz"
-    found = profile_training(cfg, batches, torch.device("cpu"), 2, timeline)
-    ours = ["data", "transfer", "preprocess", "backbone", *HEADS[name]]
-    assert list(found.parts) == [*ours, "other", "backward", "optimizer"]
-    assert sum(found.parts.values()) == pytest.approx(found.seconds, rel=0.05)
-    assert all(seconds > 0 for seconds in found.parts.values())
-    assert found.images == 2 and found.steps == 2 and found.gpu is None
-    assert found.waiting == found.parts["data"]
-    measures = found.measures()
-    assert measures["gpu idle"] is measures["waits"] is measures["launches"] is None
-    assert measures["backward"] == found.parts["backward"] / sum(found.parts.values())
-    marked = {event["name"] for event in read_trace(timeline)}
-    assert {*found.parts, "training step", "end of the steps"} <= marked
+    model = build_model(cfg, torch.device("cpu")).train()
+    weight = model.backbone.patch_embed.proj.weight
+    before = weight.detach().clone()
+    steps = Steps(
+        model, build_optim_wrapper(model, cfg.optim_wrapper), random_batches(cfg, 2, (64, 96))
+    )
+    ticks = iter([10.0, 10.5])
+    found, operators = profile.profile_steps(
+        steps, 2, torch.device("cpu"), tmp_path / "new/trace.json.gz", lambda: next(ticks)
+    )
+    expected = ["data", "transfer", "preprocess", "backbone", *HEADS[name]]
+    assert list(found["parts_ms"]) == [*expected, "other", "backward", "optimizer"]
+    assert all(value > 0 for value in found["parts_ms"].values())
+    assert (found["step_ms"], found["images_per_second"]) == (250, 8)
+    assert "gpu_busy" not in found
+    assert "aten::" in operators and "Self CPU" in operators
+    assert (tmp_path / "new/trace.json.gz").stat().st_size > 0
+    assert not torch.equal(weight, before)
 
 
-def test_steps_are_counted_and_change_weights():
-    cfg = small_config("upernet_swin_mini_shapes")
-    model, wrapper = training.build_training(cfg, torch.device("cpu"))
-    before = model.decode_head.conv_seg.weight.detach().clone()
-    seen = []
-    endless = training.random_batches(cfg, 3, (64, 64))
-    batches = (seen.append(len(batch["inputs"])) or batch for batch in endless)
-    steps = profile.Steps(model, wrapper, batches)
-    clock = profile.PartClock(clock=itertools.count().__next__, end=lambda: seen.append("end"))
-    steps.run(2, clock)
-    assert seen == [3, 3, "end"] and steps.images == 6
-    assert not torch.equal(model.decode_head.conv_seg.weight, before)
+def event(name, start, end, parent=None, device=DeviceType.CPU):
+    span = SimpleNamespace(elapsed_us=lambda: (end - start) * 1e3)
+    return SimpleNamespace(name=name, time_range=span, cpu_parent=parent, device_type=device)
 
 
-GPU = StepProfile(
-    seconds=0.1,
-    parts={"data": 0.001, "backbone": 0.05, "backward": 0.149},
-    waiting=0.02,
-    images=8.0,
-    steps=5,
-    gpu=GpuActivity(busy=0.6, launches=5000.0, waits=200.0),
-)
+def test_a_part_does_not_count_the_parts_that_it_calls():
+    outer = event("part: outer", 0, 100)
+    operator = event("aten::mm", 10, 60, outer)
+    inner = event("part: inner", 20, 50, operator)
+    again = event("part: inner", 30, 45, inner)  # a loss that calls its own forward
+    other = event("part: outer", 200, 207)
+    on_gpu = event("part: inner", 0, 1000, device=DeviceType.CUDA)
+    found = exclusive_times([outer, operator, inner, again, other, on_gpu])
+    assert found == pytest.approx({"outer": 100 - 30 + 7, "inner": 30})
 
 
-def test_report_of_a_gpu(tmp_path):
-    measures = GPU.measures()
-    # The wait for data is that of steps as training takes them; the parts were waited for.
-    assert measures["data"] == pytest.approx(0.2)
-    assert measures["backbone"] == pytest.approx(0.25)
-    assert (measures["gpu idle"], measures["waits"]) == (pytest.approx(0.4), 200)
-    lines = "\n".join(profile_report.draw_facts(GPU))
-    for text in ("step: 100 ms, 80.0 images/s", "data 20.0 ms", "60% of the time", "5000 a step"):
-        assert text in lines
-    profile_report.write_json(tmp_path / "p.json", GPU, ["do it"], {"device": "X"}, "c", "d")
-    content = json.loads((tmp_path / "p.json").read_text())
-    assert content["gpu"] == {"busy": 0.6, "launches": 5000.0, "waits": 200.0}
-    assert content["parts_ms"]["backbone"] == pytest.approx(50)
-    assert (content["images_per_second"], content["advice"]) == (pytest.approx(80), ["do it"])
+def test_what_a_gpu_did(monkeypatch):
+    monkeypatch.setattr(profile, "PROFILED_STEPS", 2)
+
+    def average(key, count, device_us=0.0):
+        return SimpleNamespace(key=key, count=count, self_device_time_total=device_us)
+
+    averages = [
+        average("gemm", 8, 30_000.0),
+        average("part: backbone", 2, 30_000.0),
+        average("cudaLaunchKernel", 80),
+        average("cudaStreamSynchronize", 6),
+        average("cudaDeviceSynchronize", 99),
+    ]
+    found = describe_gpu(averages, step_ms=20.0)
+    assert found == {"gpu_busy": 0.75, "kernel_launches": 40, "gpu_waits": 3}
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.linear(x)
+
+    def loss(self, x):
+        return self(x).square().mean()
+
+
+class Detector(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(3, 2)
+        self.head = Head()
+        self.others = nn.ModuleList([Head(), Head()])
+
+    def forward(self, inputs, mode="loss"):
+        x = self.backbone(inputs)
+        losses = [head.loss(x) for head in (self.head, *self.others)]
+        return {f"loss_{i}": loss for i, loss in enumerate(losses)}
+
+
+def test_every_part_is_marked_and_nothing_is_left_afterwards():
+    model = Detector()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+    waits = []
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+        mark_parts(model, wrapper, lambda: waits.append(1)),
+    ):
+        model.train_step({"inputs": torch.ones(4, 3)}, wrapper)
+    counts = {e.key: e.count for e in profiler.key_averages() if e.key.startswith("part: ")}
+    assert counts == {
+        "part: preprocess": 1,
+        "part: transfer": 1,
+        "part: backbone": 1,
+        "part: head": 2,  # its loss, which calls its forward
+        "part: others": 4,
+        "part: backward": 1,
+        "part: optimizer": 2,  # the step, and gradients set to zero
+    }
+    # `cast_data` calls itself for the dict's tensor, which the profiler joins to one range.
+    assert len(waits) == 2 * (sum(counts.values()) + 1)
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+    assert not {"step", "backward", "zero_grad"} & vars(wrapper).keys()
 
 
 def test_command_profiles_the_data_of_a_config(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(profile, "WARM_UP_STEPS", 1)
-    monkeypatch.setattr(profile, "TRACED_STEPS", 1)
     data = write_shapes(tmp_path / "shapes", "tiny")
     cfg = small_config("mask_rcnn_swin_mini_shapes")
     cfg.train_dataloader.dataset.data_root = f"{data}/"
@@ -111,38 +163,11 @@ def test_command_profiles_the_data_of_a_config(tmp_path, monkeypatch, capsys):
     argv = ["--config", "small.py", "--profile", "--rounds", "1", "--out", "found"]
     assert run_command("benchmark", [*argv, "--device", "cpu"]) == 0
     text = capsys.readouterr().out
-    assert "small, training step, 2 images of its own data\n" in text
-    assert "GPU, kernel launches: not measured on a CPU\n" in text
-    assert "takes the most time" in text and "rpn_head" in text
+    assert "small, training step on its own data\n" in text
+    assert "kernel_launches: not measured on a CPU\n" in text
+    assert "rpn_head" in text and "aten::" in text
     content = json.loads((tmp_path / "found/profile.json").read_text())
-    assert content["gpu"] == "not measured on a CPU"
     assert content["command"].startswith("swin-mm benchmark --config small.py --profile")
-    assert (tmp_path / "found/profile.png").stat().st_size > 0
-    assert (tmp_path / "found/timeline.json.gz").exists()
-
-
-def test_missing_data_are_an_error_that_says_what_to_do(tmp_path, monkeypatch):
-    cfg = small_config("mask_rcnn_swin_mini_shapes")
-    cfg.train_dataloader.dataset.update(type="mmdet.CocoDataset", data_root=str(tmp_path))
-    with pytest.raises(ConfigError, match="are not there .*instances_train.json.*--size HxW"):
-        next(training.loaded_batches(cfg))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "--profile is of the training step of a config: give --config"),
-        (["--config", "a", "--arch", "tiny"], "the config says what the model is"),
-        (["--config", "a", "--mode", "inference"], "is of a training step"),
-        (["--config", "a", "--peers", "mmdet"], "--profile looks at one model"),
-        (["--config", "a", "--run", "compile"], "--profile looks at one model"),
-        (["--config", "a", "--sweep", "batch"], "--profile looks at one model"),
-        (["--config", "a", "--dtype", "bf16"], "trains in the precision of the config"),
-        (["--config", "a", "--size", "8x8", "9x9"], "--profile is of one size"),
-        (["--config", "a", "--batch", "2"], "--batch is for random images"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_contradictions(options, message):
-    with pytest.raises(ConfigError, match=message):
-        benchmark.main(["--profile", *options])
+    assert {"data", "backbone", "backward"} < content["parts_ms"].keys()
+    names = {path.name for path in (tmp_path / "found").iterdir()}
+    assert names == {"profile.json", "profile.png", "operators.txt", "trace.json.gz"}

@@ -2,26 +2,35 @@
 
 import pytest
 import torch
-from small_work import small_work
+from small_workload import small_workload
 
-from swin_mm.benchmark.backbones import DIFFERENCES, MissingPeerError, check_maps
-from swin_mm.benchmark.step import Candidate, ModuleStep, prepare, refuse
-from swin_mm.benchmark.work import changing_sizes, vary
+from swin_mm.benchmark import step as steps
+from swin_mm.benchmark.peers import DIFFERENCES, MissingPeerError
+from swin_mm.benchmark.step import (
+    Candidate,
+    ModuleStep,
+    cannot_run,
+    check_maps,
+    count_flops,
+    describe_error,
+    prepare,
+    run_case,
+)
+from swin_mm.benchmark.workload import multi_scale_sizes, vary
+from swin_mm.models.backbones.arguments import ARCHS
 
 V1 = ("mmdet", "mmseg", "timm", "torchvision", "transformers")
 V2 = ("timm", "torchvision", "transformers")
 
 
 @pytest.mark.parametrize(
-    ("library", "version"),
-    [(name, 1) for name in V1] + [(name, 2) for name in V2],
-    ids=lambda value: str(value),
+    ("library", "version"), [(name, 1) for name in V1] + [(name, 2) for name in V2], ids=str
 )
 def test_peer_has_the_same_maps_parameters_and_stochastic_depth(library, version):
-    work = small_work(version=version)
-    ours, theirs = (ModuleStep(name, work, is_compiled=False) for name in ("swin_mm", library))
-    check_maps(work, theirs.forward(0), work.sizes[0])
-    counts = [sum(p.numel() for p in step.parameters) for step in (ours, theirs)]
+    work = small_workload(version=version)
+    ours, theirs = (ModuleStep(name, work) for name in ("swin_mm", library))
+    check_maps(work, theirs.forward(0), 0)
+    counts = [sum(p.numel() for p in step.model.parameters()) for step in (ours, theirs)]
     # V2: some keep a bias of the key that is always zero.
     assert counts[1] == pytest.approx(counts[0], rel=0.01 if version == 2 else 0)
     assert drop_rates(theirs.model) == pytest.approx(drop_rates(ours.model))
@@ -36,106 +45,122 @@ def drop_rates(model):
     return sorted({round(rate, 6) for rate in rates if rate})
 
 
-def test_the_backend_of_attention_is_ours_alone():
-    work = small_work(attn_backend="sdpa")
-    ours, theirs = (ModuleStep(name, work, is_compiled=False) for name in ("swin_mm", "mmdet"))
-    assert ours.model.layers[0].blocks[0].attn.attn_backend == "sdpa"
-    assert not hasattr(theirs.model, "attn_backend")
-
-
 @pytest.mark.parametrize("library", ["swin_mm", "torchvision"])
 def test_training_gives_every_parameter_a_gradient(library):
-    work = small_work(mode="train", batch=4)
-    step = ModuleStep(library, work, is_compiled=False)
+    step = ModuleStep(library, small_workload(mode="train", batch=4))
     step.run(0)
     assert step.model.training
-    assert all(p.grad is not None for p in step.parameters)
-    before = step.parameters[0].grad
+    parameters = list(step.model.parameters())
+    assert all(p.grad is not None for p in parameters)
+    before = parameters[0].grad
     step.run(0)
-    assert step.parameters[0].grad is not before  # gradients of steps do not add up
-
-
-def test_inference_keeps_no_graph():
-    step = ModuleStep("swin_mm", small_work(), is_compiled=False)
-    assert not step.model.training
-    assert not any(m.requires_grad for m in step.run(0))
+    assert parameters[0].grad is not before  # gradients of steps do not add up
 
 
 @pytest.mark.parametrize("casts_weights", [False, True])
-def test_dtype_of_inference(casts_weights):
-    work = small_work(dtype="bf16", casts_weights=casts_weights)
-    step = ModuleStep("swin_mm", work, is_compiled=False)
-    assert step.parameters[0].dtype == (torch.bfloat16 if casts_weights else torch.float32)
-    assert all(torch.isfinite(m).all() for m in step.run(0))
+def test_inference_keeps_no_graph_and_has_the_dtype(casts_weights):
+    work = small_workload(dtype="bf16", casts_weights=casts_weights)
+    step = ModuleStep("swin_mm", work)
+    weight = next(step.model.parameters())
+    assert weight.dtype == (torch.bfloat16 if casts_weights else torch.float32)
+    maps = step.run(0)
+    assert not step.model.training
+    assert all(torch.isfinite(m).all() and not m.requires_grad for m in maps)
 
 
 @pytest.mark.parametrize("library", ["swin_mm", "mmdet", "torchvision"])
 def test_necks_do_the_same(library):
-    work = small_work(part="neck", mode="train")
-    step = ModuleStep(library, work, is_compiled=False)
+    step = ModuleStep(library, small_workload(part="neck", mode="train"))
     step.run(0)
     assert all(m.grad is not None for m in step.inputs[0])
-    shapes = [tuple(m.shape) for m in step.forward(0)]
     sides = [(32, 64), (16, 32), (8, 16), (4, 8), (2, 4)]
-    assert shapes == [(2, 256, *side) for side in sides]
+    assert [tuple(m.shape) for m in step.forward(0)] == [(2, 256, *side) for side in sides]
 
 
-def test_other_work_is_refused():
-    work = small_work()
-    maps = ModuleStep("swin_mm", work, is_compiled=False).forward(0)
+def test_other_maps_are_an_error():
+    work = small_workload()
+    maps = ModuleStep("swin_mm", work).forward(0)
     with pytest.raises(MissingPeerError, match="does other work: its maps are"):
-        check_maps(work, maps[:3], work.sizes[0])
+        check_maps(work, maps[:3], 0)
 
 
 @pytest.mark.parametrize(
-    ("library", "changes", "message"),
+    ("candidate", "changes", "message"),
     [
-        ("mmdet", dict(version=2), "mmdet has no Swin V2"),
-        ("mmseg", dict(version=2), "mmseg has no Swin V2"),
-        ("timm", dict(part="neck"), "timm has no feature pyramid"),
+        (Candidate("mmdet", "eager"), dict(version=2), "mmdet has no Swin V2"),
+        (Candidate("mmseg", "eager"), dict(version=2), "mmseg has no Swin V2"),
+        (Candidate("timm", "eager"), dict(part="neck"), "timm has no feature pyramid"),
+        (Candidate("swin_mm", "graphs"), {}, "need a CUDA device"),
+        (Candidate("swin_mm", "compile"), dict(part="data"), "cannot be compiled"),
+        (Candidate("no_such_library", "eager"), {}, "not installed"),
     ],
-    ids=["mmdet V2", "mmseg V2", "timm neck"],
+    ids=str,
 )
-def test_what_a_library_lacks_is_told(library, changes, message):
+def test_what_a_candidate_cannot_do(candidate, changes, message):
     with pytest.raises(MissingPeerError, match=message):
-        prepare(Candidate(library, "eager"), small_work(**changes))
+        prepare(candidate, small_workload(**changes))
+    assert cannot_run(Candidate("swin_mm", "eager"), small_workload()) is None
 
 
-@pytest.mark.parametrize(
-    ("device", "changes", "message"),
-    [
-        ("cpu", {}, "need a CUDA device"),
-        ("cuda", dict(mode="train"), "are for inference"),
-        ("cuda", dict(part="config"), "waits for its device"),
-        ("cuda", {}, None),
-    ],
-    ids=["cpu", "train", "config", "fits"],
-)
-def test_what_graphs_cannot_do(device, changes, message):
-    work = small_work(device=torch.device(device), **changes)
-    reason = refuse(Candidate("swin_mm", "graphs"), work)
-    assert reason is None if message is None else message in reason
-    assert refuse(Candidate("swin_mm", "compile"), work) is None
+@pytest.mark.parametrize("mode", ["train", "inference"])
+def test_memory_is_growth_and_what_is_kept(mode, monkeypatch):
+    """Parameters, inputs, and in training the gradients of parameters and of maps."""
+    monkeypatch.setattr(steps, "measure_growth", lambda run: run() or 1000)
+    work = small_workload(mode=mode)
+    ready = prepare(Candidate("swin_mm", "eager"), work)
+    expected = 4 * (ready.parameters + 2 * 3 * 128 * 256) + 1000
+    if mode == "train":
+        sides = work.map_sizes((128, 256))
+        maps = [c * h * w for c, (h, w) in zip(work.channels, sides, strict=True)]
+        expected += 4 * (ready.parameters + 2 * sum(maps))
+    assert ready.peak_bytes == expected
 
 
-def test_prepared_candidate():
-    ready = prepare(Candidate("swin_mm", "eager"), small_work(sizes=((64, 64), (50, 70))))
-    assert ready.runner.num_inputs == 2
-    assert [m.shape[2:] for m in ready.runner.run(1)][0] == (13, 18)
+def test_operations_of_swin_tiny_are_the_papers():
+    """4.5 G multiply-adds at 224x224, of which the classifier's 0.8 M are no part of ours."""
+    work = small_workload(arch=ARCHS["tiny"], window=7, sizes=((224, 224),), batch=1)
+    assert count_flops(work) / 2 == pytest.approx(4.5e9, rel=0.01)
 
 
-def test_changing_sizes_are_those_of_multi_scale_training():
-    sizes = changing_sizes((800, 1344))
-    assert sorted(sizes)[0] == (480, 800)
-    assert sorted(sizes)[-1] == (800, 1344)
-    assert len(sizes) == 11
-    assert sizes == changing_sizes((800, 1344))
+def test_operations_of_a_neck_by_hand():
+    """Lateral 1x1 and output 3x3 convolutions with 256 channels; backward takes twice as many."""
+    work = small_workload(part="neck", batch=1)
+    pixels = [h * w for h, w in work.map_sizes((128, 256))]
+    forward = sum(2 * n * 256 * (c + 9 * 256) for n, c in zip(pixels, work.channels, strict=True))
+    assert count_flops(work) == forward
+    train = small_workload(part="neck", batch=1, mode="train")
+    assert count_flops(train) == 3 * forward
+    assert count_flops(small_workload(part="config")) is None
+
+
+def test_a_case_has_a_row_for_each_candidate():
+    candidates = [Candidate("swin_mm", "eager"), Candidate("swin_mm", "graphs")]
+    turns = []
+    work = small_workload(sizes=((64, 64), (50, 70)))
+    case = run_case(work, candidates, 2, lambda: turns.append(1))
+    ours, graphs = case["rows"]
+    assert len(ours["samples_ms"]) == 2 and ours["times_ours"] == 1
+    assert graphs["error"] == "CUDA graphs need a CUDA device"
+    assert len(turns) == 2 + 3
+    assert case["work"]["embed_dims"] == 16 and case["work"]["device"] == "cpu"
+
+
+def test_errors_are_one_line():
+    assert describe_error(torch.OutOfMemoryError("CUDA out of ...")) == "out of memory"
+    assert describe_error(RuntimeError("it broke\nsomewhere")) == "RuntimeError: it broke"
+    assert describe_error(MissingPeerError("not installed")) == "not installed"
+
+
+def test_sizes_of_multi_scale_training():
+    sizes = multi_scale_sizes((800, 1344))
+    assert (min(sizes), max(sizes), len(sizes)) == ((480, 800), (800, 1344), 11)
+    assert sizes == multi_scale_sizes((800, 1344))
     assert all(side % 32 == 0 for size in sizes for side in size)
 
 
 def test_sweeps_change_one_quantity():
-    work = small_work()
+    work = small_workload()
     assert vary(work, "side", 96).sizes == ((96, 96),)
     assert vary(work, "batch", 5).batch == 5
     assert vary(work, "window", 8).window == 8
-    assert vary(work, "depth", 18).depths == (1, 2, 18, 1)
+    assert vary(work, "depth", 18).arch.depths == (1, 2, 18, 1)

@@ -2,26 +2,28 @@
 
 import pytest
 import torch
-from small_work import small_work
+from small_workload import small_workload
 
-from swin_mm.benchmark.backbones import MissingPeerError
-from swin_mm.benchmark.whole import WholeStep, stock_config
+from swin_mm.benchmark.peers import MissingPeerError
+from swin_mm.benchmark.whole import LoaderStep, ModelStep, stock_config
 from swin_mm.cli.config import load_config
+from swin_mm.configs import ConfigError
+from swin_mm.datasets.shapes import write_shapes
 
 CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
 
 
-def whole_work(framework, **changes):
+def whole_workload(framework, **changes):
     config = load_config(CONFIGS[framework])
-    return small_work(part="config", sizes=((64, 96),), batch=1, config=config, **changes)
+    return small_workload(part="config", sizes=((64, 96),), batch=1, config=config, **changes)
 
 
 @pytest.mark.parametrize("framework", CONFIGS)
 def test_stock_model_has_the_same_parameters(framework):
-    work = whole_work(framework)
+    work = whole_workload(framework)
     shapes = []
     for library in ("swin_mm", framework):
-        model = WholeStep(library, work, is_compiled=False).model
+        model = ModelStep(library, work).model
         shapes.append(sorted(tuple(p.shape) for p in model.parameters()))
     assert shapes[0] == shapes[1]
     assert type(model.backbone).__module__.startswith(framework)
@@ -30,7 +32,7 @@ def test_stock_model_has_the_same_parameters(framework):
 
 @pytest.mark.parametrize("framework", CONFIGS)
 def test_training_step_changes_weights(framework):
-    step = WholeStep("swin_mm", whole_work(framework, mode="train"), is_compiled=False)
+    step = ModelStep("swin_mm", whole_workload(framework, mode="train"))
     weight = step.model.backbone.patch_embed.proj.weight
     before = weight.detach().clone()
     step.run(0)
@@ -41,16 +43,16 @@ def test_training_step_changes_weights(framework):
 
 @pytest.mark.parametrize("framework", CONFIGS)
 def test_prediction(framework):
-    step = WholeStep("swin_mm", whole_work(framework), is_compiled=False)
+    step = ModelStep("swin_mm", whole_workload(framework))
     (found,) = step.run(0)
     assert hasattr(found, "pred_instances" if framework == "mmdet" else "pred_sem_seg")
 
 
 def test_what_cannot_be_built():
-    with pytest.raises(MissingPeerError, match="timm has no model for a config of mmdet"):
-        WholeStep("timm", whole_work("mmdet"), is_compiled=False)
+    with pytest.raises(MissingPeerError, match="timm has no part in a config of mmdet"):
+        ModelStep("timm", whole_workload("mmdet"))
     with pytest.raises(ValueError, match="float16 training of a whole model needs a GPU"):
-        WholeStep("swin_mm", whole_work("mmdet", mode="train", dtype="fp16"), is_compiled=False)
+        ModelStep("swin_mm", whole_workload("mmdet", mode="train", dtype="fp16"))
     cfg = load_config(CONFIGS["mmdet"], {"model.backbone.type": "swin_mm.SwinTransformerV2"})
     with pytest.raises(MissingPeerError, match="mmdet has no class for swin_mm.SwinTransformerV2"):
         stock_config(cfg)
@@ -61,3 +63,21 @@ def test_stock_config_leaves_the_given_one_alone():
     assert stock_config(cfg).model.neck.type == "mmdet.FPN"
     assert cfg.model.neck.type == "swin_mm.FPN"
     assert cfg.model.backbone.type == "swin_mm.SwinTransformer"
+
+
+@pytest.mark.parametrize("library", ["swin_mm", "mmdet"])
+def test_loader_gives_batches_in_this_process(library, tmp_path):
+    data = write_shapes(tmp_path / "shapes", "tiny")
+    work = whole_workload("mmdet")
+    work.config.train_dataloader.dataset.data_root = f"{data}/"
+    work.config.train_dataloader.batch_size = 3
+    step = LoaderStep(library, work)
+    assert [len(step.run(0)["inputs"]) for _ in range(2)] == [3, 3]
+    assert work.config.train_dataloader.num_workers > 0  # the given one is left alone
+
+
+def test_missing_data_are_an_error_that_says_what_to_do(tmp_path):
+    work = whole_workload("mmdet")
+    work.config.train_dataloader.dataset.update(type="mmdet.CocoDataset", data_root=str(tmp_path))
+    with pytest.raises(ConfigError, match="are missing .*instances_train.json.*--size HxW"):
+        LoaderStep("swin_mm", work)

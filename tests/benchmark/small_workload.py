@@ -1,18 +1,17 @@
-"""A piece of work that takes milliseconds."""
+"""A workload that takes milliseconds."""
 
 import torch
 
-from swin_mm.benchmark.work import Work
+from swin_mm.benchmark.workload import Workload
+from swin_mm.models.backbones.arguments import Arch
 
 
-def small_work(**changes) -> Work:
+def small_workload(**changes) -> Workload:
     """A narrow backbone, whose windows of 4 divide every map of 128x256 pixels."""
     values = dict(
         part="backbone",
         version=1,
-        embed_dims=16,
-        depths=(1, 2, 1, 1),
-        num_heads=(1, 2, 4, 8),
+        arch=Arch(16, (1, 2, 1, 1), (1, 2, 4, 8)),
         window=4,
         sizes=((128, 256),),
         batch=2,
@@ -20,4 +19,4 @@ def small_work(**changes) -> Work:
         dtype="fp32",
         device=torch.device("cpu"),
     )
-    return Work(**{**values, **changes})
+    return Workload(**{**values, **changes})

@@ -1,8 +1,0 @@
-"""`swin-mm find-batch-size` for those who work in a checkout."""
-
-import sys
-
-from swin_mm.cli.main import run_command
-
-if __name__ == "__main__":
-    sys.exit(run_command("find-batch-size"))
