@@ -7,7 +7,7 @@ parts, so that each part has the time of its own kernels.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,47 +29,35 @@ CALLS = ("forward", "loss", "loss_and_predict", "predict")  # of mmdet's and mms
 NUM_OPERATORS = 20  # lines of the table
 
 
-class Steps:
-    """Training steps, one after another.
-
-    Args:
-        model: What is trained.
-        optim_wrapper: The wrapper of its optimizer.
-        batches: What it is trained on.
-    """
-
-    def __init__(
-        self, model: nn.Module, optim_wrapper: OptimWrapper, batches: Iterator[Batch]
-    ) -> None:
-        self.model = model
-        self.optim_wrapper = optim_wrapper
-        self.batches = batches
-        self.images = 0
-
-    def run(self, count: int) -> None:
-        """Takes steps, and counts the images of all."""
-        self.images = 0
-        for _ in range(count):
-            with record_function(f"{PART}data"):
-                batch = next(self.batches)
-            self.images += len(batch["inputs"])
-            with record_function(f"{PART}other"):
-                self.model.train_step(batch, self.optim_wrapper)
+def take_steps(
+    model: nn.Module, optim_wrapper: OptimWrapper, batches: Iterator[Batch], count: int
+) -> int:
+    """Takes training steps, and returns the number of images of all."""
+    images = 0
+    for _ in range(count):
+        with record_function(f"{PART}data"):
+            batch = next(batches)
+        images += len(batch["inputs"])
+        with record_function(f"{PART}other"):
+            model.train_step(batch, optim_wrapper)
+    return images
 
 
 def profile_steps(
-    steps: Steps,
+    model: nn.Module,
+    optim_wrapper: OptimWrapper,
+    batches: Iterator[Batch],
     count: int,
-    device: torch.device,
     trace: Path,
     clock: Callable[[], float] = benchmark.timer,
 ) -> tuple[dict[str, Any], str]:
     """Measures training steps.
 
     Args:
-        steps: The steps.
-        count: How many are timed, after three that are not.
-        device: Where the model is.
+        model: What is trained.
+        optim_wrapper: The wrapper of its optimizer.
+        batches: What it is trained on.
+        count: Steps that are timed, after three that are not.
         trace: File to write, `.json.gz`, for https://ui.perfetto.dev or `chrome://tracing`.
         clock: Gives seconds, after waiting for the device.
 
@@ -77,19 +65,19 @@ def profile_steps(
         `step_ms` and `images_per_second` without the profiler, `parts_ms` and on a GPU what it did,
         for one step each; and the table of operators.
     """
-    steps.run(WARM_UP_STEPS)
+    take_steps(model, optim_wrapper, batches, WARM_UP_STEPS)
     start = clock()
-    steps.run(count)
+    images = take_steps(model, optim_wrapper, batches, count)
     seconds = clock() - start
-    images = steps.images
+    device = next(model.parameters()).device
     is_cuda = device.type == "cuda"
-    wait = (lambda: torch.cuda.synchronize(device)) if is_cuda else (lambda: None)
+    wait = partial(torch.cuda.synchronize, device) if is_cuda else lambda: None
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * is_cuda]
     with (
-        mark_parts(steps.model, steps.optim_wrapper, wait),
+        mark_parts(model, optim_wrapper, wait),
         torch.profiler.profile(activities=activities) as profiler,
     ):
-        steps.run(PROFILED_STEPS)
+        take_steps(model, optim_wrapper, batches, PROFILED_STEPS)
         wait()
     trace.parent.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(trace))

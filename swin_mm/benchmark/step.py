@@ -92,23 +92,13 @@ class ModuleStep:
 STEPS = {"backbone": ModuleStep, "neck": ModuleStep, "config": ModelStep, "data": LoaderStep}
 
 
-class Prepared(NamedTuple):
-    """A candidate that is ready to run.
-
-    Attributes:
-        step: Runs it on the input of an index.
-        parameters: Number of parameters.
-        peak_bytes: Peak memory of a step, with parameters, gradients and inputs, without what
-            belongs to other candidates; `None` if it is not measured.
-    """
-
-    step: Step
-    parameters: int
-    peak_bytes: int | None
-
-
-def prepare(candidate: Candidate, work: Workload) -> Prepared:
+def prepare(candidate: Candidate, work: Workload) -> tuple[Step, dict[str, Any]]:
     """Builds a candidate and runs its first steps.
+
+    Returns:
+        What runs a step, and the row of the result with the number of parameters and `peak_bytes`:
+        peak memory of a step, with parameters, gradients and inputs, without what belongs to other
+        candidates; `None` if it is not measured.
 
     Raises:
         MissingPeerError: It cannot do this work.
@@ -117,8 +107,7 @@ def prepare(candidate: Candidate, work: Workload) -> Prepared:
     if reason := cannot_run(candidate, work):
         raise MissingPeerError(reason)
     device, indices = work.device, range(len(work.sizes))
-    is_cuda = device.type == "cuda"
-    before = torch.cuda.memory_allocated(device) if is_cuda else 0
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     step = STEPS[work.part](candidate.library, work, RUN_MODES[candidate.run])
     if work.part == "backbone":
         for i in indices:
@@ -131,7 +120,7 @@ def prepare(candidate: Candidate, work: Workload) -> Prepared:
     run_all()  # compiles
     parameters = list(step.model.parameters()) if step.model else []
     peak = None
-    if is_cuda:
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         run_all()
@@ -140,7 +129,10 @@ def prepare(candidate: Candidate, work: Workload) -> Prepared:
     elif step.model is not None and (growth := measure_growth(run_all)) is not None:
         kept = tree_leaves((parameters, [p.grad for p in parameters], step.kept()))
         peak = growth + sum(t.nbytes for t in kept if isinstance(t, Tensor))
-    return Prepared(step.run, sum(p.numel() for p in parameters), peak)
+    row = candidate._asdict() | {"parameters": sum(p.numel() for p in parameters)}
+    if work.part == "backbone":
+        row["differs"] = DIFFERENCES.get((candidate.library, work.version), "")
+    return step.run, row | {"peak_bytes": peak}
 
 
 def cannot_run(candidate: Candidate, work: Workload) -> str | None:
@@ -204,39 +196,27 @@ def run_case(
         The result; see `report.make_case`.
     """
     release(work.device)
-    ready: dict[Candidate, Prepared] = {}
+    steps: dict[Candidate, Step] = {}
     passes: dict[Candidate, int] = {}
-    errors: dict[Candidate, str] = {}
+    rows = {candidate: dict[str, Any](candidate._asdict()) for candidate in candidates}
+
+    def note_error(candidate: Candidate, error: Exception) -> None:
+        rows[candidate]["error"] = describe_error(error)
+
     for candidate in candidates:
         try:
-            prepared = prepare(candidate, work)
-            passes[candidate] = warm_up(prepared.step, len(work.sizes))
-            ready[candidate] = prepared
+            step, rows[candidate] = prepare(candidate, work)
+            passes[candidate] = warm_up(step, len(work.sizes))
+            steps[candidate] = step
         except Exception as error:  # any library may fail in any way, and the others go on
-            errors[candidate] = describe_error(error)
+            note_error(candidate, error)
         on_turn()
-    seconds = measure(
-        {candidate: prepared.step for candidate, prepared in ready.items()},
-        passes,
-        len(work.sizes),
-        rounds,
-        on_error=lambda candidate, error: errors.update({candidate: describe_error(error)}),
-        on_turn=on_turn,
-    )
-    rows = []
-    for candidate in candidates:
-        row = {"library": candidate.library, "run": candidate.run}
-        if candidate in errors:
-            rows.append(row | {"error": errors[candidate]})
-            continue
-        _, parameters, peak = ready[candidate]
-        row |= {"parameters": parameters, "peak_bytes": peak, "seconds": seconds[candidate]}
-        if work.part == "backbone":
-            row["differs"] = DIFFERENCES.get((candidate.library, work.version), "")
-        rows.append(row)
-    is_ours = any(candidate.library == OURS for candidate in ready)
+    seconds = measure(steps, passes, len(work.sizes), rounds, on_error=note_error, on_turn=on_turn)
+    for candidate, values in seconds.items():
+        rows[candidate]["seconds"] = values
+    is_ours = any(candidate.library == OURS for candidate in seconds)
     flops = count_flops(work) if is_ours else None
-    return make_case(work.describe(), work.to_dict(), rows, flops)
+    return make_case(work.describe(), work.to_dict(), list(rows.values()), flops)
 
 
 def release(device: torch.device) -> None:

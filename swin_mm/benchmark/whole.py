@@ -242,10 +242,3 @@ def _make_segmentation(random: np.random.Generator, size: Size, classes: int) ->
 
     labels = torch.from_numpy(random.integers(0, classes, (1, *size)))
     return SegDataSample(gt_sem_seg=PixelData(data=labels))
-
-
-def random_batches(cfg: Config, batch: int, size: Size) -> Iterator[dict[str, Any]]:
-    """Gives the same random batch again and again; see `make_batch`."""
-    data = make_batch(cfg, batch, size)
-    while True:
-        yield deepcopy(data)  # preprocessing may write into it

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rich.progress import Progress
 
 from swin_mm.benchmark.machine import describe_machine, measure_matmul
 from swin_mm.benchmark.plot import plot_parts, plot_result
-from swin_mm.benchmark.profile import Steps, profile_steps
+from swin_mm.benchmark.profile import profile_steps
 from swin_mm.benchmark.report import (
     OURS,
     compare_cases,
@@ -31,7 +32,7 @@ from swin_mm.benchmark.report import (
     write_json,
 )
 from swin_mm.benchmark.step import RUN_MODES, Candidate, run_case
-from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, random_batches
+from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, make_batch
 from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, multi_scale_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.errors import raise_first
@@ -151,13 +152,17 @@ def run_profile(
 ) -> int:
     """Profiles training steps of a config; prints, and writes JSON, a plot and a trace."""
     cfg = work.config
-    batches = random_batches(cfg, work.batch, work.sizes[0]) if args.size else loaded_batches(cfg)
+    if args.size:
+        batches = repeat(make_batch(cfg, work.batch, work.sizes[0]))
+        data = "random images of {}x{}".format(*args.size[0])
+    else:
+        batches, data = loaded_batches(cfg), "its own data"
     model = build_model(cfg, work.device).train()
-    steps = Steps(model, build_optim_wrapper(model, cfg.optim_wrapper), batches)
-    trace = out / "trace.json.gz"
-    result, operators = profile_steps(steps, args.rounds, work.device, trace)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    result, operators = profile_steps(
+        model, optim_wrapper, batches, args.rounds, out / "trace.json.gz"
+    )
     parts, step = result["parts_ms"], result["step_ms"]
-    data = "random images of {}x{}".format(*args.size[0]) if args.size else "its own data"
     title = f"{Path(args.config).stem}, training step on {data}"
     console.print(title)
     console.print(f"{milliseconds(step)} ms, {result['images_per_second']:.3g} images/s")

@@ -1,6 +1,7 @@
 """The profile of whole training steps: parts, operators, and the files of the command."""
 
 import json
+from itertools import repeat
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,8 @@ from torch import nn
 from torch.autograd import DeviceType
 
 from swin_mm.benchmark import profile
-from swin_mm.benchmark.profile import Steps, describe_gpu, exclusive_times, mark_parts
-from swin_mm.benchmark.whole import build_model, random_batches
+from swin_mm.benchmark.profile import describe_gpu, exclusive_times, mark_parts
+from swin_mm.benchmark.whole import build_model, make_batch
 from swin_mm.cli.config import load_config
 from swin_mm.cli.main import run_command
 from swin_mm.datasets.shapes import write_shapes
@@ -52,12 +53,11 @@ def test_parts_of_a_step(name, tmp_path):
     model = build_model(cfg, torch.device("cpu")).train()
     weight = model.backbone.patch_embed.proj.weight
     before = weight.detach().clone()
-    steps = Steps(
-        model, build_optim_wrapper(model, cfg.optim_wrapper), random_batches(cfg, 2, (64, 96))
-    )
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    batches = repeat(make_batch(cfg, 2, (64, 96)))
     ticks = iter([10.0, 10.5])
     found, operators = profile.profile_steps(
-        steps, 2, torch.device("cpu"), tmp_path / "new/trace.json.gz", lambda: next(ticks)
+        model, wrapper, batches, 2, tmp_path / "new/trace.json.gz", lambda: next(ticks)
     )
     expected = ["data", "transfer", "preprocess", "backbone", *HEADS[name]]
     assert list(found["parts_ms"]) == [*expected, "other", "backward", "optimizer"]
