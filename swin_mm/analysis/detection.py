@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -19,7 +19,8 @@ from pycocotools.cocoeval import COCOeval
 from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
 
-SIZES = ("all", "small", "medium", "large")  # as COCO's; in pixels below 32^2, below 96^2, above
+# Places in COCO's ranges of areas, after that of all: below 32^2 pixels, below 96^2, above.
+SIZES = {1: "small", 2: "medium", 3: "large"}
 
 
 @dataclass(frozen=True)
@@ -64,36 +65,8 @@ class DetectionData:
     coco: COCO
 
 
-@dataclass(frozen=True)
-class ClassPrecision:
-    """Average precision of one class; NaN where there is no object to find.
-
-    Attributes:
-        name: The class.
-        objects: Number of objects by `SIZES`.
-        precision: AP by `SIZES`.
-        precision_50: AP at an overlap of 0.5.
-        recall: Mean share of the objects that are found, over overlaps.
-    """
-
-    name: str
-    objects: dict[str, int]
-    precision: dict[str, float]
-    precision_50: float
-    recall: float
-
-
-@dataclass(frozen=True)
-class ImageErrors:
-    """What is wrong in one image.
-
-    Attributes:
-        index: The image.
-        right: Objects found with the right class.
-        confused: Objects found as another class.
-        missed: Objects not found.
-        invented: Detections of nothing.
-    """
+class ImageErrors(NamedTuple):
+    """Objects of an image found right or as another class, those missed, and false alarms."""
 
     index: int
     right: int
@@ -178,15 +151,7 @@ def _read_found(instances: dict) -> Objects:
 
 
 def evaluate(data: DetectionData, kind: str) -> COCOeval | None:
-    """Runs pycocotools' evaluation.
-
-    Args:
-        data: Ground truth and predictions.
-        kind: `bbox` or `segm`.
-
-    Returns:
-        The evaluation, accumulated; None where there is nothing to evaluate.
-    """
+    """Returns pycocotools' evaluation of `bbox` or `segm`; None if there is nothing to evaluate."""
     results = []
     for image_id, objects in zip(data.image_ids, data.found, strict=True):
         for index, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
@@ -217,27 +182,22 @@ def _has_masks(coco: COCO) -> bool:
     return all(annotation.get("segmentation") for annotation in coco.anns.values())
 
 
-def class_precisions(evaluation: COCOeval, data: DetectionData) -> list[ClassPrecision]:
-    """Average precision of each class, by the size of objects.
+def class_precisions(evaluation: COCOeval, data: DetectionData) -> list[dict[str, Any]]:
+    """Returns a row for each class: its name, numbers of objects, AP by size, AP50 and recall.
 
-    Args:
-        evaluation: Of `evaluate`.
-        data: What it evaluates.
+    Recall is the mean over overlaps; figures are NaN where there is no object to find.
     """
-    sorted_ids = list(evaluation.params.catIds)
-    precision = evaluation.eval["precision"]  # (overlaps, recalls, classes, sizes, limits)
-    recall = evaluation.eval["recall"]  # (overlaps, classes, sizes, limits)
+    rows = []
     counts = _count_objects(evaluation)
-    return [
-        ClassPrecision(
-            name=name,
-            objects={size: int(counts[k, a]) for a, size in enumerate(SIZES)},
-            precision={size: _mean(precision[:, :, k, a, -1]) for a, size in enumerate(SIZES)},
-            precision_50=_mean(precision[0, :, k, 0, -1]),
-            recall=_mean(recall[:, k, 0, -1]),
-        )
-        for k, name in zip(map(sorted_ids.index, data.category_ids), data.classes, strict=True)
-    ]
+    for number, name in zip(data.category_ids, data.classes, strict=True):
+        k = list(evaluation.params.catIds).index(number)
+        precision = evaluation.eval["precision"][:, :, k, :, -1]  # (overlaps, recalls, sizes)
+        row = {"class": name, "objects": int(counts[k, 0])}
+        row |= {"AP": _mean(precision[..., 0]), "AP50": _mean(precision[0, :, 0])}
+        row |= {f"AP {size}": _mean(precision[..., a]) for a, size in SIZES.items()}
+        row |= {"recall": _mean(evaluation.eval["recall"][:, k, 0, -1])}
+        rows.append(row | {f"{size} objects": int(counts[k, a]) for a, size in SIZES.items()})
+    return rows
 
 
 def precision_curves(

@@ -56,6 +56,11 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
+    @classmethod
+    def of(cls, rows: Sequence[dict[str, Any]]) -> "Table":
+        """A table of rows that all have the same keys."""
+        return cls(list(rows[0]), [list(row.values()) for row in rows])
+
 
 @dataclass(frozen=True)
 class Section:

@@ -55,8 +55,8 @@ def analyse_detection(
         if evaluation is not None:
             rows = detection.class_precisions(evaluation, data)
             what = KINDS[kind]
-            facts[f"{what} AP"] = mean_of_known([row.precision["all"] for row in rows])
-            facts[f"{what} AP50"] = mean_of_known([row.precision_50 for row in rows])
+            for name in ("AP", "AP50"):
+                facts[f"{what} {name}"] = mean_of_known([row[name] for row in rows])
             sections += [_section_of_classes(kind, rows), _section_of_curve(kind, evaluation, data)]
     calibration = detection.calibrate(evaluations["bbox"])
     facts["calibration error of scores"] = calibration.error
@@ -83,32 +83,18 @@ def analyse_detection(
     return Analysis("Where the detector goes wrong", facts, sections)
 
 
-def _section_of_classes(kind: str, rows: Sequence[detection.ClassPrecision]) -> Section:
-    heads = ["class", "objects", "AP", "AP50"]
-    heads += [f"AP {size}" for size in detection.SIZES[1:]] + ["recall"]
-    heads += [f"{size} objects" for size in detection.SIZES[1:]]
-    table = [
-        [
-            row.name,
-            row.objects["all"],
-            row.precision["all"],
-            row.precision_50,
-            *(row.precision[size] for size in detection.SIZES[1:]),
-            row.recall,
-            *(row.objects[size] for size in detection.SIZES[1:]),
-        ]
-        for row in rows
-    ]
-    mean = [mean_of_known([line[i] for line in table]) for i in range(2, 8)]
-    counts = [sum(line[i] for line in table) for i in (1, 8, 9, 10)]
-    table.append(["all", counts[0], *mean, *counts[1:]])
+def _section_of_classes(kind: str, rows: Sequence[dict[str, Any]]) -> Section:
+    total: dict[str, Any] = {"class": "all"}
+    for head in list(rows[0])[1:]:
+        column = [row[head] for row in rows]
+        total[head] = sum(column) if head.endswith("objects") else mean_of_known(column)
     what = KINDS[kind]
     return Section(
         f"{what}_precision",
         f"Average precision of {'boxes' if what == 'box' else 'masks'}",
         "As COCO measures it. Small is below 32 x 32 pixels, large above 96 x 96.",
-        Table(heads, table),
-        draw_bars([row.precision["all"] for row in rows], [row.name for row in rows], f"{what} AP"),
+        Table.of([*rows, total]),
+        draw_bars([row["AP"] for row in rows], [row["class"] for row in rows], f"{what} AP"),
     )
 
 
@@ -132,8 +118,8 @@ def _section_of_confusions(
     rows = []
     for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
         if wrong[row, column]:
-            share = float(wrong[row, column] / matrix[row].sum())
-            rows.append([names[row], names[column], int(wrong[row, column]), share])
+            count, share = int(wrong[row, column]), float(wrong[row, column] / matrix[row].sum())
+            rows.append([names[row], names[column], count, share])
     return Section(
         "confusions",
         "What is taken for what",
@@ -156,15 +142,7 @@ def _section_of_worst_detections(
     chosen = sorted(errors, key=lambda error: (error.quality, -count(error)))[:worst]
     chosen = [error for error in chosen if count(error)]
     rows = [
-        [
-            Path(data.image_paths[error.index]).name,
-            error.quality,
-            error.right,
-            error.confused,
-            error.missed,
-            error.invented,
-        ]
-        for error in chosen
+        [Path(data.image_paths[error.index]).name, error.quality, *error[1:]] for error in chosen
     ]
 
     def make_row(error: detection.ImageErrors) -> Row:
@@ -217,14 +195,13 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
     rows = segmentation.class_overlaps(matrix, data.classes)
     facts = {
         "images": len(data.image_paths),
-        "mIoU": mean_of_known([row.overlap for row in rows]),
-        "mean recall of classes": mean_of_known([row.recall for row in rows]),
+        "mIoU": mean_of_known([row["IoU"] for row in rows]),
+        "mean recall of classes": mean_of_known([row["recall"] for row in rows]),
         "pixels right": float(np.trace(matrix) / max(1, matrix.sum())),
     }
     calibration = segmentation.calibrate(data)
     if calibration is not None:
         facts["calibration error of pixels"] = calibration.error
-    table = [[row.name, row.share, row.overlap, row.recall, row.precision] for row in rows]
     chosen = [i for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
 
     named = [(i, Path(data.image_paths[i]).name) for i in chosen]
@@ -240,8 +217,8 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
             "Intersection over union",
             "Recall is the share of a class's pixels that are found, precision the share of the "
             "pixels predicted as it that are it.",
-            Table(["class", "share of pixels", "IoU", "recall", "precision"], table),
-            draw_bars([row.overlap for row in rows], data.classes, "IoU"),
+            Table.of(rows),
+            draw_bars([row["IoU"] for row in rows], data.classes, "IoU"),
         ),
         _section_of_confusions(matrix, data.classes, "pixels", "Pixels without a label are out."),
         *([] if calibration is None else [_section_of_pixel_calibration(calibration)]),
@@ -260,23 +237,19 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
 
 
 def _section_of_pixel_calibration(calibration: Calibration) -> Section:
-    edges = np.linspace(0, 1, len(calibration.counts) + 1)
+    bins = zip(calibration.counts, calibration.scores, calibration.precision, strict=True)
+    rows = [
+        [f"{place / 10:.1f} to {(place + 1) / 10:.1f}", int(count), float(mean), float(share)]
+        for place, (count, mean, share) in enumerate(bins)
+        if count
+    ]
     return Section(
         "calibration",
         "Calibration of confidence",
         "How many of the pixels of a confidence, the probability of the predicted class, are "
         "right, in bins of 0.1; on the dashed line, the confidence is the probability of being "
         "right. Dots stand at the mean confidence of their bin.",
-        Table(
-            ["confidence", "pixels", "mean confidence", "share that is right"],
-            [
-                [f"{edges[i]:.1f} to {edges[i + 1]:.1f}", int(count), float(mean), float(share)]
-                for i, (count, mean, share) in enumerate(
-                    zip(calibration.counts, calibration.scores, calibration.precision, strict=True)
-                )
-                if count
-            ],
-        ),
+        Table(["confidence", "pixels", "mean confidence", "share that is right"], rows),
         draw_calibration(calibration, "pixels", "confidence"),
     )
 

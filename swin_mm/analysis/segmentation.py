@@ -1,6 +1,6 @@
 """Where a segmentor goes wrong: by class, what for what, in which images."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,6 @@ from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
 
 IGNORED = 255  # in label maps: no label
-
-
-@dataclass(frozen=True)
-class ClassOverlap:
-    """How well one class is segmented; NaN where it does not occur.
-
-    Attributes:
-        name: The class.
-        share: Its share of the labelled pixels.
-        overlap: Intersection over union.
-        recall: Share of its pixels that are found.
-        precision: Share of the pixels predicted as it that are it.
-    """
-
-    name: str
-    share: float
-    overlap: float
-    recall: float
-    precision: float
 
 
 @dataclass(frozen=True)
@@ -174,13 +155,24 @@ def overlaps(matrix: np.ndarray) -> np.ndarray:
         return right / (matrix.sum(0) + matrix.sum(1) - right)
 
 
-def class_overlaps(matrix: np.ndarray, classes: Sequence[str]) -> list[ClassOverlap]:
-    """What a matrix of `count_confusions` says of each class."""
+def class_overlaps(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns a row for each class of a matrix of `count_confusions`; NaN where it is absent.
+
+    Recall is the share of its pixels that are found, precision the share of the pixels predicted as
+    it that are it.
+    """
     right, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     with np.errstate(invalid="ignore"):
-        columns = (true / matrix.sum(), overlaps(matrix), right / true, right / predicted)
-    rows: Iterable = zip(*(column.tolist() for column in columns), strict=True)
-    return [ClassOverlap(name, *row) for name, row in zip(classes, rows, strict=True)]
+        columns = {
+            "share of pixels": true / matrix.sum(),
+            "IoU": overlaps(matrix),
+            "recall": right / true,
+            "precision": right / predicted,
+        }
+    return [
+        {"class": name, **{key: float(column[k]) for key, column in columns.items()}}
+        for k, name in enumerate(classes)
+    ]
 
 
 def mean_of_known(values: Sequence[float] | np.ndarray) -> float:
