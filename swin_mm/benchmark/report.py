@@ -84,10 +84,11 @@ def draw_table(case: Mapping[str, Any]) -> Table:
         ("images/s", "images_per_second", "{:.3g}"),
         ("MiB", "peak_mib", "{:,.0f}"),
         ("TFLOP/s", "tflop_s", "{:.3g}"),
+        ("params", "parameters", "{:,}"),
     ]
     optional = [item for item in optional if any(row.get(item[1]) for row in rows)]
     names = [name for name, _, _ in optional]
-    for column in ("ms", "20 to 80 %", "to ours", "to best", *names, "params"):
+    for column in ("ms", "20 to 80 %", "to ours", "to best", *names):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         ratios = (row["times_ours"], row["times_fastest"])
@@ -98,7 +99,6 @@ def draw_table(case: Mapping[str, Any]) -> Table:
             f"{milliseconds(row['low_ms'])} to {milliseconds(row['high_ms'])}",
             *("" if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
             *("" if row.get(k) is None else form.format(row[k]) for _, k, form in optional),
-            f"{row['parameters'] / 1e6:.1f}M",
             style="bold" if row["library"] == OURS else None,
         )
     return table
@@ -120,7 +120,7 @@ def draw_notes(content: Mapping[str, Any]) -> str:
     if any(case["flops"] for case in cases):
         rate = content["measured_rate_tflop_s"]
         lines.append(f"A large matrix product reaches {rate:.3g} TFLOP/s here.")
-    if cases[0]["work"]["device"] == "cpu":
+    if cases[0]["work"]["device"] == "cpu" and any(row["peak_mib"] for row in rows):
         lines.append(CPU_MEMORY_NOTE)
     return "\n".join(lines)
 

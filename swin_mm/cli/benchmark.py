@@ -43,7 +43,7 @@ from swin_mm.ops.dispatch import BACKENDS
 PEERS = ("mmdet", "timm", "torchvision", "transformers")
 WINDOWS = {1: 7, 2: 8}  # of the published models
 DEFAULT_SIZE = (800, 1344)
-FILE_WIDTH = 100  # columns, where the output is no terminal
+FILE_WIDTH = 120  # columns, where the output is no terminal
 OUT = Path("work_dirs/benchmark")
 
 # Options that would be ignored beside another one, and what to do instead.
@@ -120,8 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH
     )
     threads = f"{machine['threads']} of {machine['cores']} threads, " * (work.device.type == "cpu")
-    version = f"PyTorch {torch.__version__}, swin_mm {machine['swin_mm']} {machine['commit'] or ''}"
-    console.print(f"{machine['device']}, {threads}{version}", soft_wrap=True)
+    version = f"swin_mm {machine['swin_mm']} {machine['commit'] or ''}"
+    heading = f"{machine['device']}, {threads}PyTorch {torch.__version__}, {version}"
+    console.print(heading, soft_wrap=True)
     out = Path(args.out) if args.out else OUT / name_run(args)
     if args.profile:
         return run_profile(args, work, content, out, console)
@@ -328,13 +329,16 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
     if cfg is not None and cfg.get("default_scope") not in FRAMEWORKS:
         raise ConfigError(f"--config must be of {' or '.join(FRAMEWORKS)}: {args.config} is not")
     sizes = tuple(args.size or [DEFAULT_SIZE])
+    batch = args.batch or 1
+    if args.part == "data":
+        batch = cfg.train_dataloader.get("batch_size") or 1
     work = Workload(
         part=args.part or ("config" if cfg else "backbone"),
         version=version,
         arch=ARCHS[args.arch or "tiny"],
         window=args.window or WINDOWS[version],
         sizes=sizes[:1],
-        batch=cfg.train_dataloader.batch_size if args.part == "data" else args.batch or 1,
+        batch=batch,
         mode=args.mode or "inference",
         dtype=args.dtype or "fp32",
         device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
