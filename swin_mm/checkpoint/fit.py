@@ -99,8 +99,8 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     loaded = len(state)
     resized = [key for key in target if key in state and state[key] is not source[key]]
     if norms in ([], [f"norm{_num_stages(source) - 1}"]):
-        state |= {key: target[key] for key in kept}
-    state |= {key: torch.zeros_like(target[key]) for key in plain}
+        state |= {key: _initial_norm(key, target[key]) for key in kept}
+    state |= {key: torch.zeros_like(target[key], device=_real_device(target[key])) for key in plain}
     return Fitted(state, loaded, [*conversion.surplus, *unused], initial, resized, len(plain))
 
 
@@ -171,6 +171,18 @@ def _uneven_tables(source: State) -> list[str]:
             if len(value) != expected:
                 uneven.append(f"{key}: {len(value)} rows, others of its stage have {expected}")
     return uneven
+
+
+def _initial_norm(key: str, own: Tensor) -> Tensor:
+    """The backbone's own value; on the meta device, which has none, that of an untrained norm."""
+    if not own.is_meta:
+        return own
+    value = 1.0 if key.endswith(".weight") else 0.0
+    return torch.full_like(own, value, device="cpu")
+
+
+def _real_device(tensor: Tensor) -> torch.device | str:
+    return "cpu" if tensor.is_meta else tensor.device
 
 
 def _count(kind: str, items: Iterable[str]) -> list[str]:

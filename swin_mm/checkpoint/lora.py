@@ -82,6 +82,11 @@ def take_lora(source: Mapping[str, Any], module: nn.Module) -> dict[str, Tensor]
     """
     own, given = only_lora(module.state_dict()), only_lora(source)
     if not given:
+        if any(value.is_meta for value in own.values()):
+            raise CheckpointError(
+                "the model is on the meta device, and the weights bring no LoRA updates: build it "
+                "on a real device, or load weights with updates"
+            )
         return own
     different = [
         key
@@ -93,7 +98,7 @@ def take_lora(source: Mapping[str, Any], module: nn.Module) -> dict[str, Tensor]
             f"its LoRA updates are of other layers or another rank than the model's "
             f"({different[0]}, {len(different)} in all): give model.backbone.lora as in training"
         )
-    if not torch.equal(own[SCALE].cpu(), given[SCALE].cpu()):
+    if not own[SCALE].is_meta and not torch.equal(own[SCALE].cpu(), given[SCALE].cpu()):
         raise CheckpointError(
             f"its LoRA updates have the scale {float(given[SCALE])}, alpha / r of the model's is "
             f"{float(own[SCALE])}: give model.backbone.lora as in training"

@@ -1,7 +1,7 @@
 """mmdet's and mmseg's data preprocessors for whole batches, and for any number of bands."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,47 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor as MmdetDataPrep
 from mmengine.model import ImgDataPreprocessor
 from mmengine.structures import BaseDataElement
 from mmseg.models.data_preprocessor import SegDataPreProcessor as MmsegDataPreProcessor
-from torch import Tensor
+from torch import Tensor, nn
 
 from swin_mm.registry import MODELS
 
 LABEL_MAPS = ("gt_sem_seg", "gt_edge_map", "gt_depth_map")  # what mmseg pads with an image
+
+
+class KeptStatistics(nn.Module):
+    """Keeps mean and deviation right where memory comes without values.
+
+    They are in no checkpoint, so nothing brings them back after `to_empty`, or after construction
+    on the meta device.
+    """
+
+    _values: dict[str, Sequence[float]] = {}
+
+    def keep_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Registers the buffers `mean` and `std`, `(bands, 1, 1)`; None leaves them as they are."""
+        if mean is not None:
+            self._values = {"mean": tuple(mean), "std": tuple(std)}
+            for name in self._values:
+                self.register_buffer(name, self._make(name), persistent=False)
+
+    def _make(self, name: str, like: Tensor | None = None) -> Tensor:
+        device, dtype = (None, torch.float32) if like is None else (like.device, like.dtype)
+        return torch.tensor(self._values[name], dtype=dtype, device=device).view(-1, 1, 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KeptStatistics":
+        before = {name: getattr(self, name) for name in self._values}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = getattr(self, name)
+            if not new.is_meta:
+                setattr(self, name, self._make(name, new) if old.is_meta else old.to(new))
+        return self
+
+    def fill_statistics(self, device: torch.device) -> None:
+        """Makes buffers on a device that are on the meta device still."""
+        for name in self._values:
+            if getattr(self, name).is_meta:
+                setattr(self, name, self._make(name).to(device))
 
 
 class BatchPreprocessor(ImgDataPreprocessor):
@@ -48,7 +84,7 @@ class BatchPreprocessor(ImgDataPreprocessor):
 
 
 @MODELS.register_module()
-class DetDataPreprocessor(MmdetDataPreprocessor, BatchPreprocessor):
+class DetDataPreprocessor(KeptStatistics, MmdetDataPreprocessor, BatchPreprocessor):
     """Normalises, pads and stacks images of any number of bands for a detector.
 
     Takes the arguments of mmdet's `DetDataPreprocessor`; `mean` and `std` have a value for each
@@ -69,11 +105,8 @@ class DetDataPreprocessor(MmdetDataPreprocessor, BatchPreprocessor):
             raise ValueError(
                 f"bgr_to_rgb and rgb_to_bgr are for three bands, not {len(mean)}: set them to False"
             )
-        if mean is not None:
-            self._enable_normalize = True
-            for name, values in (("mean", mean), ("std", std)):
-                value = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)  # (bands, 1, 1)
-                self.register_buffer(name, value, persistent=False)
+        self._enable_normalize = mean is not None
+        self.keep_statistics(mean, std)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepares a batch.
@@ -81,13 +114,14 @@ class DetDataPreprocessor(MmdetDataPreprocessor, BatchPreprocessor):
         Raises:
             ValueError: An image has another number of bands than `mean`.
         """
+        self.fill_statistics(self.device)
         if self._enable_normalize:
             _check_bands(data["inputs"], len(self.mean))
         return super().forward(data, training)
 
 
 @MODELS.register_module()
-class SegDataPreProcessor(MmsegDataPreProcessor):
+class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
     """Converts, normalises, pads and stacks the images of a batch at once for a segmentor.
 
     Takes the arguments of mmseg's `SegDataPreProcessor` and returns the same, but raises where that
@@ -108,6 +142,7 @@ class SegDataPreProcessor(MmsegDataPreProcessor):
         _check_statistics(mean, std)
         super().__init__(mean=mean, std=std, size=size, size_divisor=size_divisor, **kwargs)
         self._non_blocking = non_blocking
+        self.keep_statistics(mean, std)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepares a batch.
@@ -126,6 +161,7 @@ class SegDataPreProcessor(MmsegDataPreProcessor):
         Raises:
             ValueError: An image has another number of bands than `mean`, or sizes do not fit.
         """
+        self.fill_statistics(self.device)
         if self._enable_normalize and len(self.mean) > 1:
             _check_bands(data["inputs"], len(self.mean))
         data = self.cast_data(data)

@@ -261,3 +261,24 @@ def test_the_whole_batch_of_a_segmentor_is_normalised_at_once():
             dict(inputs=images(), data_samples=label_maps()), training=True
         )
     assert sorted(operators.names) == ["aten.div_", "aten.flip", "aten.sub_"]
+
+
+@pytest.mark.parametrize("kind", [DetDataPreprocessor, SegDataPreProcessor])
+@pytest.mark.parametrize("path", ["meta", "to_empty", "to_empty of a real one"])
+def test_statistics_survive_construction_without_memory(kind, path):
+    arguments = NORMALISED if kind is DetDataPreprocessor else SEG_NORMALISED
+    wanted, image = kind(**arguments), torch.randint(256, (3, 9, 9), dtype=torch.uint8)
+    with torch.device("cpu" if path == "to_empty of a real one" else "meta"):
+        model = torch.nn.Sequential(kind(**arguments))
+    if path.startswith("to_empty"):
+        model.to_empty(device="cpu")
+    found = model[0](dict(inputs=[image]))["inputs"]
+    assert torch.equal(found, wanted(dict(inputs=[image]))["inputs"])
+
+
+def test_statistics_set_by_hand_stay():
+    model = torch.nn.Sequential(DetDataPreprocessor(**NORMALISED))
+    model[0].mean += 1
+    wanted = model[0].mean.clone()
+    assert torch.equal(model.double().float()[0].mean, wanted)
+    assert torch.equal(model.to_empty(device="cpu")[0].mean, wanted)

@@ -10,6 +10,8 @@ import pickle
 import pytest
 import torch
 from mmdet.models.backbones import SwinTransformer as MMDetSwin
+from swin_weights import SMALL as SWIN
+from swin_weights import microsoft_state
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -257,6 +259,19 @@ def test_construction_without_memory(kind, path):
         return
     assert_same(run(empty), run(model))
     assert_same(run(empty, grad=True), run(model))
+
+
+def test_what_a_file_lacks_is_initial_in_a_model_without_memory():
+    """A classifier has no norms of the maps before the last, and no mixed context."""
+    arguments = SWIN | dict(context_scales=("window", "global"))
+    with torch.device("meta"):
+        empty = SwinTransformer(**arguments).eval()
+    filled = SwinTransformer(**arguments).eval()
+    state = microsoft_state()
+    for model, assign in ((empty, True), (filled, False)):
+        model.load_state_dict(state, assign=assign)
+    assert not any(tensor.is_meta for tensor in empty.state_dict().values())
+    assert_same(run(empty), run(filled))
 
 
 def test_copies_are_equal(kind):

@@ -78,6 +78,9 @@ class AnchorCache:
     def _make(
         self, map_sizes: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
     ) -> Anchors:
+        if any(base.is_meta for base in self.generator.base_anchors):  # built without memory
+            with torch.device("cpu"):
+                self.generator.base_anchors = self.generator.gen_base_anchors()
         # The generator copies them to the device at every call, which waits for it.
         self.generator.base_anchors = [base.to(device) for base in self.generator.base_anchors]
         boxes = self.generator.grid_priors(map_sizes, dtype=dtype, device=device)

@@ -61,3 +61,12 @@ def test_those_used_longest_ago_are_forgotten(generator, monkeypatch):
     assert cache.get(sizes[0], CPU, torch.float32) is first
     assert cache.get(sizes[1], CPU, torch.float32) is not second
     assert len(cache.sets) == 2
+
+
+def test_of_a_generator_built_without_memory(generator):
+    with torch.device("meta"):
+        empty = AnchorGenerator(strides=[4, 8], ratios=[0.5, 1.0, 2.0], scales=[8])
+    real = AnchorGenerator(strides=[4, 8], ratios=[0.5, 1.0, 2.0], scales=[8])
+    sizes, cpu = [(3, 5), (2, 3)], torch.device("cpu")
+    found, wanted = (AnchorCache(g).get(sizes, cpu, torch.float32) for g in (empty, real))
+    assert torch.equal(found.boxes, wanted.boxes)
