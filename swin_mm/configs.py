@@ -117,3 +117,10 @@ def innermost_dataset(dataset: dict) -> dict:
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     return dataset
+
+
+def fit_to_workers(loader: dict) -> None:
+    """Takes out of a data loader's settings what PyTorch refuses without workers."""
+    if not loader.get("num_workers"):
+        for key in ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout"):
+            loader.pop(key, None)

@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from swin_mm.cli.keys import check_overrides
+from swin_mm.cli.keys import LOADERS, check_overrides
 from swin_mm.cli.overrides import apply_overrides
-from swin_mm.configs import find_config, read_config
+from swin_mm.configs import find_config, fit_to_workers, read_config
 
 
 class KeyValueAction(DictAction):
@@ -66,4 +66,7 @@ def load_config(
         check_overrides(before, cfg, overrides)
     if check is not None:
         check(cfg)
+    for loader in map(cfg.get, LOADERS):
+        if isinstance(loader, dict):
+            fit_to_workers(loader)
     return cfg

@@ -12,6 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 PACKAGE = "faster_coco_eval"
+STATS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+SIZES = ("s", "m", "l")
 
 
 def why_not_faster(coco: COCO) -> str | None:
@@ -38,8 +40,9 @@ def evaluate(
     max_dets: Sequence[int],
     iou_thrs: Sequence[float],
     faster: bool,
+    use_categories: bool = True,
 ) -> COCOeval:
-    """Evaluates detections, prints COCO's table and returns the curves and `stats`.
+    """Evaluates detections, prints COCO's table and returns the curves.
 
     Args:
         coco: The annotations.
@@ -48,13 +51,15 @@ def evaluate(
             boxes.
         category_ids: Which to evaluate.
         image_ids: Which to evaluate.
-        max_dets: Detections an image that count, three numbers.
+        max_dets: Detections an image that count.
         iou_thrs: Overlaps from which a detection matches.
         faster: Whether faster-coco-eval does it; see `why_not_faster`.
+        use_categories: Whether a detection must have the class of what it matches.
     """
     if not faster:
         evaluation = COCOeval(coco, coco.loadRes(found), iou_type)
         _set_params(evaluation, category_ids, image_ids, max_dets, iou_thrs)
+        evaluation.params.useCats = int(use_categories)
         evaluation.evaluate()
         evaluation.accumulate()
     else:
@@ -63,14 +68,55 @@ def evaluate(
         truth = faster_coco_eval.COCO(coco.dataset)
         engine = faster_coco_eval.COCOeval_faster(truth, truth.loadRes(found), iou_type)
         _set_params(engine, category_ids, image_ids, max_dets, iou_thrs)
+        engine.params.useCats = int(use_categories)
         engine.evaluate()
         engine.accumulate()
         evaluation = COCOeval(iouType=iou_type)
         params = engine.params
         _set_params(evaluation, params.catIds, params.imgIds, params.maxDets, iou_thrs)
         evaluation.eval = engine.eval
-    evaluation.summarize()
+    max_dets = evaluation.params.maxDets
+    if len(max_dets) == 3 and 100 in max_dets:  # all that pycocotools can print
+        evaluation.summarize()
     return evaluation
+
+
+def summarize(evaluation: COCOeval) -> dict[str, float]:
+    """Computes the figures of COCO's table, and names recalls after the detections they count.
+
+    Args:
+        evaluation: Of `evaluate`.
+
+    Returns:
+        `STATS`, `AR@N` for each number of detections, and `AR_s@N`, `AR_m@N`, `AR_l@N` for the
+        greatest; -1 where the annotations have nothing of a kind. `mAP` counts 100 detections an
+        image, as pycocotools does, or the greatest number where 100 is not asked for.
+    """
+    precision = evaluation.eval["precision"]  # (overlap, recall, class, size, detections)
+    recall = evaluation.eval["recall"]  # (overlap, class, size, detections)
+    max_dets = list(evaluation.params.maxDets)
+    hundred = max_dets.index(100) if 100 in max_dets else -1
+    parts = [precision[..., 0, hundred]]
+    parts += [precision[at][..., 0, -1] for at in overlap_places(evaluation)]
+    parts += [precision[..., size, -1] for size in (1, 2, 3)]
+    values = dict(zip(STATS, map(mean_present, parts), strict=True))
+    for place, number in enumerate(max_dets):
+        values[f"AR@{number}"] = mean_present(recall[..., 0, place])
+    for size, name in enumerate(SIZES, start=1):
+        values[f"AR_{name}@{max_dets[-1]}"] = mean_present(recall[..., size, -1])
+    return values
+
+
+def overlap_places(evaluation: COCOeval) -> list[np.ndarray]:
+    """Where the curves of overlaps 0.5 and 0.75 are, none or one place each."""
+    thresholds = evaluation.params.iouThrs
+    return [np.flatnonzero(np.isclose(thresholds, overlap)) for overlap in (0.5, 0.75)]
+
+
+def mean_present(values: np.ndarray, otherwise: float = -1.0) -> float:
+    """Mean of what is there: COCO has -1 where there is nothing."""
+    present = values[values > -1]
+    return np.mean(present) if present.size else otherwise
 
 
 def _set_params(

@@ -1,27 +1,30 @@
 """mmdet's COCO metric with the same numbers in a fraction of the time."""
 
-import logging
 import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MmdetCocoMetric
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MMLogger
 from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 from torch import Tensor
 
-from swin_mm.evaluation.coco_eval import evaluate, why_not_faster
+from swin_mm.evaluation.coco_eval import (
+    STATS,
+    evaluate,
+    mean_present,
+    overlap_places,
+    summarize,
+    why_not_faster,
+)
 from swin_mm.evaluation.detections import Detections, write_json
 from swin_mm.garbage import no_collection
 from swin_mm.ops.encode_masks import encode_masks
 from swin_mm.registry import METRICS
 
-STATS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")  # in the order of COCO's summary
-RECALLS = ("AR@100", "AR@300", "AR@1000", "AR_s@1000", "AR_m@1000", "AR_l@1000")
 COLUMNS = ("category", *STATS)
 
 
@@ -33,7 +36,11 @@ class CocoMetric(MmdetCocoMetric):
     they are, not by way of a file, and faster-coco-eval does it where it is installed. A file is
     written when `outfile_prefix` asks for it, the same as mmdet's.
 
-    The metrics `proposal` and `proposal_fast`, and `use_mp_eval`, are mmdet's.
+    Three things differ. Recalls are named after `proposal_nums`, any number of them, and `mAP`
+    counts 100 detections an image only where 100 is one of them, else the most; mmdet names recalls
+    `AR@100`, `AR@300` and `AR@1000` whatever they are. With `classwise=True` the figures of classes
+    follow those of all classes, and with several metrics each has its own: `bbox_cat_precision`
+    beside `segm_cat_precision`, where mmdet leaves only the last. `use_mp_eval` changes nothing.
     """
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -81,9 +88,7 @@ class CocoMetric(MmdetCocoMetric):
         Raises:
             KeyError: A metric needs masks and there are none, or `metric_items` has unknown names.
         """
-        reason = self._why_mmdet()
-        if reason:
-            print_log(f"COCO evaluation by mmdet: {reason}", "current", level=logging.DEBUG)
+        if self.format_only:
             return super().compute_metrics(results)
         truths, found = zip(*results, strict=True)
         self._load_annotations(truths)
@@ -91,16 +96,7 @@ class CocoMetric(MmdetCocoMetric):
             self.results2json(found, self.outfile_prefix)
         # Half a million dicts come to be and stay: to go through them again finds nothing.
         with no_collection():
-            return self._evaluate(Detections.gather(found, self.cat_ids))
-
-    def _why_mmdet(self) -> str | None:
-        """Why mmdet's own evaluation must do it, or None."""
-        if self.format_only:
-            return "format_only only writes files"
-        if self.use_mp_eval:
-            return "use_mp_eval is set"
-        others = {*self.metrics} - {"bbox", "segm"}
-        return f"the metric {min(others)} is mmdet's" if others else None
+            return self._evaluate(Detections.gather(found, self.cat_ids), found)
 
     def _load_annotations(self, truths: Sequence[dict]) -> None:
         """Sets the annotations, from the data set where there is no file, and their ids."""
@@ -113,7 +109,7 @@ class CocoMetric(MmdetCocoMetric):
         if self.img_ids is None:
             self.img_ids = self._coco_api.get_img_ids()
 
-    def _evaluate(self, found: Detections) -> dict[str, float]:
+    def _evaluate(self, found: Detections, results: Sequence[dict]) -> dict[str, float]:
         logger = MMLogger.get_current_instance()
         reason = why_not_faster(self._coco_api)
         by = f"pycocotools: {reason}" if reason else "faster-coco-eval"
@@ -121,6 +117,11 @@ class CocoMetric(MmdetCocoMetric):
         metrics = OrderedDict()
         for metric in self.metrics:
             logger.info(f"Evaluating {metric}...")
+            if metric == "proposal_fast":
+                recalls = self.fast_eval_recall(results, self.proposal_nums, self.iou_thrs, logger)
+                names = [f"AR@{number}" for number in self.proposal_nums]
+                metrics.update(zip(names, recalls, strict=True))
+                continue
             if metric == "segm" and found.masks is None:
                 raise KeyError("segm is not in results: the model predicts no masks")
             if not len(found.boxes):
@@ -128,46 +129,46 @@ class CocoMetric(MmdetCocoMetric):
                 break
             evaluation = evaluate(
                 self._coco_api,
-                found.box_list() if metric == "bbox" else found.mask_list(with_boxes=False),
-                metric,
+                found.mask_list(with_boxes=False) if metric == "segm" else found.box_list(),
+                "segm" if metric == "segm" else "bbox",
                 category_ids=self.cat_ids,
                 image_ids=self.img_ids,
                 max_dets=self.proposal_nums,
                 iou_thrs=self.iou_thrs,
                 faster=reason is None,
+                use_categories=metric != "proposal",
             )
+            values = summarize(evaluation)
+            metrics.update(self._summary(metric, values))
+            if metric == "proposal":
+                continue
             if self.classwise:
-                metrics.update(self._classwise(evaluation, logger))
-            metrics.update(self._summary(metric, evaluation))
-            shown = " ".join(f"{value:.3f}" for value in evaluation.stats[: len(STATS)])
+                metrics.update(self._classwise(metric, evaluation, logger))
+            shown = " ".join(f"{values[name]:.3f}" for name in STATS)
             logger.info(f"{metric}_mAP_copypaste: {shown}")
         return metrics
 
-    def _summary(self, metric: str, evaluation: COCOeval) -> dict[str, float]:
+    def _summary(self, metric: str, values: dict[str, float]) -> dict[str, float]:
         """The figures asked for, rounded as mmdet rounds them."""
-        values = dict(zip(STATS + RECALLS, evaluation.stats, strict=True))
-        wanted = STATS if self.metric_items is None else self.metric_items
+        by_default = STATS if metric != "proposal" else [n for n in values if n not in STATS]
+        wanted = by_default if self.metric_items is None else self.metric_items
         unknown = [item for item in wanted if item not in values]
         if unknown:
             raise KeyError(f"metric_items must be of {[*values]}, got {unknown}")
-        return {f"{metric}_{item}": float(f"{round(values[item], 3)}") for item in wanted}
+        prefix = "" if metric == "proposal" else f"{metric}_"
+        return {f"{prefix}{item}": float(f"{round(values[item], 3)}") for item in wanted}
 
-    def _classwise(self, evaluation: COCOeval, logger: MMLogger) -> dict[str, float]:
+    def _classwise(self, metric: str, evaluation: COCOeval, logger: MMLogger) -> dict[str, float]:
         """Logs the table of classes and returns the average precision of each."""
         precision = evaluation.eval["precision"]  # (overlap, recall, class, size, detections)
+        prefix = f"{metric}_" if len({*self.metrics} & {"bbox", "segm"}) > 1 else ""
         metrics, rows = OrderedDict(), []
         for index, category in enumerate(self._coco_api.load_cats(self.cat_ids)):
             curves = precision[:, :, index, :, -1]
-            parts = [curves[..., 0], curves[0, :, 0], curves[5, :, 0]]
+            parts = [curves[..., 0], *(curves[at, :, 0] for at in overlap_places(evaluation))]
             parts += [curves[..., size] for size in (1, 2, 3)]
-            values = [round(_mean(part), 3) for part in parts]
-            metrics[f"{category['name']}_precision"] = values[0]
+            values = [round(mean_present(part, float("nan")), 3) for part in parts]
+            metrics[f"{prefix}{category['name']}_precision"] = values[0]
             rows.append([category["name"], *map(str, values)])
         logger.info("\n" + AsciiTable([COLUMNS, *rows]).table)
         return metrics
-
-
-def _mean(precision: np.ndarray) -> float:
-    """Mean of what is there; where there is nothing COCO has -1."""
-    present = precision[precision > -1]
-    return np.mean(present) if present.size else float("nan")

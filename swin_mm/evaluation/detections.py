@@ -41,7 +41,8 @@ class Detections:
         corners = _join([result["bboxes"].reshape(-1, 4) for result in results])
         # float64 before the difference, as Python's numbers are.
         corners = corners.astype(np.float64)
-        labels = _join([result["labels"] for result in results])
+        # Some heads give an image without detections labels of float.
+        labels = _join([result["labels"] for result in results]).astype(np.int64)
         ids = (result.get("img_id", index) for index, result in enumerate(results))
         return cls(
             image_ids=list(itertools.chain.from_iterable(map(itertools.repeat, ids, counts))),

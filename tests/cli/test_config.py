@@ -4,10 +4,13 @@ import argparse
 
 import pytest
 from mmengine.config import Config
+from torch.utils.data import DataLoader
 
 from swin_mm.cli import print_config
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.configs import ConfigError, find_config, packaged_configs
+
+WORKER_SETTINGS = ("num_workers", "persistent_workers", "prefetch_factor", "timeout")
 
 
 @pytest.fixture
@@ -284,3 +287,19 @@ def test_print_config_prints_and_saves(write, capsys, tmp_path, suffix):
 def test_print_config_refuses_other_files(write):
     with pytest.raises(ConfigError, match="--save-path must end in one of"):
         print_config.main([write(CONFIG), "--save-path", "x.txt"])
+
+
+@pytest.mark.parametrize("name", ["train_dataloader", "val_dataloader", "test_dataloader"])
+def test_loaders_without_workers(name):
+    cfg = load_config(
+        "mask_rcnn_swin_t",
+        parse(
+            f"{name}.num_workers=0",
+            f"{name}.persistent_workers=True",
+            f"{name}.prefetch_factor=4",
+            f"{name}.timeout=9",
+        ),
+    )
+    DataLoader([0], **{k: v for k, v in cfg[name].items() if k in WORKER_SETTINGS})
+    others = {"train_dataloader", "val_dataloader", "test_dataloader"} - {name}
+    assert all(cfg[other].persistent_workers for other in others)

@@ -109,13 +109,14 @@ def backend(request, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        dict(metric=["bbox", "segm"], classwise=True),
+        dict(metric=["bbox", "segm"]),
         dict(metric="bbox", metric_items=["AR@300", "mAP", "AR_l@1000"]),
         dict(metric="segm", iou_thrs=np.array([0.5, 0.6, 0.75]), proposal_nums=(100, 1, 2)),
         dict(metric=["proposal", "bbox"]),
+        dict(metric="bbox", use_mp_eval=True),
         dict(metric="bbox", ann_file=None),
     ],
-    ids=["classwise", "items", "thresholds", "proposals", "no file"],
+    ids=["both", "items", "thresholds", "proposals", "processes", "no file"],
 )
 def test_figures_are_those_of_mmdet(data, ann_file, backend, arguments):
     arguments = {"ann_file": ann_file, **arguments}
@@ -123,6 +124,72 @@ def test_figures_are_those_of_mmdet(data, ann_file, backend, arguments):
     stock = evaluate(MmdetCocoMetric, data[1], **arguments)
     assert repr(ours) == repr(stock)  # also the order and the types of the figures
     assert 0.05 < next(iter(ours.values())) < 0.95
+
+
+def test_classes_have_figures_of_boxes_and_of_masks(data, ann_file, backend):
+    def measure(metric_type, metric):
+        return evaluate(metric_type, data[1], ann_file=ann_file, metric=metric, classwise=True)
+
+    both = measure(CocoMetric, ["bbox", "segm"])
+    assert next(iter(both)) == "bbox_mAP"  # what `save_best="auto"` of mmengine goes by
+    for metric in ("bbox", "segm"):
+        alone, stock = measure(CocoMetric, metric), measure(MmdetCocoMetric, metric)
+        assert sorted(map(repr, alone.items())) == sorted(map(repr, stock.items()))
+        for name in CLASSES:
+            assert both[f"{metric}_{name}_precision"] == stock[f"{name}_precision"]
+    assert both["bbox_ant_precision"] != both["segm_ant_precision"]
+    assert "ant_precision" not in both
+
+
+def test_recalls_are_named_after_the_detections_they_count(data, ann_file, backend):
+    def measure(metric_type, numbers, items):
+        return evaluate(
+            metric_type,
+            data[1],
+            ann_file=ann_file,
+            metric="bbox",
+            proposal_nums=numbers,
+            metric_items=items,
+        )
+
+    by_place = ["AR@100", "AR@300", "AR@1000", "AR_m@1000", "mAP", "mAP_50"]
+    stock = measure(MmdetCocoMetric, (1, 2, 100), by_place)
+    ours = measure(CocoMetric, (1, 2, 100), ["AR@1", "AR@2", "AR@100", "AR_m@100", "mAP", "mAP_50"])
+    assert [*ours] == [f"bbox_{n}" for n in ("AR@1", "AR@2", "AR@100", "AR_m@100", "mAP", "mAP_50")]
+    assert [*ours.values()] == [*stock.values()]
+    assert ours["bbox_AR@1"] < ours["bbox_AR@2"] < ours["bbox_AR@100"]
+    # Of any number of them, and without 100, for which pycocotools gives an mAP of -1.
+    for numbers in ((2,), (1, 2), (1, 2, 50, 100)):
+        some = measure(CocoMetric, numbers, ["AR@2", "mAP"])
+        assert some["bbox_AR@2"] == ours["bbox_AR@2"]
+        assert 0 < some["bbox_mAP"] <= ours["bbox_mAP"]
+    with pytest.raises(KeyError, match="AR@300"):
+        measure(CocoMetric, (1, 2, 100), ["AR@300"])
+    proposals = evaluate(
+        CocoMetric, data[1], ann_file=ann_file, metric="proposal", proposal_nums=(1, 2, 100)
+    )
+    assert [*proposals] == ["AR@1", "AR@2", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"]
+
+
+def test_labels_of_float_in_images_without_detections(data, ann_file):
+    def empty(found: dict) -> dict:
+        found = {name: values[:0] for name, values in found.items()}
+        return {**found, "labels": found["labels"].float()}
+
+    samples = [*with_predictions(data[1][:4], empty), *data[1][4:]]
+    ints = [
+        {
+            **s,
+            "pred_instances": {
+                **s["pred_instances"],
+                "labels": s["pred_instances"]["labels"].long(),
+            },
+        }
+        for s in samples
+    ]
+    metric = ["bbox", "segm"]
+    ours = evaluate(CocoMetric, samples, ann_file=ann_file, metric=metric)
+    assert ours == evaluate(MmdetCocoMetric, ints, ann_file=ann_file, metric=metric)
 
 
 def test_curves_of_both_tools_are_equal(data, ann_file):
@@ -155,7 +222,9 @@ def test_curves_of_both_tools_are_equal(data, ann_file):
     # Of true and false positives together, pycocotools divides by the next larger float.
     for curve in ("precision", "recall"):
         np.testing.assert_allclose(*(r.eval[curve] for r in results), rtol=1e-15)
-    np.testing.assert_allclose(results[0].stats, results[1].stats, rtol=1e-15)
+    ours, theirs = (coco_eval.summarize(result) for result in results)
+    np.testing.assert_allclose([*ours.values()], [*theirs.values()], rtol=1e-15)
+    np.testing.assert_allclose([*theirs.values()], results[1].stats, rtol=1e-15)
 
 
 @pytest.mark.parametrize("format_only", [False, True])

@@ -1,6 +1,7 @@
 """Checkpoints that survive `kill -9` at any moment."""
 
 from collections import deque
+from collections.abc import Iterable
 from os import path as osp
 from pathlib import Path
 
@@ -17,6 +18,16 @@ from swin_mm.engine.checkpoint_files import (
 )
 from swin_mm.registry import HOOKS
 
+# What a task is judged by, whatever evaluator measures it: those of single classes, or an accuracy
+# of pixels, may come before it.
+MAIN_METRICS = ("bbox_mAP", "segm_mAP", "mAP", "bbox_AP", "segm_AP", "AP", "PQ")
+MAIN_METRICS += ("mIoU", "mDice", "mFscore")
+
+
+def by_importance(metrics: Iterable[str]) -> list[str]:
+    """Names of metrics, those of whole tasks first and else in their order."""
+    return sorted(metrics, key=lambda name: name.rpartition("/")[2] not in MAIN_METRICS)
+
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
@@ -27,8 +38,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     it makes `last_checkpoint` name the newest whole checkpoint, so that training resumes whatever
     state the folder was left in, also when mmdet's or mmseg's own tool starts it.
 
-    `save_best='auto'` is the first metric whose name says whether more of it is better; where none
-    does, no best checkpoint is kept, and the log says so.
+    `save_best='auto'` is the first of `MAIN_METRICS` that is measured, or else the first metric
+    whose name says whether more of it is better; where none does, no best checkpoint is kept, and
+    the log says so.
 
     Remote storage (`backend_args`, `file_client_args`, an `out_dir` with a scheme) is used as
     mmengine would.
@@ -140,7 +152,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _choose_metric(self, runner: Runner, metrics: dict) -> None:
         """Chooses what the best checkpoint goes by, where that is left to us."""
         asked = self.rules
-        for name in metrics:
+        for name in by_importance(metrics):
             try:
                 self._init_rule(asked, [name])
             except ValueError:  # nothing tells whether more of it is better

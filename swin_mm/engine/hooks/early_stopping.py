@@ -1,11 +1,11 @@
 """Ends training when its best checkpoint is long ago."""
 
-from math import inf
+from math import inf, nextafter
 
 from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
 
-from swin_mm.engine.hooks.checkpoint import CheckpointHook
+from swin_mm.engine.hooks.checkpoint import CheckpointHook, by_importance
 from swin_mm.registry import HOOKS
 
 AUTO = "auto"
@@ -19,7 +19,7 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
 
     Args:
         monitor: Name of a metric; `auto` for that of the checkpoint hook's `save_best`, or the
-            first metric where it has none.
+            main metric where it has none.
         rule: `greater` or `less`; by default told from the metric's name.
         min_delta: What a metric must gain to count as better. mmengine's default of 0.1 is more
             than most trainings gain of an average precision between 0 and 1.
@@ -50,13 +50,19 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
             self._choose(runner, metrics)
         super().after_val_epoch(runner, metrics)
 
+    def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
+        # mmengine takes a tie for a gain, so that a metric that stands still never stops training.
+        if current_score == self.best_score + self.min_delta:
+            current_score = nextafter(current_score, -inf if self.rule == "greater" else inf)
+        return super()._check_stop_condition(current_score)
+
     def _choose(self, runner: Runner, metrics: dict[str, float]) -> None:
         best = [
             (hook.key_indicators[0], hook.rules[0])
             for hook in runner.hooks
             if isinstance(hook, CheckpointHook) and hook.save_best
         ]
-        self.monitor, rule = best[0] if best else (next(iter(metrics)), None)
+        self.monitor, rule = best[0] if best else (by_importance(metrics)[0], None)
         # As in mmengine's constructor, which needs to know the metric.
         self.rule = self.asked_rule or rule or self._init_rule(self.monitor)
         if self.rule == "less":

@@ -56,6 +56,24 @@ def test_stops_after_patience_and_keeps_the_best_alone(tmp_path):
     assert best_of(tmp_path) == ["best_coco_bbox_mAP_epoch_2.pth"]
 
 
+@pytest.mark.parametrize("name", ["mAP", "val/loss"])
+def test_a_metric_that_stands_still_stops_training(tmp_path, name):
+    assert train(tmp_path, values(name, *[0.5] * 6), best=name, patience=2).epoch == 3
+
+
+@pytest.mark.parametrize(
+    "main", ["coco/bbox_mAP", "mIoU", "coco_panoptic/PQ", "mAP", "lvis/bbox_AP"]
+)
+@pytest.mark.parametrize("best", ["auto", None])
+def test_goes_by_the_main_metric_whatever_comes_first(tmp_path, main, best):
+    script = [
+        {"coco/disc_precision": rising, "aAcc": rising, main: value}
+        for rising, value in zip((0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.4, 0.4), strict=True)
+    ]
+    assert train(tmp_path, script, best=best, patience=1).epoch == 3
+    assert best_of(tmp_path) == ([f"best_{main.replace('/', '_')}_epoch_2.pth"] if best else [])
+
+
 def test_small_gains_count(tmp_path):
     # mmengine's own default would take these for a standstill.
     assert train(tmp_path, values("mAP", 0.1, 0.11, 0.12, 0.13), patience=1).epoch == 4
