@@ -15,6 +15,7 @@ its mask heads.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ aten = torch.ops.aten
 # Kinds of operations, by the operators that are products of each; all others multiply activations.
 CONVOLUTIONS = {aten.convolution, torch.ops.torchvision.deform_conv2d}
 LINEAR = {aten.mm, aten.addmm}
-# Gives zeros without being computed.
+# Give zeros without being computed.
 SKIPPED = {
     *CONVOLUTIONS,
     *LINEAR,
@@ -50,14 +51,9 @@ WHOLE_CITYSCAPES = (1024, 2048)
 
 
 class Part(NamedTuple):
-    """A part of a model.
+    """Parameters of a part of a model, and its multiply-adds by kind.
 
-    Attributes:
-        name: Where it is in the model.
-        parameters: Their number.
-        convolutions: Multiply-adds in convolutions.
-        linear: Multiply-adds in linear layers.
-        attention: Multiply-adds of activations with activations.
+    Those of activations with activations are called `attention`.
     """
 
     name: str
@@ -72,14 +68,7 @@ class Part(NamedTuple):
 
 
 class Complexity(NamedTuple):
-    """What a model costs for one image.
-
-    Attributes:
-        model: Its class.
-        shape: `(H, W)` of the image in pixels.
-        parts: In the order of the model.
-        total: All parts together.
-    """
+    """Cost of a model for one image of `(H, W)` pixels: its parts in order, and their sum."""
 
     model: str
     shape: tuple[int, int]
@@ -169,6 +158,9 @@ def _split(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "attn_backend"):
             module.attn_backend = "reference"  # products that the counter knows
+        if hasattr(module, "call_qkv"):
+            # The counter's hooks would have padded tokens projected, which happens only then.
+            module.call_qkv = partial(_project_unpadded, module)
         if hasattr(module, "cpb_mlp"):  # it switches autocast off, which does not know `meta`
             module.cpb_mlp.to_empty(device="cpu")
             module.bias_table = lambda table=module.bias_table: table().to("meta")
@@ -180,6 +172,12 @@ def _split(model: nn.Module) -> None:
         return tuple(torch.zeros_like(plane, device=device) for plane in extract(image.to("meta")))
 
     model.extract_feat = give_zeros
+
+
+def _project_unpadded(
+    attn: nn.Module, x: Tensor, norm: nn.Module | None
+) -> tuple[Tensor, Tensor | None]:
+    return attn.qkv(x if norm is None else norm(x)), attn.qkv.bias
 
 
 def _is_mask2former(model: nn.Module) -> bool:
@@ -233,37 +231,34 @@ def _forward_two_stages(model: nn.Module, image: Tensor) -> None:
         head._mask_forward(-1, maps, found, training=False, **semantic)
 
 
-def _by_kind(operators: Mapping[Any, int]) -> dict[str, int]:
+def _by_kind(operators: Mapping[Any, int]) -> Counter:
     """Multiply-adds by kind, of the counter's operations by operator."""
     kinds = Counter(convolutions=0, linear=0, attention=0)
     for operator, operations in operators.items():
-        if operator in CONVOLUTIONS:
-            kind = "convolutions"
-        else:
-            kind = "linear" if operator in LINEAR else "attention"
-        kinds[kind] += operations // 2
-    return dict(kinds)
+        is_linear = "linear" if operator in LINEAR else "attention"
+        kinds["convolutions" if operator in CONVOLUTIONS else is_linear] += operations // 2
+    return kinds
 
 
-def _list_parts(model: nn.Module, root: str, counts: dict[str, dict], total: Part) -> list[Part]:
+def _list_parts(model: nn.Module, root: str, counts: dict[str, Counter], total: Part) -> list[Part]:
     parts, not_called = [], []
+    rest = Counter(total._asdict() | {"name": 0})
     for name, module in _find_parts(model):
         path = f"{root}.{name}"
-        kinds = counts.get(path)
-        if kinds is None:
-            kinds = _sum_children(module, path, counts)
+        kinds = counts.get(path) or _sum_children(module, path, counts)
+        if path not in counts and name.endswith("head"):
             not_called.append(len(parts))
         parts.append(Part(name, sum(p.numel() for p in module.parameters()), **kinds))
+        rest.subtract(kinds, parameters=parts[-1].parameters)
+    del rest["name"]
     # What a module does is put down to it when it is called; some heads have `forward` called.
-    rest = [whole - sum(part[i] for part in parts) for i, whole in enumerate(total) if i]
-    heads = [i for i in not_called if parts[i].name.endswith("head")]
-    if any(rest) and len(heads) == 1:
-        own = parts[heads[0]]
-        sums = (mine + more for mine, more in zip(own[2:], rest[1:], strict=True))
-        parts[heads[0]] = Part(own.name, own.parameters, *sums)
-        rest[1:] = 0, 0, 0
-    if any(rest):
-        parts.append(Part("outside of these", *rest))
+    if any(rest.values()) and len(not_called) == 1:
+        own = parts[not_called[0]]
+        kinds = {kind: getattr(own, kind) + rest[kind] for kind in Part._fields[2:]}
+        parts[not_called[0]] = own._replace(**kinds)
+        rest = Counter(parameters=rest["parameters"], convolutions=0, linear=0, attention=0)
+    if any(rest.values()):
+        parts.append(Part("outside of these", **rest))
     return [part for part in parts if any(part[1:])]
 
 
@@ -275,12 +270,12 @@ def _find_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _sum_children(module: nn.Module, path: str, counts: dict[str, dict]) -> dict[str, int]:
+def _sum_children(module: nn.Module, path: str, counts: dict[str, Counter]) -> Counter:
     kinds = Counter(convolutions=0, linear=0, attention=0)
     for name, child in module.named_children():
         inner = f"{path}.{name}"
         kinds.update(counts.get(inner) or _sum_children(child, inner, counts))
-    return dict(kinds)
+    return kinds
 
 
 def _count_deform_conv(image_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:

@@ -69,12 +69,7 @@ class Recipe:
 
 
 class Cost(NamedTuple):
-    """What a recipe's model costs.
-
-    Attributes:
-        parameters: Their number.
-        multiply_adds: For one image of the usual size; None where the data has none.
-    """
+    """Parameters, and multiply-adds for one image of the usual size if the data has one."""
 
     parameters: int
     multiply_adds: int | None

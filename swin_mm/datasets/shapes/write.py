@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -154,7 +154,8 @@ def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
     (partial / "annotations").mkdir(exist_ok=True)
     with show_progress("Drawing shapes", total) as advance:
         for split in SPLITS:
-            coco = new_coco(f"swin_mm shapes, preset {name}, version {VERSION}", CLASSES)
+            categories = [{"id": i + 1, "name": label} for i, label in enumerate(CLASSES)]
+            coco = {"images": [], "annotations": [], "categories": categories}
             for image in (partial / split, partial / "semantic" / split):
                 image.mkdir(parents=True, exist_ok=True)
             for index in range(getattr(preset, split)):
@@ -166,35 +167,10 @@ def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
             _write(partial / "annotations" / f"instances_{split}.json", json.dumps(coco).encode())
 
 
-def new_coco(description: str, classes: tuple[str, ...] | list[str]) -> dict:
-    """Returns a COCO annotation dictionary without images."""
-    return {
-        "info": {"description": description},
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(classes)],
-    }
-
-
-def run_lengths(mask: np.ndarray) -> dict:
-    """Compressed run lengths of a mask: exact, also for rings and shapes in several pieces."""
-    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": runs["counts"].decode()}
-
-
-def add_scene(
-    coco: dict,
-    scene: Scene,
-    file_name: str,
-    segment: Callable[[np.ndarray], dict | list] = run_lengths,
-) -> None:
+def add_scene(coco: dict, scene: Scene, file_name: str) -> None:
     """Appends a scene to a COCO annotation dictionary; ids start at one.
 
-    Args:
-        coco: Of `new_coco`.
-        scene: Image and objects.
-        file_name: Of the image.
-        segment: Makes the `segmentation` of a mask; a shape for which it is empty is left out.
+    Masks are compressed run lengths: exact, also for rings and for shapes in several pieces.
     """
     height, width = scene.image.shape[:2]
     image_id = len(coco["images"]) + 1
@@ -202,19 +178,17 @@ def add_scene(
         {"id": image_id, "file_name": file_name, "height": height, "width": width}
     )
     for mask, label, box in zip(scene.masks, scene.classes, scene.boxes(), strict=True):
-        segmentation = segment(mask)
-        if not segmentation:
-            continue
+        runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         left, top, right, bottom = box.tolist()
         coco["annotations"].append(
             {
                 "id": len(coco["annotations"]) + 1,
                 "image_id": image_id,
-                "category_id": int(label) % len(coco["categories"]) + 1,
+                "category_id": int(label) + 1,
                 "bbox": [left, top, right - left, bottom - top],
                 "area": int(mask.sum()),
                 "iscrowd": 0,
-                "segmentation": segmentation,
+                "segmentation": {"size": [height, width], "counts": runs["counts"].decode()},
             }
         )
 
