@@ -15,6 +15,7 @@ REPAIRS = (
     "swin_mm.compat.checkpoint_loading",
     "swin_mm.compat.mmdet_bert",
     "swin_mm.compat.paramwise_log",
+    "swin_mm.compat.polygon_transforms",
 )
 
 

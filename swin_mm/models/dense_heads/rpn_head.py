@@ -16,7 +16,7 @@ from swin_mm.ops.assign import pad_boxes
 from swin_mm.ops.deltas import decode_deltas, encode_deltas
 from swin_mm.ops.nms import suppress_by_level
 from swin_mm.ops.sample import Samples, sample_randomly
-from swin_mm.ops.transfer import to_device
+from swin_mm.ops.transfer import image_sizes, to_device
 from swin_mm.registry import MODELS
 
 
@@ -152,8 +152,8 @@ class RPNHead(MmdetRPNHead):
             ValueError: When no anchor of an image is inside it.
         """
         device, border = gt_boxes.device, self.train_cfg["allowed_border"]
-        sizes = [meta["pad_shape"][1::-1] + meta["img_shape"][1::-1] for meta in metas]
-        pad_shapes, img_shapes = to_device(torch.tensor(sizes), device).split(2, dim=1)
+        sizes = image_sizes(metas, "pad_shape"), image_sizes(metas)
+        pad_shapes, img_shapes = to_device(torch.cat(sizes, dim=1), device).split(2, dim=1)
         usable = anchors.find_usable(pad_shapes, img_shapes, border)
         assigned = assign(self.assigner, anchors.boxes[None], gt_boxes, present, usable)
         sampler = self.sampler
@@ -209,8 +209,7 @@ class RPNHead(MmdetRPNHead):
         deltas = _flatten(bbox_preds, 4).index_select(0, places)
         limits = None
         if self.bbox_coder.clip_border:
-            limits = torch.tensor([meta["img_shape"][1::-1] for meta in metas])
-            limits = to_device(limits, index.device)[image]  # (B*N, 2)
+            limits = to_device(image_sizes(metas), index.device)[image]  # (B*N, 2)
         boxes = decode_deltas(anchors.boxes[index], deltas, *self._coding, limits)
         return boxes.unflatten(0, shape), torch.cat(found, dim=1), sizes
 

@@ -13,13 +13,12 @@ from swin_mm.models.roi_heads.samples import RoISamples
 from swin_mm.ops.assign import pad_boxes
 from swin_mm.ops.deltas import decode_deltas, encode_deltas
 from swin_mm.ops.nms import move_groups_apart, nms_sorted
-from swin_mm.ops.transfer import to_device
+from swin_mm.ops.transfer import image_sizes, to_device
 
 
 def image_limits(metas: Sequence[dict], like: Tensor) -> Tensor:
     """Widths and heights of images, `(B, 2)`, in pixels."""
-    sizes = [meta["img_shape"][1::-1] for meta in metas]
-    return to_device(torch.tensor(sizes, dtype=like.dtype), like.device)
+    return to_device(image_sizes(metas).to(like.dtype), like.device)
 
 
 def box_labels(head: BBoxHead, samples: RoISamples) -> Tensor:
@@ -132,7 +131,7 @@ def detect(
     rois, image, score = rois[row], image[row], scores[row, label]
     boxes = _decode(head, rois, _of_class(head, deltas, row, label), image_limits(metas, rois))
     if rescale:
-        factors = torch.tensor([[1 / s for s in meta["scale_factor"]] for meta in metas])
+        factors = torch.tensor([[1 / float(s) for s in meta["scale_factor"]] for meta in metas])
         boxes = boxes * to_device(factors.to(boxes.dtype), boxes.device)[image].repeat(1, 2)
     # By image, and in it by falling score; equal ones stay in mmdet's order.
     order = score.argsort(descending=True, stable=True)

@@ -1,4 +1,5 @@
 import copy
+import random
 
 import numpy as np
 import pytest
@@ -63,3 +64,51 @@ def test_found_by_name(with_mask):
 def test_no_objects():
     found = load(LoadAnnotations)
     assert type(found["gt_masks"]) is PolygonMasks and len(found["gt_masks"]) == 0
+
+
+def image_with(kind: type, **kwargs) -> dict:
+    results = load(kind, TRIANGLE, TWO_PARTS, with_bbox=True, with_label=True, **kwargs)
+    image = np.random.default_rng(0).integers(0, 255, (24, 30, 3), dtype=np.uint8)
+    return dict(results, img=image, img_shape=(24, 30), img_id=1, img_path="a.png")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        dict(type="Expand", prob=1.0),
+        dict(type="CopyPaste"),
+        dict(type="RandomErasing", n_patches=2, ratio=0.3),
+        dict(type="CachedMosaic", img_scale=(24, 30), prob=1.0, max_cached_images=4),
+        dict(type="RandomFlip", prob=1.0),
+        dict(type="Pad", size=(40, 50)),
+    ],
+    ids=lambda step: step["type"],
+)
+def test_transforms_give_what_they_give_with_bitmaps(step):
+    outcomes = []
+    for kind in (LoadAnnotations, MmdetLoadAnnotations):
+        transform = TRANSFORMS.build({**step, "_scope_": "mmdet"})
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002, it is what mmdet draws from
+        for _ in range(5):
+            results = image_with(kind)
+            results["mix_results"] = [image_with(kind)]
+            results = transform(results)
+        outcomes.append(results)
+    ours, theirs = outcomes
+    assert (ours["img"] == theirs["img"]).all()
+    assert (ours["gt_masks"].to_ndarray() == theirs["gt_masks"].to_ndarray()).all()
+    assert (ours["gt_bboxes"].numpy() == theirs["gt_bboxes"].numpy()).all()
+
+
+@pytest.mark.parametrize("kind", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+def test_polygons_move_with_the_image(kind):
+    np.random.seed(3)  # noqa: NPY002
+    moved = TRANSFORMS.build(dict(type=kind, prob=1.0, _scope_="mmdet"))(
+        image_with(LoadAnnotations)
+    )
+    assert type(moved["gt_masks"]) is PolygonMasks
+    drawn = moved["gt_masks"].to_ndarray()
+    assert drawn.shape == (2, 24, 30)
+    assert drawn.any((1, 2)).all()
+    assert (drawn != image_with(LoadAnnotations)["gt_masks"].to_ndarray()).any()

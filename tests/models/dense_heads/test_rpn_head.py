@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from host_reads import Waits
@@ -14,6 +15,7 @@ from rpn_tools import build_pair, make_gts, make_maps, make_metas, rpn_cfg
 from swin_mm.models.dense_heads import refusals, rpn_head
 from swin_mm.ops import nms
 from swin_mm.ops.sample import sample_randomly
+from swin_mm.ops.transfer import image_sizes
 
 
 @pytest.fixture
@@ -377,3 +379,10 @@ def test_learns_after_inference_mode():
     with torch.inference_mode():
         pair[1].predict_by_feat(*pair[1](maps), batch_img_metas=make_metas())
     assert_same_training(pair, make_gts(), make_metas(), maps)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, torch.Size])
+def test_shapes_of_any_kind(kind):
+    metas = [dict(img_shape=kind([37, 50]), pad_shape=kind([64, 64]))]
+    assert image_sizes(metas).tolist() == [[50, 37]]
+    assert image_sizes(metas, "pad_shape").tolist() == [[64, 64]]
