@@ -1,22 +1,32 @@
-"""Lets mmdet's text encoder run on transformers 5.
+"""Lets mmdet's text encoder and the fusion of text and image run on transformers 5.
 
 For mmdet 3.3 (GLIP, Grounding DINO and MM Grounding DINO) on transformers 5, which dropped the
 tokenizers' `batch_encode_plus`, their `__call__` under another name, and takes an attention mask
-`(B, N, N)`, one row of keys per query, only as `(B, 1, N, N)`.
+`(B, N, N)`, one row of keys per query, only as `(B, 1, N, N)`. GLIP's fusion, and the language
+models of mmpretrain, import functions from where transformers 4 had them; BERT's attention calls
+its inner layer with other arguments, and models no longer extend masks.
 """
 
+from collections.abc import Iterable
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from swin_mm.compat.module_finder import when_imported
 
 TARGET = "mmdet.models.language_models.bert"
+FUSION = "mmdet.models.utils.vlfuse_helper"
+UTILITIES = "transformers.modeling_utils"
 
 
 def install() -> None:
     """Repairs the encoder when mmdet's models are imported."""
     when_imported(TARGET, _repair)
+    when_imported(UTILITIES, _restore_names)
+    when_imported(FUSION, _repair_fusion)
 
 
 def explain() -> tuple[bool, str]:
@@ -53,3 +63,51 @@ def _repair(module: ModuleType) -> None:
             return super().forward(*args, attention_mask=attention_mask, **kwargs)
 
     module.HFBertModel = MaskPerQueryBert
+
+
+def _restore_names(module: ModuleType) -> None:
+    """Puts functions back where transformers 4 had them, those that are gone as of old."""
+    from transformers import pytorch_utils
+
+    for name in ("apply_chunking_to_forward", "prune_linear_layer"):
+        if not hasattr(module, name) and hasattr(pytorch_utils, name):
+            setattr(module, name, getattr(pytorch_utils, name))
+    if not hasattr(module, "find_pruneable_heads_and_indices"):
+        module.find_pruneable_heads_and_indices = _find_pruneable_heads_and_indices
+
+
+def _find_pruneable_heads_and_indices(
+    heads: Iterable[int], n_heads: int, head_size: int, already_pruned_heads: set[int]
+) -> tuple[set[int], Tensor]:
+    """Heads that are still to be pruned, and the channels `(kept,)` that stay.
+
+    `n_heads` counts those that are left, `heads` are numbered as at first.
+    """
+    heads = set(heads) - already_pruned_heads
+    places = {head - sum(pruned < head for pruned in already_pruned_heads) for head in heads}
+    kept = [place for place in range(n_heads) if place not in places]
+    return heads, torch.arange(n_heads * head_size).view(n_heads, head_size)[kept].flatten()
+
+
+def _repair_fusion(module: ModuleType) -> None:
+    """Gives the layers of GLIP's fusion the two methods that they had from transformers 4."""
+    if module.BertConfig is None or not _is_affected(metadata.version("transformers")):
+        return
+
+    def attend(
+        self: Any,
+        hidden_states: Tensor,
+        attention_mask: Any = None,
+        head_mask: Any = None,
+        **kwargs,
+    ) -> tuple[Tensor, ...]:
+        outputs = self.self(hidden_states, attention_mask, head_mask, **kwargs)
+        return (self.output(outputs[0], hidden_states), *outputs[1:])
+
+    def extend_mask(self: Any, mask: Tensor, *_: Any) -> Tensor:
+        """From `(B, N)` or `(B, N, N)`, 1 for what is seen, to what is added to the scores."""
+        mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]
+        return (1 - mask.to(self.dtype)) * torch.finfo(self.dtype).min
+
+    module.BertAttention.forward = attend
+    module.BertEncoderLayer.get_extended_attention_mask = extend_mask

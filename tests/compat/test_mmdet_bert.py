@@ -98,3 +98,35 @@ def test_without_transformers(monkeypatch):
     module.HFBertModel = None
     mmdet_bert._repair(module)
     assert module.HFBertModel is None
+
+
+@pytest.mark.parametrize("mask", [[[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], [[1] * 6] * 2])
+def test_the_layer_of_glips_fusion_is_berts(mask):
+    from mmdet.models.utils.vlfuse_helper import BertEncoderLayer
+
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, num_attention_heads=2, intermediate_size=24)
+    config = transformers.BertConfig(**sizes, attn_implementation="eager")
+    layer = BertEncoderLayer(config).eval()
+    stock = transformers.models.bert.modeling_bert.BertLayer(config).eval()
+    stock.load_state_dict(layer.state_dict())
+    hidden, mask = torch.randn(2, 6, 16), torch.tensor(mask)
+    added = (1 - mask[:, None, None].float()) * torch.finfo(torch.float32).min
+    with torch.no_grad():
+        out = layer(dict(visual=None, lang=dict(hidden=hidden, masks=mask)))["lang"]["hidden"]
+        wanted = stock(hidden, attention_mask=added)
+    torch.testing.assert_close(out, wanted[0] if isinstance(wanted, tuple) else wanted)
+
+
+def test_functions_are_where_language_models_import_them_from():
+    """As mmpretrain's BLIP does it."""
+    from transformers.modeling_utils import (
+        apply_chunking_to_forward,
+        find_pruneable_heads_and_indices,
+        prune_linear_layer,
+    )
+
+    assert callable(prune_linear_layer) and callable(apply_chunking_to_forward)
+    heads, channels = find_pruneable_heads_and_indices([0, 2, 3], 3, 2, {0})
+    assert heads == {2, 3}
+    assert channels.tolist() == [0, 1]  # head 1 is the first of the three that are left
