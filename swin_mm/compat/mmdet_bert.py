@@ -12,9 +12,6 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from swin_mm.compat.module_finder import when_imported
 
 TARGET = "mmdet.models.language_models.bert"
@@ -78,11 +75,13 @@ def _restore_names(module: ModuleType) -> None:
 
 def _find_pruneable_heads_and_indices(
     heads: Iterable[int], n_heads: int, head_size: int, already_pruned_heads: set[int]
-) -> tuple[set[int], Tensor]:
+) -> tuple[set[int], Any]:
     """Heads that are still to be pruned, and the channels `(kept,)` that stay.
 
     `n_heads` counts those that are left, `heads` are numbered as at first.
     """
+    import torch  # late, so that `import swin_mm` stays quick
+
     heads = set(heads) - already_pruned_heads
     places = {head - sum(pruned < head for pruned in already_pruned_heads) for head in heads}
     kept = [place for place in range(n_heads) if place not in places]
@@ -93,18 +92,19 @@ def _repair_fusion(module: ModuleType) -> None:
     """Gives the layers of GLIP's fusion the two methods that they had from transformers 4."""
     if module.BertConfig is None or not _is_affected(metadata.version("transformers")):
         return
+    import torch
 
     def attend(
         self: Any,
-        hidden_states: Tensor,
+        hidden_states: Any,
         attention_mask: Any = None,
         head_mask: Any = None,
         **kwargs,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Any, ...]:
         outputs = self.self(hidden_states, attention_mask, head_mask, **kwargs)
         return (self.output(outputs[0], hidden_states), *outputs[1:])
 
-    def extend_mask(self: Any, mask: Tensor, *_: Any) -> Tensor:
+    def extend_mask(self: Any, mask: Any, *_: Any) -> Any:
         """From `(B, N)` or `(B, N, N)`, 1 for what is seen, to what is added to the scores."""
         mask = mask[:, None, None] if mask.dim() == 2 else mask[:, None]
         return (1 - mask.to(self.dtype)) * torch.finfo(self.dtype).min

@@ -10,6 +10,7 @@ import torchvision
 from mmcv.cnn.bricks import DropPath
 from mmdet.models.backbones.swin import SwinTransformer as MMDetSwin
 from mmseg.models.backbones.swin import SwinTransformer as MMSegSwin
+from timm.models.swin_transformer import SwinTransformer as TimmSwin
 
 from swin_mm.models.backbones import swin
 from swin_mm.models.backbones.arguments import ARCHS
@@ -105,36 +106,67 @@ def test_absolute_position_embedding():
     assert [m.shape[2:] for m in ours(torch.zeros(1, 3, 80, 50))][0] == (20, 13)
 
 
-def test_equal_to_torchvision_where_windows_divide():
-    """torchvision shares Microsoft's order of merging; its names differ."""
-    torch.manual_seed(0)
+def torchvision_classifier():
+    """A classifier, and a function from an image to the maps of its stages, the last normed."""
     stock = torchvision.models.swin_transformer.SwinTransformer(
         [4, 4], 24, [2, 2, 2, 2], [1, 2, 4, 8], [7, 7], stochastic_depth_prob=0.0
-    ).features.eval()
-    names = {"mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2"}
-    state = {}
-    for key, value in stock.state_dict().items():
-        stage, _, rest = key.partition(".")
-        stage = int(stage)
-        if "relative_position_index" in rest:
-            continue
-        if stage == 0:
-            embed = rest.replace("0.", "proj.", 1) if rest[0] == "0" else "norm." + rest[2:]
-            state["patch_embed." + embed] = value
-        elif stage % 2:
-            for old, new in names.items():
-                rest = rest.replace(old, new)
-            state[f"layers.{stage // 2}.blocks.{rest}"] = value
-        else:
-            state[f"layers.{stage // 2 - 1}.downsample.{rest}"] = value
-    ours = SwinTransformer(**SMALL, out_indices=(3,), norm_cfg=dict(type="LN")).eval()
-    state |= {"norm3.weight": torch.ones(192), "norm3.bias": torch.zeros(192)}
-    ours.load_state_dict(state, strict=True)
-    image = torch.randn(1, 3, 448, 448)
-    with torch.no_grad():
-        expected = torch.nn.functional.layer_norm(stock(image), (192,)).permute(0, 3, 1, 2)
-        (found,) = ours(image)
-    assert relative_error(found, expected) < 1e-5
+    ).eval()
+
+    def run(image):
+        maps = [image]
+        for part in stock.features:
+            maps.append(part(maps[-1]))
+        return [*maps[2:8:2], stock.norm(maps[8])]
+
+    return stock, run
+
+
+def timm_classifier():
+    """As for torchvision."""
+    stock = TimmSwin(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)).eval()
+    seen = []
+    for stage in stock.layers:
+        stage.blocks.register_forward_hook(lambda module, given, out: seen.append(out))
+
+    def run(image):
+        seen.clear()
+        last = stock.forward_features(image)
+        return [*seen[:3], last]
+
+    return stock, run
+
+
+@pytest.mark.parametrize("build", [torchvision_classifier, timm_classifier])
+@torch.no_grad()
+def test_equal_to_classifiers_but_for_a_map_of_one_window(build):
+    """At 224 pixels the last stage is one window of 7, which classifiers do not shift.
+
+    mmdet and mmseg do, see `test_equal_to_stock`. At 448 every map is larger than its window.
+    """
+    torch.manual_seed(0)
+    stock, run = build()
+    for parameter in stock.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    stock.norm.reset_parameters()  # a classifier's is no norm of a map
+    ours = SwinTransformer(**SMALL, out_indices=(3,)).eval()
+    ours.load_state_dict(stock.state_dict())
+    seen = []
+    for stage in ours.layers:
+        stage.blocks[-1].register_forward_hook(lambda module, given, out: seen.append(out))
+
+    def errors(size):
+        seen.clear()
+        image = torch.randn(1, 3, size, size)
+        (last,) = ours(image)
+        found = [*seen[:3], last.permute(0, 2, 3, 1)]
+        return [relative_error(*pair) for pair in zip(found, run(image), strict=True)]
+
+    if build is torchvision_classifier:  # timm's take images of one size
+        assert max(errors(448)) < 1e-5
+    *small, last = errors(224)
+    assert max(small) < 1e-5 and last > 1e-3
+    ours.layers[3].blocks[1].attn.shift_size = (0, 0)
+    assert max(errors(224)) < 1e-5
 
 
 @pytest.mark.parametrize("stock", [MMDetSwin, MMSegSwin], ids=["mmdet", "mmseg"])
