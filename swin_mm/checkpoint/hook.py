@@ -18,7 +18,7 @@ from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import State, describe_foreign, find_version, recognise
 from swin_mm.checkpoint.load import origin_of
 from swin_mm.checkpoint.lora import SCALE, merge_lora, take_lora, without_lora
-from swin_mm.checkpoint.positions import find_other_units
+from swin_mm.checkpoint.positions import find_other_units, list_assumed_units
 from swin_mm.checkpoint.report import LoadReport
 
 
@@ -86,6 +86,7 @@ def _convert(
         resized=tuple(fitted.resized),
         plain_blocks=fitted.plain_blocks,
         pretrained_window_sizes=find_other_units(inside, module),
+        assumed_window_sizes=list_assumed_units(inside, module),
         passed_over=recognised.passed_over,
         file=file,
     )

@@ -36,6 +36,24 @@ def find_other_units(state: State, backbone: nn.Module) -> tuple[int, ...]:
     return tuple((found[i] or wanted[i])[0] for i in found)
 
 
+def list_assumed_units(state: State, backbone: nn.Module) -> tuple[int, ...]:
+    """The training window that is assumed for each stage of a V2, where the checkpoint has none.
+
+    Args:
+        state: A state dict in any layout.
+        backbone: A Swin.
+
+    Returns:
+        Sides in tokens; empty where the checkpoint tells, or the backbone is a V1.
+    """
+    attentions = [stage.blocks[0].attn for stage in backbone.layers]
+    tables = [v for key, v in state.items() if key.endswith(".relative_coords_table")]
+    is_told = any(_read_unit(table) for table in tables)
+    if is_told or not all(hasattr(attention, "position_unit") for attention in attentions):
+        return ()
+    return tuple(attention.position_unit[0] for attention in attentions)
+
+
 def _read_unit(table: Tensor) -> tuple[int, int] | None:
     """Reads the unit off the largest positions of a table `(1, 2*Wh-1, 2*Ww-1, 2)`."""
     if table.dim() != 4 or table.shape[-1] != 2:

@@ -29,6 +29,8 @@ class LoadReport:
             none.
         pretrained_window_sizes: The argument with which a V2 would have the positions of the
             checkpoint, where it has others.
+        assumed_window_sizes: The training windows that a V2 assumes, where the checkpoint does not
+            record them.
         passed_over: Prefixes of other backbones in the checkpoint, averages of the one loaded.
         file: Where the checkpoint came from, if known.
     """
@@ -42,6 +44,7 @@ class LoadReport:
     resized: tuple[str, ...] = ()
     plain_blocks: int = 0
     pretrained_window_sizes: tuple[int, ...] = ()
+    assumed_window_sizes: tuple[int, ...] = ()
     passed_over: tuple[str, ...] = ()
     file: str | None = None
 
@@ -65,6 +68,11 @@ class LoadReport:
             parts.append(
                 "BUT positions are in other units than in training, for the numbers of training "
                 f"set pretrained_window_sizes={self.pretrained_window_sizes}"
+            )
+        if self.assumed_window_sizes:
+            parts.append(
+                "training windows are not recorded, assumed "
+                f"pretrained_window_sizes={self.assumed_window_sizes}"
             )
         return ", ".join(parts)
 

@@ -7,7 +7,7 @@ import torch
 from torchvision.models.swin_transformer import ShiftedWindowAttentionV2
 
 from swin_mm.checkpoint.layouts import TORCHVISION
-from swin_mm.checkpoint.positions import find_other_units
+from swin_mm.checkpoint.positions import find_other_units, list_assumed_units
 from swin_mm.models import SwinTransformer
 from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
 
@@ -84,3 +84,22 @@ def test_other_units_are_a_warning_that_names_the_argument(caplog):
         logger.removeHandler(caplog.handler)
     assert len(caplog.records) == 1
     assert "set pretrained_window_sizes=(8, 8)" in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, torch.zeros(1, 15, 15, 2), torch.zeros(3)])
+def test_a_load_says_which_units_it_assumes(value):
+    """timm, Hugging Face and files saved here hold no table of positions."""
+    backbone = SwinTransformerV2(**V2, window_size=8, pretrained_window_sizes=(6, 0))
+    state = backbone.state_dict()
+    if value is not None:
+        state["layers.0.blocks.0.attn.relative_coords_table"] = value
+    backbone.load_state_dict(state)
+    assert backbone.load_report.assumed_window_sizes == (6, 8)
+    wanted = "training windows are not recorded, assumed pretrained_window_sizes=(6, 8)"
+    assert wanted in str(backbone.load_report)
+
+
+def test_units_that_are_told_are_not_assumed():
+    state = state_with(*[table_of((8, 8), (8, 8))] * 3)
+    assert list_assumed_units(state, SwinTransformerV2(**V2, window_size=8)) == ()
+    assert list_assumed_units({}, SwinTransformer(**V2)) == ()
