@@ -4,7 +4,9 @@ The numbers are the same: faster-coco-eval has the matching and the curves in C+
 is pycocotools' own of those curves.
 """
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 
 import numpy as np
@@ -26,9 +28,51 @@ def why_not_faster(coco: COCO) -> str | None:
         return "faster-coco-eval is not installed: pip install faster-coco-eval"
     if any(type(image_id) is not int for image_id in coco.imgs):
         return "faster-coco-eval needs whole numbers as image ids"
-    if 0 in coco.anns:  # both take a match with it for none, each in its own way
-        return "the annotations have an id 0"
     return None
+
+
+def make_scorable(coco: COCO, iou_type: str) -> COCO:
+    """Returns annotations that both packages read, with what training takes for granted.
+
+    Ids are numbered from 1 if some are not positive whole numbers or are used twice: both packages
+    take a match with the id 0 for no match. A missing `iscrowd` is 0. For masks, polygons of fewer
+    than three points are dropped, as mmdet does in training; an object without any other has no
+    mask, and is ignored as a crowd is.
+
+    Args:
+        coco: The annotations; they stay as they are.
+        iou_type: `"bbox"` or `"segm"`.
+    """
+    given = coco.dataset.get("annotations", [])
+    completed = [_complete(annotation, coco, iou_type) for annotation in given]
+    ids = [annotation["id"] for annotation in given]
+    positive = all(type(number) is int and number > 0 for number in ids)
+    if not positive or len(set(ids)) < len(ids):
+        completed = [{**a, "id": number} for number, a in enumerate(completed, start=1)]
+    elif all(new is old for new, old in zip(completed, given, strict=True)):
+        return coco
+    scorable = COCO()
+    scorable.dataset = {**coco.dataset, "annotations": completed}
+    with redirect_stdout(io.StringIO()):
+        scorable.createIndex()
+    return scorable
+
+
+def _complete(annotation: dict, coco: COCO, iou_type: str) -> dict:
+    changes = {}
+    if annotation.get("iscrowd") is None:
+        changes["iscrowd"] = 0
+    mask = annotation.get("segmentation")
+    if iou_type == "segm" and not isinstance(mask, dict):
+        polygons = [p for p in mask or () if len(p) >= 6 and len(p) % 2 == 0]
+        if not polygons:
+            image = coco.imgs[annotation["image_id"]]
+            size = [image["height"], image["width"]]
+            empty = {"size": size, "counts": [size[0] * size[1]]}
+            changes.update(segmentation=empty, iscrowd=1)
+        elif len(polygons) < len(mask):
+            changes["segmentation"] = polygons
+    return {**annotation, **changes} if changes else annotation
 
 
 def evaluate(
@@ -56,6 +100,7 @@ def evaluate(
         faster: Whether faster-coco-eval does it; see `why_not_faster`.
         use_categories: Whether a detection must have the class of what it matches.
     """
+    coco = make_scorable(coco, iou_type)
     if not faster:
         evaluation = COCOeval(coco, coco.loadRes(found), iou_type)
         _set_params(evaluation, category_ids, image_ids, max_dets, iou_thrs)
