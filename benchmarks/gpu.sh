@@ -15,7 +15,7 @@ run() {  # NAME COMMAND...: goes on after a failure, and tells of it at the end
   "$@" > >(tee "$OUT/$name.log") 2>&1 || FAILED+=("$name")
 }
 
-# Backends are named: `auto` takes what passes a trial on the GPU at hand.
+# Backends are named: `auto` uses what passes a self-test on the GPU at hand.
 BACKENDS="sdpa triton"
 
 measure() {  # NAME OPTIONS...: with the Triton kernels and without, beside all peers

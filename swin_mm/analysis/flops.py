@@ -174,10 +174,8 @@ def _split(model: nn.Module) -> None:
     model.extract_feat = give_zeros
 
 
-def _project_unpadded(
-    attn: nn.Module, x: Tensor, norm: nn.Module | None
-) -> tuple[Tensor, Tensor | None]:
-    return attn.qkv(x if norm is None else norm(x)), attn.qkv.bias
+def _project_unpadded(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    return attn.qkv(x), attn.qkv.bias
 
 
 def _is_mask2former(model: nn.Module) -> bool:

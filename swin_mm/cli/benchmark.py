@@ -38,7 +38,7 @@ from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.errors import raise_first
 from swin_mm.configs import ConfigError
 from swin_mm.models.backbones.arguments import ARCHS
-from swin_mm.ops.dispatch import BACKENDS
+from swin_mm.ops.dispatch import IMPLEMENTATIONS
 
 PEERS = ("mmdet", "timm", "torchvision", "transformers")
 WINDOWS = {1: 7, 2: 8}  # of the published models
@@ -234,7 +234,9 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         help="for inference: convert weights and images once instead of using autocast",
     )
     what.add_argument(
-        "--attn-backend", choices=("auto", *BACKENDS), help="of swin_mm's backbone; default: auto"
+        "--attn-backend",
+        choices=("auto", *IMPLEMENTATIONS),
+        help="of swin_mm's backbone; default: auto",
     )
     what.add_argument("--sweep", choices=tuple(SWEEPS), help="show how cost grows with it")
     what.add_argument("--values", nargs="+", type=positive, help="of the sweep")

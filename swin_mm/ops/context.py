@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from swin_mm.ops.window import from_windows, padded_size, to_windows, window_order
+from swin_mm.ops.window import padded_size, window_layout, window_partition, window_reverse
 
 ContextScale = Literal["window", "global"] | int
 
@@ -118,9 +118,9 @@ def _average_tokens(values, size, window_size, shift_size, dtype) -> tuple[Tenso
     Returns:
         `(B, nW, nH, D)` and `(nW,)`.
     """
-    token_at = window_order(size, window_size, shift_size, values.device).token_at
-    is_token = (token_at < size[0] * size[1]).unflatten(0, (-1, values.shape[-2]))  # (nW, N)
-    values = values.unflatten(0, (-1, len(is_token)))  # (B, nW, nH, N, D)
+    gather_index = window_layout(size, window_size, shift_size, values.device).gather_index
+    is_token = (gather_index < size[0] * size[1]).unflatten(0, (-1, values.shape[-2]))  # (nW, N)
+    values = values.unflatten(0, (-1, is_token.shape[0]))  # (B, nW, nH, N, D)
     counts = is_token.sum(-1).to(dtype)
     # Compiled code masks always: a branch on the sizes would cost recompilations.
     if not torch.compiler.is_compiling() and padded_size(size, window_size) == tuple(size):
@@ -135,7 +135,7 @@ def _average_groups(token_means, counts, k, size, window_size) -> Tensor:
     pad_h, pad_w = padded_size(size, window_size)
     rows, columns = pad_h // window_size[0], pad_w // window_size[1]
     groups_across = (columns + k - 1) // k
-    window = torch.arange(len(counts), device=counts.device)
+    window = torch.arange(counts.shape[0], device=counts.device)
     group_of = window // columns // k * groups_across + window % columns // k
     # One group more than there are, for the window of padding that compiled code has.
     groups = torch.arange((rows + k - 1) // k * groups_across + 1, device=counts.device)
@@ -156,7 +156,7 @@ def compute_context(
     context_mix: Tensor,
     context_scales: tuple[ContextScale, ...],
 ) -> Tensor:
-    """What `mix_context` adds to attention, for kernels that have it not; see there.
+    """What `mix_context` adds to attention, as a map; see there.
 
     Args:
         qkv: `(B, H, W, 3*C)`.
@@ -167,8 +167,9 @@ def compute_context(
     """
     size, width = qkv.shape[1:3], qkv.shape[-1] // 3
     pad_value = None if pad_token is None else pad_token[2 * width :]
-    values = to_windows(qkv[..., 2 * width :], pad_value, window_size, shift_size)
+    layout = window_layout(size, window_size, shift_size, qkv.device)
+    values = window_partition(qkv[..., 2 * width :], pad_value, layout)
     values = values.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B*nW, nH, N, D)
     context = mix_context(values, context_mix, context_scales, size, window_size, shift_size)
     context = context.expand_as(values).transpose(1, 2).flatten(2)  # (B*nW, N, C)
-    return from_windows(context, size, window_size, shift_size)
+    return window_reverse(context, layout)

@@ -1,56 +1,85 @@
-"""Backend choice for each operator: an ordered list of candidates, each with its refusals."""
+"""The implementations of a Swin block's operators, and the choice between them.
+
+There is one table. Each row can say why it cannot run in a setting; the first that can is chosen.
+Modules choose once and keep the choice until their setting changes, see
+`swin_mm.models.layers.fused`.
+"""
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from swin_mm.ops import attention_trial, reference, sdpa, trial
-from swin_mm.ops.context import ContextScale, check_context_scales
-from swin_mm.ops.transforms import is_plain, is_watched
+from swin_mm.ops import reference, sdpa, self_test
+from swin_mm.ops.context import ContextScale, check_context_scales, compute_context
+from swin_mm.ops.linear import why_not_onednn
+from swin_mm.ops.self_test import RowKernel
+from swin_mm.ops.setting import Setting, is_exact_tensor, setting_of
 from swin_mm.ops.triton import support
 
 logger = logging.getLogger("swin_mm")
 
-AttnBackend = Literal["auto", "triton", "reference", "sdpa"]
+AttnBackend = Literal["auto", "triton", "sdpa", "reference"]
+# Names of earlier versions, and what they mean today.
+RETIRED = {"cpp": "auto"}
 
 
-class Call(NamedTuple):
-    """What decides between backends.
+class CanRun(NamedTuple):
+    """Whether an implementation can run; true where there is no reason against it."""
+
+    reason: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.reason is None
+
+
+class Attention(NamedTuple):
+    """What decides about window attention beside its setting.
 
     Attributes:
-        device: Where the tensors are.
-        needs_grad: Whether a gradient is wanted.
-        dtype: Of query, key and value.
         head_dim: Channels of a head.
-        dropout: Probability of dropping an attention weight.
         window_size: `(Wh, Ww)` in tokens.
-        is_plain: Whether the tensors are of no class of their own.
+        dropout: Probability of dropping an attention weight.
     """
 
-    device: torch.device
-    needs_grad: bool
-    dtype: torch.dtype
     head_dim: int
-    dropout: float
-    window_size: tuple[int, int] = (7, 7)
-    is_plain: bool = True
+    window_size: tuple[int, int]
+    dropout: float = 0.0
 
 
-class Backend(NamedTuple):
-    """One implementation of window attention.
+class FusedForm(NamedTuple):
+    """What decides whether a module can run in fewer passes, beside its setting.
 
     Attributes:
-        run: The implementation.
-        refusal: Tells why `auto` passes this backend over; `None` means it is taken. A backend
-            asked for by name runs, or raises where it cannot.
+        operators: Names and channels of the operators of `swin_mm.ops.fused` that it consists of.
+        widest: Most channels that a norm of it has.
+        drops_samples: Whether stochastic depth is active.
+        reason: Why its layers must be called one by one; `None` where nobody would notice.
     """
 
-    run: Callable[..., Tensor]
-    refusal: Callable[[Call], str | None]
+    operators: tuple[tuple[str, int], ...] = ()
+    widest: int = 1
+    drops_samples: bool = False
+    reason: str | None = None
+
+
+class Implementation(NamedTuple):
+    """One way to compute a block.
+
+    Attributes:
+        name: As in `attn_backend`.
+        attention: Window attention, with the arguments of `reference.window_attention`.
+        can_attend: Whether `attention` can run, and is worth it, in a setting.
+        can_fuse: Whether the steps around it can be fused.
+    """
+
+    name: str
+    attention: Callable[..., Tensor]
+    can_attend: Callable[[Setting, Attention], CanRun]
+    can_fuse: Callable[[Setting, FusedForm], CanRun]
 
 
 def _run_triton(*args, **kwargs) -> Tensor:
@@ -59,115 +88,186 @@ def _run_triton(*args, **kwargs) -> Tensor:
     return window_attention(*args, **kwargs)
 
 
-def _run_tried(call: Call, *args, **kwargs) -> Tensor:
-    """The kernels; where one of another number of heads than the trial's does not fit, SDPA."""
+def _run_self_tested(qkv: Tensor, *args, num_heads: int, window_size, **kwargs) -> Tensor:
+    """The kernels; SDPA where a number of heads that was not tested does not fit."""
     from triton.errors import TritonError
 
     try:
-        return _run_triton(*args, **kwargs)
+        return _run_triton(qkv, *args, num_heads=num_heads, window_size=window_size, **kwargs)
     except TritonError as error:
-        subject = attention_trial.subject_of(
-            call.device, call.dtype, call.window_size, call.head_dim
+        head_dim = qkv.shape[-1] // (3 * num_heads)
+        key = self_test.attention_key(qkv.device, qkv.dtype, tuple(window_size), head_dim)
+        self_test.disable(key, error)
+        return sdpa.window_attention(
+            qkv, *args, num_heads=num_heads, window_size=window_size, **kwargs
         )
-        trial.condemn(subject, error)
-        return sdpa.window_attention(*args, **kwargs)
 
 
-def _refuse_triton(call: Call) -> str | None:
-    if not trial.is_gpu(call.device):  # on the CPU there is only Triton's interpreter
-        return "it runs on CUDA"
-    if not call.is_plain:
-        return "a tensor is of a class of its own"
-    if is_watched():
-        return "a mode watches the operators"
-    where = call.device, call.dtype
-    reason = support.refusal(*where, call.head_dim, call.dropout)
-    return reason or attention_trial.refusal(*where, call.window_size, call.head_dim)
+def _can_attend_by_triton(setting: Setting, attention: Attention) -> CanRun:
+    if reason := _why_not_auto(setting):
+        return CanRun(reason)
+    head_dim, window_size, dropout = attention
+    if reason := support.why_not_attention(setting, head_dim, dropout):
+        return CanRun(reason)
+    return CanRun(self_test.why_not_attention(setting.device, setting.dtype, window_size, head_dim))
 
 
-def _refuse_sdpa(call: Call) -> str | None:
+def _can_fuse_by_triton(setting: Setting, form: FusedForm) -> CanRun:
+    reason = _why_not_auto(setting) or can_fuse_by_name(setting, form).reason
+    for name, channels in form.operators:
+        if reason is None:
+            dtypes = setting.norm_dtype, setting.linear_dtype
+            kernel = RowKernel(name, channels, setting.device, *dtypes)
+            if why := self_test.why_not_rows(kernel):
+                reason = f"{name}: {why}"
+    return CanRun(reason)
+
+
+def can_fuse_by_name(setting: Setting, form: FusedForm) -> CanRun:
+    """Whether the Triton kernels can run where they are asked for, self-tested or not."""
+    return CanRun(form.reason or support.why_not_rows(setting, form.widest))
+
+
+def _why_not_auto(setting: Setting) -> str | None:
+    if not self_test.is_gpu(setting.device):  # on the CPU there is only Triton's interpreter
+        return "the kernels run on CUDA"
+    if setting.under_dispatch_mode:
+        return "a dispatch mode must see the operators"
+    return None
+
+
+def _can_attend_by_sdpa(setting: Setting, attention: Attention) -> CanRun:
     # PyTorch's fused CPU kernel gives no gradient to the bias, so its composite fallback would
     # run, which is slower than the reference.
-    if call.device.type == "cpu" and call.needs_grad:
-        return "its fused CPU kernel has no gradient for the position bias"
-    return None
+    if setting.device.type == "cpu" and setting.needs_grad:
+        return CanRun("its fused CPU kernel has no gradient for the position bias")
+    return CanRun()
 
 
-def _accept(call: Call) -> None:
-    return None
+def _can_fuse_by_onednn(setting: Setting, form: FusedForm) -> CanRun:
+    reason = "stochastic depth is active" if form.drops_samples else form.reason
+    return CanRun(reason or why_not_onednn(setting))
 
 
-# In order of preference. `auto` takes the Triton kernels where they have passed a trial.
-BACKENDS = {
-    "triton": Backend(_run_triton, _refuse_triton),
-    "sdpa": Backend(sdpa.window_attention, _refuse_sdpa),
-    "reference": Backend(reference.window_attention, _accept),
+# In order of preference. The reference can always run.
+IMPLEMENTATIONS = {
+    "triton": Implementation(
+        "triton", _run_self_tested, _can_attend_by_triton, _can_fuse_by_triton
+    ),
+    "sdpa": Implementation("sdpa", sdpa.window_attention, _can_attend_by_sdpa, _can_fuse_by_onednn),
+    "reference": Implementation(
+        "reference",
+        reference.window_attention,
+        lambda setting, attention: CanRun(),
+        lambda setting, form: CanRun("the reference calls each layer"),
+    ),
 }
 
 
-def _choose(call: Call) -> tuple[str, str]:
-    """Name of the backend that `auto` takes, and why."""
+def resolve_backend(name: str) -> str:
+    """Today's name of a backend.
+
+    Raises:
+        ValueError: `name` is no backend.
+    """
+    if name in RETIRED:
+        logger.warning("attn_backend=%r was removed; %r is used instead", name, RETIRED[name])
+        return RETIRED[name]
+    if name != "auto" and name not in IMPLEMENTATIONS:
+        raise ValueError(f"attn_backend must be one of {('auto', *IMPLEMENTATIONS)}, got {name!r}")
+    return name
+
+
+def choose_attention(
+    setting: Setting, attention: Attention, backend: AttnBackend = "auto"
+) -> tuple[Callable[..., Tensor], str, str]:
+    """Chooses who computes window attention.
+
+    Returns:
+        The function, the implementation's name, and why it was chosen. One asked for by name runs,
+        or raises where it cannot.
+    """
+    if backend == "triton":
+        return _run_triton, backend, "asked for"
+    if backend != "auto":
+        return IMPLEMENTATIONS[backend].attention, backend, "asked for"
     reasons = []
-    for name, backend in BACKENDS.items():
-        refusal = backend.refusal(call)
-        if refusal is None:
-            reasons += ["trial passed"] if name == "triton" else []
+    for name, implementation in IMPLEMENTATIONS.items():
+        if can := implementation.can_attend(setting, attention):
+            reasons += ["self-test passed"] if name == "triton" else []
+            return implementation.attention, name, "; ".join(reasons) or "first choice"
+        reasons.append(f"not {name}: {can.reason}")
+    raise AssertionError("the reference can always run")
+
+
+def choose_fused(
+    setting: Setting, form: FusedForm, backends: tuple[str, ...], backend: AttnBackend
+) -> tuple[str | None, str]:
+    """Chooses the fused form of a module.
+
+    Args:
+        setting: Of its input.
+        form: The module.
+        backends: Implementations for which the module has a fused form.
+        backend: The module's `attn_backend`.
+
+    Returns:
+        Name of the implementation, `None` for the layers one by one; and why.
+    """
+    reasons = []
+    for name in backends:
+        if backend not in ("auto", name):
+            reasons.append(f"not {name}: attn_backend is {backend!r}")
+            continue
+        is_by_name = backend == name == "triton"
+        can_fuse = can_fuse_by_name if is_by_name else IMPLEMENTATIONS[name].can_fuse
+        if can := can_fuse(setting, form):
             return name, "; ".join(reasons) or "first choice"
-        reasons.append(f"{name} passed over: {refusal}")
-    raise AssertionError("the reference accepts everything")
-
-
-def check_backend(name: str) -> None:
-    """Raises ValueError when `name` is no backend."""
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"attn_backend must be one of {('auto', *BACKENDS)}, got {name!r}")
+        reasons.append(f"not {name}: {can.reason}")
+    return None, "; ".join(reasons)
 
 
 def explain() -> list[tuple[str, str, str]]:
-    """What `auto` chooses on this machine. On a GPU it tries the kernels, which takes some seconds.
+    """What `auto` chooses on this machine. On a GPU it self-tests the kernels, in some seconds.
 
     Returns:
-        Rows `(operator and use, backend, reason)`; for windows of 7x7, heads of 32 channels and
-        maps of 96, in bfloat16 on a GPU and in float32 elsewhere.
+        Rows `(operator and use, implementation, reason)`; for windows of 7x7, heads of 32 channels
+        and maps of 96, in bfloat16 on a GPU and in float32 elsewhere.
     """
-    cpu, rows = torch.device("cpu"), []
+    rows, attention = [], Attention(32, (7, 7))
     if torch.cuda.is_available():
-        rows = _explain_gpu(torch.device("cuda", torch.cuda.current_device()))
+        rows = explain_kernels(torch.device("cuda", torch.cuda.current_device()))
     for use, needs_grad in (("training", True), ("inference", False)):
-        call = Call(cpu, needs_grad, torch.float32, head_dim=32, dropout=0.0)
-        rows.append((f"window_attention, cpu {use}", *_choose(call)))
+        setting = setting_of(torch.zeros(1), needs_grad)
+        rows.append((f"attention, cpu {use}", *choose_attention(setting, attention)[1:]))
+    name, reason = choose_fused(setting, FusedForm(), ("sdpa",), "auto")
+    chosen = "oneDNN's fused" if name else "PyTorch's"
+    rows.append(("linear, cpu inference", chosen, "first choice" if name else reason))
     return rows
 
 
-def _explain_gpu(gpu: torch.device) -> list[tuple[str, str, str]]:
-    from swin_mm.ops import nms, row_trials  # which builds on what chooses here
-
-    call = Call(gpu, True, torch.bfloat16, head_dim=32, dropout=0.0)
-    rows = [(f"window_attention, {gpu}", *_choose(call))]
-    boxes = torch.zeros(1, 1, 4, device=gpu)
-    works = [
-        row_trials.Work(operator, channels, gpu, torch.float32, torch.bfloat16)
-        for operator, channels in (
-            ("add_norm", 96),
-            ("norm_add", 96),
-            ("merge_norm", 96),
-            ("mlp", 384),
+def explain_kernels(device: torch.device) -> list[tuple[str, str, str]]:
+    """Rows of `explain` for a GPU."""
+    setting = Setting(device, torch.bfloat16, needs_grad=True)
+    rows = [(f"attention, {device}", *choose_attention(setting, Attention(32, (7, 7)))[1:])]
+    setting = Setting(device, torch.float32, torch.bfloat16)
+    for name, channels in (("add_norm", 96), ("norm_add", 96), ("merge_norm", 96), ("mlp", 384)):
+        reason = support.why_not_rows(setting, channels) or self_test.why_not_rows(
+            RowKernel(name, channels, device, torch.float32, torch.bfloat16)
         )
-    ]
-    found = [
-        (w.operator, "PyTorch", support.row_refusal(w.channels, boxes) or row_trials.refusal(w))
-        for w in works
-    ]
-    for name, fallback, reason in (*found, ("nms", "torchvision", nms._kernel_refusal(boxes))):
-        chosen = ("triton", "trial passed") if reason is None else (fallback, reason)
-        rows.append((f"{name}, {gpu}", *chosen))
-    return rows
+        chosen = ("PyTorch", reason) if reason else ("triton", "self-test passed")
+        rows.append((f"{name}, {device}", *chosen))
+    from swin_mm.ops.nms import why_not_kernel  # builds on self-tests too
+
+    reason = why_not_kernel(torch.zeros(1, 1, 4, device=device))
+    chosen = ("torchvision", reason) if reason else ("triton", "self-test passed")
+    return [*rows, (f"nms, {device}", *chosen)]
 
 
 @lru_cache
-def _log_choice(device_type: str, needs_grad: bool, name: str, reason: str) -> None:
-    use = "training" if needs_grad else "inference"
-    logger.debug("window_attention on %s, %s: %s (%s)", device_type, use, name, reason)
+def log_choice(what: str, name: str, reason: str) -> None:
+    """Logs a choice, once."""
+    logger.debug("%s: %s (%s)", what, name, reason)
 
 
 def window_attention(
@@ -221,7 +321,29 @@ def window_attention(
         >>> window_attention(qkv, bias, num_heads=4, window_size=(7, 7), scale=8**-0.5).shape
         torch.Size([2, 10, 13, 32])
     """
-    check_backend(backend)
+    backend = resolve_backend(backend)
+    _check_shapes(qkv, rel_pos_bias, num_heads, window_size, shift_size)
+    head_dim = qkv.shape[-1] // (3 * num_heads)
+    _check_context(context_mix, context_scales, num_heads, head_dim)
+    needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
+    setting = setting_of(qkv, needs_grad)
+    if not is_exact_tensor(rel_pos_bias, pad_token):
+        setting = setting._replace(is_exact_tensor=False)
+    windows = dict(num_heads=num_heads, window_size=window_size, shift_size=shift_size)
+    run, *choice = choose_attention(
+        setting, Attention(head_dim, tuple(window_size), dropout), backend
+    )
+    if not torch.compiler.is_compiling():
+        use = "training" if needs_grad else "inference"
+        log_choice(f"window_attention on {qkv.device.type}, {use}", *choice)
+    out = run(qkv, rel_pos_bias, pad_token, **windows, scale=scale, dropout=dropout)
+    if not context_scales:
+        return out
+    context = dict(context_mix=context_mix, context_scales=context_scales)
+    return out + compute_context(qkv, pad_token, **windows, **context)
+
+
+def _check_shapes(qkv, rel_pos_bias, num_heads, window_size, shift_size) -> None:
     tokens = window_size[0] * window_size[1]
     if qkv.dim() != 4 or qkv.shape[-1] % (3 * num_heads):
         raise ValueError(
@@ -236,38 +358,6 @@ def window_attention(
         raise ValueError(
             f"shift_size must be in [0, window_size), got {shift_size=}, {window_size=}"
         )
-    _check_context(context_mix, context_scales, num_heads, qkv.shape[-1] // (3 * num_heads))
-    run = None if backend == "auto" else BACKENDS[backend].run
-    if run is None:
-        # A traced graph also runs where gradients are wanted: its backend does not depend on it.
-        needs_grad = torch.jit.is_tracing() or (
-            torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
-        )
-        head_dim = qkv.shape[-1] // (3 * num_heads)
-        plain = is_plain(qkv, rel_pos_bias, pad_token)
-        where = tuple(window_size), plain
-        run = _choose_run(Call(qkv.device, needs_grad, qkv.dtype, head_dim, dropout, *where))
-    return run(
-        qkv,
-        rel_pos_bias,
-        pad_token,
-        num_heads=num_heads,
-        window_size=window_size,
-        shift_size=shift_size,
-        scale=scale,
-        dropout=dropout,
-        context_mix=context_mix,
-        context_scales=context_scales,
-    )
-
-
-def _choose_run(call: Call) -> Callable[..., Tensor]:
-    """What `auto` runs."""
-    name, reason = _choose(call)
-    if torch.compiler.is_compiling():
-        return BACKENDS[name].run
-    _log_choice(call.device.type, call.needs_grad, name, reason)
-    return partial(_run_tried, call) if name == "triton" else BACKENDS[name].run
 
 
 def _check_context(context_mix, context_scales, num_heads: int, head_dim: int) -> None:

@@ -1,94 +1,46 @@
-"""Linear layers together with what is beside them, in one pass over memory: a norm before, an
-activation or a sum after.
+"""oneDNN's fused linear layers, for inference in float32 on a CPU.
 
-On the CPU, PyTorch's own linear layer first copies the bias to the output, and GELU and residual
-are passes of their own. oneDNN's does it while the products are in the cache;
-it has no gradient, so it serves inference. Everything else takes the readable formula.
+PyTorch's own linear layer first copies the bias to the output, and GELU and residual are passes of
+their own. oneDNN's operator does them while the products are in the cache. It has no gradient.
 """
 
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from swin_mm.ops.reference import Norm
-from swin_mm.ops.transforms import is_plain, opaque_refusal
-
-Activation = Literal["none", "gelu"]
+from swin_mm.ops.setting import Setting
 
 
-def refusal(*tensors: Tensor) -> str | None:
-    """Tells why oneDNN's operator cannot serve these tensors; `None` means that it can.
-
-    It is asked before every linear layer, so what refuses most layers, on GPUs and in training, is
-    looked at first.
-    """
-    if any(t.device.type != "cpu" for t in tensors):
+def why_not_onednn(setting: Setting) -> str | None:
+    """Why the operators below cannot run in a setting; `None` where they can."""
+    if setting.device.type != "cpu":
         return "it runs on the CPU"
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+    if setting.needs_grad:
         return "it has no gradient"
-    if reason := opaque_refusal():
-        return reason
-    if not _has_onednn():
+    if setting.graph != "eager":
+        return "compiled and exported code uses PyTorch's operators"
+    if setting.under_dispatch_mode or setting.is_transformed:
+        return "a dispatch mode or a function transform must see the operators"
+    if not setting.has_onednn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return "this PyTorch has no fused linear operator, or oneDNN is switched off"
-    if not is_plain(*tensors):
-        return "a tensor is of a class of its own"
-    if any(t.dtype != torch.float32 for t in tensors):
-        return "it is for float32"
-    if torch.is_autocast_enabled("cpu"):
+    if not setting.is_exact_tensor:
+        return "a tensor is of a subclass"
+    if setting.dtype != torch.float32:
+        return f"it is for float32, got {setting.dtype}"
+    if setting.autocast_dtype is not None:
         return "autocast chooses the dtype"
     return None
 
 
-def _has_onednn() -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+def mlp_add(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, residual: Tensor | None) -> Tensor:
+    """`fc2(gelu(fc1(x))) + residual`, `(..., C)` to `(..., C_out)`, with the exact GELU."""
+    run = torch.ops.mkldnn._linear_pointwise
+    hidden = run(x, fc1.weight, fc1.bias, "gelu", [], "none")
+    if residual is None:
+        return run(hidden, fc2.weight, fc2.bias, "none", [], "none")
+    return run.binary(hidden, residual, fc2.weight, fc2.bias, "add")
 
 
-def linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    norm: Norm | None = None,
-    activation: Activation = "none",
-    residual: Tensor | None = None,
-) -> Tensor:
-    """`activation(norm(x) weightᵀ + bias) + residual`.
-
-    Args:
-        x: `(..., C_in)`.
-        weight: `(C_out, C_in)`.
-        bias: `(C_out,)`.
-        norm: Of `C_in` channels; `None` for none.
-        activation: `gelu` is the exact one, of the error function.
-        residual: `(..., C_out)`, added last.
-
-    Returns:
-        `(..., C_out)`.
-
-    Raises:
-        ValueError: When the activation is unknown, or the residual has another shape than the
-            output.
-    """
-    if activation not in ("none", "gelu"):
-        raise ValueError(f"activation must be 'none' or 'gelu', got {activation!r}")
-    shape = (*x.shape[:-1], weight.shape[0])
-    if residual is not None and residual.shape != shape:
-        raise ValueError(f"residual must be {tuple(shape)} as the output, got {residual.shape}")
-    given = [t for t in (x, weight, bias, residual, *(norm or ())[:2]) if t is not None]
-    if norm is not None:
-        x = F.layer_norm(x, x.shape[-1:], *norm)
-    # oneDNN's does one thing after the bias.
-    if (residual is None or activation == "none") and refusal(*given) is None:
-        if residual is None:
-            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")
-        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
-    out = F.linear(x, weight, bias)
-    if activation == "gelu":
-        out = F.gelu(out)
-    return out if residual is None else out + residual
+def linear_add(x: Tensor, layer: nn.Linear, residual: Tensor) -> Tensor:
+    """`layer(x) + residual`, `(..., C_in)` to `(..., C_out)`, the shape of `residual`."""
+    run = torch.ops.mkldnn._linear_pointwise.binary
+    return run(x, residual, layer.weight, layer.bias, "add")

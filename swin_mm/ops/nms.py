@@ -8,18 +8,19 @@ import torch
 import torchvision
 from torch import Tensor
 
-from swin_mm.ops import trial
-from swin_mm.ops.trial import Subject
+from swin_mm.ops import self_test
+from swin_mm.ops.self_test import KernelKey
+from swin_mm.ops.setting import setting_of
 from swin_mm.ops.triton import support
 
-TRIAL_BOXES = 1000
+SELF_TEST_BOXES = 1000
 
 
 def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """Keeps the boxes of each group that overlap no better one by more than a threshold.
 
-    On a GPU a Triton kernel takes groups of up to a few thousand boxes without waiting, once it has
-    kept there what torchvision keeps. Elsewhere torchvision takes group after group.
+    On a GPU a Triton kernel takes groups of up to a few thousand boxes without waiting, once its
+    self-test there has kept what torchvision keeps. Elsewhere torchvision takes group after group.
 
     Args:
         boxes: `(G, N, 4)`, x1, y1, x2, y2 in pixels; in each group by falling score.
@@ -31,7 +32,7 @@ def nms_sorted(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     """
     # mmcv compares in float32, torchvision in float64, where an IoU of float32(0.3) exceeds 0.3.
     threshold = c_float(iou_threshold).value
-    if _kernel_refusal(boxes) is None:
+    if why_not_kernel(boxes) is None:
         from swin_mm.ops.triton.nms import nms  # imports Triton
 
         return nms(boxes, valid, threshold)
@@ -48,26 +49,22 @@ def _by_torchvision(boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:
     return keep
 
 
-def _kernel_refusal(boxes: Tensor) -> str | None:
-    """Tells why the Triton kernel cannot take groups `(G, N, 4)`; `None` means that it can."""
-    if not trial.is_gpu(boxes.device):
+def why_not_kernel(boxes: Tensor) -> str | None:
+    """Why the Triton kernel is not used for groups `(G, N, 4)`; `None` where it is."""
+    if not self_test.is_gpu(boxes.device):
         return "torchvision is fast on a CPU"
     if boxes.dtype != torch.float32:
         return f"it computes in float32, not {boxes.dtype}"
-    reason = support.row_refusal(boxes.shape[1], boxes)
-    return reason or trial_refusal(boxes.device)
+    reason = support.why_not_rows(setting_of(boxes, needs_grad=False), boxes.shape[1])
+    return reason or why_not_self_tested(boxes.device)
 
 
-def trial_refusal(device: torch.device) -> str | None:
-    """Why the kernel is not taken on a device, by a trial at the first call, or `None`."""
-    return trial.refusal(subject_of(device), partial(_attempt, device))
+def why_not_self_tested(device: torch.device) -> str | None:
+    """Why the kernel is not used on a device, by a self-test at the first call, or `None`."""
+    return self_test.why_not(KernelKey("NMS", "torchvision", device), partial(_test, device))
 
 
-def subject_of(device: torch.device) -> Subject:
-    return Subject("NMS", "torchvision", device)
-
-
-def _attempt(device: torch.device) -> str | None:
+def _test(device: torch.device) -> str | None:
     """What is wrong with the kernel: what it keeps cannot be seen in a loss."""
     from swin_mm.ops.triton.nms import nms  # imports Triton
 
@@ -76,7 +73,7 @@ def _attempt(device: torch.device) -> str | None:
         torch.rand(2, 4, 1000, 2, generator=random, dtype=torch.float32).mul_(200).unbind()
     )
     boxes = torch.cat((corner, corner + sides / 4 + 1), dim=2).to(device)
-    valid = (torch.rand(4, TRIAL_BOXES, generator=random) > 0.1).to(device)
+    valid = (torch.rand(4, SELF_TEST_BOXES, generator=random) > 0.1).to(device)
     agrees = torch.equal(nms(boxes, valid, 0.5), _by_torchvision(boxes, valid, 0.5))
     return None if agrees else "it keeps other boxes than torchvision"
 

@@ -5,13 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from swin_mm.ops.keep import keep
+from swin_mm.ops.cache import cached
 
 # Positions are scaled to [-8, 8] and then their logarithm to base 8 is taken.
 # Source: microsoft/Swin-Transformer, models/swin_transformer_v2.py, WindowAttention.__init__.
 POSITION_SCALE = 8
 
 
+# A window for each of four stages; one table takes 18 KiB for a window of 24.
+@cached(16)
 def log_spaced_offsets(
     window_size: tuple[int, int],
     unit: tuple[int, int],
@@ -32,19 +34,9 @@ def log_spaced_offsets(
         Liu et al., Swin Transformer V2, 2022, equation 4, to the base of 8 and with offsets in
         units of an eighth of the window, as in microsoft/Swin-Transformer.
     """
-    if torch.compiler.is_compiling():  # a cached tensor would be an input to guard
-        return _log_spaced_offsets(window_size, unit, device)
-    return _kept_log_spaced_offsets(window_size, unit, device)
-
-
-def _log_spaced_offsets(window_size, unit, device) -> Tensor:
     axes = []
     for side, unit_side in zip(window_size, unit, strict=True):
         offset = torch.arange(1 - side, side, device=device, dtype=torch.float32)
         offset = offset * POSITION_SCALE / max(unit_side - 1, 1)
         axes.append(offset.sign() * (offset.abs() + 1).log2() / math.log2(POSITION_SCALE))
     return torch.cartesian_prod(*axes)
-
-
-# A window for each of four stages; one table takes 18 KiB for a window of 24.
-_kept_log_spaced_offsets = keep(16)(_log_spaced_offsets)

@@ -1,4 +1,4 @@
-"""The readable definition of each operator: no speed tricks, any device, any float dtype."""
+"""The reference of each operator: no speed tricks, any device, any float dtype."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,8 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_mm.ops.context import ContextScale, mix_context
-from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
+from swin_mm.ops.window import (
+    pad_bottom_right,
+    padded_size,
+    shift_mask,
+    window_layout,
+    window_partition,
+    window_reverse,
+)
 
 logger = logging.getLogger("swin_mm")
 
@@ -27,16 +33,14 @@ def window_attention(
     shift_size: tuple[int, int],
     scale: float,
     dropout: float = 0.0,
-    context_mix: Tensor | None = None,
-    context_scales: tuple[ContextScale, ...] = (),
 ) -> Tensor:
     """Attention within (shifted) windows: `softmax(scale * q kᵀ + bias + mask) v` per head.
 
-    Where there are context scales, the context of each window is added.
     See `swin_mm.ops.window_attention` for the arguments.
     """
     size = qkv.shape[1:3]
-    windows = to_windows(qkv, pad_token, window_size, shift_size)
+    layout = window_layout(size, window_size, shift_size, qkv.device)
+    windows = window_partition(qkv, pad_token, layout)
     q, k, v = windows.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B*nW, nH, N, D)
     scores = (q * scale) @ k.transpose(-2, -1) + rel_pos_bias  # (B*nW, nH, N, N)
     if any(shift_size):
@@ -46,9 +50,7 @@ def window_attention(
     weights = F.dropout(scores.softmax(dim=-1), dropout)
     # Autocast runs softmax in float32; the product wants the values' dtype.
     out = weights.to(v.dtype) @ v  # (B*nW, nH, N, D)
-    if context_scales:
-        out = out + mix_context(v, context_mix, context_scales, size, window_size, shift_size)
-    return from_windows(out.transpose(1, 2).flatten(2), size, window_size, shift_size)
+    return window_reverse(out.transpose(1, 2).flatten(2), layout)
 
 
 def differentiate(
@@ -60,7 +62,7 @@ def differentiate(
     """Gradients that can be differentiated again, for kernels whose cannot.
 
     Args:
-        run: The readable operator, from `inputs` to the output.
+        run: The reference operator, from `inputs` to the output.
         inputs: Its tensors.
         needed: Which of them want a gradient.
         grad_out: Gradient of its output.
@@ -93,7 +95,7 @@ class Norm(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """What a residual block adds, `keep * (value + bias)`, as long as it is not added.
+    """What a residual block adds, `drop_path_scale * (value + bias)`, before it is added.
 
     Attributes:
         value: `(B, H, W, C)`.
@@ -107,7 +109,7 @@ class Branch(NamedTuple):
     noise: Tensor | None = None
     keep_prob: float = 1.0
 
-    def keep(self) -> Tensor:
+    def drop_path_scale(self) -> Tensor:
         """The factor on each sample, `(B, 1, 1, 1)`: 0, or as much as keeps the mean."""
         return ((self.keep_prob + self.noise).floor() / self.keep_prob)[:, None, None, None]
 
@@ -119,10 +121,12 @@ class Branch(NamedTuple):
 def add_norm(
     x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Same contract as `swin_mm.ops.norm.add_norm`."""
+    """Same contract as `swin_mm.ops.fused.add_norm`."""
     total = x
     if branch is not None:
-        added = branch.biased() if branch.noise is None else branch.biased() * branch.keep()
+        added = branch.biased()
+        if branch.noise is not None:
+            added = added * branch.drop_path_scale()
         total = added
         if x is not None:
             total = (x + added).to(torch.promote_types(x.dtype, branch.value.dtype))
@@ -131,20 +135,28 @@ def add_norm(
 
 
 def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Same contract as `swin_mm.ops.norm.norm_add`."""
+    """Same contract as `swin_mm.ops.fused.norm_add`."""
     added = _normalise(branch.biased(), norm)
     if branch.noise is not None:
-        added = added * branch.keep()
+        added = added * branch.drop_path_scale()
     total = (x + added).to(x.dtype)
     return total, total.to(dtype)
 
 
 def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:
-    """Same contract as `swin_mm.ops.norm.merge_norm`."""
-    height, width = x.shape[1:3]
-    x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-    neighbours = [x[:, row::2, column::2] for row, column in MERGE_ORDER]
-    return _normalise(torch.cat(neighbours, dim=-1), norm).to(dtype)
+    """Same contract as `swin_mm.ops.fused.merge_norm`."""
+    return _normalise(join_neighbours(x), norm).to(dtype)
+
+
+def join_neighbours(x: Tensor) -> Tensor:
+    """Joins 2x2 neighbours, `(B, H, W, C)` to `(B, ceil(H/2), ceil(W/2), 4*C)` in `MERGE_ORDER`.
+
+    Odd sides are padded with zeros at the bottom and the right.
+    """
+    rows, columns = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
+    x = pad_bottom_right(x, (2 * rows, 2 * columns))
+    x = x.unflatten(2, (columns, 2)).unflatten(1, (rows, 2))  # (B, rows, 2, columns, 2, C)
+    return x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # columns of a neighbourhood outermost
 
 
 def _normalise(x: Tensor, norm: Norm) -> Tensor:
@@ -158,7 +170,7 @@ def _normalise(x: Tensor, norm: Norm) -> Tensor:
 def mlp(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Same contract as `swin_mm.ops.mlp.mlp`."""
+    """Same contract as `swin_mm.ops.fused.mlp`."""
     fc1_bias = None if fc1_bias is None else fc1_bias.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
         hidden = F.gelu(F.linear(x.to(dtype), fc1_weight.to(dtype), fc1_bias))

@@ -7,8 +7,13 @@ kernel writes its output with heads innermost, so nothing else is copied.
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_mm.ops.context import ContextScale, mix_context
-from swin_mm.ops.window import from_windows, padded_size, shift_mask, to_windows
+from swin_mm.ops.window import (
+    padded_size,
+    shift_mask,
+    window_layout,
+    window_partition,
+    window_reverse,
+)
 
 
 def window_attention(
@@ -21,17 +26,13 @@ def window_attention(
     shift_size: tuple[int, int],
     scale: float,
     dropout: float = 0.0,
-    context_mix: Tensor | None = None,
-    context_scales: tuple[ContextScale, ...] = (),
 ) -> Tensor:
     """Same contract as `swin_mm.ops.window_attention`."""
     size = qkv.shape[1:3]
     batch = qkv.shape[0]
-    windows = to_windows(qkv, pad_token, window_size, shift_size)
+    layout = window_layout(size, window_size, shift_size, qkv.device)
+    windows = window_partition(qkv, pad_token, layout)
     q, k, v = windows.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B*nW, nH, N, D)
-    context = None
-    if context_scales:
-        context = mix_context(v, context_mix, context_scales, size, window_size, shift_size)
     bias = rel_pos_bias.to(q.dtype).unsqueeze(0)  # (1, nH, N, N)
     if any(shift_size):
         mask = shift_mask(padded_size(size, window_size), window_size, shift_size, qkv.device)
@@ -43,6 +44,4 @@ def window_attention(
             bias = bias.flatten(0, 1).unsqueeze(0)  # (1, nW*nH, N, N)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
     out = out.reshape(-1, num_heads, *out.shape[-2:])  # (B*nW, nH, N, D)
-    if context is not None:
-        out = out + context
-    return from_windows(out.transpose(1, 2).flatten(2), size, window_size, shift_size)
+    return window_reverse(out.transpose(1, 2).flatten(2), layout)

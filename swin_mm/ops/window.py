@@ -3,8 +3,8 @@
 The only definitions in the project. Maps are `(B, H, W, C)`; windows are `(B*nW, N, C)` with
 `N = Wh*Ww`, windows and tokens in row-major order. Pairs are always `(h, w)`, in tokens.
 
-Padding, shift and partition are one rearrangement of tokens, so they are done as one: an order is
-worked out from the sizes alone, and tokens are gathered by it.
+Padding, shift and partition are one rearrangement of tokens, so they are done as one: a layout
+is computed from the sizes alone, and tokens are gathered by it.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_mm.ops.keep import keep
-from swin_mm.ops.transforms import is_transformed
+from swin_mm.ops.cache import cached
+from swin_mm.ops.setting import needs_plain_operators
 
 # Added to the score of a query and a key from different regions. Published weights were trained
 # with this finite value, so it stays: -inf would give other numbers.
@@ -53,29 +53,36 @@ def pad_bottom_right(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(x, (0, 0, 0, size[1] - width, 0, size[0] - height))
 
 
-class WindowOrder(NamedTuple):
+class WindowLayout(NamedTuple):
     """Which token of a map stands where in its windows.
 
     Attributes:
-        place_of: `(H*W,)` int64, for each token, row-major, its place among the `nW*N` places of
-            the windows.
-        token_at: `(nW*N,)` int64, for each place its token; `H*W` where there is padding.
+        inverse_index: `(H*W,)` int64, for each token, row-major, its place among the `nW*N` of the
+            windows.
+        gather_index: `(nW*N,)` int64, for each place its token; `H*W` where there is padding.
         padding: `(nW*N - H*W,)` int64, the places of padding; empty in compiled code, where the
             count of places is no plain number.
+        size: `(H, W)` of the map, in tokens.
+        num_tokens: Tokens of a window, `N`.
     """
 
-    place_of: Tensor
-    token_at: Tensor
+    inverse_index: Tensor
+    gather_index: Tensor
     padding: Tensor
+    size: tuple[int, int]
+    num_tokens: int
 
 
-def window_order(
+# Plain and shifted windows of four stages, at four image sizes; one layout takes up to 1.1 MiB at
+# 800 x 1344.
+@cached(32)
+def window_layout(
     size: tuple[int, int],
     window_size: tuple[int, int],
     shift_size: tuple[int, int],
     device: torch.device | None = None,
-) -> WindowOrder:
-    """Works out the order of tokens in the windows of a padded and shifted map.
+) -> WindowLayout:
+    """Computes which token goes where in the windows of a padded and shifted map.
 
     The map is padded at the bottom and the right to a multiple of the window, rolled by
     `-shift_size` and cut.
@@ -87,34 +94,31 @@ def window_order(
         device: Where the result lives.
 
     Returns:
-        The order. Eager calls share it by size: treat it as read-only.
+        The layout. Eager calls share it by size: treat it as read-only.
     """
-    if torch.compiler.is_compiling():  # a cache would pin symbolic sizes to numbers
-        return _window_order(size, window_size, shift_size, device)
-    return _kept_window_order(tuple(size), window_size, shift_size, device)
-
-
-def _window_order(size, window_size, shift_size, device) -> WindowOrder:
     (height, width), (win_h, win_w) = size, window_size
     pad_h, pad_w = padded_size(size, window_size)
     token = torch.arange(height * width, device=device)
     row = (token // width - shift_size[0]) % pad_h
     column = (token % width - shift_size[1]) % pad_w
     window = row // win_h * (pad_w // win_w) + column // win_w
-    place_of = window * (win_h * win_w) + row % win_h * win_w + column % win_w
+    inverse_index = window * (win_h * win_w) + row % win_h * win_w + column % win_w
 
     # The other way round by arithmetic too: nothing is written by index, in any order.
     place, row, column = _places((pad_h, pad_w), window_size, device)
     row, column = (row + shift_size[0]) % pad_h, (column + shift_size[1]) % pad_w
     is_token = (row < height) & (column < width) & (place < pad_h * pad_w)
-    token_at = torch.where(is_token, row * width + column, height * width)
+    gather_index = torch.where(is_token, row * width + column, height * width)
     if torch.compiler.is_compiling():
         # The bounds are known; PyTorch's compiler fails to work them out (2.14).
-        place_of, token_at = place_of.clamp(0, len(token_at) - 1), token_at.clamp(0, height * width)
-        return WindowOrder(place_of, token_at, token_at[:0])
+        inverse_index = inverse_index.clamp(0, gather_index.shape[0] - 1)
+        gather_index = gather_index.clamp(0, height * width)
+        return WindowLayout(inverse_index, gather_index, gather_index[:0], size, win_h * win_w)
     # Sorting, unlike `nonzero`, need not tell the host how many there are.
     padding_first = torch.argsort(is_token.to(torch.uint8), stable=True)
-    return WindowOrder(place_of, token_at, padding_first[: len(token_at) - len(place_of)])
+    num_padding = gather_index.shape[0] - inverse_index.shape[0]
+    padding = padding_first[:num_padding]
+    return WindowLayout(inverse_index, gather_index, padding, size, win_h * win_w)
 
 
 def _places(
@@ -137,58 +141,58 @@ def _num_places(size: tuple[int, int], window_size: tuple[int, int]) -> int:
     return pad_h * pad_w + extra
 
 
-# Plain and shifted windows of four stages, at four image sizes; one order takes up to 1.1 MiB at
-# 800 x 1344.
-_kept_window_order = keep(32)(_window_order)
-
-
-def _knows_padding(place_of: Tensor, token_at: Tensor, padding: Tensor) -> bool:
+def _gather_places(tokens: Tensor, fill: Tensor, gather_index: Tensor, padding: Tensor) -> Tensor:
+    """Tokens `(B, H*W, C)` at their places `(B, nW*N, C)`; padding is `fill`, `(C,)`."""
+    num_tokens = tokens.shape[1]
     # Compiled code never compares these sizes: each outcome would cost a recompilation.
-    if torch.compiler.is_compiling():
-        return False
-    return len(padding) == len(token_at) - len(place_of)
+    if torch.compiler.is_compiling() or num_tokens + padding.shape[0] != gather_index.shape[0]:
+        return _gather_appended(tokens, fill, gather_index)
+    # Appending the fill would copy the whole map: padding takes any token, then the fill.
+    places = tokens.index_select(1, gather_index.clamp(max=num_tokens - 1))
+    places[:, padding] = fill
+    return places
+
+
+def _gather_appended(tokens: Tensor, fill: Tensor, gather_index: Tensor) -> Tensor:
+    """`_gather_places` in operators that can be transformed and traced."""
+    tokens = torch.cat([tokens, fill.expand(tokens.shape[0], 1, -1)], dim=1)
+    return tokens.index_select(1, gather_index)
 
 
 class _ToPlaces(torch.autograd.Function):
-    """Gathers tokens `(B, H*W, C)` at their places `(B, nW*N, C)`; padding is `fill`, `(C,)`.
+    """`_gather_places`, with a backward that gathers too.
 
-    Each token has one place, so backward gathers too. Autograd would scatter, which is slower and,
-    on a GPU, adds in no fixed order.
+    Each token has one place. Autograd would scatter, which is slower and, on a GPU, adds in no
+    fixed order.
     """
 
     @staticmethod
-    def forward(ctx, tokens: Tensor, fill: Tensor, *order: Tensor) -> Tensor:
-        ctx.save_for_backward(*order)
-        _, token_at, padding = order
-        if not _knows_padding(*order):
-            tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
-            return tokens.index_select(1, token_at)
-        # Appending the fill would copy the whole map: padding takes any token, then the fill.
-        places = tokens.index_select(1, token_at.clamp(max=tokens.shape[1] - 1))
-        places[:, padding] = fill
-        return places
+    def forward(ctx, tokens: Tensor, fill: Tensor, *layout: Tensor) -> Tensor:
+        ctx.save_for_backward(*layout)
+        return _gather_places(tokens, fill, *layout[1:])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        order = ctx.saved_tensors  # read once: recomputed activations are given out once
-        place_of, token_at, padding = order
+        layout = ctx.saved_tensors  # read once: recomputed activations are given out once
+        inverse_index, gather_index, padding = layout
         grad_fill = None
         if ctx.needs_input_grad[1]:
-            if _knows_padding(*order):
-                grad_fill = grad.index_select(1, padding).sum((0, 1))
-            else:
-                is_padding = token_at == len(place_of)
+            num_padding = gather_index.shape[0] - inverse_index.shape[0]
+            if torch.compiler.is_compiling() or padding.shape[0] != num_padding:
+                is_padding = gather_index == inverse_index.shape[0]
                 grad_fill = (is_padding.to(grad.dtype) @ grad).sum(0)
-        return _ToTokens.apply(grad, *order), grad_fill, None, None, None
+            else:
+                grad_fill = grad.index_select(1, padding).sum((0, 1))
+        return _ToTokens.apply(grad, *layout), grad_fill, None, None, None
 
 
 class _ToTokens(torch.autograd.Function):
     """Gathers places `(B, nW*N, C)` back to tokens `(B, H*W, C)`, without the padding."""
 
     @staticmethod
-    def forward(ctx, places: Tensor, *order: Tensor) -> Tensor:
-        ctx.save_for_backward(*order)
-        return places.index_select(1, order[0])
+    def forward(ctx, places: Tensor, *layout: Tensor) -> Tensor:
+        ctx.save_for_backward(*layout)
+        return places.index_select(1, layout[0])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -196,56 +200,44 @@ class _ToTokens(torch.autograd.Function):
         return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None, None
 
 
-def to_windows(
-    x: Tensor,
-    fill: Tensor | None,
-    window_size: tuple[int, int],
-    shift_size: tuple[int, int],
-) -> Tensor:
+def window_partition(x: Tensor, fill: Tensor | None, layout: WindowLayout) -> Tensor:
     """Pads a map at the bottom and the right, shifts it and cuts it into windows.
 
     Args:
         x: `(B, H, W, C)`.
         fill: `(C,)`, the token to pad with; `None` pads with zeros. Gradients reach it.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
+        layout: Of the map's size and the windows.
 
     Returns:
         `(B*nW, N, C)`.
     """
-    order = window_order(x.shape[1:3], window_size, shift_size, x.device)
     fill = x.new_zeros(x.shape[-1]) if fill is None else fill.to(x.dtype)
     tokens = x.flatten(1, 2)
-    if is_transformed() or torch.jit.is_tracing():
-        tokens = torch.cat([tokens, fill.expand(len(tokens), 1, -1)], dim=1)
-        places = tokens.index_select(1, order.token_at)
+    if not torch.is_grad_enabled() and not torch.jit.is_tracing():
+        places = _gather_places(tokens, fill, *layout[1:3])
+    elif needs_plain_operators():
+        places = _gather_appended(tokens, fill, layout.gather_index)
     else:
-        places = _ToPlaces.apply(tokens, fill, *order)  # (B, nW*N, C)
-    return places.flatten(0, 1).unflatten(0, (-1, window_size[0] * window_size[1]))
+        places = _ToPlaces.apply(tokens, fill, *layout[:3])  # (B, nW*N, C)
+    return places.flatten(0, 1).unflatten(0, (-1, layout.num_tokens))
 
 
-def from_windows(
-    windows: Tensor,
-    size: tuple[int, int],
-    window_size: tuple[int, int],
-    shift_size: tuple[int, int],
-) -> Tensor:
-    """Puts windows back into a map and drops the padding; the inverse of `to_windows`.
+def window_reverse(windows: Tensor, layout: WindowLayout) -> Tensor:
+    """Puts windows back into a map and drops the padding; the inverse of `window_partition`.
 
     Args:
         windows: `(B*nW, N, C)`.
-        size: `(H, W)` of the map, in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
+        layout: Of the map's size and the windows.
 
     Returns:
         `(B, H, W, C)`.
     """
-    order = window_order(size, window_size, shift_size, windows.device)
-    places = windows.flatten(0, 1).unflatten(0, (-1, len(order.token_at)))  # (B, nW*N, C)
-    if is_transformed() or torch.jit.is_tracing():
-        return places.index_select(1, order.place_of).unflatten(1, tuple(size))
-    return _ToTokens.apply(places, *order).unflatten(1, tuple(size))
+    places = windows.flatten(0, 1).unflatten(0, (-1, layout.gather_index.shape[0]))  # (B, nW*N, C)
+    if torch.is_grad_enabled() and not needs_plain_operators():
+        tokens = _ToTokens.apply(places, *layout[:3])
+    else:
+        tokens = places.index_select(1, layout.inverse_index)
+    return tokens.unflatten(1, layout.size)
 
 
 def region_ids(
@@ -278,6 +270,8 @@ def region_ids(
     return ids.unflatten(0, (-1, window_size[0] * window_size[1]))
 
 
+# Eight sizes hold the stages of two image sizes; one mask takes up to 13 MiB at 800 x 1344.
+@cached(8)
 def shift_mask(
     size: tuple[int, int],
     window_size: tuple[int, int],
@@ -299,20 +293,12 @@ def shift_mask(
     Source:
         Liu et al., Swin Transformer, 2021, section 3.2, "Efficient batch computation".
     """
-    if torch.compiler.is_compiling():  # a cache would pin symbolic sizes to numbers
-        return _shift_mask(size, window_size, shift_size, device)
-    return _kept_shift_mask(size, window_size, shift_size, device)
-
-
-def _shift_mask(size, window_size, shift_size, device) -> Tensor:
     ids = region_ids(size, window_size, shift_size, device)
     return (ids[:, :, None] != ids[:, None, :]).float() * MASK_VALUE
 
 
-# Eight sizes hold the stages of two image sizes; one mask takes up to 13 MiB at 800 x 1344.
-_kept_shift_mask = keep(8)(_shift_mask)
-
-
+# A window for each of four stages; one index takes 2.5 MiB for a window of 24.
+@cached(16)
 def relative_position_index(
     window_size: tuple[int, int], device: torch.device | None = None
 ) -> Tensor:
@@ -330,19 +316,9 @@ def relative_position_index(
         Liu et al., Swin Transformer, 2021, equation 4, with the table in the row order of
         microsoft/Swin-Transformer.
     """
-    if torch.compiler.is_compiling():  # a cached tensor would be an input to guard
-        return _relative_position_index(window_size, device)
-    return _kept_relative_position_index(window_size, device)
-
-
-def _relative_position_index(window_size, device) -> Tensor:
     win_h, win_w = window_size
     position = torch.arange(win_h * win_w, device=device)
     row, column = position // win_w, position % win_w
     row_offset = row[:, None] - row[None, :] + win_h - 1
     column_offset = column[:, None] - column[None, :] + win_w - 1
     return row_offset * (2 * win_w - 1) + column_offset
-
-
-# A window for each of four stages; one index takes 2.5 MiB for a window of 24.
-_kept_relative_position_index = keep(16)(_relative_position_index)

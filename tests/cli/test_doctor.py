@@ -42,7 +42,7 @@ def test_a_healthy_environment(capsys):
             assert f"{name} {metadata.version(name)} {needed}" in text
     assert "mmcv._ext swin_mm's: " in text
     assert all(name.rpartition(".")[2] in text for name in REPAIRS)
-    assert "window_attention, cpu inference sdpa" in text
+    assert "attention, cpu inference sdpa" in text
 
 
 def test_a_version_outside_the_range(installed, capsys):

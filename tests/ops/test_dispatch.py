@@ -12,7 +12,7 @@ from swin_mm.ops.window import relative_position_index
 
 HEADS, DIM = 2, 8
 # Kernels in Triton take no float64; they have tests of their own.
-BACKENDS = {name: backend for name, backend in dispatch.BACKENDS.items() if name != "triton"}
+BACKENDS = [name for name in dispatch.IMPLEMENTATIONS if name != "triton"]
 SIZES = {
     "divisible": (14, 21),
     "one-axis": (14, 17),
@@ -43,7 +43,7 @@ def attend(tensors, backend, window=(7, 7), shift=(0, 0), **kwargs):
     )
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shift", [0, 3])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_values_and_gradients_are_those_of_mmdet(size, shift, backend):
@@ -104,7 +104,7 @@ def test_strided_input_is_read_as_it_is():
         torch.testing.assert_close(out, attend([qkv, bias, pad], backend, shift=(3, 3)))
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_dropout_drops(backend):
     torch.manual_seed(0)
     qkv, bias, _ = inputs((14, 14), dtype=torch.float32)
@@ -118,13 +118,13 @@ def test_dropout_drops(backend):
 def ran(monkeypatch):
     """Names of the backends that run, in order."""
     names = []
-    for name, backend in dispatch.BACKENDS.items():
+    for name, implementation in dispatch.IMPLEMENTATIONS.items():
 
-        def run(*args, name=name, run=backend.run, **kwargs):
+        def run(*args, name=name, run=implementation.attention, **kwargs):
             names.append(name)
             return run(*args, **kwargs)
 
-        monkeypatch.setitem(dispatch.BACKENDS, name, backend._replace(run=run))
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, name, implementation._replace(attention=run))
     return names
 
 
@@ -140,15 +140,15 @@ def test_auto_on_cpu_runs_what_it_says(grad, ran):
     with torch.set_grad_enabled(grad):
         attend(inputs((7, 7), dtype=torch.float32), "auto")
     use = "training" if grad else "inference"
-    assert (f"window_attention, cpu {use}", *ran) in [row[:2] for row in explain()]
+    assert (f"attention, cpu {use}", *ran) in [row[:2] for row in explain()]
 
 
 def test_the_choice_is_logged_once(caplog):
-    dispatch._log_choice.cache_clear()
+    dispatch.log_choice.cache_clear()
     with caplog.at_level(logging.DEBUG, logger="swin_mm"):
         attend(inputs((7, 7)), "auto")
         attend(inputs((7, 7)), "auto")
-    assert [r.message for r in caplog.records if "sdpa passed over: its fused" in r.message]
+    assert [r.message for r in caplog.records if "not sdpa: its fused" in r.message]
     assert len(caplog.records) == 1
 
 
@@ -174,3 +174,9 @@ def test_what_does_not_fit_is_refused(change, message):
     arguments = dict(num_heads=HEADS, window_size=(7, 7), scale=1.0, backend="auto") | change
     with pytest.raises(ValueError, match=message):
         window_attention(*inputs((7, 7)), **arguments)
+
+
+def test_a_removed_backend_means_auto(caplog):
+    expected = attend(inputs((7, 7)), "auto")
+    assert torch.equal(attend(inputs((7, 7)), "cpp"), expected)
+    assert "attn_backend='cpp' was removed; 'auto' is used instead" in caplog.text

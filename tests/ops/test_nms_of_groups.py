@@ -11,7 +11,7 @@ import torch
 import torchvision
 from mmcv.ops import batched_nms
 
-from swin_mm.ops import nms, trial
+from swin_mm.ops import nms, self_test
 from swin_mm.ops.nms import move_groups_apart, nms_sorted, suppress_by_level
 
 triton = pytest.importorskip("triton")
@@ -80,7 +80,7 @@ def test_the_kernel_keeps_what_torchvision_does(shape):
 def test_a_gpu_takes_the_kernel(monkeypatch):
     boxes, valid = draw_groups(2, 20)
     wanted = nms_sorted(boxes, valid, 0.5)
-    monkeypatch.setattr(nms, "_kernel_refusal", lambda boxes: None)
+    monkeypatch.setattr(nms, "why_not_kernel", lambda boxes: None)
     monkeypatch.setattr(torchvision.ops, "nms", None)
     assert torch.equal(nms_sorted(boxes, valid, 0.5), wanted)
 
@@ -108,7 +108,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("boxes, reason", REFUSALS.values(), ids=REFUSALS)
 def test_what_the_kernel_refuses(boxes, reason):
-    assert reason in nms._kernel_refusal(boxes)
+    assert reason in nms.why_not_kernel(boxes)
 
 
 @pytest.mark.parametrize("some_count", [False, True], ids=["all", "some"])
@@ -149,10 +149,10 @@ def fail(*args):
 
 
 @pytest.fixture
-def tried(monkeypatch):
-    """A trial on this device, whatever it is."""
-    monkeypatch.setattr(trial, "_results", {})
-    return partial(nms.trial_refusal, torch.device(DEVICE))
+def self_tested(monkeypatch):
+    """A self-test on this device, whatever it is."""
+    monkeypatch.setattr(self_test, "_results", {})
+    return partial(nms.why_not_self_tested, torch.device(DEVICE))
 
 
 @pytest.mark.parametrize(
@@ -163,14 +163,14 @@ def tried(monkeypatch):
     ],
     ids=["wrong", "failing"],
 )
-def test_a_kernel_that_errs_on_a_device_is_not_used(kernel, reason, tried, monkeypatch, caplog):
+def test_a_kernel_that_errs_is_not_used(kernel, reason, self_tested, monkeypatch, caplog):
     monkeypatch.setattr("swin_mm.ops.triton.nms.nms", kernel)
-    assert reason in tried()
+    assert reason in self_tested()
     assert reason in caplog.text and "NMS by torchvision" in caplog.text
 
 
 @needs_kernel
-def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(tried, monkeypatch, caplog):
+def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(self_tested, monkeypatch, caplog):
     calls = []
     monkeypatch.setattr(
         "swin_mm.ops.triton.nms.nms",
@@ -178,5 +178,5 @@ def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(tried, monkeyp
             calls.append(len(boxes)) or nms._by_torchvision(boxes, valid, threshold)
         ),
     )
-    assert tried() is None and tried() is None
+    assert self_tested() is None and self_tested() is None
     assert len(calls) == 1 and not caplog.text

@@ -5,7 +5,6 @@ with one, the same tests run compiled.
 """
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from swin_mm.ops import row_trials, trial
-from swin_mm.ops.mlp import mlp
-from swin_mm.ops.norm import Branch, Norm, add_norm, merge_norm, norm_add
-from swin_mm.ops.triton.support import row_refusal
+from swin_mm.ops import self_test
+from swin_mm.ops.fused import Branch, Norm, add_norm, merge_norm, mlp, norm_add
+from swin_mm.ops.setting import setting_of
+from swin_mm.ops.triton.support import why_not_rows
 
 triton = pytest.importorskip("triton")
 from swin_mm.ops.triton import launch, rows  # noqa: E402  (needs Triton)
@@ -292,13 +290,13 @@ def test_gradient_of_a_gradient(name):
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtype", [F32, F16, BF16] if HAS_GPU else [BF16], ids=str)
 @pytest.mark.parametrize("channels", [96, 768] if HAS_GPU else [40])
-def test_a_trial_passes(operator, dtype, channels, monkeypatch, caplog):
-    monkeypatch.setattr(trial, "_results", {})
+def test_a_self_test_passes(operator, dtype, channels, monkeypatch, caplog):
+    monkeypatch.setattr(self_test, "_results", {})
     if not HAS_GPU:
-        monkeypatch.setattr(row_trials, "ELEMENTS", 1)
+        monkeypatch.setattr(self_test, "ROW_ELEMENTS", 1)
     device = torch.zeros(1, device=DEVICE).device
-    work = row_trials.Work(operator, channels, device, F32, dtype)
-    assert row_trials.refusal(work) is None, caplog.text
+    work = self_test.RowKernel(operator, channels, device, F32, dtype)
+    assert self_test.why_not_rows(work) is None, caplog.text
 
 
 class Watched(torch.Tensor):
@@ -309,27 +307,35 @@ class Watched(torch.Tensor):
     ("tensors", "message"),
     [
         ([torch.zeros(2, dtype=torch.float64)], "they take torch.float32, .* got torch.float64"),
-        ([torch.zeros(2).as_subclass(Watched)], "class of its own, Watched"),
+        ([torch.zeros(2).as_subclass(Watched)], "a tensor is of a subclass"),
         ([torch.zeros(2), torch.zeros(2, device="meta")], "are on .* and meta"),
     ],
     ids=["dtype", "class", "devices"],
 )
 def test_what_does_not_fit_is_refused(tensors, message):
-    tensors = [t.to(DEVICE) if t.device.type == "cpu" else t for t in tensors]
-    assert row_refusal(24, torch.zeros(2, device=DEVICE), nn.Parameter(torch.zeros(1))) is None
-    assert re.search(message, row_refusal(24, *tensors))
+    x = torch.zeros(1, 1, 1, 2, device=DEVICE)
+    weight = tensors[-1].to(DEVICE) if tensors[-1].device.type == "cpu" else tensors[-1]
+    with pytest.raises(ValueError, match=message):
+        add_norm(x, None, Norm(weight, torch.zeros(2, device=DEVICE), 1e-5), F32, "triton")
 
 
 def test_rows_too_wide_and_transforms_are_refused():
     x = torch.zeros(2, device=DEVICE)
-    assert row_refusal(4096, x) is None
-    assert "up to 4096 channels, got 4097" in row_refusal(4097, x)
-    torch.func.vmap(lambda y: y if "torch.func" in row_refusal(4, x) else y / 0)(torch.ones(2))
+    setting = setting_of(x, needs_grad=False)
+    assert why_not_rows(setting, 4096) is None
+    assert "up to 4096 channels, got 4097" in why_not_rows(setting, 4097)
+
+    def transformed(y):
+        assert "torch.func" in why_not_rows(setting_of(y, needs_grad=False), 4)
+        return y
+
+    torch.func.vmap(transformed)(torch.ones(2))
 
 
 def test_without_gpu_and_interpreter(monkeypatch):
     monkeypatch.setattr(launch, "IS_INTERPRETED", False)
-    assert "run on CUDA, the tensors are on cpu" in row_refusal(4, torch.zeros(2))
+    setting = setting_of(torch.zeros(2), needs_grad=False)
+    assert "run on CUDA, the tensors are on cpu" in why_not_rows(setting, 4)
     x = torch.zeros(1, 2, 2, 4)
     norm = Norm(torch.ones(4), torch.zeros(4), 1e-5)
     with pytest.raises(ValueError, match="backend='triton' cannot run: they run on CUDA"):
@@ -357,7 +363,7 @@ def test_calls_without_sense(arguments, message):
     }
     with pytest.raises(ValueError, match=message):
         add_norm(*(known.get(name) for name in arguments), F32)
-    with pytest.raises(ValueError, match="backend must be 'auto'.*got 'fast'"):
+    with pytest.raises(ValueError, match="backend must be 'triton' or 'reference', got 'fast'"):
         add_norm(x, Branch(x), None, F32, "fast")
 
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from swin_mm.ops import attention_trial, dispatch, reference, trial
+from swin_mm.ops import dispatch, reference, self_test
+from swin_mm.ops.setting import Setting, setting_of
 from swin_mm.ops.triton import support
 
 triton = pytest.importorskip("triton")
@@ -46,6 +47,10 @@ CASES = {
     "two-tiles-bfloat16": ((10, 9), (10, 8), (0, 4), 1, 48, BF16),
     "nine-tiles": ((9, 11), (12, 12), (6, 6), 1, 32, F16),
 }
+
+
+def why_not(device, dtype, head_dim, dropout):
+    return support.why_not_attention(Setting(device, dtype), head_dim, dropout)
 
 
 def make_inputs(size, window, heads, head_dim, dtype, batch=1, seed=0):
@@ -179,8 +184,8 @@ def test_mixed_context():
     context = dict(context_mix=mix.requires_grad_(), context_scales=("window", "global"))
     kwargs = dict(num_heads=2, window_size=(4, 4), shift_size=(2, 2), scale=0.25)
     results = []
-    for attend in (window_attention, reference.window_attention):
-        out = attend(*tensors, **kwargs, **context)
+    for backend in ("triton", "reference"):
+        out = dispatch.window_attention(*tensors, **kwargs, **context, backend=backend)
         results.append([out, *torch.autograd.grad(out.square().sum(), [*tensors, mix])])
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
@@ -256,7 +261,7 @@ def test_compiled_in_one_graph_for_sizes_that_change():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(dtype=torch.float64), "it takes torch.float32, .* got torch.float64"),
+        (dict(dtype=torch.float64), "they take torch.float32, .* got torch.float64"),
         (dict(head_dim=96), "heads of up to 64 channels, got 96"),
         (dict(dropout=0.1), "no dropout of attention weights, got 0.1"),
     ],
@@ -264,23 +269,23 @@ def test_compiled_in_one_graph_for_sizes_that_change():
 )
 def test_what_does_not_fit_is_refused(arguments, message):
     fits = dict(device=torch.device(DEVICE), dtype=F32, head_dim=32, dropout=0.0)
-    assert support.refusal(**fits) is None
-    assert re.search(message, support.refusal(**fits | arguments))
+    assert why_not(**fits) is None
+    assert re.search(message, why_not(**fits | arguments))
 
 
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 @pytest.mark.parametrize("dtype", [F32, F16, BF16] if HAS_GPU else [BF16], ids=str)
-def test_a_trial_passes(dtype, window, monkeypatch, caplog):
-    monkeypatch.setattr(trial, "_results", {})
+def test_a_self_test_passes(dtype, window, monkeypatch, caplog):
+    monkeypatch.setattr(self_test, "_results", {})
     if not HAS_GPU:
-        monkeypatch.setattr(attention_trial, "TOKENS", 1)
+        monkeypatch.setattr(self_test, "ATTENTION_TOKENS", 1)
     device = torch.zeros(1, device=DEVICE).device
-    assert attention_trial.refusal(device, dtype, window, 32) is None, caplog.text
+    assert self_test.why_not_attention(device, dtype, window, 32) is None, caplog.text
 
 
 def test_an_attention_that_does_not_fit_raises():
     tensors = make_inputs((4, 4), (4, 4), 1, 16, F32)
-    with pytest.raises(ValueError, match="'triton' cannot run: it has no dropout"):
+    with pytest.raises(ValueError, match="'triton' cannot run: they have no dropout"):
         window_attention(
             *tensors,
             num_heads=1,
@@ -292,10 +297,9 @@ def test_an_attention_that_does_not_fit_raises():
 
 
 def test_transforms_are_refused():
-    fits = torch.device(DEVICE), F32, 32, 0.0
-
     def transformed(x):
-        assert "torch.func" in support.refusal(*fits)
+        setting = setting_of(torch.zeros(1, device=DEVICE), needs_grad=False)
+        assert "torch.func" in support.why_not_attention(setting, 32, 0.0)
         return x
 
     torch.func.vmap(transformed)(torch.zeros(2))
@@ -306,7 +310,7 @@ def test_transforms_are_refused():
     [
         (
             (torch.cuda, "get_device_capability", lambda device: (7, 5)),
-            "needs .* 8.0, cuda:0 has 7.5",
+            "need .* 8.0, cuda:0 has 7.5",
         ),
         ((torch.version, "hip", "7.0"), "this is ROCm"),
         ((importlib.util, "find_spec", lambda name: None), "Triton is not installed"),
@@ -315,24 +319,25 @@ def test_transforms_are_refused():
 )
 def test_machines_are_refused(patch, message, monkeypatch):
     monkeypatch.setattr(*patch)
-    assert re.search(message, support.refusal(torch.device("cuda", 0), F32, 32, 0.0))
+    assert re.search(message, why_not(torch.device("cuda", 0), F32, 32, 0.0))
 
 
 def test_a_machine_that_fits_is_accepted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-    fits = dispatch.Call(gpu, True, BF16, head_dim=32, dropout=0.0)
-    refuse = dispatch.BACKENDS["triton"].refusal
-    tried = attention_trial.subject_of(gpu, BF16, (7, 7), 32)
-    monkeypatch.setattr(trial, "_results", {tried: None})
-    assert refuse(fits) is None
-    assert "no dropout" in refuse(fits._replace(dropout=0.1))
-    assert "CUDA" in refuse(fits._replace(device=cpu))
-    assert "class of its own" in refuse(fits._replace(is_plain=False))
-    assert dispatch._choose(fits)[0] == "triton"
-    monkeypatch.setattr(trial, "_results", {tried: "it errs"})
-    assert dispatch._choose(fits)[0] == "sdpa"
-    assert dispatch._choose(fits._replace(device=cpu))[0] == "reference"
+    setting = Setting(gpu, BF16, needs_grad=True)
+    attention = dispatch.Attention(32, (7, 7))
+    can_attend = dispatch.IMPLEMENTATIONS["triton"].can_attend
+    key = self_test.attention_key(gpu, BF16, (7, 7), 32)
+    monkeypatch.setattr(self_test, "_results", {key: None})
+    assert can_attend(setting, attention)
+    assert "no dropout" in can_attend(setting, attention._replace(dropout=0.1)).reason
+    assert "CUDA" in can_attend(setting._replace(device=cpu), attention).reason
+    assert "subclass" in can_attend(setting._replace(is_exact_tensor=False), attention).reason
+    assert dispatch.choose_attention(setting, attention)[1] == "triton"
+    monkeypatch.setattr(self_test, "_results", {key: "it errs"})
+    assert dispatch.choose_attention(setting, attention)[1] == "sdpa"
+    assert dispatch.choose_attention(setting._replace(device=cpu), attention)[1] == "reference"
 
 
 def test_the_machine_is_asked_once_in_a_compiled_graph(monkeypatch):
@@ -341,7 +346,7 @@ def test_the_machine_is_asked_once_in_a_compiled_graph(monkeypatch):
 
     @torch.compile(backend="eager", fullgraph=True)
     def add_one_on_old_devices(x):
-        return x if support.refusal(torch.device("cuda", 0), F32, 32, 0.0) is None else x + 1
+        return x if why_not(torch.device("cuda", 0), F32, 32, 0.0) is None else x + 1
 
     assert add_one_on_old_devices(torch.zeros(1)) == 1
 

@@ -8,17 +8,16 @@ import torch
 from mmdet.models.backbones.swin import WindowMSA
 from timm.models.swin_transformer import get_relative_position_index
 
-from swin_mm.ops import window as window_module
 from swin_mm.ops.window import (
     MASK_VALUE,
-    from_windows,
     pad_bottom_right,
     padded_size,
     region_ids,
     relative_position_index,
     shift_mask,
-    to_windows,
-    window_order,
+    window_layout,
+    window_partition,
+    window_reverse,
 )
 
 WINDOWS = [(7, 7), (4, 6), (1, 5), (1, 1)]
@@ -32,6 +31,14 @@ SIZES = {
     "one-row": (1, 30),
     "one-token": (1, 1),
 }
+
+
+def partition(x, fill, window, shift):
+    return window_partition(x, fill, window_layout(x.shape[1:3], window, shift, x.device))
+
+
+def reverse(windows, size, window, shift):
+    return window_reverse(windows, window_layout(size, window, shift, windows.device))
 
 
 def half(window):
@@ -84,9 +91,9 @@ def test_windows_are_those_cut_by_hand_and_come_back_whole(size, window, batch, 
     torch.manual_seed(0)
     shift = half(window) if shifted else (0, 0)
     x, fill = torch.randn(batch, *size, 3), torch.randn(3)
-    windows = to_windows(x, fill, window, shift)
+    windows = partition(x, fill, window, shift)
     assert torch.equal(windows, windows_by_hand(x, fill, window, shift))
-    assert torch.equal(from_windows(windows, size, window, shift), x)
+    assert torch.equal(reverse(windows, size, window, shift), x)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -99,13 +106,13 @@ def test_gradients_are_those_of_the_steps_done_by_hand(size):
     expected = windows_by_hand(*arguments)
     direction = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, (x, fill), direction, allow_unused=True)
-    found = torch.autograd.grad(to_windows(*arguments), (x, fill), direction)
+    found = torch.autograd.grad(partition(*arguments), (x, fill), direction)
     torch.testing.assert_close(found[0], wanted[0], rtol=0, atol=0)
     torch.testing.assert_close(found[1], wanted[1])
 
     windows = expected.detach().requires_grad_()
     direction = torch.randn_like(x)
-    (found,) = torch.autograd.grad(from_windows(windows, size, (7, 7), (3, 3)), windows, direction)
+    (found,) = torch.autograd.grad(reverse(windows, size, (7, 7), (3, 3)), windows, direction)
     zero = torch.zeros(3, dtype=torch.float64)
     assert torch.equal(found, windows_by_hand(direction, zero, (7, 7), (3, 3)))
 
@@ -115,8 +122,8 @@ def test_gradients_have_gradients():
     fill = torch.randn(2, dtype=torch.float64, requires_grad=True)
 
     def there_and_back(x, fill):
-        windows = to_windows(x, fill, (2, 3), (1, 1))
-        return from_windows(windows.square() + windows.mean(1, True), (3, 4), (2, 3), (1, 1))
+        windows = partition(x, fill, (2, 3), (1, 1))
+        return reverse(windows.square() + windows.mean(1, True), (3, 4), (2, 3), (1, 1))
 
     torch.autograd.gradcheck(there_and_back, (x, fill))
     torch.autograd.gradgradcheck(there_and_back, (x, fill))
@@ -124,14 +131,14 @@ def test_gradients_have_gradients():
 
 def test_padding_without_a_token_is_zero():
     x = torch.ones(1, 3, 3, 2, dtype=torch.bfloat16)
-    windows = to_windows(x, None, (2, 2), (0, 0))
+    windows = partition(x, None, (2, 2), (0, 0))
     assert windows.dtype == torch.bfloat16
     assert torch.equal(windows[1], torch.tensor([[1, 1], [0, 0]] * 2, dtype=torch.bfloat16))
 
 
 def test_the_padding_token_takes_the_dtype_of_the_map():
     fill = torch.randn(2, requires_grad=True)
-    windows = to_windows(torch.ones(1, 3, 3, 2, dtype=torch.bfloat16), fill, (2, 2), (0, 0))
+    windows = partition(torch.ones(1, 3, 3, 2, dtype=torch.bfloat16), fill, (2, 2), (0, 0))
     assert windows.dtype == torch.bfloat16
     windows.sum().backward()
     assert fill.grad.dtype == torch.float32 and fill.grad.tolist() == [7, 7]
@@ -139,8 +146,8 @@ def test_the_padding_token_takes_the_dtype_of_the_map():
 
 def test_strided_maps_are_read_as_they_are():
     x = torch.randn(2, 3, 9, 13).permute(0, 2, 3, 1)
-    found = to_windows(x, torch.zeros(3), (4, 6), (2, 3))
-    assert torch.equal(found, to_windows(x.contiguous(), torch.zeros(3), (4, 6), (2, 3)))
+    found = partition(x, torch.zeros(3), (4, 6), (2, 3))
+    assert torch.equal(found, partition(x.contiguous(), torch.zeros(3), (4, 6), (2, 3)))
 
 
 def regions_by_slices(size, window, shift):
@@ -177,45 +184,53 @@ def test_without_a_shift_there_is_one_region():
 
 
 @pytest.mark.parametrize("size", [(21, 28), (20, 31), (3, 40)], ids=str)
-def test_an_order_lists_its_padding(size):
-    order = window_order(size, (7, 7), (3, 3))
-    is_padding = order.token_at == size[0] * size[1]
-    assert torch.equal(order.padding, is_padding.nonzero().squeeze(1))
+def test_a_layout_lists_its_padding(size):
+    layout = window_layout(size, (7, 7), (3, 3))
+    is_padding = layout.gather_index == size[0] * size[1]
+    assert torch.equal(layout.padding, is_padding.nonzero().squeeze(1))
 
 
-def test_an_order_without_its_padding_gives_the_same(monkeypatch):
+def test_a_layout_without_its_padding_gives_the_same():
     """As compiled code makes it."""
     torch.manual_seed(0)
     x, fill = torch.randn(2, 20, 31, 5).double(), torch.randn(5).double()
-    made = window_module.window_order
+    layout = window_layout((20, 31), (7, 7), (3, 3))
 
-    def run():
+    def run(layout):
         tensors = [t.clone().requires_grad_() for t in (x, fill)]
-        windows = to_windows(*tensors, (7, 7), (3, 3))
+        windows = window_partition(*tensors, layout)
         return windows, *torch.autograd.grad(windows.cos().sum(), tensors)
 
-    wanted = run()
-    monkeypatch.setattr(
-        window_module, "window_order", lambda *a: made(*a)._replace(padding=torch.arange(0))
-    )
-    for found, expected in zip(run(), wanted, strict=True):
+    unlisted = layout._replace(padding=torch.arange(0))
+    for found, expected in zip(run(unlisted), run(layout), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_without_gradients_windows_are_the_same(size):
+    torch.manual_seed(0)
+    x, fill = torch.randn(2, *size, 3), torch.randn(3)
+    expected = partition(x, fill, (4, 6), (2, 3))
+    with torch.no_grad():
+        found = partition(x, fill, (4, 6), (2, 3))
+        assert torch.equal(found, expected)
+        assert torch.equal(reverse(found, size, (4, 6), (2, 3)), x)
 
 
 def test_what_is_made_in_inference_mode_serves_training():
     with torch.inference_mode():
-        order = window_order((20, 31), (7, 7), (3, 3))
+        layout = window_layout((20, 31), (7, 7), (3, 3))
         mask = shift_mask((21, 35), (7, 7), (3, 3))
-    assert not any(tensor.is_inference() for tensor in (*order, mask))
+    assert not any(tensor.is_inference() for tensor in (*layout[:3], mask))
 
 
-def test_orders_and_masks_are_shared_by_size_and_few_are_kept():
+def test_layouts_and_masks_are_shared_by_size_and_few_are_kept():
     assert shift_mask((21, 35), (7, 7), (3, 3)) is shift_mask((21, 35), (7, 7), (3, 3))
-    assert window_order((20, 31), (7, 7), (3, 3)) is window_order((20, 31), (7, 7), (3, 3))
+    assert window_layout((20, 31), (7, 7), (3, 3)) is window_layout((20, 31), (7, 7), (3, 3))
     masks, orders = [], []
     for side in range(7, 700, 7):
         masks.append(weakref.ref(shift_mask((7, side), (7, 7), (3, 3))))
-        orders.append(weakref.ref(window_order((7, side), (7, 7), (3, 3)).token_at))
+        orders.append(weakref.ref(window_layout((7, side), (7, 7), (3, 3)).gather_index))
     assert sum(mask() is not None for mask in masks) == 8
     assert sum(order() is not None for order in orders) == 32
 

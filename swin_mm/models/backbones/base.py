@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from swin_mm.checkpoint import register_load_hook
 from swin_mm.models.backbones.arguments import Arch, check_stages, to_pair
-from swin_mm.models.layers import PatchEmbed
-from swin_mm.models.layers.lean import Stream, advance, is_seen
+from swin_mm.models.layers import PatchEmbed, SwinBlock
+from swin_mm.models.layers.fused import PendingResidual
+from swin_mm.models.layers.hooks import has_hooks
 from swin_mm.models.lora import add_lora
 from swin_mm.ops.dispatch import AttnBackend
 
@@ -37,16 +38,19 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, H, W, C)`; the merging is the caller's to call."""
-        return self.advance(Stream(x)).settle()
+        return self.advance(PendingResidual(x)).materialize()
 
-    def advance(self, stream: Stream) -> Stream:
-        """`forward`, where the last sum may be left to whoever comes next."""
+    def advance(self, pending: PendingResidual) -> PendingResidual:
+        """`forward`, where the last sum may be left to what comes next."""
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                stream = Stream(checkpoint(block, stream.settle(), use_reentrant=False))
+                x = checkpoint(block, pending.materialize(), use_reentrant=False)
+                pending = PendingResidual(x)
+            elif isinstance(block, SwinBlock):
+                pending = block.advance(pending)
             else:
-                stream = advance(block, stream)
-        return stream
+                pending = PendingResidual(block(pending.materialize()))
+        return pending
 
 
 class SwinBackbone(BaseModule):
@@ -196,12 +200,15 @@ class SwinBackbone(BaseModule):
         x = self.drop_after_pos(x)
         maps = {}
         for i, stage in enumerate(self.layers):
-            stream = Stream(stage(x)) if is_seen(stage) else stage.advance(Stream(x))
+            if has_hooks(stage):
+                pending = PendingResidual(stage(x))
+            else:
+                pending = stage.advance(PendingResidual(x))
             if i in self.out_indices:
-                x, normed = stream.normalise(getattr(self, f"norm{i}"))
+                x, normed = pending.normalize(getattr(self, f"norm{i}"))
                 maps[i] = normed.permute(0, 3, 1, 2)
             else:
-                x = stream.settle()
+                x = pending.materialize()
             if stage.downsample is not None:
                 x = stage.downsample(x)
-        return tuple(maps[i] for i in self.out_indices)
+        return tuple([maps[i] for i in self.out_indices])

@@ -8,7 +8,7 @@ from swin_mm.models.backbones.arguments import resolve_arch, resolve_init_cfg, t
 from swin_mm.models.backbones.base import SwinBackbone
 from swin_mm.models.layers import PatchMerging, SwinBlock, WindowAttention
 from swin_mm.ops.context import ContextScale
-from swin_mm.ops.dispatch import AttnBackend, check_backend
+from swin_mm.ops.dispatch import AttnBackend, resolve_backend
 from swin_mm.registry import MODELS
 
 
@@ -50,8 +50,8 @@ class SwinTransformer(SwinBackbone):
             they are not given. Tiny is the default.
         attn_backend: `auto`, `sdpa`, `triton` or `reference`; see
             `swin_mm.ops.window_attention`.
-            `triton` takes the other steps of a block to Triton too, where it can; see
-            `swin_mm.models.layers.lean`. `auto` takes what passes a trial on the GPU at hand.
+            `triton` runs the other steps of a block in Triton too, where it can; see
+            `swin_mm.models.layers.fused`. `auto` uses what passes a self-test on the GPU at hand.
         context_scales: Surroundings whose mean values every window mixes into its attention:
             `window`, an int `k` for `k x k` windows, `global`, such as `('window', 'global')`; see
             `swin_mm.ops.context`. Untrained it changes nothing, so that weights without it load
@@ -107,7 +107,7 @@ class SwinTransformer(SwinBackbone):
         context_scales: Sequence[ContextScale] = (),
         lora: dict | None = None,
     ) -> None:
-        check_backend(attn_backend)
+        attn_backend = resolve_backend(attn_backend)
         variant = resolve_arch(arch, embed_dims, depths, num_heads)
         windows = to_pairs("window_size", window_size, len(variant.depths))
         act_cfg = act_cfg or dict(type="GELU")

@@ -8,7 +8,7 @@ from swin_mm.models.backbones.arguments import resolve_arch, resolve_init_cfg, t
 from swin_mm.models.backbones.base import SwinBackbone
 from swin_mm.models.layers import CosineWindowAttention, PatchMergingV2, SwinBlockV2
 from swin_mm.ops.context import ContextScale
-from swin_mm.ops.dispatch import AttnBackend, check_backend
+from swin_mm.ops.dispatch import AttnBackend, resolve_backend
 from swin_mm.registry import MODELS
 
 
@@ -79,7 +79,7 @@ class SwinTransformerV2(SwinBackbone):
         context_scales: Sequence[ContextScale] = (),
         lora: dict | None = None,
     ) -> None:
-        check_backend(attn_backend)
+        attn_backend = resolve_backend(attn_backend)
         variant = resolve_arch(arch, embed_dims, depths, num_heads)
         windows = to_pairs("window_size", window_size, len(variant.depths))
         pretrained_windows = _resolve_pretrained_windows(

@@ -1,14 +1,21 @@
 """Window attention of Swin V1, and what V2's shares with it: heads, windows and the projections."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from swin_mm.models.layers.linear import apply_linear, is_plain
-from swin_mm.ops.context import ContextScale, check_context_scales
-from swin_mm.ops.dispatch import AttnBackend, window_attention
+from swin_mm.models.layers.hooks import has_hooks
+from swin_mm.ops.context import ContextScale, check_context_scales, compute_context
+from swin_mm.ops.dispatch import (
+    Attention,
+    AttnBackend,
+    choose_attention,
+    log_choice,
+    resolve_backend,
+)
+from swin_mm.ops.setting import setting_of
 from swin_mm.ops.window import pad_bottom_right, padded_size, relative_position_index
 
 
@@ -57,7 +64,7 @@ class WindowAttentionBase(nn.Module):
         self.window_size = window_size
         self.shift_size = (window_size[0] // 2, window_size[1] // 2) if is_shifted else (0, 0)
         self.attn_drop_rate = attn_drop_rate
-        self.attn_backend = attn_backend
+        self.attn_backend = resolve_backend(attn_backend)
         self.context_scales = check_context_scales(context_scales)
         self.context_mix = None
         if self.context_scales:
@@ -75,58 +82,73 @@ class WindowAttentionBase(nn.Module):
         if self.context_mix is not None:
             nn.init.zeros_(self.context_mix)
 
-    def bias_table(self) -> Tensor:
-        """The position bias of each relative position, `((2*Wh-1)*(2*Ww-1), nH)`."""
-        raise NotImplementedError
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What attention takes.
 
-    def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
-        """Query, key and value, `(B, H, W, 3*C)`, and those of a padded token, `(3*C,)`."""
-        raise NotImplementedError
-
-    def call_qkv(self, x: Tensor, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-        """`project` by a call of `qkv` on the padded map, as `qkv` is more than weight and bias.
-
-        What it gives for a padded token is not its bias where it is quantised or has hooks.
+        Returns:
+            Query, key and value, `(B, H, W, 3*C)`; those of a padded token, `(3*C,)`, `None` for
+            zeros; the bias of each relative position, `((2*Wh-1)*(2*Ww-1), nH)`.
         """
-        x = x if norm is None else norm(x)
+        raise NotImplementedError
+
+    def call_qkv(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Query, key and value by a call of `qkv`, where that is more than its parameters.
+
+        What a quantised or hooked layer returns for a padded token is not its bias.
+        """
         height, width = x.shape[1:3]
         qkv = self.qkv(pad_bottom_right(x, padded_size((height, width), self.window_size)))
         has_padding = qkv.shape[1:3] != x.shape[1:3]
         return qkv[:, :height, :width], qkv[0, -1, -1] if has_padding else None
 
-    def gather_bias(self) -> Tensor:
-        """The position bias of every pair of tokens, `(nH, N, N)`."""
-        table = self.bias_table()
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`."""
+        return self.proj_drop(self.proj(self.attend(x)))
+
+    def attend(self, x: Tensor, attention: Callable[..., Tensor] | None = None) -> Tensor:
+        """`forward` without the projection of the output.
+
+        Args:
+            x: `(B, H, W, C)`.
+            attention: Computes window attention; by default what `attn_backend` chooses.
+
+        Returns:
+            `(B, H, W, C)`.
+        """
+        qkv, pad_token, table = self.project(x)
         # Not a buffer: on the meta device or after `to_empty` that would hold no index.
         bias = table[relative_position_index(self.window_size, table.device)]  # (N, N, nH)
-        return bias.permute(2, 0, 1).contiguous()
-
-    def forward(
-        self, x: Tensor, residual: Tensor | None = None, norm: nn.Module | None = None
-    ) -> Tensor:
-        """Attends within windows, `(B, H, W, C)` to `(B, H, W, C)`, any `H` and `W`.
-
-        A norm is applied to `x` before; a residual is added to the result.
-        """
-        out = self.attend(x, norm)
-        return apply_linear(self.proj, out, drop=self.proj_drop, residual=residual)
-
-    def attend(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """`forward` without the projection of the output."""
-        qkv, pad_token = self.project(x, norm)
-        return window_attention(
-            qkv,
-            self.gather_bias(),
-            pad_token,
-            num_heads=self.num_heads,
-            window_size=self.window_size,
-            shift_size=self.shift_size,
-            scale=self.scale,
-            dropout=self.attn_drop_rate if self.training else 0.0,
-            context_mix=self.context_mix,
-            context_scales=self.context_scales,
-            backend=self.attn_backend,
+        bias = bias.permute(2, 0, 1).contiguous()  # (nH, N, N)
+        windows = dict(
+            num_heads=self.num_heads, window_size=self.window_size, shift_size=self.shift_size
         )
+        attention = attention or self._choose(qkv, bias)
+        dropout = self.attn_drop_rate if self.training else 0.0
+        out = attention(qkv, bias, pad_token, **windows, scale=self.scale, dropout=dropout)
+        if self.context_scales:
+            scales = self.context_scales
+            out = out + compute_context(
+                qkv, pad_token, **windows, context_mix=self.context_mix, context_scales=scales
+            )
+        return out
+
+    def _choose(self, qkv: Tensor, bias: Tensor) -> Callable[..., Tensor]:
+        """Who computes window attention; kept until something that decides changes."""
+        needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)
+        dropout = self.attn_drop_rate if self.training else 0.0
+        key = self.attn_backend, setting_of(qkv, needs_grad), dropout
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling:
+            kept = self.__dict__.get("_attention_choice")
+            if kept is not None and kept[0] == key:
+                return kept[1]
+        attention = Attention(self.embed_dims // self.num_heads, self.window_size, dropout)
+        run, name, reason = choose_attention(key[1], attention, self.attn_backend)
+        if not is_compiling:
+            use = "training" if needs_grad else "inference"
+            log_choice(f"window_attention on {qkv.device.type}, {use}", name, reason)
+            self.__dict__["_attention_choice"] = key, run
+        return run
 
 
 class WindowAttention(WindowAttentionBase):
@@ -170,10 +192,8 @@ class WindowAttention(WindowAttentionBase):
         super().reset_parameters()
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def bias_table(self) -> Tensor:
-        return self.relative_position_bias_table
-
-    def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
-        if not is_plain(self.qkv):
-            return self.call_qkv(x, norm)
-        return apply_linear(self.qkv, x, norm=norm), self.qkv.bias
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        table, qkv = self.relative_position_bias_table, self.qkv
+        if type(qkv) is nn.Linear and not has_hooks(qkv):
+            return qkv(x), qkv.bias, table
+        return *self.call_qkv(x), table

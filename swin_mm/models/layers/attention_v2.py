@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_mm.models.layers.attention import WindowAttentionBase
-from swin_mm.models.layers.linear import is_plain, is_seen
+from swin_mm.models.layers.hooks import has_hooks, is_bare_linear
 from swin_mm.ops.cosine import scale_to_cosine
-from swin_mm.ops.linear import linear
 from swin_mm.ops.position import log_spaced_offsets
 
 # The position bias lies between 0 and this.
@@ -68,6 +67,7 @@ class CosineWindowAttention(WindowAttentionBase):
                 nn.init.zeros_(bias)
 
     def bias_table(self) -> Tensor:
+        """The bias of each relative position, `((2*Wh-1)*(2*Ww-1), nH)`."""
         device = self.logit_scale.device
         offsets = log_spaced_offsets(self.window_size, self.position_unit, device)
         # The meta device has no autocast.
@@ -87,24 +87,24 @@ class CosineWindowAttention(WindowAttentionBase):
     def _has_plain_cpb_mlp(self) -> bool:
         """Whether the network is its weights and nothing more."""
         kinds = [type(layer) for layer in self.cpb_mlp]
-        is_seen_anywhere = any(is_seen(module) for module in self.cpb_mlp.modules())
-        return kinds == [nn.Linear, nn.ReLU, nn.Linear] and not is_seen_anywhere
+        is_hooked = any(map(has_hooks, self.cpb_mlp.modules()))
+        return kinds == [nn.Linear, nn.ReLU, nn.Linear] and not is_hooked
 
-    def project(self, x: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         logit_scale, bias = self.logit_scale.flatten(), None
         if self.q_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        if not is_plain(self.qkv):
-            qkv, pad_token = self.call_qkv(x, norm)
+        if not is_bare_linear(self.qkv):
+            qkv, pad_token = self.call_qkv(x)
             qkv = qkv if bias is None else qkv + bias
             if pad_token is not None:
                 pad_token = pad_token if bias is None else pad_token + bias
                 pad_token = scale_to_cosine(pad_token, logit_scale)
-            return scale_to_cosine(qkv, logit_scale), pad_token
-        qkv = linear(x if norm is None else norm(x), self.qkv.weight, bias)
+            return scale_to_cosine(qkv, logit_scale), pad_token, self.bias_table()
+        qkv = F.linear(x, self.qkv.weight, bias)
         pad_token = None
         if bias is not None:
-            # The key of a zero token is zero, and nobody sees what a padded query finds.
+            # The key of a zero token is zero, and the output of a padded query is dropped.
             no_bias = torch.zeros_like(self.v_bias)
             pad_token = torch.cat([no_bias, no_bias, self.v_bias])
-        return scale_to_cosine(qkv, logit_scale), pad_token
+        return scale_to_cosine(qkv, logit_scale), pad_token, self.bias_table()

@@ -1,24 +1,17 @@
 """The Swin blocks: attention and MLP, each with a norm, each on a residual."""
 
-from collections.abc import Callable
+from typing import ClassVar
 
-import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from swin_mm.models.layers import lean
+from swin_mm.models.layers import fused
 from swin_mm.models.layers.attention import WindowAttentionBase
-from swin_mm.models.layers.lean import Stream
-from swin_mm.models.layers.linear import (
-    apply_linear,
-    is_idle,
-    is_seen,
-    parameters_of,
-)
+from swin_mm.models.layers.fused import FusedForms, PendingResidual
+from swin_mm.models.layers.hooks import has_hooks, is_identity
 from swin_mm.models.layers.stochastic_depth import add_branch
-from swin_mm.ops.mlp import mlp
-from swin_mm.ops.norm import Branch, add_norm, norm_add
+from swin_mm.ops.dispatch import FusedForm
 
 
 class Mlp(nn.Module):
@@ -38,15 +31,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dims, embed_dims)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(
-        self,
-        x: Tensor,
-        residual: Tensor | None = None,
-        norm: nn.Module | None = None,
-    ) -> Tensor:
-        """A norm is applied to `x` before; a residual, `(..., C)`, is added to the result."""
-        x = apply_linear(self.fc1, x, norm=norm, act=self.act, drop=self.drop)
-        return apply_linear(self.fc2, x, drop=self.drop, residual=residual)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 class SwinBlock(nn.Module):
@@ -64,7 +50,10 @@ class SwinBlock(nn.Module):
         Liu et al., Swin Transformer, 2021, equation 3.
     """
 
-    lean_sum = "add_norm"  # the operator of the lean form that adds a branch
+    fused_forms: ClassVar[FusedForms] = {
+        "triton": fused.block_by_triton,
+        "sdpa": fused.block_by_onednn,
+    }
 
     def __init__(
         self,
@@ -82,51 +71,46 @@ class SwinBlock(nn.Module):
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = Mlp(embed_dims, int(mlp_ratio * embed_dims), act_cfg, drop_rate)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+        self.norm3 = None  # of some V2 blocks
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, H, W, C)`."""
-        if lean.refusal(self, x) is None:
-            return self.run_lean(Stream(x)).settle()
-        if any(is_seen(module) for module in (self.attn, self.mlp, self.drop_path)):
-            # A hook on a branch sees what the branch alone takes and gives.
-            x = self.add(x, lambda x: self.attn(self.norm1(x)))
-            return self.add(x, lambda x: self.mlp(self.norm2(x)))
-        if is_idle(self.drop_path):
-            x = self.attn(x, residual=x, norm=self.norm1)
-            return self.mlp(x, x, self.norm2)
-        x = self.add(x, lambda x: self.attn(x, norm=self.norm1))
-        return self.add(x, lambda x: self.mlp(x, norm=self.norm2))
+        if (name := fused.choose(self, x, self.attn.attn_backend)) is not None:
+            return self.fused_forms[name](self, PendingResidual(x)).materialize()
+        skips = self._may_skip_samples()
+        x = add_branch(x, self._attention_branch, self.drop_path, skips)
+        x = add_branch(x, self._mlp_branch, self.drop_path, skips)
+        return x if self.norm3 is None else self.norm3(x)
 
-    def add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """`x + drop_path(branch(x))`."""
-        draws = self.attn.attn_drop_rate, self.attn.proj_drop.p, self.mlp.drop.p
+    def _attention_branch(self, x: Tensor) -> Tensor:
+        return self.attn(self.norm1(x))
+
+    def _mlp_branch(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm2(x))
+
+    def advance(self, pending: PendingResidual) -> PendingResidual:
+        """`forward`, where the last sum may be left to what comes next."""
+        if (name := fused.choose(self, pending.x, self.attn.attn_backend)) is not None:
+            return self.fused_forms[name](self, pending)
+        return PendingResidual(self(pending.materialize()))
+
+    def _may_skip_samples(self) -> bool:
+        """Whether branches treat samples alone, draw no numbers, and no hook sees the batch."""
+        if is_identity(self.drop_path):
+            return False
         norms = type(self.norm1), type(self.norm2)
-        # Hooks see all samples of a batch, also those whose branch is dropped.
-        has_hooks = any(is_seen(module) for module in self.modules())
-        if has_hooks or any(draws) or any(norm is not nn.LayerNorm for norm in norms):
-            return x + self.drop_path(branch(x))  # a branch that is not as add_branch wants it
-        return add_branch(x, branch, self.drop_path)
+        is_drawn = self.attn.attn_drop_rate or self.attn.proj_drop.p or self.mlp.drop.p
+        is_hooked = any(map(has_hooks, self.modules()))
+        return norms == (nn.LayerNorm, nn.LayerNorm) and not is_drawn and not is_hooked
 
-    def run_lean(self, stream: Stream) -> Stream:
-        """The same by few kernels; leaves the last sum to whoever comes next."""
-        x, branch, _ = stream
-        dtype = lean.linear_dtype(x)
-        x, normed = add_norm(x, branch, parameters_of(self.norm1), dtype, "triton")
-        branch = self.run_lean_attention(normed)
-        x, normed = add_norm(x, branch, parameters_of(self.norm2), dtype, "triton")
-        return Stream(x, self.run_lean_mlp(normed))
+    def bypassed_modules(self) -> tuple[nn.Module, ...]:
+        """Layers that the fused forms do not call."""
+        attn, mlp = self.attn, self.mlp
+        own = (self, self.drop_path, self.norm1, self.norm2)
+        return (*own, attn, attn.proj, attn.proj_drop, mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop)
 
-    def run_lean_attention(self, x: Tensor) -> Branch:
-        """The attention of a normed map; the bias of its last layer is left to the sum."""
-        proj = self.attn.proj
-        out = F.linear(self.attn.attend(x), proj.weight)
-        return lean.build_branch(out, proj.bias, self.drop_path)
-
-    def run_lean_mlp(self, x: Tensor) -> Branch:
-        """The MLP of a normed map; the bias of its last layer is left to the sum."""
-        fc1, fc2 = self.mlp.fc1, self.mlp.fc2
-        out = mlp(x, fc1.weight, fc1.bias, fc2.weight, lean.linear_dtype(x), "triton")
-        return lean.build_branch(out, fc2.bias, self.drop_path)
+    def describe_fused(self) -> FusedForm:
+        return fused.describe_block(self, "add_norm")
 
 
 class SwinBlockV2(SwinBlock):
@@ -141,7 +125,10 @@ class SwinBlockV2(SwinBlock):
         Liu et al., Swin Transformer V2, 2022, section 3.2.
     """
 
-    lean_sum = "norm_add"
+    fused_forms: ClassVar[FusedForms] = {
+        "triton": fused.block_v2_by_triton,
+        "sdpa": fused.block_v2_by_onednn,
+    }
 
     def __init__(
         self,
@@ -154,7 +141,8 @@ class SwinBlockV2(SwinBlock):
         has_extra_norm: bool = False,
     ) -> None:
         super().__init__(attn, mlp_ratio, drop_rate, drop_path_rate, act_cfg, norm_cfg)
-        self.norm3 = build_norm_layer(norm_cfg, attn.embed_dims)[1] if has_extra_norm else None
+        if has_extra_norm:
+            self.norm3 = build_norm_layer(norm_cfg, attn.embed_dims)[1]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -162,21 +150,11 @@ class SwinBlockV2(SwinBlock):
         for norm in (self.norm1, self.norm2):
             nn.init.zeros_(norm.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if lean.refusal(self, x) is None:
-            return self.run_lean(Stream(x)).settle()
-        x = self.add(x, lambda x: self.norm1(self.attn(x)))
-        x = self.add(x, lambda x: self.norm2(self.mlp(x)))
-        return x if self.norm3 is None else self.norm3(x)
+    def _attention_branch(self, x: Tensor) -> Tensor:
+        return self.norm1(self.attn(x))
 
-    def run_lean(self, stream: Stream) -> Stream:
-        x, _, narrow = stream  # a norm ends each block, so that no sum is left
-        x = x.to(lean.norm_dtype(x))  # as a sum with what a norm gives is
-        dtype = lean.linear_dtype(x)
-        branch = self.run_lean_attention(x if narrow is None else narrow)
-        x, narrow = norm_add(x, branch, parameters_of(self.norm1), dtype, "triton")
-        branch = self.run_lean_mlp(narrow)
-        x, narrow = norm_add(x, branch, parameters_of(self.norm2), dtype, "triton")
-        if self.norm3 is not None:
-            x, narrow = self.norm3(x), None
-        return Stream(x, narrow=narrow)
+    def _mlp_branch(self, x: Tensor) -> Tensor:
+        return self.norm2(self.mlp(x))
+
+    def describe_fused(self) -> FusedForm:
+        return fused.describe_block(self, "norm_add")

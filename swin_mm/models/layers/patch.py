@@ -1,15 +1,15 @@
 """Patch embedding and patch merging, channels-last."""
 
+from typing import ClassVar
+
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from swin_mm.models.layers import lean
-from swin_mm.models.layers.linear import apply_linear, parameters_of
-from swin_mm.ops.dispatch import AttnBackend
-from swin_mm.ops.norm import Branch, add_norm, merge_norm
-from swin_mm.ops.reference import MERGE_ORDER
+from swin_mm.models.layers import fused
+from swin_mm.models.layers.fused import FusedForms
+from swin_mm.ops.dispatch import AttnBackend, FusedForm, resolve_backend
+from swin_mm.ops.reference import MERGE_ORDER, join_neighbours
 from swin_mm.ops.window import pad_bottom_right, padded_size
 
 
@@ -21,8 +21,10 @@ class PatchEmbed(nn.Module):
         embed_dims: Channels `C` of a token.
         patch_size: `(h, w)` in pixels.
         norm_cfg: Norm after the projection, as mmcv builds it; `None` for none.
-        attn_backend: `triton` adds bias and norm in one pass; see `swin_mm.models.layers.lean`.
+        attn_backend: `triton` adds bias and norm in one pass; see `swin_mm.models.layers.fused`.
     """
+
+    fused_forms: ClassVar[FusedForms] = {"triton": fused.embed_by_triton}
 
     def __init__(
         self,
@@ -33,7 +35,7 @@ class PatchEmbed(nn.Module):
         attn_backend: AttnBackend = "auto",
     ) -> None:
         super().__init__()
-        self.attn_backend = attn_backend
+        self.attn_backend = resolve_backend(attn_backend)
         self.patch_size = patch_size
         self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
         self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if norm_cfg else nn.Identity()
@@ -43,11 +45,18 @@ class PatchEmbed(nn.Module):
         x = x.permute(0, 2, 3, 1)  # (B, H, W, in_channels)
         x = pad_bottom_right(x, padded_size(x.shape[1:3], self.patch_size)).contiguous()
         x = x.permute(0, 3, 1, 2)  # (B, in_channels, H, W)
-        if lean.refuse(self, self.norm, [self.proj], x, "add_norm"):
-            return self.norm(self.proj(x).permute(0, 2, 3, 1))
-        tokens = F.conv2d(x, self.proj.weight, stride=self.patch_size).permute(0, 2, 3, 1)
-        branch, norm = Branch(tokens, self.proj.bias), parameters_of(self.norm)
-        return add_norm(None, branch, norm, lean.norm_dtype(tokens), "triton")[1]
+        if (name := fused.choose(self, x, self.attn_backend)) is not None:
+            return self.fused_forms[name](self, x)
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+    def bypassed_modules(self) -> tuple[nn.Module, ...]:
+        return self.norm, self.proj
+
+    def describe_fused(self) -> FusedForm:
+        channels, reason = self.proj.out_channels, fused.why_not_norm(self.norm)
+        if type(self.proj) is not nn.Conv2d:
+            reason = f"the projection is {type(self.proj).__name__}"
+        return FusedForm((("add_norm", channels),), channels, reason=reason)
 
 
 class PatchMerging(nn.Module):
@@ -57,14 +66,14 @@ class PatchMerging(nn.Module):
         embed_dims: Channels `C` of the input.
         stride: Tokens between neighbourhoods; 2 makes them disjoint.
         norm_cfg: Norm of the joined channels, as mmcv builds it; `None` for none.
-        attn_backend: `triton` joins and normalises in one pass; see `swin_mm.models.layers.lean`.
+        attn_backend: `triton` joins and normalises in one pass; see `swin_mm.models.layers.fused`.
 
     Source:
         Liu et al., Swin Transformer, 2021, section 3.1, "Patch merging". Parameters are in the
         order of microsoft/Swin-Transformer; mmdet's are in that of `nn.Unfold`.
     """
 
-    reduces_last = True
+    fused_forms: ClassVar[FusedForms] = {"triton": fused.merge_by_triton}
 
     def __init__(
         self,
@@ -75,20 +84,16 @@ class PatchMerging(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.attn_backend = attn_backend
+        self.attn_backend = resolve_backend(attn_backend)
         self.norm = build_norm_layer(norm_cfg, 4 * embed_dims)[1] if norm_cfg else nn.Identity()
         self.reduction = nn.Linear(4 * embed_dims, 2 * embed_dims, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, ceil(H/stride), ceil(W/stride), 2C)`; edges are zero-padded."""
-        # The kernels take disjoint neighbourhoods, normalised before the reduction.
-        if (
-            self.stride == 2
-            and self.reduces_last
-            and not lean.refuse(self, self.norm, [], x, "merge_norm")
-        ):
-            norm = parameters_of(self.norm)
-            return self.reduction(merge_norm(x, norm, lean.linear_dtype(x), "triton"))
+        if (name := fused.choose(self, x, self.attn_backend)) is not None:
+            return self.fused_forms[name](self, x)
+        if self.stride == 2:
+            return self.reduce(join_neighbours(x))
         height, width = x.shape[1:3]
         rows, columns = -(-height // self.stride), -(-width // self.stride)
         last_row, last_column = (rows - 1) * self.stride + 2, (columns - 1) * self.stride + 2
@@ -105,7 +110,16 @@ class PatchMerging(nn.Module):
 
     def reduce(self, joined: Tensor) -> Tensor:
         """Joined channels `(B, H, W, 4C)` to `(B, H, W, 2C)`."""
-        return apply_linear(self.reduction, joined, norm=self.norm)
+        return self.reduction(self.norm(joined))
+
+    def bypassed_modules(self) -> tuple[nn.Module, ...]:
+        return (self.norm,)
+
+    def describe_fused(self) -> FusedForm:
+        width, reason = self.reduction.in_features, fused.why_not_norm(self.norm)
+        if self.stride != 2:
+            reason = f"neighbourhoods overlap, the stride is {self.stride}"
+        return FusedForm((("merge_norm", width // 4),), width, reason=reason)
 
 
 class PatchMergingV2(PatchMerging):
@@ -115,7 +129,7 @@ class PatchMergingV2(PatchMerging):
         Liu et al., Swin Transformer V2, 2022, section 3.2.
     """
 
-    reduces_last = False
+    fused_forms: ClassVar[FusedForms] = {}  # the kernel normalises before the reduction
 
     def __init__(self, embed_dims: int, stride: int, norm_cfg: dict | None) -> None:
         super().__init__(embed_dims, stride, norm_cfg=None)

@@ -6,21 +6,27 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from swin_mm.models.layers.linear import is_idle, is_seen
-from swin_mm.ops.transforms import opaque_refusal
+from swin_mm.models.layers.hooks import has_hooks, is_identity
+from swin_mm.ops.setting import setting_of
 
 
-def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Module) -> Tensor:
-    """`x + drop_path(branch(x))`; on the CPU, `branch` takes the samples that stay, and no other.
+def add_branch(
+    x: Tensor,
+    branch: Callable[[Tensor], Tensor],
+    drop_path: nn.Module,
+    may_skip: bool = True,
+) -> Tensor:
+    """`x + drop_path(branch(x))`; on the CPU, `branch` gets only the samples that stay.
 
     Elsewhere the host would wait for the device to learn which stay. Samples are dropped as by
-    mmcv's `DropPath` from the same seed. Where all are dropped, `branch` takes none, so that its
+    mmcv's `DropPath` from the same seed. Where all are dropped, `branch` gets none, so its
     parameters have gradients of zero, as without this.
 
     Args:
         x: `(B, ...)`.
-        branch: To the same shape. It treats samples alone, and draws no random numbers.
+        branch: To the same shape.
         drop_path: Stochastic depth.
+        may_skip: Whether `branch` treats samples alone and draws no random numbers.
 
     Returns:
         `(B, ...)`.
@@ -28,9 +34,7 @@ def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Modu
     Source:
         Huang et al., Deep Networks with Stochastic Depth, 2016; mmcv 2.1.0, `drop_path`.
     """
-    if is_idle(drop_path) and not is_seen(drop_path):
-        return x + branch(x)
-    if _refusal(x, drop_path) is not None:
+    if is_identity(drop_path) or not may_skip or not _can_skip_samples(x, drop_path):
         return x + drop_path(branch(x))
     keep_prob = 1 - drop_path.drop_prob
     noise = torch.rand(len(x), dtype=x.dtype)
@@ -40,12 +44,14 @@ def add_branch(x: Tensor, branch: Callable[[Tensor], Tensor], drop_path: nn.Modu
     return x.index_add(0, kept, branch(x[kept]), alpha=1 / keep_prob)
 
 
-def _refusal(x: Tensor, drop_path: nn.Module) -> str | None:
-    """Why all samples take the branch."""
-    if x.device.type != "cpu":
-        return "it would wait for the device"
-    if type(drop_path) is not DropPath or is_seen(drop_path):
-        return f"{type(drop_path).__name__} is called"
-    if torch.is_autocast_enabled("cpu"):
-        return "random numbers have the branch's dtype, which autocast chooses"
-    return opaque_refusal()
+def _can_skip_samples(x: Tensor, drop_path: nn.Module) -> bool:
+    setting = setting_of(x, needs_grad=False)
+    return (
+        x.device.type == "cpu"  # elsewhere the host would wait for the device
+        and type(drop_path) is DropPath
+        and not has_hooks(drop_path)
+        and setting.autocast_dtype is None  # or noise would be in the dtype that it chooses
+        and setting.graph == "eager"
+        and not setting.is_transformed
+        and not setting.under_dispatch_mode
+    )

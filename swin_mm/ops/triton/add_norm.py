@@ -134,7 +134,7 @@ def backward_kernel(
 def add_norm(
     x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Same contract as `swin_mm.ops.norm.add_norm`."""
+    """Same contract as `swin_mm.ops.fused.add_norm`."""
     value, branch_bias, noise, keep_prob = branch or (None, None, None, 1.0)
     weight, bias, eps = norm or (None, None, 0.0)
     settings = Settings(keep_prob, eps, dtype)
@@ -227,7 +227,9 @@ def _differentiable_backward(
         grad, grad_branch_bias, grad_weight, grad_bias = found
     if grad_total is not None:
         grad = grad_total if grad is None else grad + grad_total
-    grad_value = grad if noise is None else grad * Branch(grad, None, noise, keep_prob).keep()
+    grad_value = grad
+    if noise is not None:
+        grad_value = grad * Branch(grad, None, noise, keep_prob).drop_path_scale()
     if ctx.dtypes[0] is not None:
         grad_branch_bias = grad_value.sum((0, 1, 2), dtype=torch.float32)
     return grad, grad_value, grad_branch_bias, None, grad_weight, grad_bias

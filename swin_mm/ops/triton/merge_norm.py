@@ -120,7 +120,7 @@ def backward_kernel(
 
 
 def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:
-    """Same contract as `swin_mm.ops.norm.merge_norm`."""
+    """Same contract as `swin_mm.ops.fused.merge_norm`."""
     return _MergeNorm.apply(x, *norm, dtype)
 
 

@@ -91,7 +91,7 @@ def backward_kernel(
 def mlp(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Same contract as `swin_mm.ops.mlp.mlp`."""
+    """Same contract as `swin_mm.ops.fused.mlp`."""
     return _Mlp.apply(x, fc1_weight, fc1_bias, fc2_weight, dtype)
 
 

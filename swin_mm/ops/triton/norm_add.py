@@ -125,7 +125,7 @@ def backward_kernel(
 
 
 def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Same contract as `swin_mm.ops.norm.norm_add`."""
+    """Same contract as `swin_mm.ops.fused.norm_add`."""
     value, branch_bias, noise, keep_prob = branch
     settings = Settings(keep_prob, norm.eps, dtype)
     total, copy = _NormAdd.apply(x, value, branch_bias, noise, *norm[:2], settings)

@@ -7,7 +7,8 @@ the same.
 
 Divisions of one number for a row are rounded to nearest (`div_rn`), as PyTorch's are. Plain ones of
 Triton may err by two units in the last place on a GPU, and as much in a whole row, or in a whole
-map, of which there is one factor of stochastic depth: that alone could reach the trial's bound.
+map, of which there is one factor of stochastic depth: that alone could exceed the
+limit of the self-test.
 """
 
 from collections.abc import Callable, Sequence

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from swin_mm.ops import reference
-from swin_mm.ops.context import ContextScale, compute_context
+from swin_mm.ops.setting import setting_of
 from swin_mm.ops.triton import launch
 from swin_mm.ops.triton.launch import Problem
-from swin_mm.ops.triton.support import refusal
+from swin_mm.ops.triton.support import why_not_attention
 
 
 def window_attention(
@@ -27,27 +27,18 @@ def window_attention(
     shift_size: tuple[int, int],
     scale: float,
     dropout: float = 0.0,
-    context_mix: Tensor | None = None,
-    context_scales: tuple[ContextScale, ...] = (),
 ) -> Tensor:
     """Same contract as `swin_mm.ops.window_attention`.
-
-    Context is computed by PyTorch and added to what the kernels return.
 
     Raises:
         ValueError: When the kernels cannot take these tensors.
     """
-    reason = refusal(qkv.device, qkv.dtype, qkv.shape[-1] // (3 * num_heads), dropout)
-    if qkv.device.type != "cuda" and not launch.IS_INTERPRETED:
-        reason = f"it runs on CUDA, the tensors are on {qkv.device}"
+    setting = setting_of(qkv, needs_grad=False)
+    reason = why_not_attention(setting, qkv.shape[-1] // (3 * num_heads), dropout)
     if reason is not None:
-        raise ValueError(f"attn_backend='triton' cannot run: {reason}; 'auto' takes another")
+        raise ValueError(f"attn_backend='triton' cannot run: {reason}; 'auto' uses another")
     problem = Problem(num_heads, tuple(window_size), tuple(shift_size), float(scale))
-    out = _WindowAttention.apply(qkv, rel_pos_bias, pad_token, problem)
-    if not context_scales:
-        return out
-    where = (num_heads, problem.window_size, problem.shift_size)
-    return out + compute_context(qkv, pad_token, *where, context_mix, context_scales)
+    return _WindowAttention.apply(qkv, rel_pos_bias, pad_token, problem)
 
 
 class _WindowAttention(torch.autograd.Function):

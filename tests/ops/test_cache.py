@@ -1,4 +1,4 @@
-"""What is kept between calls, and for how long."""
+"""What is cached between calls, and for how long."""
 
 import gc
 import weakref
@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from swin_mm.ops.keep import keep
+from swin_mm.ops.cache import cached
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def made():
     """A function of which two results are kept, and the arguments it was called with."""
     calls = []
 
-    @keep(2)
+    @cached(2)
     def make(number):
         calls.append(number)
         return torch.full((3,), number)
@@ -73,7 +73,7 @@ def test_what_is_made_in_a_capture_belongs_to_the_graph(made, capture):
 def test_errors_are_not_kept():
     calls = []
 
-    @keep(2)
+    @cached(2)
     def fail(number):
         calls.append(number)
         raise ValueError("no")

@@ -1,4 +1,4 @@
-"""Trials: kernels that err on a device are not used there, those that do not are."""
+"""Kernels that err on a device are not used there, those that do not are."""
 
 import logging
 
@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from swin_mm.ops import attention_trial, dispatch, nms, row_trials, trial
-from swin_mm.ops.row_trials import Work
-from swin_mm.ops.trial import Subject
+from swin_mm.ops import dispatch, nms, self_test
+from swin_mm.ops.self_test import KernelKey, RowKernel
+from swin_mm.ops.setting import Setting
 
 pytest.importorskip("triton")
 import triton.errors
@@ -19,20 +19,20 @@ import triton.runtime.interpreter
 from swin_mm.ops.triton import launch, window_attention
 
 if not launch.IS_INTERPRETED:
-    pytest.skip("a GPU makes its own trials, in the tests of kernels", allow_module_level=True)
+    pytest.skip("a GPU makes its own self-tests, in the tests of kernels", allow_module_level=True)
 
 CPU, F16, F32 = torch.device("cpu"), torch.float16, torch.float32
-SUBJECT = Subject("sums", "PyTorch", CPU, ("8 channels",))
+KEY = KernelKey("sums", "PyTorch", CPU, ("8 channels",))
 
 
 @pytest.fixture(autouse=True)
 def a_gpu_without_results(monkeypatch):
-    """The CPU is taken for a GPU; nothing has been tried yet, and trials are small."""
-    monkeypatch.setattr(trial, "is_gpu", lambda device: True)
-    monkeypatch.setattr(trial, "_results", {})
-    monkeypatch.setattr(attention_trial, "TOKENS", 1)
-    monkeypatch.setattr(row_trials, "ELEMENTS", 1)
-    monkeypatch.setattr(nms, "TRIAL_BOXES", 20)
+    """The CPU is taken for a GPU; nothing has been tested yet, and self-tests are small."""
+    monkeypatch.setattr(self_test, "is_gpu", lambda device: True)
+    monkeypatch.setattr(self_test, "_results", {})
+    monkeypatch.setattr(self_test, "ATTENTION_TOKENS", 1)
+    monkeypatch.setattr(self_test, "ROW_ELEMENTS", 1)
+    monkeypatch.setattr(nms, "SELF_TEST_BOXES", 20)
 
 
 def double(tensors):
@@ -74,25 +74,28 @@ FAULTS = {
 
 @pytest.mark.parametrize(("kernels", "reason"), FAULTS.values(), ids=FAULTS)
 def test_faults_are_found(kernels, reason):
-    assert reason in trial.compare(make_leaf(), kernels, double)
+    assert reason in self_test.compare(make_leaf(), kernels, double)
 
 
 def test_other_roundings_are_no_fault():
-    assert trial.compare(make_leaf(), lambda t: [t["x"] * t["x"] + t["x"] * t["x"]], double) is None
+    assert (
+        self_test.compare(make_leaf(), lambda t: [t["x"] * t["x"] + t["x"] * t["x"]], double)
+        is None
+    )
 
 
 def test_a_result_is_kept_and_warned_of_once(caplog):
     calls = []
 
-    def attempt():
+    def run():
         calls.append(1)
         return "it errs"
 
     for _ in range(3):
-        assert trial.refusal(SUBJECT, attempt) == "trial failed: it errs"
-    other = SUBJECT._replace(details=("16 channels",))
-    assert trial.refusal(other, attempt) == "trial failed: it errs"
-    assert trial.refusal(SUBJECT._replace(kernels="products"), lambda: None) is None
+        assert self_test.why_not(KEY, run) == "self-test failed: it errs"
+    other = KEY._replace(details=("16 channels",))
+    assert self_test.why_not(other, run) == "self-test failed: it errs"
+    assert self_test.why_not(KEY._replace(kernels="products"), lambda: None) is None
     assert len(calls) == 2
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -104,33 +107,39 @@ def test_a_result_is_kept_and_warned_of_once(caplog):
     "error", [RuntimeError("no such\n  instruction"), triton.errors.TritonError()], ids=repr
 )
 def test_what_is_raised_is_a_reason(error, caplog):
-    def attempt():
+    def run():
         raise error
 
-    assert type(error).__name__ in trial.refusal(SUBJECT, attempt)
+    assert type(error).__name__ in self_test.why_not(KEY, run)
     assert "no such instruction" in caplog.text or not str(error)
 
 
 def test_without_memory_the_next_use_tries_again(caplog):
-    def attempt():
+    def run():
         raise torch.OutOfMemoryError("full")
 
-    assert "no memory for a trial" in trial.refusal(SUBJECT, attempt)
-    assert trial.refusal(SUBJECT, lambda: None) is None and not caplog.records
+    assert "no memory for a self-test" in self_test.why_not(KEY, run)
+    assert self_test.why_not(KEY, lambda: None) is None and not caplog.records
 
 
-def test_no_trial_while_a_graph_is_captured(monkeypatch):
-    gpu = SUBJECT._replace(device=torch.device("cuda", 0))
+def test_no_self_test_while_a_graph_is_captured(monkeypatch):
+    gpu = KEY._replace(device=torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    assert "they have not been tried" in trial.refusal(gpu, pytest.fail)
-    monkeypatch.setattr(trial, "_results", {gpu: None})
-    assert trial.refusal(gpu, pytest.fail) is None
+    assert "not self-tested there" in self_test.why_not(gpu, pytest.fail)
+    monkeypatch.setattr(self_test, "_results", {gpu: None})
+    assert self_test.why_not(gpu, pytest.fail) is None
 
 
 def make_inputs(dtype=F16):
     random = torch.Generator().manual_seed(3)
     shapes = (1, 5, 6, 48), (1, 16, 16), (48,)
     return [torch.randn(s, generator=random).to(dtype).requires_grad_() for s in shapes]
+
+
+def choose(needs_grad):
+    """Name and reason of what `auto` takes."""
+    setting = Setting(CPU, F16, needs_grad=needs_grad)
+    return dispatch.choose_attention(setting, dispatch.Attention(16, (4, 4)))[1:]
 
 
 def attend(tensors, backend="auto", **changes):
@@ -140,20 +149,20 @@ def attend(tensors, backend="auto", **changes):
 
 
 def test_attention_that_passes_serves(caplog):
-    """And its trial takes no random number, nor sees what the caller has set."""
+    """And its self-test takes no random number, nor sees what the caller has set."""
     state = torch.get_rng_state()
     tensors = make_inputs()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert attend(tensors).grad_fn is None
-    assert list(trial._results.values()) == [None] and not caplog.records
+    assert list(self_test._results.values()) == [None] and not caplog.records
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
     assert "WindowAttention" in attend(tensors).grad_fn.name()
-    name, reason = dispatch._choose(dispatch.Call(CPU, True, F16, 16, 0.0, (4, 4)))
-    assert name == "triton" and "trial passed" in reason
+    name, reason = choose(needs_grad=True)
+    assert name == "triton" and "self-test passed" in reason
 
 
-def test_a_trial_within_a_checkpointed_pass():
+def test_a_self_test_within_a_checkpointed_pass():
     """Its saved tensors are not the checkpoint's, which counts them."""
     tensors = make_inputs()
     out = checkpoint(attend, tensors, use_reentrant=False)
@@ -195,11 +204,11 @@ def test_attention_that_lies_does_not_serve(what, lie, reason, monkeypatch, capl
     assert "WindowAttention" not in attend(tensors).grad_fn.name()
     (record,) = caplog.records
     assert reason in record.getMessage()
-    name, why = dispatch._choose(dispatch.Call(CPU, False, F16, 16, 0.0, (4, 4)))
-    assert name == "sdpa" and "triton passed over: trial failed: " in why and reason in why
+    name, why = choose(needs_grad=False)
+    assert name == "sdpa" and "not triton: self-test failed: " in why and reason in why
 
 
-def test_kernels_that_fail_after_their_trial(monkeypatch, caplog):
+def test_kernels_that_fail_after_their_self_test(monkeypatch, caplog):
     """As with more heads than were tried."""
     tensors = make_inputs()
     attend(tensors)
@@ -213,10 +222,10 @@ def test_kernels_that_fail_after_their_trial(monkeypatch, caplog):
         attend(tensors, "triton")
 
 
-def test_compiled_code_starts_no_trial(monkeypatch):
+def test_compiled_code_starts_no_self_test(monkeypatch):
     torch._dynamo.reset()
     tensors = make_inputs()
-    monkeypatch.setattr(attention_trial, "_attempt", pytest.fail)
+    monkeypatch.setattr(self_test, "_test_attention", pytest.fail)
     compiled = torch.compile(attend, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert torch.equal(compiled(tensors), attend(tensors, "sdpa"))
@@ -237,11 +246,11 @@ def test_compiled_code_recalls_results_of_float32():
     """They depend on how PyTorch multiplies, which no graph can ask."""
     torch._dynamo.reset()
     where = CPU, F32, (4, 4), 16
-    assert attention_trial.refusal(*where) is None
+    assert self_test.why_not_attention(*where) is None
 
     @torch.compile(backend="eager", fullgraph=True)
     def add_one_where_refused(x):
-        return x if attention_trial.refusal(*where) is None else x + 1
+        return x if self_test.why_not_attention(*where) is None else x + 1
 
     assert add_one_where_refused(torch.zeros(1)) == 0
 
@@ -251,7 +260,7 @@ def test_a_mode_sees_all_operators(monkeypatch):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             return func(*args, **kwargs or {})
 
-    monkeypatch.setattr(attention_trial, "_attempt", pytest.fail)
+    monkeypatch.setattr(self_test, "_test_attention", pytest.fail)
     with torch.no_grad(), Watcher():
         assert torch.equal(attend(make_inputs()), attend(make_inputs(), "sdpa"))
 
@@ -293,41 +302,41 @@ def arithmetic_of_a_gpu(monkeypatch):
 @pytest.mark.parametrize("dtypes", [(F32, torch.bfloat16), (F32, F32)], ids=str)
 @pytest.mark.usefixtures("arithmetic_of_a_gpu")
 def test_rough_kernels_by_rows_pass(operator, dtypes, monkeypatch):
-    monkeypatch.setattr(row_trials, "ELEMENTS", 10_000)
-    assert row_trials.refusal(Work(operator, 96, CPU, *dtypes)) is None
+    monkeypatch.setattr(self_test, "ROW_ELEMENTS", 10_000)
+    assert self_test.why_not_rows(RowKernel(operator, 96, CPU, *dtypes)) is None
 
 
 @pytest.mark.usefixtures("arithmetic_of_a_gpu")
 def test_rough_attention_passes():
-    assert attention_trial.refusal(CPU, F32, (4, 4), 16) is None
+    assert self_test.why_not_attention(CPU, F32, (4, 4), 16) is None
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtypes", [(F32, F16), (F32, F32)], ids=str)
 def test_kernels_by_rows_pass(operator, dtypes, caplog):
-    assert row_trials.refusal(Work(operator, 24, CPU, *dtypes)) is None
-    assert len(trial._results) == 1 and not caplog.records
+    assert self_test.why_not_rows(RowKernel(operator, 24, CPU, *dtypes)) is None
+    assert len(self_test._results) == 1 and not caplog.records
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_kernels_by_rows_that_lie(operator, monkeypatch, caplog):
-    honest = row_trials._run
+    honest = self_test._run_rows
 
     def lie(work, backend, tensors):
         outs = honest(work, backend, tensors)
         return [out * 1.02 if backend == "triton" else out for out in outs]
 
-    monkeypatch.setattr(row_trials, "_run", lie)
-    assert "output 0 has an error" in row_trials.refusal(Work(operator, 24, CPU, F32, F16))
+    monkeypatch.setattr(self_test, "_run_rows", lie)
+    assert "output 0 has an error" in self_test.why_not_rows(RowKernel(operator, 24, CPU, F32, F16))
     assert operator in caplog.text
 
 
 def test_what_auto_takes_is_explained(monkeypatch):
-    monkeypatch.setattr(attention_trial, "_attempt", lambda *_: None)
-    monkeypatch.setattr(row_trials, "_attempt", lambda work: None)
-    monkeypatch.setattr(nms, "_attempt", lambda device: "it errs")
-    rows = {row[0]: row[1:] for row in dispatch._explain_gpu(CPU)}
-    assert list(rows) == [f"{name}, cpu" for name in ("window_attention", *OPERATORS, "nms")]
-    assert rows["mlp, cpu"] == ("triton", "trial passed")
-    assert rows["nms, cpu"] == ("torchvision", "trial failed: it errs")
-    assert rows["window_attention, cpu"][0] == "triton"
+    monkeypatch.setattr(self_test, "_test_attention", lambda *_: None)
+    monkeypatch.setattr(self_test, "_test_rows", lambda work: None)
+    monkeypatch.setattr(nms, "_test", lambda device: "it errs")
+    rows = {row[0]: row[1:] for row in dispatch.explain_kernels(CPU)}
+    assert list(rows) == [f"{name}, cpu" for name in ("attention", *OPERATORS, "nms")]
+    assert rows["mlp, cpu"] == ("triton", "self-test passed")
+    assert rows["nms, cpu"] == ("torchvision", "self-test failed: it errs")
+    assert rows["attention, cpu"][0] == "triton"

@@ -1,4 +1,4 @@
-"""The lean path: the numbers of the readable one, in fewer launches, or a reason why not."""
+"""Fused forms by Triton: the numbers of single layers, in fewer launches, or a reason why not."""
 
 import copy
 import logging
@@ -10,9 +10,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from swin_mm.models import SwinTransformer, SwinTransformerV2
-from swin_mm.models.layers import SwinBlock, lean
+from swin_mm.models.layers import SwinBlock, fused
 from swin_mm.models.lora import add_lora
-from swin_mm.ops import attention_trial, row_trials, trial
+from swin_mm.ops import dispatch, self_test
+from swin_mm.ops.setting import Setting
 
 pytest.importorskip("triton")
 from swin_mm.ops.triton import launch, rows
@@ -38,7 +39,7 @@ SMALL = dict(
 
 
 def build(backbone=SwinTransformer, **changes):
-    """The readable backbone, and the same with lean blocks."""
+    """The reference backbone, and the same with fused blocks."""
     torch.manual_seed(0)
     plain = backbone(**SMALL | changes | dict(attn_backend="reference"))
     for parameter in plain.parameters():
@@ -173,7 +174,7 @@ def test_options(changes, launched):
 @pytest.mark.parametrize("backbone", [SwinTransformer, SwinTransformerV2])
 def test_a_float32_sum_of_narrow_branches(backbone, monkeypatch):
     """What CUDA's autocast gives norms, and with them the sums; the CPU's leaves them narrow."""
-    monkeypatch.setattr(lean, "norm_dtype", lambda x: torch.float32)
+    monkeypatch.setattr(Setting, "norm_dtype", torch.float32)
     plain, quick = build(backbone)
     dtypes = {t.dtype for t in run(quick, make_images(), HALF).values()}
     assert dtypes == {torch.float32}
@@ -241,24 +242,34 @@ def count_launches(model, x, monkeypatch):
     return counter.count + len(kernels)
 
 
-def test_a_lean_block_takes_fewer_launches(monkeypatch):
+def test_a_fused_block_takes_fewer_launches(monkeypatch):
     """Against the same attention between PyTorch's operators, and the reference's."""
     plain, quick = (model.layers[0].blocks[1].train() for model in build(drop_path_rate=0.5))
     x = torch.randn(2, 8, 8, 16, device=DEVICE, requires_grad=True)
-    counts = {"lean": count_launches(quick, x, monkeypatch)}
-    monkeypatch.setattr(lean, "_module_refusal", lambda block: "the test")
+    counts = {"fused": count_launches(quick, x, monkeypatch)}
+    monkeypatch.setattr(fused, "_why_not_modules", lambda block: "the test")
+    quick._fused_choice = None
     counts["with the attention's kernels"] = count_launches(quick, x, monkeypatch)
     counts["plain"] = count_launches(plain, x, monkeypatch)
     # The rest are products of matrices and their casts, of V1 in bfloat16.
-    assert counts["lean"] <= 50
-    assert counts["lean"] < 0.7 * counts["with the attention's kernels"]
-    assert counts["lean"] < 0.4 * counts["plain"]
+    assert counts["fused"] <= 50
+    assert counts["fused"] < 0.7 * counts["with the attention's kernels"]
+    assert counts["fused"] < 0.4 * counts["plain"]
 
 
 def block_and_map(**changes):
     plain, quick = build(**changes)
     x = torch.randn(2, 5, 6, 16, device=DEVICE)
     return plain.layers[0].blocks[1], quick.layers[0].blocks[1], x
+
+
+def why_not(block, x):
+    """Why a block is not fused by Triton, `None` where it is."""
+    name = fused.choose(block, x, block.attn.attn_backend)
+    if name == "triton":
+        return None
+    setting = fused.setting_of(x, torch.is_grad_enabled())
+    return fused._choose(block, setting, block.attn.attn_backend)[1]
 
 
 class MyBlock(SwinBlock):
@@ -272,8 +283,8 @@ def hook(*_):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda b: setattr(b.attn, "attn_backend", "sdpa"), "attn_backend is not 'triton'"),
-        (lambda b: setattr(b.attn, "attn_backend", "auto"), "nor 'auto' on a GPU"),
+        (lambda b: setattr(b.attn, "attn_backend", "sdpa"), "attn_backend is 'sdpa'"),
+        (lambda b: setattr(b.attn, "attn_backend", "auto"), "the kernels run on CUDA"),
         (lambda b: b.register_forward_hook(hook), "SwinBlock has hooks"),
         (lambda b: b.mlp.fc2.register_forward_pre_hook(hook), "Linear has hooks"),
         (lambda b: b.norm2.register_full_backward_hook(hook), "LayerNorm has hooks"),
@@ -284,23 +295,23 @@ def hook(*_):
         (lambda b: b.mlp.drop.__init__(0.1), "dropout is active"),
         (lambda b: b.attn.proj_drop.__init__(0.1), "dropout is active"),
         (lambda b: add_lora(nn.ModuleDict(dict(block=b)), 2), "a linear layer is Linear"),
-        (lambda b: setattr(b, "__class__", MyBlock), "MyBlock has no lean form"),
+        (lambda b: setattr(b, "__class__", MyBlock), "MyBlock has no fused form"),
         (lambda b: b.norm1.bfloat16(), "a norm is torch.bfloat16 and the map torch.float32"),
-        (lambda b: b.norm2.double(), "they take torch.float32, .* got torch.float64"),
+        (lambda b: b.norm2.double(), "a norm is torch.float64 and the map torch.float32"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_refused(change, reason, monkeypatch, caplog):
-    monkeypatch.setattr(trial, "is_gpu", lambda device: False)
+    monkeypatch.setattr(self_test, "is_gpu", lambda device: False)
     _, block, x = block_and_map()
-    assert lean.refusal(block, x) is None
+    assert why_not(block, x) is None
     change(block)
-    lean.log_refusal.cache_clear()
+    dispatch.log_choice.cache_clear()
     with caplog.at_level(logging.DEBUG, logger="swin_mm"):
         for _ in range(2):
-            found = lean.refusal(block, x)
+            found = why_not(block, x)
     assert re.search(reason, found)
-    if "attn_backend" not in found:
+    if "attn_backend" not in found and "on CUDA" not in found:
         (record,) = caplog.records  # once
         assert found in record.getMessage()
 
@@ -308,10 +319,10 @@ def test_what_is_refused(change, reason, monkeypatch, caplog):
 @pytest.fixture
 def untried(monkeypatch):
     """`auto` on what counts as a GPU, where nothing has been tried yet."""
-    monkeypatch.setattr(trial, "is_gpu", lambda device: True)
-    monkeypatch.setattr(trial, "_results", {})
-    monkeypatch.setattr(row_trials, "ELEMENTS", 1)
-    monkeypatch.setattr(attention_trial, "TOKENS", 1)
+    monkeypatch.setattr(self_test, "is_gpu", lambda device: True)
+    monkeypatch.setattr(self_test, "_results", {})
+    monkeypatch.setattr(self_test, "ROW_ELEMENTS", 1)
+    monkeypatch.setattr(self_test, "ATTENTION_TOKENS", 1)
 
 
 KINDS = {
@@ -321,23 +332,23 @@ KINDS = {
 
 
 @pytest.mark.parametrize("backbone", [SwinTransformer, SwinTransformerV2])
-def test_auto_is_lean_where_all_trials_pass(backbone, untried, launched, caplog):
+def test_auto_is_fused_where_all_self_tests_pass(backbone, untried, launched, caplog):
     _, quick = build(backbone, depths=(1, 1))
     expected = run(quick, make_images(), torch.float16)
     _, tried = build(backbone, depths=(1, 1), attn_backend="auto")
     run(tried, make_images(), torch.float16)
-    assert {subject.kernels for subject in trial._results} == KINDS[backbone]
-    assert set(trial._results.values()) == {None} and not caplog.records
+    assert {subject.kernels for subject in self_test._results} == KINDS[backbone]
+    assert set(self_test._results.values()) == {None} and not caplog.records
     launched.clear()
     found = run(tried, make_images(), torch.float16)
     assert all(torch.equal(found[name], expected[name]) for name in found)
     assert launched and "merge_norm" not in launched[0]
 
 
-def test_auto_takes_the_readable_path_where_a_kernel_lies(untried, launched, monkeypatch, caplog):
-    monkeypatch.setattr(row_trials, "_attempt", lambda work: "it errs")
+def test_auto_takes_single_layers_where_a_kernel_lies(untried, launched, monkeypatch, caplog):
+    monkeypatch.setattr(self_test, "_test_rows", lambda work: "it errs")
     plain, tried = build(attn_backend="auto")
-    monkeypatch.setattr(attention_trial, "_attempt", lambda *_: "it errs")
+    monkeypatch.setattr(self_test, "_test_attention", lambda *_: "it errs")
     with torch.no_grad():
         found, expected = tried(make_images()), plain(make_images())
     for maps in zip(found, expected, strict=True):
@@ -346,15 +357,15 @@ def test_auto_takes_the_readable_path_where_a_kernel_lies(untried, launched, mon
     warned = {record.getMessage().partition(" by ")[0] for record in caplog.records}
     assert {"add_norm", "merge_norm"} <= warned
     block, x = tried.layers[0].blocks[0], torch.randn(2, 5, 6, 16, device=DEVICE)
-    assert lean.refusal(block, x) == "add_norm: trial failed: it errs"
+    assert "add_norm: self-test failed: it errs" in why_not(block, x)
 
 
 def test_a_hook_on_all_modules():
     _, block, x = block_and_map()
     handle = nn.modules.module.register_module_forward_hook(hook)
-    assert "a hook sees all modules" in lean.refusal(block, x)
+    assert "a hook sees all modules" in why_not(block, x)
     handle.remove()
-    assert lean.refusal(block, x) is None
+    assert why_not(block, x) is None
 
 
 @pytest.mark.parametrize(
@@ -371,7 +382,7 @@ def test_a_hook_on_all_modules():
     ],
 )
 def test_hooks_see_maps_and_change_them(path):
-    """A hook gets and gives tensors, and has the effect it has on the readable path."""
+    """A hook gets and gives tensors, and has the effect it has on single layers."""
     plain, quick = build()
     results = []
     for model in (plain, quick):
@@ -396,8 +407,8 @@ def test_block_alone_and_double_backward():
         torch.testing.assert_close(found, expected, rtol=0, atol=bound)
 
 
-def test_compile_export_and_vmap_take_the_readable_path(launched):
-    """And the block of a map that is not transformed is lean again afterwards."""
+def test_compile_export_and_vmap_take_single_layers(launched):
+    """And the block of a map that is not transformed is fused again afterwards."""
     plain, quick, x = (
         item.eval() if isinstance(item, nn.Module) else item for item in block_and_map()
     )
@@ -407,7 +418,7 @@ def test_compile_export_and_vmap_take_the_readable_path(launched):
         torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-4)
         quick.attn.attn_backend = "triton"
         seen = []
-        torch.func.vmap(lambda y: seen.append(lean.refusal(quick, y)) or y)(x)
+        torch.func.vmap(lambda y: seen.append(why_not(quick, y)) or y)(x)
         assert "torch.func" in seen[0]
         assert not launched
         torch.testing.assert_close(quick(x), expected, rtol=1e-4, atol=1e-4)

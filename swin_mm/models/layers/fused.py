@@ -1,0 +1,252 @@
+"""Fused forms of blocks, embedding and merging, and the choice between them and single layers.
+
+By Triton, a block runs three kernels between the products of matrices and the attention: residual
+sum with norm twice (the first adds what the block before left), and bias with GELU. Biases of the
+layers before a sum are added in it, the next layer's dtype is written at once, and backward keeps
+the low-precision products and no GELU. By oneDNN, in inference on a CPU, linear layers take GELU
+and residual along.
+
+Where layers must be called one by one (hooks, LoRA, pruning, dropout, another activation or norm),
+they are, and the reason is logged at debug level. A module chooses once and keeps the choice until
+something that decides changes.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swin_mm.models.layers.attention import WindowAttentionBase
+from swin_mm.models.layers.hooks import has_hooks, is_identity
+from swin_mm.ops.dispatch import AttnBackend, FusedForm, choose_fused, log_choice
+from swin_mm.ops.linear import linear_add, mlp_add
+from swin_mm.ops.reference import Branch, Norm
+from swin_mm.ops.sdpa import window_attention as sdpa_attention
+from swin_mm.ops.setting import Setting, setting_of
+
+
+class PendingResidual(NamedTuple):
+    """A map on its way from block to block, whose last sum may still be missing.
+
+    Attributes:
+        x: `(B, H, W, C)`.
+        branch: What is still to be added to `x`; `None` for nothing.
+        low_precision: `x` in the dtype that linear layers compute in, where a kernel wrote it.
+    """
+
+    x: Tensor
+    branch: Branch | None = None
+    low_precision: Tensor | None = None
+
+    def materialize(self) -> Tensor:
+        """The map with everything added, `(B, H, W, C)`."""
+        if self.branch is None:
+            return self.x
+        from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
+
+        return add_norm(self.x, self.branch, None, self.x.dtype)[0]
+
+    def normalize(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """The map with everything added, and that map after a norm."""
+        if self.branch is None or why_not_norm(norm) or has_hooks(norm):
+            x = self.materialize()
+            return x, norm(x)
+        from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
+
+        dtype = setting_of(self.x, needs_grad=False).norm_dtype
+        return add_norm(self.x, self.branch, norm_parameters(norm), dtype)
+
+
+# By implementation: from a module and its input to its output.
+FusedForms = dict[str, Callable[[nn.Module, Any], Any]]
+
+
+def choose(module: nn.Module, x: Tensor, backend: AttnBackend) -> str | None:
+    """Which fused form of a module runs on a map; `None` for its layers one by one.
+
+    The module has `fused_forms`, of type `FusedForms`; `bypassed_modules()`, which the fused forms
+    do not call; and `describe_fused()`, which gives the `FusedForm`. What may change about any of
+    them is looked at in every call, in one loop without calls.
+
+    Returns:
+        A key of `fused_forms`.
+    """
+    if not module.fused_forms:
+        return None
+    setting = setting_of(x, torch.is_grad_enabled())
+    if torch.compiler.is_compiling():
+        return _choose(module, setting, backend)[0]
+    found: list[Any] = [backend, setting, bool(nn.modules.module._has_any_global_hook())]
+    for layer in module.bypassed_modules():
+        state = layer.__dict__
+        is_hooked = (
+            state["_forward_hooks"]
+            or state["_forward_pre_hooks"]
+            or state["_backward_hooks"]
+            or state["_backward_pre_hooks"]
+            or "forward" in state
+        )
+        found += type(layer), bool(is_hooked), state["training"]
+        found += state.get("p"), state.get("drop_prob"), state.get("approximate")
+        for parameter in state["_parameters"].values():
+            found.append(None if parameter is None else parameter.dtype)
+    kept = module.__dict__.get("_fused_choice")
+    if kept is None or kept[0] != found:
+        name, reason = _choose(module, setting, backend)
+        log_choice(type(module).__name__, name or "layer by layer", reason)
+        kept = module.__dict__["_fused_choice"] = found, name
+    return kept[1]
+
+
+def _choose(module: nn.Module, setting: Setting, backend: AttnBackend) -> tuple[str | None, str]:
+    form = module.describe_fused()
+    norms = [m for m in module.bypassed_modules() if isinstance(m, nn.LayerNorm)]
+    reason = form.reason or _why_not_modules(module) or _why_not_dtypes(norms, setting)
+    return choose_fused(setting, form._replace(reason=reason), tuple(module.fused_forms), backend)
+
+
+def _why_not_modules(module: nn.Module) -> str | None:
+    if "fused_forms" not in vars(type(module)):  # its `forward` may be another too
+        return f"{type(module).__name__} has no fused form"
+    if nn.modules.module._has_any_global_hook():
+        return "a hook sees all modules"
+    for layer in module.bypassed_modules():
+        if has_hooks(layer):
+            return f"{type(layer).__name__} has hooks"
+    return None
+
+
+def _why_not_dtypes(norms: Iterable[nn.LayerNorm], setting: Setting) -> str | None:
+    for norm in norms:
+        dtype = norm.weight.dtype
+        if dtype == torch.float64 and setting.dtype != dtype:
+            return f"a norm is {dtype} and the map {setting.dtype}"
+        if dtype != setting.dtype and setting.autocast_dtype is None:
+            return f"without autocast, a norm is {dtype} and the map {setting.dtype}"
+    return None
+
+
+def describe_block(block: nn.Module, sum_operator: str) -> FusedForm:
+    """The fused form of a block whose residual sums are by `sum_operator`."""
+    attn, mlp = block.attn, block.mlp
+    reason = _why_not_block(block)
+    if reason is not None:
+        return FusedForm(reason=reason)
+    operators = (sum_operator, attn.embed_dims), ("mlp", mlp.fc1.out_features)
+    return FusedForm(operators, attn.embed_dims, not is_identity(block.drop_path))
+
+
+def _why_not_block(block: nn.Module) -> str | None:
+    attn, mlp = block.attn, block.mlp
+    if type(attn).forward is not WindowAttentionBase.forward:
+        return f"{type(attn).__name__} has a forward of its own"
+    for layer in (attn.proj, mlp.fc1, mlp.fc2):
+        if type(layer) is not nn.Linear:
+            return f"a linear layer is {type(layer).__name__}"
+    if type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
+        return f"the activation is {mlp.act}"
+    if not (is_identity(attn.proj_drop) and is_identity(mlp.drop)):
+        return "dropout is active"
+    return why_not_norm(block.norm1) or why_not_norm(block.norm2)
+
+
+def why_not_norm(norm: nn.Module) -> str | None:
+    """Why no kernel computes a norm; `None` where one does."""
+    if type(norm) is not nn.LayerNorm or norm.bias is None or len(norm.normalized_shape) != 1:
+        return f"a norm is {norm}"
+    return None
+
+
+def norm_parameters(norm: nn.LayerNorm) -> Norm:
+    return Norm(norm.weight, norm.bias, norm.eps)
+
+
+def build_branch(value: Tensor, bias: Tensor | None, drop_path: nn.Module) -> Branch:
+    """A branch with the random numbers of stochastic depth.
+
+    In float32, mmcv's `DropPath` drops the same samples from the same seed. In lower precision it
+    draws other numbers.
+    """
+    if is_identity(drop_path):
+        return Branch(value, bias)
+    noise = torch.rand(value.shape[0], device=value.device)
+    return Branch(value, bias, noise, 1 - drop_path.drop_prob)
+
+
+def block_by_triton(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+    """V1: sum and norm, attention, sum and norm, MLP. The last sum is left to what comes next."""
+    from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
+
+    x, branch, _ = pending
+    dtype = setting_of(x, needs_grad=False).linear_dtype
+    x, normed = add_norm(x, branch, norm_parameters(block.norm1), dtype)
+    branch = _attention_branch(block, normed)
+    x, normed = add_norm(x, branch, norm_parameters(block.norm2), dtype)
+    return PendingResidual(x, _mlp_branch(block, normed, dtype))
+
+
+def block_v2_by_triton(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+    """V2: attention, norm and sum, MLP, norm and sum."""
+    from swin_mm.ops.triton.norm_add import norm_add  # imports Triton
+
+    x, _, low_precision = pending  # a norm ends each block, so no sum is pending
+    setting = setting_of(x, needs_grad=False)
+    dtype = setting.linear_dtype
+    x = x.to(setting.norm_dtype)  # as a sum with what a norm returns
+    branch = _attention_branch(block, x if low_precision is None else low_precision)
+    x, low_precision = norm_add(x, branch, norm_parameters(block.norm1), dtype)
+    branch = _mlp_branch(block, low_precision, dtype)
+    x, low_precision = norm_add(x, branch, norm_parameters(block.norm2), dtype)
+    if block.norm3 is not None:
+        x, low_precision = block.norm3(x), None
+    return PendingResidual(x, low_precision=low_precision)
+
+
+def _attention_branch(block: nn.Module, x: Tensor) -> Branch:
+    """The attention of a map; the bias of its last layer is left to the sum."""
+    proj = block.attn.proj
+    return build_branch(F.linear(block.attn.attend(x), proj.weight), proj.bias, block.drop_path)
+
+
+def _mlp_branch(block: nn.Module, x: Tensor, dtype: torch.dtype) -> Branch:
+    """The MLP of a map; the bias of its last layer is left to the sum."""
+    from swin_mm.ops.triton.mlp import mlp  # imports Triton
+
+    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+    out = mlp(x, fc1.weight, fc1.bias, fc2.weight, dtype)
+    return build_branch(out, fc2.bias, block.drop_path)
+
+
+def block_by_onednn(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+    """V1 in inference."""
+    x, attn, mlp = pending.x, block.attn, block.mlp
+    x = linear_add(attn.attend(block.norm1(x), sdpa_attention), attn.proj, x)
+    return PendingResidual(mlp_add(block.norm2(x), mlp.fc1, mlp.fc2, x))
+
+
+def block_v2_by_onednn(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+    """V2 in inference."""
+    x, attn, mlp = pending.x, block.attn, block.mlp
+    x = x + block.norm1(attn.proj(attn.attend(x, sdpa_attention)))
+    x = x + block.norm2(mlp_add(x, mlp.fc1, mlp.fc2, None))
+    return PendingResidual(x if block.norm3 is None else block.norm3(x))
+
+
+def embed_by_triton(embed: nn.Module, x: Tensor) -> Tensor:
+    """A padded image `(B, in_channels, H, W)` to tokens; bias and norm are one kernel."""
+    from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
+
+    proj = embed.proj
+    tokens = F.conv2d(x, proj.weight, stride=proj.stride).permute(0, 2, 3, 1)
+    dtype = setting_of(tokens, needs_grad=False).norm_dtype
+    return add_norm(None, Branch(tokens, proj.bias), norm_parameters(embed.norm), dtype)[1]
+
+
+def merge_by_triton(merging: nn.Module, x: Tensor) -> Tensor:
+    """Joins and normalises in one kernel, then reduces."""
+    from swin_mm.ops.triton.merge_norm import merge_norm  # imports Triton
+
+    dtype = setting_of(x, needs_grad=False).linear_dtype
+    return merging.reduction(merge_norm(x, norm_parameters(merging.norm), dtype))
