@@ -9,6 +9,7 @@ from pathlib import Path
 
 from swin_mm.datasets.check.coco import check_references, read_coco
 from swin_mm.datasets.check.images import spread
+from swin_mm.datasets.check.objects import has_mask
 from swin_mm.datasets.check.summary import examples
 from swin_mm.init_config.errors import InitConfigError
 from swin_mm.init_config.split import split_names
@@ -157,14 +158,20 @@ def _candidates(file: Path) -> list[Path]:
 
 
 def has_masks(parts: Sequence[CocoPart]) -> tuple[bool, str]:
-    """Tells whether every object has a mask, and in words what was found."""
-    annotations = [a for part in parts for a in part.content["annotations"]]
-    without = sum(not annotation.get("segmentation") for annotation in annotations)
-    if not without:
-        return True, "boxes and masks"
-    if without == len(annotations):
+    """Tells whether masks can be learned, and in words what was found.
+
+    mmdet fails on an object without a segmentation, and leaves out one whose polygons have fewer
+    than three points.
+    """
+    masks = [a.get("segmentation") for part in parts for a in part.content["annotations"]]
+    usable = sum(map(has_mask, masks))
+    absent = sum(not mask for mask in masks)
+    if not usable:
         return False, "boxes (there are no masks)"
-    return False, f"boxes ({without} of {len(annotations)} objects have no mask)"
+    if absent:
+        return False, f"boxes ({len(masks) - usable} of {len(masks)} objects have no mask)"
+    left_out = len(masks) - usable
+    return True, "boxes and masks" + (f" ({left_out} without one are left out)" if left_out else "")
 
 
 def split_part(part: CocoPart, folder: Path, stem: str, share: float) -> tuple[CocoPart, CocoPart]:

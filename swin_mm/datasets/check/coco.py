@@ -15,6 +15,7 @@ from swin_mm.datasets.check.images import (
 )
 from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.masks import check_masks
+from swin_mm.datasets.check.objects import count_objects, named_objects, why_left_out
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
 
@@ -46,6 +47,7 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
     warnings = inspection.attempt(check_categories, coco, source, path) or []
     inspection.attempt(check_references, coco, path)
     warnings += inspection.attempt(check_boxes, coco, path) or []
+    given = len(coco["annotations"])
     if inspection.thorough:
         coco = keep_sound(coco)
     loading = source.transform("LoadAnnotations") or {}
@@ -53,8 +55,10 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
         warnings += inspection.attempt(check_masks, coco, path, inspection.thorough) or []
 
     summary = summarise(coco, source.classes(), warnings)
+    if labelled and len(coco["annotations"]) == given:  # else the faults say enough
+        count_objects(coco, source, summary)
     if inspection.thorough and labelled:
-        inspection.attempt(check_objects, coco, source, path, summary)
+        summary.warnings += list_empty(coco, source, path)
     summary.warnings += check_images(coco, source, path, inspection)
     if loading.get("with_seg"):
         inspection.attempt(_check_maps, coco, source)
@@ -205,19 +209,20 @@ def check_boxes(coco: dict, path: str) -> list[str]:
     if wrong:
         more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
         raise DatasetError(f"{path}: {wrong[0]}{more}")
-    sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
+    images = {image["id"]: image for image in coco["images"]}
     clipped, skipped = [], []
     for annotation in coco["annotations"]:
-        if annotation["image_id"] not in sizes:
+        image = images.get(annotation["image_id"])
+        if image is None:
             continue
         left, top, width, height = annotation["bbox"]
-        full_width, full_height = sizes[annotation["image_id"]]
-        seen_width = min(left + width, full_width) - max(left, 0)
-        seen_height = min(top + height, full_height) - max(top, 0)
-        if min(seen_width, seen_height) <= 0 or min(width, height) < 1 or annotation["area"] <= 0:
+        if why_left_out(annotation, image):
             skipped.append(annotation["id"])
         # A pixel's slack: many tools write the last pixel's index where COCO has its far edge.
-        elif seen_width < width - 1 or seen_height < height - 1:
+        elif (
+            min(left + width, image["width"]) - max(left, 0) < width - 1
+            or min(top + height, image["height"]) - max(top, 0) < height - 1
+        ):
             clipped.append(annotation["id"])
     warnings = []
     if skipped:
@@ -274,17 +279,12 @@ def _are_numbers(values: Sequence) -> bool:
     return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
 
 
-def check_objects(coco: dict, source: Source, path: str, summary: SplitSummary) -> None:
-    """Names images without objects; refuses a data set without any."""
-    if not summary.instances:
-        raise DatasetError(
-            f"{path} has no object of the config's classes: there is nothing to learn or to score"
-        )
-    if summary.empty:
-        chosen = {c["id"] for c in coco["categories"] if c["name"] in source.classes()}
-        occupied = {a["image_id"] for a in coco["annotations"] if a["category_id"] in chosen}
-        empty = [i["file_name"] for i in coco["images"] if i["id"] not in occupied]
-        summary.warnings.append(f"{path}: {len(empty)} images have no object: {examples(empty)}")
+def list_empty(coco: dict, source: Source, path: str) -> list[str]:
+    """Returns a warning that names images without objects, if there are any."""
+    classes = set(source.classes())
+    occupied = {a["image_id"] for name, a in named_objects(coco) if name in classes}
+    empty = [i["file_name"] for i in coco["images"] if i["id"] not in occupied]
+    return [f"{path}: {len(empty)} images have no object: {examples(empty)}"] * bool(empty)
 
 
 def _compare_sizes(
@@ -307,11 +307,9 @@ def _compare_sizes(
 
 
 def summarise(coco: dict, classes: tuple[str, ...], warnings: list[str]) -> SplitSummary:
-    names = {category["id"]: category["name"] for category in coco["categories"]}
     per_class: dict[str, float] = dict.fromkeys(classes, 0)
     occupied = set()
-    for annotation in coco["annotations"]:
-        name = names[annotation["category_id"]]
+    for name, annotation in named_objects(coco):
         if name in per_class:
             per_class[name] += 1
             occupied.add(annotation["image_id"])

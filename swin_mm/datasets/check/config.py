@@ -11,6 +11,7 @@ from swin_mm.configs import bare_type
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
+from swin_mm.datasets.check.objects import check_learned, check_scored
 from swin_mm.datasets.check.panoptic import check_panoptic
 from swin_mm.datasets.check.semantic import check_semantic
 from swin_mm.datasets.check.source import Source, find_sources
@@ -83,7 +84,11 @@ def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Dat
             continue
         labelled = split != "test"
         parts = [inspection.attempt(_check_source, s, inspection, labelled) for s in sources]
-        summaries[split] = merge([part or SplitSummary() for part in parts])
+        whole = summaries[split] = merge([part or SplitSummary() for part in parts])
+        if split == "train":
+            whole.warnings += inspection.attempt(check_learned, whole, "train_dataloader") or []
+        elif split == "val":
+            inspection.attempt(check_scored, whole, "val_dataloader")
     return DatasetSummary(classes, summaries)
 
 

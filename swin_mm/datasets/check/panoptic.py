@@ -11,9 +11,9 @@ from swin_mm.datasets.check.coco import (
     check_boxes,
     check_categories,
     check_images,
-    check_objects,
     check_references,
     keep_sound,
+    list_empty,
     read_coco,
     summarise,
 )
@@ -61,11 +61,19 @@ def check_panoptic(source: Source, inspection: Inspection, labelled: bool = True
         coco = keep_sound(coco)
     summary = summarise(coco, source.classes(), warnings)
     if inspection.thorough and labelled:
-        inspection.attempt(check_objects, coco, source, path, summary)
+        inspection.attempt(_check_instances, summary, path)
+        summary.warnings += list_empty(coco, source, path)
     summary.warnings += check_images(coco, source, path, inspection)
     if labelled:
         summary.warnings += _check_maps(coco, source, inspection)
     return summary
+
+
+def _check_instances(summary: SplitSummary, path: str) -> None:
+    if not summary.instances:
+        raise DatasetError(
+            f"{path} has no object of the config's classes: there is nothing to learn or to score"
+        )
 
 
 def _check_package(source: Source) -> None:

@@ -23,6 +23,9 @@ class SplitSummary:
         per_class: Class name to number of objects, or to share of labelled pixels (0 to 1, of the
             label maps that were read).
         warnings: Legal, but worth knowing; one line each.
+        learned: Class name to number of objects that training learns; None where not counted.
+        unlearned: Reason (see `objects.REASONS`) to number of objects that it does not.
+        crowds: Objects with `iscrowd`.
     """
 
     images: int = 0
@@ -30,6 +33,9 @@ class SplitSummary:
     instances: int | None = None
     per_class: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    learned: dict[str, int] | None = None
+    unlearned: Counter[str] = field(default_factory=Counter)
+    crowds: int = 0
 
     def describe(self) -> str:
         """Returns the counts in words."""
@@ -96,6 +102,13 @@ def merge(parts: list[SplitSummary]) -> SplitSummary:
         weight = part.images if part.instances is None else 1
         for name, value in part.per_class.items():
             counts[name] += weight * value
+        whole.unlearned += part.unlearned
+        whole.crowds += part.crowds
+    if parts and all(part.learned is not None for part in parts):
+        learned: Counter[str] = Counter()
+        for part in parts:
+            learned.update(part.learned)
+        whole.learned = dict(learned)
     scale = whole.images if whole.instances is None and whole.images else 1
     whole.per_class = {name: value / scale for name, value in counts.items()}
     return whole
