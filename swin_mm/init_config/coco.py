@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swin_mm.datasets.check.coco import check_references, read_coco
+from swin_mm.datasets.check.annotations import check_references, read_coco
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
 from swin_mm.datasets.check.summary import examples

@@ -59,7 +59,7 @@ def test_odd_files_are_refused(tmp_path, changes, images, message):
     write_coco(tmp_path, images=2, **changes)
     (tmp_path / "empty").mkdir()
     folder = None if images is None else str(tmp_path / images)
-    with pytest.raises(InitConfigError, match=message):
+    with pytest.raises((InitConfigError, DatasetError), match=message):
         read_part(str(tmp_path / "train.json"), folder)
 
 

@@ -1,12 +1,14 @@
 """Checks a COCO annotation file against the config and the images."""
 
 import difflib
-import json
-import math
 import os
-from collections.abc import Sequence
-from pathlib import Path
 
+from swin_mm.datasets.check.annotations import (
+    check_numbers,
+    check_references,
+    keep_sound,
+    read_coco,
+)
 from swin_mm.datasets.check.images import (
     DECODED,
     check_present,
@@ -16,14 +18,9 @@ from swin_mm.datasets.check.images import (
 from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.masks import check_masks
 from swin_mm.datasets.check.objects import count_objects, named_objects, why_left_out
+from swin_mm.datasets.check.scoring import find_unscorable
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
-
-KEYS = {
-    "images": {"id", "file_name", "height", "width"},
-    "annotations": {"id", "image_id", "category_id", "bbox", "area"},
-    "categories": {"id", "name"},
-}
 
 
 def check_coco(source: Source, inspection: Inspection, labelled: bool = True) -> SplitSummary:
@@ -52,9 +49,10 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
         coco = keep_sound(coco)
     loading = source.transform("LoadAnnotations") or {}
     if loading.get("with_mask"):
-        warnings += inspection.attempt(check_masks, coco, path, inspection.thorough) or []
+        warnings += inspection.attempt(check_masks, coco, path) or []
 
     summary = summarise(coco, source.classes(), warnings)
+    summary.unscorable = find_unscorable(coco)
     if labelled and len(coco["annotations"]) == given:  # else the faults say enough
         count_objects(coco, source, summary)
     if inspection.thorough and labelled:
@@ -85,64 +83,6 @@ def check_images(coco: dict, source: Source, path: str, inspection: Inspection) 
     return [*([note] if note else []), *_compare_sizes(images, files, path, inspection)]
 
 
-def read_coco(
-    path: str,
-    where: str,
-    labelled: bool = True,
-    form: dict[str, set[str]] = KEYS,
-    task: str = "object detection",
-) -> dict:
-    """Reads an annotation file and checks its form.
-
-    Args:
-        path: The file.
-        where: Config path of the data set, for the message.
-        labelled: Whether annotations are required.
-        form: Lists that it must have, and the keys of their items.
-        task: What it is for, for the message.
-
-    Raises:
-        DatasetError: It is absent, not JSON, or not COCO.
-    """
-    option = f"--cfg-options {where}.ann_file=FILE (relative to data_root)"
-    try:
-        coco = json.loads(Path(path).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise DatasetError(
-            f"{where}: there is no annotation file {path or '(none named)'}"
-            f"{_first_missing_folder(path)}; put the data there, or give {option}"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{where}: {path} is not JSON ({error}); fetch or write it again, it may be cut short"
-        ) from None
-    remedy = f"it must be a COCO file for {task}: {', '.join(form)}"
-    if isinstance(coco, list):
-        raise DatasetError(f"{path} is a list, as COCO results are, not annotations: {remedy}")
-    if not isinstance(coco, dict):
-        raise DatasetError(f"{path} is JSON but not COCO: {remedy}")
-    if not labelled:
-        coco.setdefault("annotations", [])
-    for section, keys in form.items():
-        if not isinstance(coco.get(section), list):
-            raise DatasetError(f"{path} has no list {section!r}: {remedy}")
-        for index, item in enumerate(coco[section]):
-            if not (isinstance(item, dict) and keys <= item.keys()):
-                lacking = sorted(keys - set(item if isinstance(item, dict) else ()))
-                raise DatasetError(
-                    f"{path}: {section}[{index}] lacks {', '.join(lacking)}; every one of "
-                    f"{section} needs {', '.join(sorted(keys))}"
-                )
-    if not coco["images"]:
-        raise DatasetError(f"{path} lists no images; write it again, or name another file")
-    return coco
-
-
-def _first_missing_folder(path: str) -> str:
-    missing = [str(p) for p in Path(path).parents if not p.exists()]
-    return f" (not even the folder {missing[-1]})" if missing else ""
-
-
 def check_categories(coco: dict, source: Source, path: str) -> list[str]:
     """Compares names: mmdet numbers classes in the file's order and skips what it does not find."""
     wanted = source.classes()
@@ -171,44 +111,13 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
     return [f"{path}: classes not in the config are left out: {examples(ignored)}"] * bool(ignored)
 
 
-def check_references(coco: dict, path: str) -> None:
-    """Checks that ids are used once, and that annotations name images and classes that are there.
-
-    Args:
-        coco: What `read_coco` returned.
-        path: The file, for the message.
+def check_boxes(coco: dict, path: str) -> list[str]:
+    """Returns warnings of boxes that mmdet clips or leaves out.
 
     Raises:
-        DatasetError: They do not.
+        DatasetError: Sizes, boxes, areas or crowd flags are not the numbers they must be.
     """
-    for section in ("images", "annotations", "categories"):
-        ids = [item["id"] for item in coco[section]]
-        if len(set(ids)) < len(ids):
-            seen: set = set()
-            twice = [i for i in ids if i in seen or seen.add(i)]
-            raise DatasetError(
-                f"{path}: {len(twice)} ids of {section} are used twice: {examples(twice)}; "
-                "number them anew"
-            )
-    for key, section in (("image_id", "images"), ("category_id", "categories")):
-        known = {item["id"] for item in coco[section]}
-        dangling = [a for a in coco["annotations"] if a[key] not in known]
-        if dangling:
-            pairs = (f"annotation {a['id']} has {key}={a[key]!r}" for a in dangling)
-            raise DatasetError(
-                f"{path}: {len(dangling)} annotations name {section} that the file does not list: "
-                f"{examples(pairs)}; add them to {section} or take the annotations out"
-            )
-
-
-def check_boxes(coco: dict, path: str) -> list[str]:
-    """Refuses what are not numbers; counts the boxes that mmdet clips or leaves out."""
-    wrong = [_find_wrong_size(image) for image in coco["images"]]
-    wrong += [_find_wrong_box(annotation) for annotation in coco["annotations"]]
-    wrong = [text for text in wrong if text]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
-        raise DatasetError(f"{path}: {wrong[0]}{more}")
+    check_numbers(coco, path)
     images = {image["id"]: image for image in coco["images"]}
     clipped, skipped = [], []
     for annotation in coco["annotations"]:
@@ -236,47 +145,6 @@ def check_boxes(coco: dict, path: str) -> list[str]:
             f"annotations {examples(clipped)}"
         )
     return warnings
-
-
-def _find_wrong_size(image: dict) -> str | None:
-    size = (image["width"], image["height"])
-    if _are_numbers(size) and min(size) > 0:
-        return None
-    return f"image {image['id']} has width and height {size}; both must be pixels"
-
-
-def _find_wrong_box(annotation: dict) -> str | None:
-    box = annotation["bbox"]
-    if not (isinstance(box, list) and len(box) == 4 and _are_numbers(box)):
-        return (
-            f"annotation {annotation['id']} has bbox={box}; it must be four numbers, left, top, "
-            "width and height in pixels"
-        )
-    if not _are_numbers([annotation["area"]]):
-        return (
-            f"annotation {annotation['id']} has area={annotation['area']!r}; it must be the number "
-            "of pixels of the object"
-        )
-    return None
-
-
-def keep_sound(coco: dict) -> dict:
-    """Leaves out what was found wrong, so that later checks can go on with the rest."""
-    images = [image for image in coco["images"] if not _find_wrong_size(image)]
-    known = {image["id"] for image in images}
-    named = {category["id"] for category in coco["categories"]}
-    annotations = [
-        annotation
-        for annotation in coco["annotations"]
-        if annotation["image_id"] in known
-        and annotation["category_id"] in named
-        and not _find_wrong_box(annotation)
-    ]
-    return {**coco, "images": images, "annotations": annotations}
-
-
-def _are_numbers(values: Sequence) -> bool:
-    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
 
 
 def list_empty(coco: dict, source: Source, path: str) -> list[str]:

@@ -1,18 +1,17 @@
 """The check of a whole config: every data set of its loaders, and the model's class counts."""
 
 import logging
-import os
 from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from swin_mm.configs import bare_type
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
 from swin_mm.datasets.check.objects import check_learned, check_scored
 from swin_mm.datasets.check.panoptic import check_panoptic
+from swin_mm.datasets.check.scoring import check_evaluator
 from swin_mm.datasets.check.semantic import check_semantic
 from swin_mm.datasets.check.source import Source, find_sources
 from swin_mm.datasets.check.summary import (
@@ -72,8 +71,6 @@ def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Dat
     classes = _agree([source for sources in found.values() for source in sources], inspection)
     if classes:
         inspection.attempt(check_num_classes, cfg.get("model") or {}, classes)
-    for split, sources in found.items():
-        inspection.attempt(_check_evaluator, cfg, split, sources)
 
     summaries: dict[str, SplitSummary] = {}
     for split, sources in found.items():
@@ -81,15 +78,28 @@ def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Dat
         same = [s for s in summaries if cfg[f"{s}_dataloader"]["dataset"] == settings]
         if same:  # test data is often the validation data
             summaries[split] = summaries[same[0]]
-            continue
-        labelled = split != "test"
-        parts = [inspection.attempt(_check_source, s, inspection, labelled) for s in sources]
-        whole = summaries[split] = merge([part or SplitSummary() for part in parts])
-        if split == "train":
-            whole.warnings += inspection.attempt(check_learned, whole, "train_dataloader") or []
-        elif split == "val":
-            inspection.attempt(check_scored, whole, "val_dataloader")
+        else:
+            labelled = split != "test"
+            parts = [inspection.attempt(_check_source, s, inspection, labelled) for s in sources]
+            summaries[split] = merge([part or SplitSummary() for part in parts])
+        _judge(cfg, split, sources, summaries[split], inspection)
     return DatasetSummary(classes, summaries)
+
+
+def _judge(
+    cfg: Config,
+    split: str,
+    sources: list[Source],
+    summary: SplitSummary,
+    inspection: Inspection,
+) -> None:
+    """Checks what the whole data of a loader must have: objects to learn or to score."""
+    if split == "train":
+        summary.warnings += inspection.attempt(check_learned, summary, "train_dataloader") or []
+        return
+    if split == "val":
+        inspection.attempt(check_scored, summary, "val_dataloader")
+    inspection.attempt(check_evaluator, cfg, split, sources, summary)
 
 
 def _check_source(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
@@ -126,22 +136,3 @@ def _compare_classes(
             f"{where} has {len(classes)} classes, {examples(classes)}, but {first} has "
             f"{len(wanted)}, {examples(wanted)}; set {where}.metainfo.classes to the same"
         )
-
-
-def _check_evaluator(cfg: Config, split: str, sources: list[Source]) -> None:
-    """Checks that COCO metrics score against the annotations of the data that is predicted on."""
-    if split == "train" or len(sources) != 1 or not sources[0].reads_like("CocoDataset"):
-        return
-    evaluators = cfg.get(f"{split}_evaluator") or []
-    several = isinstance(evaluators, (list, tuple))
-    for index, evaluator in enumerate(evaluators if several else [evaluators]):
-        used = evaluator.get("ann_file")
-        if bare_type(evaluator) != "CocoMetric" or not used:
-            continue
-        data = sources[0].path(sources[0].argument("ann_file") or "")
-        if os.path.realpath(used) != os.path.realpath(data):
-            key = f"{split}_evaluator.{index}" if several else f"{split}_evaluator"
-            raise DatasetError(
-                f"{key}.ann_file={used} is not the file that {split}_dataloader reads, {data}: "
-                f"--cfg-options {key}.ann_file={data}"
-            )

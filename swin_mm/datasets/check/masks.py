@@ -1,6 +1,5 @@
 """Checks instance masks of a COCO file: polygons and run lengths."""
 
-import math
 from collections import Counter
 
 import numpy as np
@@ -9,14 +8,15 @@ from swin_mm.datasets.check.summary import DatasetError
 
 OUTSIDE = 2.0  # pixels by which masks may lie outside of their box: tools round differently
 
+FURTHEST = 10**6  # pixels; pycocotools walks along every edge, and overflows far out
 
-def check_masks(coco: dict, path: str, closely: bool) -> list[str]:
+
+def check_masks(coco: dict, path: str) -> list[str]:
     """Checks the masks of all annotations.
 
     Args:
         coco: An annotation file whose ids and boxes are in order.
         path: The file, for the message.
-        closely: Whether to look at their numbers as well, which takes seconds for COCO.
 
     Returns:
         Warnings: masks that mmdet leaves out or that do not fit their box.
@@ -25,16 +25,23 @@ def check_masks(coco: dict, path: str, closely: bool) -> list[str]:
         DatasetError: Masks are absent, or such that loading fails or gives something else.
     """
     sizes = {image["id"]: [image["height"], image["width"]] for image in coco["images"]}
+    halves = [image["id"] for image in coco["images"] if type(image["height"]) is not int]
+    halves += [image["id"] for image in coco["images"] if type(image["width"]) is not int]
+    if halves:
+        raise DatasetError(
+            f"{path}: image {halves[0]} has a height or width that is not written as a whole "
+            "number, which pycocotools needs for masks: write 640, not 640.0"
+        )
     broken: dict[str, list] = {}
     odd: Counter[str] = Counter()
     for annotation in coco["annotations"]:
         mask = annotation.get("segmentation")
         size = sizes[annotation["image_id"]]
-        fault = _find_fault(mask, size) or (_find_wrong_number(mask, size) if closely else None)
+        fault = _find_fault(mask, size) or _find_wrong_number(mask, size)
         if fault is not None:
             kind, text = fault
             broken.setdefault(kind, [0, text.format(id=annotation["id"])])[0] += 1
-        elif closely and min(annotation["bbox"][2:]) >= 1:  # the others are left out, box and all
+        elif min(annotation["bbox"][2:]) >= 1:  # the others are left out, box and all
             odd.update(_find_oddity(mask, annotation["bbox"]))
     if broken:
         raise DatasetError(
@@ -78,11 +85,11 @@ def _find_wrong_number(mask: list | dict, size: list[int]) -> tuple[str, str] | 
     """As `_find_fault`, of a mask of the right form."""
     if isinstance(mask, list):
         numbers = (number for polygon in mask for number in polygon)
-        if all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+        if all(type(n) in (int, float) and abs(n) <= FURTHEST for n in numbers):
             return None
         return "numbers", (
-            "a polygon of annotation {id} has something else than finite numbers; write the masks "
-            "anew"
+            "a polygon of annotation {id} has something else than finite numbers of pixels; write "
+            "the masks anew"
         )
     counts = read_counts(mask["counts"])
     if counts is not None and (counts >= 0).all() and counts.sum() == size[0] * size[1]:
@@ -126,7 +133,7 @@ def read_counts(counts: object) -> np.ndarray | None:
         its memory.
     """
     if isinstance(counts, list):
-        if not all(isinstance(count, int) for count in counts):
+        if not all(isinstance(count, int) and abs(count) < 2**31 for count in counts):
             return None
         return np.array(counts, dtype=np.int64)
     if not isinstance(counts, str) or not counts.isascii():

@@ -7,14 +7,12 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
+from swin_mm.datasets.check.annotations import check_references, keep_sound, read_coco
 from swin_mm.datasets.check.coco import (
     check_boxes,
     check_categories,
     check_images,
-    check_references,
-    keep_sound,
     list_empty,
-    read_coco,
     summarise,
 )
 from swin_mm.datasets.check.images import check_present, spread

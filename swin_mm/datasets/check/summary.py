@@ -26,6 +26,8 @@ class SplitSummary:
         learned: Class name to number of objects that training learns; None where not counted.
         unlearned: Reason (see `objects.REASONS`) to number of objects that it does not.
         crowds: Objects with `iscrowd`.
+        unscorable: What mmdet's COCO metric cannot score: `"bbox"` (any metric) or `"segm"`, and
+            why.
     """
 
     images: int = 0
@@ -36,6 +38,7 @@ class SplitSummary:
     learned: dict[str, int] | None = None
     unlearned: Counter[str] = field(default_factory=Counter)
     crowds: int = 0
+    unscorable: dict[str, str] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Returns the counts in words."""

@@ -47,12 +47,11 @@ def test_what_are_no_run_lengths(counts):
     assert read_counts(counts) is None
 
 
-@pytest.mark.parametrize("closely", [False, True])
-def test_sound_masks(closely):
+def test_sound_masks():
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[5:25, 5:25] = True
     counts = read_counts(encode(mask)).tolist()
-    assert check_masks(coco(SQUARE, runs(encode(mask)), runs(counts)), "a.json", closely) == []
+    assert check_masks(coco(SQUARE, runs(encode(mask)), runs(counts)), "a.json") == []
 
 
 FAULTS = {
@@ -74,13 +73,13 @@ FAULTS = {
 @pytest.mark.parametrize(("mask", "words"), FAULTS.values(), ids=FAULTS)
 def test_fault(mask, words):
     with pytest.raises(DatasetError) as error:
-        check_masks(coco(mask), "a.json", closely=True)
+        check_masks(coco(mask), "a.json")
     assert str(error.value).startswith("a.json: ") and words in str(error.value)
 
 
 def test_faults_are_counted_by_kind():
     with pytest.raises(DatasetError) as error:
-        check_masks(coco(None, SQUARE, runs([3]), None, None), "a.json", closely=True)
+        check_masks(coco(None, SQUARE, runs([3]), None, None), "a.json")
     assert "annotation 1 has no segmentation" in str(error.value)
     assert "(3 annotations in all); also, the mask of annotation 3 has run" in str(error.value)
 
@@ -97,5 +96,4 @@ def test_faults_are_counted_by_kind():
     ids=["line", "odd", "no pixel", "below", "left"],
 )
 def test_oddity_is_a_warning_of_the_close_look(mask, words):
-    assert check_masks(coco(SQUARE, mask), "a.json", closely=True) == [f"a.json: {words}"]
-    assert check_masks(coco(SQUARE, mask), "a.json", closely=False) == []
+    assert check_masks(coco(SQUARE, mask), "a.json") == [f"a.json: {words}"]

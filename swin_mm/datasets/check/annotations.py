@@ -1,0 +1,264 @@
+"""Reads COCO annotation files, and checks their form, ids and numbers."""
+
+import json
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from swin_mm.datasets.check.summary import DatasetError, examples
+
+KEYS = {
+    "images": {"id", "file_name", "height", "width"},
+    "annotations": {"id", "image_id", "category_id", "bbox", "area"},
+    "categories": {"id", "name"},
+}
+LARGEST_ID = 2**63 - 1  # faster-coco-eval and NumPy have ids in 64 bits
+LARGEST_NUMBER = 1e12  # of pixels; beyond, float32 loses its meaning
+LARGEST_SIDE = 10**6  # pixels
+REPAIR = "`swin-mm init-config --coco {path}` writes a corrected copy"
+
+
+def read_coco(
+    path: str,
+    where: str,
+    labelled: bool = True,
+    form: dict[str, set[str]] = KEYS,
+    task: str = "object detection",
+) -> dict:
+    """Reads an annotation file and checks its form: lists, keys, ids and names.
+
+    Args:
+        path: The file.
+        where: Config path of the data set, for the message.
+        labelled: Whether annotations are required.
+        form: Lists that it must have, and the keys of their items.
+        task: What it is for, for the message.
+
+    Raises:
+        DatasetError: It is absent, not JSON that pycocotools reads, or not COCO.
+    """
+    coco, encoding = parse_coco(path, where, task, form, labelled)
+    if encoding != "utf-8":
+        raise DatasetError(
+            f"{path} is in {describe_encoding(encoding)}, which pycocotools cannot read: write it "
+            f"as UTF-8 without a mark; {REPAIR.format(path=path)}"
+        )
+    check_form(coco, path, form)
+    return coco
+
+
+def parse_coco(
+    path: str, where: str, task: str, form: dict[str, set[str]] = KEYS, labelled: bool = True
+) -> tuple[dict, str]:
+    """Parses an annotation file to a dict of lists of dicts.
+
+    Returns:
+        The annotations and the encoding of the file, as `json.detect_encoding` names it.
+
+    Raises:
+        DatasetError: It is absent, not JSON, or something other than lists of dicts.
+    """
+    option = f"--cfg-options {where}.ann_file=FILE (relative to data_root)"
+    try:
+        content = Path(path).read_bytes()
+        coco = json.loads(content)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise DatasetError(
+            f"{where}: there is no annotation file {path or '(none named)'}"
+            f"{_first_missing_folder(path)}; put the data there, or give {option}"
+        ) from None
+    except RecursionError:
+        raise DatasetError(f"{where}: {path} is nested too deeply to be annotations") from None
+    except ValueError as error:  # not JSON, not Unicode, or a number of thousands of digits
+        raise DatasetError(
+            f"{where}: {path} is not JSON ({error}); fetch or write it again, it may be cut short"
+        ) from None
+    remedy = f"it must be a COCO file for {task}: {', '.join(form)}"
+    if isinstance(coco, list):
+        raise DatasetError(f"{path} is a list, as COCO results are, not annotations: {remedy}")
+    if not isinstance(coco, dict):
+        raise DatasetError(f"{path} is JSON but not COCO: {remedy}")
+    if not labelled:
+        coco.setdefault("annotations", [])
+    for section in form:
+        if not isinstance(coco.get(section), list):
+            raise DatasetError(f"{path} has no list {section!r}: {remedy}")
+        for index, item in enumerate(coco[section]):
+            if not isinstance(item, dict):
+                raise DatasetError(_lacks(path, section, index, form[section], form[section]))
+    if not coco["images"]:
+        raise DatasetError(f"{path} lists no images; write it again, or name another file")
+    return coco, json.detect_encoding(content)
+
+
+def _lacks(path: str, section: str, index: int, lacking: set[str], keys: set[str]) -> str:
+    return (
+        f"{path}: {section}[{index}] lacks {', '.join(sorted(lacking))}; every one of {section} "
+        f"needs {', '.join(sorted(keys))}"
+        + (f"; {REPAIR.format(path=path)}" if lacking <= {"id", "area"} else "")
+    )
+
+
+def _first_missing_folder(path: str) -> str:
+    missing = [str(p) for p in Path(path).parents if not p.exists()]
+    return f" (not even the folder {missing[-1]})" if missing else ""
+
+
+def describe_encoding(encoding: str) -> str:
+    """Names an encoding for a message."""
+    return "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
+
+
+def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:
+    """Checks the keys of all items, that ids are numbers or texts, and that names are texts.
+
+    Raises:
+        DatasetError: They are not.
+    """
+    for section, keys in form.items():
+        for index, item in enumerate(coco[section]):
+            if lacking := keys - item.keys():
+                raise DatasetError(_lacks(path, section, index, lacking, keys))
+            for key in ("id", "image_id", "category_id"):
+                if key in keys and not _is_id(item[key]):
+                    raise DatasetError(
+                        f"{path}: {section}[{index}] has {key}={show(item[key])}; an id must be a "
+                        "whole number or a text"
+                    )
+            key = {"images": "file_name", "categories": "name"}.get(section)
+            if key and not _is_text(item[key]):
+                raise DatasetError(
+                    f"{path}: the {key} of {section}[{index}] must be a text, got {show(item[key])}"
+                )
+    for section in {"images", "categories"} & form.keys():
+        kinds = {type(item["id"]) for item in coco[section]}
+        if len(kinds) > 1:
+            raise DatasetError(
+                f"{path}: some ids of {section} are numbers and some are texts, which the COCO "
+                "metric takes for texts: write numbers"
+            )
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is str or (type(value) is int and abs(value) <= LARGEST_ID)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be printed and be a file's name."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
+
+
+def show(value: Any) -> str:
+    """Returns a value for a message, shortened: the value may be anything."""
+    return reprlib.repr(value)
+
+
+def check_references(coco: dict, path: str) -> None:
+    """Checks that ids are used once, and that annotations name images and classes that are there.
+
+    Args:
+        coco: What `read_coco` returned.
+        path: The file, for the message.
+
+    Raises:
+        DatasetError: They do not.
+    """
+    for section in ("images", "annotations", "categories"):
+        ids = [item["id"] for item in coco[section]]
+        if len(set(ids)) < len(ids):
+            seen: set = set()
+            twice = [i for i in ids if i in seen or seen.add(i)]
+            remedy = f"; {REPAIR.format(path=path)}" if section == "annotations" else ""
+            raise DatasetError(
+                f"{path}: {len(twice)} ids of {section} are used twice: {examples(twice)}; "
+                f"number them anew{remedy}"
+            )
+    for key, section in (("image_id", "images"), ("category_id", "categories")):
+        known = {item["id"] for item in coco[section]}
+        dangling = [a for a in coco["annotations"] if a[key] not in known]
+        if dangling:
+            pairs = (f"annotation {a['id']} has {key}={a[key]!r}" for a in dangling)
+            kinds = {type(i) for i in known} != {type(a[key]) for a in dangling}
+            hint = " (a number and a text are different ids)" if known and kinds else ""
+            raise DatasetError(
+                f"{path}: {len(dangling)} annotations name {section} that the file does not list: "
+                f"{examples(pairs)}; add them to {section} or take the annotations out{hint}"
+            )
+
+
+def check_numbers(coco: dict, path: str) -> None:
+    """Checks sizes of images, boxes, areas and crowd flags.
+
+    Raises:
+        DatasetError: Some are not the numbers that mmdet and the COCO metric take.
+    """
+    wrong = [find_wrong_size(image) for image in coco["images"]]
+    wrong += [find_wrong_box(annotation) for annotation in coco["annotations"]]
+    wrong = [text for text in wrong if text]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
+        raise DatasetError(f"{path}: {wrong[0]}{more}")
+
+
+def find_wrong_size(image: dict) -> str | None:
+    """Returns what is wrong with the size of an image, or None."""
+    size = (image["width"], image["height"])
+    if all(are_numbers([side]) and side == int(side) and 0 < side <= LARGEST_SIDE for side in size):
+        return None
+    return (
+        f"image {image['id']} has width and height ({show(size[0])}, {show(size[1])}); both must "
+        "be pixels, whole numbers from 1 on"
+    )
+
+
+def find_wrong_box(annotation: dict) -> str | None:
+    """Returns what is wrong with the box, area or crowd flag of an annotation, or None."""
+    box, area = annotation["bbox"], annotation["area"]
+    if not (isinstance(box, list) and len(box) == 4 and are_numbers(box)):
+        shown = box if isinstance(box, str) and len(box) < 40 else show(box)
+        return (
+            f"annotation {annotation['id']} has bbox={shown}; it must be four numbers, left, top, "
+            "width and height in pixels"
+        )
+    if not are_numbers([area]):
+        return (
+            f"annotation {annotation['id']} has area={show(area)}; it must be the number of pixels "
+            "of the object"
+        )
+    for key in ("iscrowd", "ignore"):
+        if annotation.get(key) not in (None, 0, 1):
+            return (
+                f"annotation {annotation['id']} has {key}={show(annotation[key])}; it must be the "
+                "number 0 or 1"
+            )
+    return None
+
+
+def are_numbers(values: Sequence) -> bool:
+    """Tells whether all values are finite numbers of a size that pixels can have."""
+    return all(
+        type(value) in (int, float) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
+        for value in values
+    )
+
+
+def keep_sound(coco: dict) -> dict:
+    """Leaves out what was found wrong, so that later checks can go on with the rest."""
+    images = [image for image in coco["images"] if not find_wrong_size(image)]
+    known = {image["id"] for image in images}
+    named = {category["id"] for category in coco["categories"]}
+    annotations = [
+        annotation
+        for annotation in coco["annotations"]
+        if annotation["image_id"] in known
+        and annotation["category_id"] in named
+        and not find_wrong_box(annotation)
+    ]
+    return {**coco, "images": images, "annotations": annotations}
