@@ -16,7 +16,6 @@ KEYS = {
 LARGEST_ID = 2**63 - 1  # faster-coco-eval and NumPy have ids in 64 bits
 LARGEST_NUMBER = 1e12  # of pixels; beyond, float32 loses its meaning
 LARGEST_SIDE = 10**6  # pixels
-REPAIR = "`swin-mm init-config --coco {path}` writes a corrected copy"
 
 
 def read_coco(
@@ -42,7 +41,7 @@ def read_coco(
     if encoding != "utf-8":
         raise DatasetError(
             f"{path} is in {describe_encoding(encoding)}, which pycocotools cannot read: write it "
-            f"as UTF-8 without a mark; {REPAIR.format(path=path)}"
+            "as UTF-8 without a mark"
         )
     check_form(coco, path, form)
     return coco
@@ -96,7 +95,6 @@ def _lacks(path: str, section: str, index: int, lacking: set[str], keys: set[str
     return (
         f"{path}: {section}[{index}] lacks {', '.join(sorted(lacking))}; every one of {section} "
         f"needs {', '.join(sorted(keys))}"
-        + (f"; {REPAIR.format(path=path)}" if lacking <= {"id", "area"} else "")
     )
 
 
@@ -175,10 +173,9 @@ def check_references(coco: dict, path: str) -> None:
         if len(set(ids)) < len(ids):
             seen: set = set()
             twice = [i for i in ids if i in seen or seen.add(i)]
-            remedy = f"; {REPAIR.format(path=path)}" if section == "annotations" else ""
             raise DatasetError(
                 f"{path}: {len(twice)} ids of {section} are used twice: {examples(twice)}; "
-                f"number them anew{remedy}"
+                "number them anew"
             )
     for key, section in (("image_id", "images"), ("category_id", "categories")):
         known = {item["id"] for item in coco[section]}
