@@ -76,6 +76,9 @@ def use_test_time_augmentation(cfg: Config) -> None:
     if find_scope(cfg) == "mmseg":
         cfg.setdefault("tta_model", dict(type="SegTTAModel"))
         cfg.setdefault("tta_pipeline", _views(pipeline, SEGMENTATION_SCALES))
+        if bare_type(cfg.tta_model) == "SegTTAModel":
+            # Takes the same arguments, and knows which models give probabilities.
+            cfg.tta_model["type"] = "swin_mm.SegTTAModel"
     else:
         cfg.setdefault("tta_model", dict(type="DetTTAModel", tta_cfg=_merging(cfg.model)))
         cfg.setdefault("tta_pipeline", _views(pipeline, DETECTION_SCALES))

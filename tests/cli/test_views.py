@@ -93,7 +93,7 @@ def test_scales_of_a_segmentor():
     annotations = dict(type="LoadAnnotations", reduce_zero_label=True)
     cfg = make([LOAD, resize, annotations, PACK_SEG], scope="mmseg")
     use_test_time_augmentation(cfg)
-    assert cfg.model.type == "SegTTAModel"
+    assert cfg.model.type == "swin_mm.SegTTAModel"
     load, views = pipeline_of(cfg)
     sizes, flips, *rest = views["transforms"]
     assert load == LOAD and rest == [[annotations], [PACK_SEG]]

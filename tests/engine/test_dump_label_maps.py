@@ -41,3 +41,11 @@ def test_what_is_not_known_is_left_out(kind):
         metric = DumpLabelMaps("unused.pkl")
         metric.process({}, [dict(img_path="a.png", pred_sem_seg=dict(data=torch.ones(1, 2, 2)))])
         assert metric.results[0].keys() == {"img_path", "labels"}
+
+
+@pytest.mark.parametrize("scores", [[[[-2.0, 0.0, 3.0]]], [[[0.1192029, 0.5, 0.9525741]]]])
+def test_confidence_of_one_channel(scores):
+    """Of logits and of probabilities; the threshold is 0.4, so 0.5 is foreground."""
+    entry = dump(scores, torch.tensor([[[0, 1, 1]]]))
+    assert entry["labels"].tolist() == [[0, 1, 1]]
+    assert entry["confidence"].tolist() == [[225, 128, 243]]
