@@ -6,6 +6,7 @@ in `locations`, so a type resolves by its name alone once the package is install
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
@@ -30,6 +31,7 @@ MODELS = Registry(
     ],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
+LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope="swin_mm", locations=["swin_mm.engine"])
 OPTIM_WRAPPERS = Registry(
     "optim_wrapper",
     parent=MMENGINE_OPTIM_WRAPPERS,

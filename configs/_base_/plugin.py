@@ -22,6 +22,7 @@ swin_mm_hooks = dict(
     curves=dict(type="swin_mm.CurvesHook"),
     # Losses stay on the GPU until they are logged.
     runtime_info=dict(type="swin_mm.RuntimeInfoHook"),
+    non_finite=dict(type="swin_mm.NonFiniteLossHook"),
     resumed_schedules=dict(type="swin_mm.ResumedSchedulesHook"),
 )
 # Few groups of parameters, each updated in one go.

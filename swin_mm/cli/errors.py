@@ -1,5 +1,6 @@
 """Tells errors that a user can mend from faults of the program."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from traceback import walk_tb
@@ -7,6 +8,12 @@ from traceback import walk_tb
 from swin_mm.configs import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
+LOST_WORKER = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w+))?"
+)
+LOST_RANK = re.compile(
+    r"Connection (closed|reset) by peer|NCCL communicator was aborted|remote process exited"
+)
 
 
 def raise_first(contradictions: Iterable[tuple[object, str]]) -> None:
@@ -42,11 +49,29 @@ def explain_error(error: BaseException) -> str | None:
         is_refusal = isinstance(current, ValueError) and _raised_in(current, PACKAGE)
         if is_ours or is_refusal or (is_cause and isinstance(current, OSError)):
             return _one_line(current)
+        if lost := _explain_lost_process(str(current)):
+            return lost
         is_cause = is_cause and current.__cause__ is not None
         follow = not current.__suppress_context__
         current = current.__cause__ or (current.__context__ if follow else None)
     if _is_registry_error(error):
         return f"the config does not fit: {_one_line(error)}"
+    return None
+
+
+def _explain_lost_process(text: str) -> str | None:
+    """Words how PyTorch says that another process of a run has ended."""
+    if worker := LOST_WORKER.search(text):
+        return (
+            f"a worker of the data loader (process {worker[1]}) was ended from outside"
+            f"{' by ' + worker[2] if worker[2] else ''}, often for lack of memory: lower "
+            "num_workers or batch_size; train --resume goes on from the last checkpoint"
+        )
+    if LOST_RANK.search(text):
+        return (
+            "another process of this run has ended, and its own output says why; train --resume "
+            "goes on from the last checkpoint"
+        )
     return None
 
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
-from swin_mm.configs import ConfigError
+from swin_mm.configs import ConfigError, bare_type
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -23,13 +23,18 @@ REPLACEMENTS = {
     "CheckpointHook": "swin_mm.CheckpointHook",
     "OptimWrapper": "swin_mm.OptimWrapper",
 }
+# Both of mmengine's ways to name a training loop, by what ours is.
+LOOPS = {
+    "EpochBasedTrainLoop": "swin_mm.EpochBasedTrainLoop",
+    "IterBasedTrainLoop": "swin_mm.IterBasedTrainLoop",
+}
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Hooks of our tools that a config made for others lacks.
 OWN_HOOKS = {
     "start_table": "swin_mm.StartTableHook",
     "progress": "swin_mm.ProgressHook",
     "curves": "swin_mm.CurvesHook",
-    "fast_forward": "swin_mm.FastForwardHook",
+    "non_finite": "swin_mm.NonFiniteLossHook",
     "prediction_sheet": "swin_mm.PredictionSheetHook",
     "runtime_info": "swin_mm.RuntimeInfoHook",
     "resumed_schedules": "swin_mm.ResumedSchedulesHook",
@@ -79,17 +84,29 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
     hooks = cfg.setdefault("default_hooks", {})
     hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
+    custom = [bare_type(hook) for hook in cfg.get("custom_hooks") or []]
     for name, kind in OWN_HOOKS.items():
-        hooks.setdefault(name, dict(type=kind))
+        if bare_type(dict(type=kind)) not in custom:
+            hooks.setdefault(name, dict(type=kind))
     for settings in (hooks.checkpoint, cfg.get("optim_wrapper")):
         kind = type_name(settings)
         if kind in REPLACEMENTS:
             settings["type"] = REPLACEMENTS[kind]
+    _use_own_loop(cfg.get("train_cfg") or {})
     if torch.cuda.is_available():  # elsewhere PyTorch warns of it
         for loader in (cfg.get(name) for name in DATALOADERS):
             if loader is not None:
                 loader.setdefault("pin_memory", True)
     return cfg
+
+
+def _use_own_loop(train_cfg: dict) -> None:
+    kind = type_name(train_cfg)
+    if kind is None and "by_epoch" in train_cfg:
+        kind = "EpochBasedTrainLoop" if train_cfg["by_epoch"] else "IterBasedTrainLoop"
+        del train_cfg["by_epoch"]
+    if kind in LOOPS:
+        train_cfg["type"] = LOOPS[kind]
 
 
 def find_scope(cfg: Config) -> str:

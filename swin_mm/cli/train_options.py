@@ -73,8 +73,8 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     methods.add_argument(
         "--non-finite",
         choices=["stop", "skip"],
-        help="what to do when a loss is NaN or infinite: stop, or leave out the step; either way "
-        "the images are named",
+        help="what to do when a loss or a gradient is NaN or infinite: stop (default), or skip the "
+        "step; either way the images are named",
     )
     tracking = parser.add_argument_group("tracking")
     tracking.add_argument("--tensorboard", action="store_true", help="log to TensorBoard as well")
@@ -114,6 +114,7 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
             raise ConfigError(f"--early-stop must be 1 or more, got {args.early_stop}")
         _add_hook(cfg, "--early-stop", type="swin_mm.EarlyStoppingHook", patience=args.early_stop)
     if args.non_finite:
+        cfg.default_hooks.pop("non_finite", None)  # which stops
         _add_hook(cfg, "--non-finite", type="swin_mm.NonFiniteLossHook", action=args.non_finite)
     for name in TRACKERS:
         if getattr(args, name):

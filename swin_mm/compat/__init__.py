@@ -16,6 +16,7 @@ REPAIRS = (
     "swin_mm.compat.config_text",
     "swin_mm.compat.mmdet_bert",
     "swin_mm.compat.paramwise_log",
+    "swin_mm.compat.data_workers",
     "swin_mm.compat.polygon_transforms",
 )
 

@@ -19,6 +19,7 @@ from .hooks import (
     ValLossHook,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .mixed_precision import AmpOptimWrapper
 from .optim_wrapper import OptimWrapper
 from .param_groups import MergedOptimWrapperConstructor, ResumeError
@@ -31,8 +32,10 @@ __all__ = [
     "DetVisualizationHook",
     "DumpLabelMaps",
     "EarlyStoppingHook",
+    "EpochBasedTrainLoop",
     "ExactWeightsHook",
     "FastForwardHook",
+    "IterBasedTrainLoop",
     "LayerDecayOptimWrapperConstructor",
     "MergedOptimWrapperConstructor",
     "NonFiniteLossError",

@@ -5,9 +5,11 @@ moved onto it by `os.replace`, which the operating system does in one step, and 
 else left incomplete is recognised before anything is resumed from it.
 """
 
+import glob
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -29,6 +31,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same folder, since a rename is one step only within a file system.
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    _remove_partial_files_of(path)
     try:
         with open(partial, "wb") as file:
             file.write(content)
@@ -38,6 +41,18 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _remove_partial_files_of(path: Path) -> None:
+    """Deletes what killed processes of this machine left of earlier tries to write `path`."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+        writer = partial.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")[2]
+        try:
+            os.kill(int(writer), 0)
+        except ProcessLookupError:
+            partial.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue
 
 
 def _sync_folder(folder: Path) -> None:
@@ -100,13 +115,13 @@ def find_damage(path: str | Path) -> str | None:
 
 
 def newest_checkpoint(
-    folder: str | Path, filename_tmpl: str, pointer: str | Path | None = None
+    folder: str | Path, templates: Sequence[str], pointer: str | Path | None = None
 ) -> Path | None:
     """Finds the newest whole checkpoint, also when the pointer file is missing, stale or wrong.
 
     Args:
         folder: Where the checkpoints are.
-        filename_tmpl: mmengine's template of their names, such as `epoch_{}.pth`.
+        templates: Templates of their names as mmengine's, such as `epoch_{}.pth`, or whole names.
         pointer: The file that names the newest one, `last_checkpoint` in the working folder. What
             it names counts as written when the pointer was, so a copied folder, where times mean
             little, resumes from the right file.
@@ -115,12 +130,13 @@ def newest_checkpoint(
         The file, or None when there is no whole checkpoint.
     """
     folder = Path(folder)
-    pattern = re.compile(re.escape(filename_tmpl).replace(r"\{\}", r"(\d+)"))
+    patterns = (re.escape(template).replace(r"\{\}", r"(\d+)") for template in templates)
+    pattern = re.compile("|".join(patterns))
     ages = {}  # path -> (time written in ns, step)
     for path in folder.iterdir() if folder.is_dir() else ():
         match = pattern.fullmatch(path.name)
         if match and path.is_file():
-            ages[path] = (path.stat().st_mtime_ns, int(match[1]))
+            ages[path] = (path.stat().st_mtime_ns, int(match[1] or 0))
     if pointer is not None and Path(pointer).is_file():
         # Only the name is used: the folder may have been moved since.
         named = folder / Path(Path(pointer).read_text().strip()).name

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from mmengine.optim import OptimWrapper as MMEngineOptimWrapper
+from torch import Tensor
 
 from swin_mm.engine.deferred_log import DeferredScalars
 from swin_mm.registry import OPTIM_WRAPPERS
@@ -12,7 +13,12 @@ class DeferredGradNorm:
     """To be mixed into wrappers of mmengine: clips as they do, and logs the norm when it is read.
 
     Clipping itself needs no number on the CPU: torch scales the gradients by a tensor.
+
+    Attributes:
+        grad_norm: Norm of the gradients of the step that is being done, from clipping.
     """
+
+    grad_norm: Tensor | None = None
 
     @cached_property
     def deferred(self) -> DeferredScalars:
@@ -29,6 +35,7 @@ class DeferredGradNorm:
             return
         norm = self.clip_func(parameters, **self.clip_grad_kwargs)
         if norm is not None:  # clipping by value has none
+            self.grad_norm = norm
             self.deferred.add({f"train/{self.grad_name}": norm})
 
 

@@ -37,7 +37,7 @@ def test_stock_parts_become_ours_and_ours_are_added(toy, wrapper):
         "start_table": "swin_mm.StartTableHook",
         "progress": "swin_mm.ProgressHook",
         "curves": "swin_mm.CurvesHook",
-        "fast_forward": "swin_mm.FastForwardHook",
+        "non_finite": "swin_mm.NonFiniteLossHook",
         "prediction_sheet": "swin_mm.PredictionSheetHook",
         "runtime_info": "swin_mm.RuntimeInfoHook",
         "resumed_schedules": "swin_mm.ResumedSchedulesHook",

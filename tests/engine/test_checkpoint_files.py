@@ -97,13 +97,13 @@ def test_newest_is_chosen_by_time_not_by_number(tmp_path):
     restarted = save(tmp_path / "epoch_1.pth", seconds=200)
     save(tmp_path / "best_epoch_3.pth", seconds=300)
     save(tmp_path / "iter_30.pth", seconds=300)
-    assert newest_checkpoint(tmp_path, "epoch_{}.pth") == restarted
+    assert newest_checkpoint(tmp_path, ["epoch_{}.pth"]) == restarted
 
 
 def test_equal_times_are_ordered_by_number(tmp_path):
     save(tmp_path / "epoch_9.pth", seconds=100)
     tenth = save(tmp_path / "epoch_10.pth", seconds=100)
-    assert newest_checkpoint(tmp_path, "epoch_{}.pth") == tenth
+    assert newest_checkpoint(tmp_path, ["epoch_{}.pth"]) == tenth
 
 
 def test_damaged_checkpoints_are_passed_over(tmp_path):
@@ -111,7 +111,7 @@ def test_damaged_checkpoints_are_passed_over(tmp_path):
     truncate(save(tmp_path / "epoch_2.pth"))
     (tmp_path / "epoch_3.pth").touch()
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_2.pth"))
-    assert newest_checkpoint(tmp_path, "epoch_{}.pth", tmp_path / "last_checkpoint") == whole
+    assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], tmp_path / "last_checkpoint") == whole
 
 
 def test_pointer_decides_where_times_mean_little(tmp_path):
@@ -120,7 +120,7 @@ def test_pointer_decides_where_times_mean_little(tmp_path):
     save(tmp_path / "epoch_9.pth", seconds=200)
     pointer = tmp_path / "last_checkpoint"
     pointer.write_text("/where/it/was/before/epoch_12.pth\n")
-    assert newest_checkpoint(tmp_path, "epoch_{}.pth", pointer) == twelfth
+    assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], pointer) == twelfth
 
 
 def test_stale_pointer_does_not_hide_a_newer_checkpoint(tmp_path):
@@ -129,9 +129,9 @@ def test_stale_pointer_does_not_hide_a_newer_checkpoint(tmp_path):
     pointer.write_text(str(tmp_path / "epoch_1.pth"))
     os.utime(pointer, (101, 101))
     second = save(tmp_path / "epoch_2.pth", seconds=200)
-    assert newest_checkpoint(tmp_path, "epoch_{}.pth", pointer) == second
+    assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], pointer) == second
 
 
 def test_no_checkpoint(tmp_path):
-    assert newest_checkpoint(tmp_path, "epoch_{}.pth", tmp_path / "last_checkpoint") is None
-    assert newest_checkpoint(tmp_path / "absent", "epoch_{}.pth") is None
+    assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], tmp_path / "last_checkpoint") is None
+    assert newest_checkpoint(tmp_path / "absent", ["epoch_{}.pth"]) is None

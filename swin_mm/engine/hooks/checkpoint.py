@@ -1,14 +1,20 @@
 """Checkpoints that survive `kill -9` at any moment."""
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from os import path as osp
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import BaseLoop, Runner
 
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.checkpoint.finite import list_non_finite
+from swin_mm.checkpoint.report import list_names
+from swin_mm.engine.accumulation import gather_gradients, set_gradients
 from swin_mm.engine.checkpoint_files import (
     ATOMIC_BACKEND,
     POINTER_NAME,
@@ -23,6 +29,11 @@ from swin_mm.registry import HOOKS
 MAIN_METRICS = ("bbox_mAP", "segm_mAP", "mAP", "bbox_AP", "segm_AP", "AP", "PQ")
 MAIN_METRICS += ("mIoU", "mDice", "mFscore")
 
+# What a signal that stops training leaves to resume from.
+INTERRUPTED = "interrupted.pth"
+GRADIENTS = "accumulated_gradients"  # key in a checkpoint
+OUTDATED = "outdated_ckpt_ids"  # name in the message hub: checkpoints about to be deleted
+
 
 def by_importance(metrics: Iterable[str]) -> list[str]:
     """Names of metrics, those of whole tasks first and else in their order."""
@@ -36,7 +47,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     A checkpoint appears under its name only when it is whole, and an older one is deleted only when
     the newer one is there; mmengine deletes first and writes in place. Before an automatic resume
     it makes `last_checkpoint` name the newest whole checkpoint, so that training resumes whatever
-    state the folder was left in, also when mmdet's or mmseg's own tool starts it.
+    state the folder was left in, also when mmdet's or mmseg's own tool starts it. After a
+    validation the newest checkpoint is saved anew, so that a resume knows what was validated, how
+    well, and what other hooks made of it. Nothing that is NaN or infinite is saved.
 
     `save_best='auto'` is the first of `MAIN_METRICS` that is measured, or else the first metric
     whose name says whether more of it is better; where none does, no best checkpoint is kept, and
@@ -55,6 +68,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not is_remote:
             self.backend_args = {"backend": ATOMIC_BACKEND}
         self.is_local = not is_remote
+        self.gradients: list[dict] | None = None
+        self.saved_iter: int | None = None  # of the newest checkpoint of this run
+        self.is_best_new = False
+        self.stale: list[Path] = []
 
     def before_run(self, runner: Runner) -> None:
         """Tidies the folder and mends `last_checkpoint`; the runner reads it right after this."""
@@ -62,7 +79,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not (is_training and self.is_local):
             return
         if is_main_process():
-            for path in remove_partial_files(self._folder(runner)):
+            folders = {self._folder(runner), Path(runner.work_dir)}
+            for path in [path for folder in folders for path in remove_partial_files(folder)]:
                 runner.logger.info(f"Removed {path}, which a killed run left unfinished.")
             if runner._resume and runner._load_from is None:
                 self._mend_pointer(runner)
@@ -77,7 +95,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _mend_pointer(self, runner: Runner) -> None:
         pointer = Path(runner.work_dir, POINTER_NAME)
         named = pointer.read_text().strip() if pointer.is_file() else None
-        newest = newest_checkpoint(self._folder(runner), self.filename_tmpl, pointer)
+        templates = (self.filename_tmpl, INTERRUPTED)
+        newest = newest_checkpoint(self._folder(runner), templates, pointer)
         if newest is None:
             pointer.unlink(missing_ok=True)
             runner.logger.warning(
@@ -89,18 +108,68 @@ class CheckpointHook(MMEngineCheckpointHook):
             )
             write_atomically(pointer, str(newest).encode())
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Saves checkpoint number `step`, then lets go of those beyond `max_keep_ckpts`."""
-        outdated = []
-        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            steps = [*self.keep_ckpt_ids, step]
-            outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
-            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
-            runner.message_hub.update_info("keep_ckpt_ids", kept)
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Tells the training loop, at a resume, where it is."""
+        if not runner._resume:
+            return
+        if hasattr(runner._train_loop, "load_state"):
+            runner._train_loop.load_state(checkpoint["meta"])
+        self.gradients = checkpoint.get(GRADIENTS)
 
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
-        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+    def before_train(self, runner: Runner) -> None:
+        """Takes up where the run that is resumed was killed, also while it deleted files."""
+        super().before_train(runner)
+        known = runner.message_hub.runtime_info
+        if "last_ckpt" in known:
+            self.last_ckpt = self._here(known["last_ckpt"])
+        if self.save_best:
+            self._set_best_paths([path and self._here(path) for path in self._best_paths()])
+        self.stale: list[Path] = []
+        if runner._resume and runner._load_from is None and self.is_local:
+            for step in known.get(OUTDATED, ()):
+                self._remove(self._here(self.filename_tmpl.format(step)))
+            self.stale = self._list_later_best(runner)
+        if self.gradients is not None:
+            set_gradients(runner, self.gradients)
+            self.gradients = None
+
+    def _here(self, path: str) -> str:
+        """The path in the folder of today; it may have been moved since it was noted."""
+        return self.file_backend.join_path(self.out_dir, osp.basename(path))
+
+    def _list_later_best(self, runner: Runner) -> list[Path]:
+        """Finds best checkpoints of steps that the resumed run has yet to do again."""
+        done = runner.epoch if self.by_epoch else runner.iter
+        number = re.escape(self.filename_tmpl).replace(r"\{\}", r"(\d+)")
+        found = []
+        for path in Path(self.out_dir).glob("best_*"):
+            match = re.fullmatch(rf"best_.+_{number}", path.name)
+            if match and int(match[1]) > done:
+                found.append(path)
+        return found
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds gradients that wait for further batches.
+
+        Raises:
+            CheckpointError: Weights, or what the optimizer keeps, are not finite.
+        """
+        parts = ("state_dict", "ema_state_dict", "optimizer")
+        state = {name: checkpoint[name] for name in parts if name in checkpoint}
+        if bad := list_non_finite(state):
+            raise CheckpointError(
+                f"nothing is saved after step {runner.iter}: NaN or infinite values in "
+                f"{list_names(bad)}; the last good checkpoint is {self.last_ckpt}"
+            )
+        if self.gradients:
+            checkpoint[GRADIENTS] = self.gradients
+
+    def _save(self, runner: Runner, filename: str, meta: dict) -> None:
+        """Saves all that a run needs to go on."""
+        loop = runner.train_loop
+        if hasattr(loop, "state"):
+            meta.update(loop.state(meta["epoch"], meta["iter"]))
+        self.gradients = gather_gradients(runner)
         runner.save_checkpoint(
             self.out_dir,
             filename,
@@ -112,15 +181,63 @@ class CheckpointHook(MMEngineCheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        if not is_main_process():
-            return
-        write_atomically(Path(runner.work_dir, POINTER_NAME), self.last_ckpt.encode())
-        for old_step in outdated:
-            old_name = self.filename_tmpl.format(old_step)
-            self._remove(self.file_backend.join_path(self.out_dir, old_name))
+        self.gradients = None
+        self.saved_iter = meta["iter"]
+        if is_main_process():
+            path = self.file_backend.join_path(self.out_dir, filename)
+            write_atomically(Path(runner.work_dir, POINTER_NAME), path.encode())
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Saves checkpoint number `step`, then lets go of those beyond `max_keep_ckpts`."""
+        outdated = []
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            steps = [*self.keep_ckpt_ids, step]
+            outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info("keep_ckpt_ids", kept)
+        # A run that is killed before they are gone deletes them when it is resumed.
+        runner.message_hub.update_info(OUTDATED, outdated)
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        self._save(runner, filename, meta)
+        if is_main_process():
+            for old_step in outdated:
+                self._remove(self._here(self.filename_tmpl.format(old_step)))
+            self._remove(self._here(INTERRUPTED))
+
+    def save_interrupted(self, runner: Runner) -> str:
+        """Saves between two checkpoints, for a resume alone; all processes must call it.
+
+        Returns:
+            The file, which the next checkpoint replaces; the newest where that has the same step.
+        """
+        if self.saved_iter != runner.iter or self.last_ckpt is None:
+            self._save(runner, INTERRUPTED, {"epoch": runner.epoch, "iter": runner.iter})
+            barrier()  # a process that ends early has the others ended
+            return self._here(INTERRUPTED)
+        barrier()
+        return self.last_ckpt
+
+    def after_train(self, runner: Runner) -> None:
+        """Deletes what only a resume would have needed."""
+        super().after_train(runner)
+        interrupted = Path(self._here(INTERRUPTED))
+        if self.is_local and is_main_process() and interrupted.exists():
+            interrupted.unlink()
+            pointer = Path(runner.work_dir, POINTER_NAME)
+            if self.last_ckpt is None:
+                pointer.unlink(missing_ok=True)
+            else:
+                write_atomically(pointer, self.last_ckpt.encode())
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
+        """Lets a signal end the validation."""
+        if hasattr(runner._train_loop, "stop_validation_if_asked"):
+            runner._train_loop.stop_validation_if_asked()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """Saves a new best checkpoint, then deletes the one it replaces.
+        """Saves a new best checkpoint beside the one it replaces.
 
         Raises:
             ValueError: A metric named by `save_best` was not measured.
@@ -136,18 +253,41 @@ class CheckpointHook(MMEngineCheckpointHook):
                     f"{sorted(metrics)}; name one of these"
                 )
         # mmengine deletes the best checkpoint it knows of before it writes the next one, so it is
-        # kept from knowing until the next one is there.
-        previous = self._best_paths()
+        # kept from knowing until the next one is there. It also saves anew for the resume, which
+        # has to wait for what other hooks do after a validation.
+        previous, last = self._best_paths(), self.last_ckpt
         self._set_best_paths([None] * len(previous))
+        self.last_ckpt = None
         super()._save_best_checkpoint(runner, metrics)
+        self.last_ckpt = last
         written = self._best_paths()
         self._set_best_paths([new or old for new, old in zip(written, previous, strict=True)])
-        if not is_main_process():
+        self.is_best_new = any(written)
+        self.stale += [Path(path) for path in previous if path]
+
+    def after_val(self, runner: Runner) -> None:
+        """Saves the outcome of a validation for the resume, then deletes earlier best ones."""
+        if not isinstance(runner._train_loop, BaseLoop):
             return
-        for new, old in zip(written, previous, strict=True):
-            if new and old and new != old:
-                self._remove(old)
-                runner.logger.info(f"The previous best checkpoint {old} is removed.")
+        is_saved = hasattr(runner.train_loop, "state") and self.saved_iter == runner.iter
+        if self.last_ckpt is not None and (self.is_best_new or is_saved):
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = {"epoch": runner.epoch, "iter": runner.iter}
+            self._save_checkpoint_with_step(runner, step, meta)
+        self.is_best_new = False
+        if is_main_process() and self.save_best:
+            self._remove_stale_best(runner)
+
+    def _remove_stale_best(self, runner: Runner) -> None:
+        """Deletes what is no best checkpoint any more, where the one of each metric is there."""
+        best = self._best_paths()
+        if not all(path and self.file_backend.exists(path) for path in best):
+            return
+        for path in map(str, self.stale):
+            if path not in best:
+                self._remove(path)
+                runner.logger.info(f"The previous best checkpoint {path} is removed.")
+        self.stale = []
 
     def _choose_metric(self, runner: Runner, metrics: dict) -> None:
         """Chooses what the best checkpoint goes by, where that is left to us."""

@@ -9,13 +9,14 @@ from swin_mm.engine.hooks.checkpoint import CheckpointHook, by_importance
 from swin_mm.registry import HOOKS
 
 AUTO = "auto"
+KEPT = "early_stopping"  # name of the counts in the message hub, which checkpoints hold
 
 
 @HOOKS.register_module()
 class EarlyStoppingHook(MMEngineEarlyStoppingHook):
     """mmengine's hook, except that it goes by what the best checkpoint goes by.
 
-    After a resume it counts from the start: mmengine keeps nothing of it in checkpoints.
+    Its counts are kept in checkpoints, so that a resumed training stops where it would have.
 
     Args:
         monitor: Name of a metric; `auto` for that of the checkpoint hook's `save_best`, or the
@@ -40,6 +41,19 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         if isinstance(runner._train_loop, BaseLoop):
             super().before_run(runner)
 
+    def before_train(self, runner: Runner) -> None:
+        """Goes on with the counts of the run that is resumed."""
+        if KEPT not in runner.message_hub.runtime_info:
+            return
+        kept = runner.message_hub.get_info(KEPT)
+        if not self.is_open and self.monitor != kept["monitor"]:
+            return
+        if self.is_open:
+            self._follow(kept["monitor"], kept["rule"])
+        self.best_score, self.wait_count = kept["best_score"], kept["wait_count"]
+        if kept["stopped"] and kept["patience"] == self.patience:
+            runner.train_loop.stop_training = True
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Counts validations without a better metric.
 
@@ -49,6 +63,15 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         if self.is_open and metrics:
             self._choose(runner, metrics)
         super().after_val_epoch(runner, metrics)
+        kept = dict(
+            monitor=self.monitor,
+            rule=self.rule,
+            best_score=float(self.best_score),
+            wait_count=self.wait_count,
+            patience=self.patience,
+            stopped=runner.train_loop.stop_training,
+        )
+        runner.message_hub.update_info(KEPT, kept)
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
         # mmengine takes a tie for a gain, so that a metric that stands still never stops training.
@@ -62,12 +85,14 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
             for hook in runner.hooks
             if isinstance(hook, CheckpointHook) and hook.save_best
         ]
-        self.monitor, rule = best[0] if best else (by_importance(metrics)[0], None)
-        # As in mmengine's constructor, which needs to know the metric.
-        self.rule = self.asked_rule or rule or self._init_rule(self.monitor)
-        if self.rule == "less":
-            self.min_delta, self.best_score = -self.min_delta, inf
-        self.is_open = False
+        monitor, rule = best[0] if best else (by_importance(metrics)[0], None)
+        self._follow(monitor, self.asked_rule or rule or self._init_rule(monitor))
         runner.logger.info(
             f"Training stops after {self.patience} validations without a better {self.monitor}."
         )
+
+    def _follow(self, monitor: str, rule: str) -> None:
+        """Does what mmengine's constructor does, which needs to know the metric."""
+        self.monitor, self.rule, self.is_open = monitor, rule, False
+        if rule == "less":
+            self.min_delta, self.best_score = -self.min_delta, inf

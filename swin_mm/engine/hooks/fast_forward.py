@@ -18,13 +18,15 @@ class FastForwardHook(Hook):
 
     After a resume at step n mmengine's loop first loads n batches and throws them away, which takes
     hours late in a long schedule. Their indices alone are enough to go on with the same order of
-    samples as the run that is resumed. Other samplers than `InfiniteSampler` are left to mmengine.
+    samples as the run that is resumed. Other samplers than `InfiniteSampler` are left to mmengine,
+    and `swin_mm.IterBasedTrainLoop` needs no such help.
     """
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
         loader = loop.dataloader
-        if not isinstance(loop, IterBasedTrainLoop) or loop.iter == 0:
+        is_mmengines = isinstance(loop, IterBasedTrainLoop) and not hasattr(loop, "skipped_batches")
+        if not is_mmengines or loop.iter == 0:
             return
         sampler = loader.sampler
         if type(sampler) is not InfiniteSampler or loader.batch_size is None:

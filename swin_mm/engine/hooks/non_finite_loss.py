@@ -1,40 +1,55 @@
-"""Stops training, or passes over a step, where a loss is NaN or infinite."""
+"""Stops training, or skips a step, where a loss or a gradient is NaN or infinite."""
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce
+from mmengine.dist import all_gather_object, all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from swin_mm.engine.device_number import DeviceNumber
 from swin_mm.registry import HOOKS
 
 MAX_FILES = 16  # named in a message
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss is NaN or infinite; the message names the images it was computed on."""
+    """A loss or gradient is NaN or infinite; the message names the images of the step."""
+
+
+@dataclass
+class _Pending:
+    """Whether the gradients of a step are not finite, as soon as the device has computed it."""
+
+    step: int
+    files: list[str]
+    is_bad: DeviceNumber
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Keeps a loss that is not finite out of the weights, and names its images.
+    """Keeps losses and gradients that are not finite out of the weights, and names the images.
 
-    Losses are looked at as the model returns them, before a loss scale is applied. So the steps
-    that float16's loss scale passes over by itself, in search of the right scale, are none of this
-    hook's: there the losses are finite and only scaled gradients are not.
+    Losses are looked at as the model returns them, before a loss scale is applied. Whether they are
+    finite is computed on the device, copied while the backward pass is being queued, and read
+    before the optimizer's step, when all that is waited for is the forward pass.
 
-    A GPU is not kept waiting: whether the losses are finite is computed there, copied while the
-    backward pass is being queued, and read before the optimizer's step, when all that is waited
-    for is the forward pass. Where nothing is wrong that is the whole cost, and under `skip` with
-    several processes one number to reduce.
+    Gradients are looked at by their norm, which clipping computes anyway. A fused optimizer of a
+    GPU is told on the device not to change anything, as a loss scaler does, and the outcome is read
+    a step later, so that nothing waits for the backward pass. Other optimizers have to wait.
+
+    Steps that float16's loss scale passes over in search of the right scale are none of this
+    hook's, as only scaled gradients are infinite there, until it falls below 1.
 
     Args:
-        action: `stop` raises before the weights change. `skip` leaves out the optimizer's step, in
-            every process, and goes on; with accumulated gradients the whole step is left out. Its
-            losses are not logged.
+        action: `stop` raises, with the weights as they were before the step. `skip` leaves out the
+            optimizer's step, in every process, and goes on; with accumulated gradients the whole
+            step is left out. Losses that are not finite are not logged.
 
     Raises:
         ValueError: `action` is neither.
@@ -48,6 +63,7 @@ class NonFiniteLossHook(Hook):
             raise ValueError(f"action must be 'stop' or 'skip', got {action!r}")
         self.action = action
         self.skipped = 0
+        self.pending: _Pending | None = None
         self._start_step()
 
     def _start_step(self) -> None:
@@ -59,7 +75,11 @@ class NonFiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model.register_forward_hook(self._look)
-        runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
+        several = isinstance(runner.optim_wrapper, OptimWrapperDict)
+        wrappers = runner.optim_wrapper.values() if several else [runner.optim_wrapper]
+        for wrapper in wrappers:
+            wrapper.optimizer.register_step_pre_hook(partial(self._before_step, wrapper))
+            wrapper.optimizer.register_step_post_hook(partial(self._after_step, wrapper))
         self.runner = runner
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -68,12 +88,42 @@ class NonFiniteLossHook(Hook):
     def _look(self, model: nn.Module, inputs: tuple, losses: Any) -> None:
         """Notes whether the losses that a forward pass returned are finite."""
         if model.training and torch.is_grad_enabled() and isinstance(losses, dict):
-            self.checks.append(_Check(losses, is_shared=self.action == "skip"))
+            self.checks.append(_Check(losses))
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _before_step(
+        self, wrapper: OptimWrapper, optimizer: torch.optim.Optimizer, *_: Any
+    ) -> None:
         """Runs before the weights change; without gradients an optimizer changes nothing."""
+        self._read_pending()
         if self._handle():
             optimizer.zero_grad(set_to_none=True)
+            return
+        bad = _has_bad_gradients(wrapper)
+        if bad is None or _has_loss_scale(wrapper):  # the loss scaler leaves out steps by itself
+            return
+        pending = _Pending(self.runner.iter + 1, self.files, DeviceNumber(bad))
+        if bad.is_cuda and _skips_on_device(optimizer):
+            optimizer.found_inf, optimizer.grad_scale = bad, None
+            self.pending = pending
+        elif pending.is_bad.read():
+            optimizer.zero_grad(set_to_none=True)
+            self._report_gradients(pending)
+
+    def _after_step(self, wrapper: OptimWrapper, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if hasattr(optimizer, "found_inf") and not _has_loss_scale(wrapper):
+            del optimizer.found_inf, optimizer.grad_scale
+
+    def _read_pending(self) -> None:
+        """Reports what was found on the device in the step before."""
+        pending, self.pending = self.pending, None
+        if pending is not None and pending.is_bad.read():
+            self._report_gradients(pending)
+
+    def _report_gradients(self, pending: _Pending) -> None:
+        # Gradients are the mean of all processes', so that all are here together.
+        files = sum(all_gather_object(pending.files), [])
+        found = f"gradients of {_list_files(files)}, whose losses are finite"
+        self._report(f"non-finite gradients in step {pending.step}: {found}")
 
     def _handle(self) -> bool:
         """Says whether a loss of this step is not finite, and reports it once.
@@ -86,29 +136,30 @@ class NonFiniteLossHook(Hook):
         if self.has_handled:
             return True
         self.has_handled = True
+        # Where several processes leave out a step together, not all have seen why.
+        found = next(filter(None, all_gather_object(self._describe())), None)
+        self._report(f"non-finite loss in step {self.runner.iter + 1}: {found}")
+        return True
+
+    def _report(self, message: str) -> None:
         self.skipped += 1
-        found = self._describe()
-        if self.action == "skip":
-            # Where several processes leave out a step together, not all have seen why.
-            found = next(filter(None, all_gather_object(found)), None)
-        message = f"non-finite loss in step {self.runner.iter + 1}: {found}"
         if self.action == "stop":
+            last = getattr(self.runner, "message_hub", None)
+            last = last and last.runtime_info.get("last_ckpt")
+            saved = f", and the last good checkpoint is {last}" if last else ""
             raise NonFiniteLossError(
-                f"{message}; the weights are as they were before. Look at these images and their "
-                "annotations (check_dataset, browse_dataset); if they are sound, lower the "
+                f"{message}; the weights are as they were before{saved}. Look at these images and "
+                "their annotations (check-dataset, browse-dataset); if they are sound, lower the "
                 "learning rate, clip gradients or train in bfloat16"
             )
         self.runner.logger.warning(f"{message}; skipped, {self.skipped} so far")
-        return True
 
     def _describe(self) -> str | None:
         """Names the losses of this process that are not finite, and the images."""
         names = [name for check in self.checks for name in check.list_bad()]
         if not names:
             return None
-        where = ", ".join(self.files[:MAX_FILES]) or "a batch that names no files"
-        where += f" and {len(self.files) - MAX_FILES} more" if len(self.files) > MAX_FILES else ""
-        return f"{', '.join(dict.fromkeys(names))} of {where}"
+        return f"{', '.join(dict.fromkeys(names))} of {_list_files(self.files)}"
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -119,13 +170,58 @@ class NonFiniteLossHook(Hook):
             # A loss scaler that finds infinite gradients does not let the optimizer step, so this
             # is then the first to know.
             self._handle()
+            self._watch_loss_scale(runner.optim_wrapper)
             self._start_step()
+
+    def _watch_loss_scale(self, wrapper: OptimWrapper) -> None:
+        """Has it found, a step later, that gradients stay infinite whatever the loss scale."""
+        if not _has_loss_scale(wrapper):
+            return
+        self._read_pending()
+        scaler = wrapper.loss_scaler
+        is_bad = scaler._scale < min(1, scaler._init_scale)
+        self.pending = _Pending(self.runner.iter + 1, self.files, DeviceNumber(is_bad))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if hasattr(self, "runner"):
+            self._read_pending()
+
+    def after_train(self, runner: Runner) -> None:
+        self._read_pending()
+
+
+def _list_files(files: list[str]) -> str:
+    named = ", ".join(files[:MAX_FILES]) or "a batch that names no files"
+    return named + (f" and {len(files) - MAX_FILES} more" if len(files) > MAX_FILES else "")
+
+
+def _has_bad_gradients(wrapper: OptimWrapper) -> Tensor | None:
+    """Computes on the device whether gradients are not finite: 1 or 0, None without gradients."""
+    norm, wrapper.grad_norm = getattr(wrapper, "grad_norm", None), None
+    if norm is None:
+        groups = wrapper.optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            return None
+        norm = torch.nn.utils.get_total_norm(gradients)
+    return (~norm.detach().isfinite()).float().reshape(())
+
+
+def _has_loss_scale(wrapper: OptimWrapper) -> bool:
+    scaler = getattr(wrapper, "loss_scaler", None)
+    return scaler is not None and scaler.is_enabled()
+
+
+def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer leaves out a step where its `found_inf` is 1."""
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    return fused and getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 class _Check:
     """Whether the losses of one forward pass are finite."""
 
-    def __init__(self, losses: dict[str, Any], is_shared: bool) -> None:
+    def __init__(self, losses: dict[str, Any]) -> None:
         self.losses = {
             name: torch.stack([part.detach().float().sum() for part in _tensors(value)]).sum()
             for name, value in losses.items()
@@ -133,22 +229,15 @@ class _Check:
         }
         sums = list(self.losses.values()) or [torch.zeros(())]
         finite = torch.stack(sums).isfinite().all()
-        if is_shared:
+        if get_world_size() > 1:
             # Gradients are averaged, so one process spoils those of all.
             finite = finite.float()
             all_reduce(finite, "min")
-            finite = finite.bool()
-        self.finite = finite.to("cpu", non_blocking=True)
-        self.copied = None
-        if finite.is_cuda:
-            self.copied = torch.cuda.Event()
-            self.copied.record()
+        self.finite = DeviceNumber(finite)
 
     @property
     def is_finite(self) -> bool:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return bool(self.finite)
+        return bool(self.finite.read())
 
     def list_bad(self) -> list[str]:
         return [name for name, value in self.losses.items() if not value.isfinite()]

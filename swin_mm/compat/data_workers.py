@@ -1,0 +1,60 @@
+"""Ends the workers of a data loader with the process they load for.
+
+For PyTorch 2.14 and earlier. A worker looks whether that process lives only while it waits for
+indices; one that is blocked in handing over a batch outlives a kill, and holds memory for good.
+And a terminal's Ctrl-C ends workers at once, so that a process that wants to finish its step
+first, and save, fails in between.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+from swin_mm.compat.module_finder import explain_replacement, when_imported
+
+TARGET = "torch.utils.data._utils.worker"
+LOOK_SECONDS = 1.0
+
+_run_worker: Any = None  # PyTorch's own
+
+
+def install() -> None:
+    """Replaces what a worker runs, now or when it is imported."""
+    when_imported(TARGET, _patch)
+
+
+def explain() -> tuple[bool, str]:
+    """Says whether workers end with their process, and why."""
+    reason = "workers of a killed process can live on"
+    return explain_replacement(TARGET, "_worker_loop", run_worker, reason)
+
+
+def _patch(module: ModuleType) -> None:
+    global _run_worker
+    if module._worker_loop is not run_worker:
+        _run_worker, module._worker_loop = module._worker_loop, run_worker
+
+
+def run_worker(*args: Any, **kwargs: Any) -> None:
+    """Does what PyTorch's worker does, and ends where its process has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a training does at these is none of a worker's business.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if _run_worker is None:  # in a process that was spawned
+        import swin_mm.compat
+
+        swin_mm.compat.install()
+    _run_worker(*args, **kwargs)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and os.getppid() == parent.pid:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)

@@ -1,0 +1,40 @@
+"""Gradients of batches whose step is still to come, for checkpoints in between."""
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+
+
+def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
+    """Gathers what each process has accumulated; all processes must call it.
+
+    Returns:
+        Gradients by the name of their parameter, for each process; None between two steps of the
+        optimizer.
+    """
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict) or wrapper.should_update():
+        return None
+    model = _unwrap(runner)
+    own = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+    return all_gather_object(own)
+
+
+def set_gradients(runner: Runner, gradients: list[dict[str, torch.Tensor]]) -> None:
+    """Gives each process the gradients it had; with another number of processes they are lost."""
+    if len(gradients) != get_world_size():
+        runner.logger.warning(
+            f"The checkpoint has accumulated gradients of {len(gradients)} processes, this run has "
+            f"{get_world_size()}: they are dropped."
+        )
+        return
+    parameters = dict(_unwrap(runner).named_parameters())
+    for name, gradient in gradients[get_rank()].items():
+        parameters[name].grad = gradient.to(parameters[name].device)
+
+
+def _unwrap(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

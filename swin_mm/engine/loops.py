@@ -1,0 +1,209 @@
+"""Training loops that go on, after a kill at any moment, as if there had been none."""
+
+import signal
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.hooks import EMAHook
+from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Dataset
+
+from swin_mm.engine.hooks.checkpoint import CheckpointHook
+from swin_mm.engine.randomness import STEP, VALIDATION, make_resumable, seed_generators
+from swin_mm.engine.stop_signals import StopSignals
+from swin_mm.registry import LOOPS
+
+SHELL_STATUS = 128  # what a shell adds to the number of a signal that ended a process
+
+
+class ValidationStoppedError(Exception):
+    """A signal ends a validation between two of its batches."""
+
+
+class ResumableLoop:
+    """To be mixed into mmengine's training loops, which see to the steps themselves.
+
+    Attributes:
+        skipped_batches: Batches to pass over that were trained on before a resume.
+        epoch_start: The step at which the epoch began.
+        validated_iter: The step after which the last validation was run.
+    """
+
+    skipped_batches = 0
+    epoch_start = 0
+    validated_iter = 0
+
+    def state(self, epoch: int, step: int) -> dict[str, int]:
+        """What a checkpoint must say beside the number of epochs and steps done."""
+        batches = 0 if epoch > self._epoch else step - self.epoch_start
+        return {"batches_of_epoch": batches, "validated_iter": self.validated_iter}
+
+    def load_state(self, meta: dict[str, Any]) -> None:
+        """Takes over `state` from the `meta` of a checkpoint, which others may have written."""
+        self.validated_iter = meta.get("validated_iter", meta["iter"])
+        self.skipped_batches = meta.get("batches_of_epoch", 0)
+
+    @property
+    def sampler(self) -> Any:
+        """What orders the samples."""
+        return getattr(self.dataloader.batch_sampler, "sampler", self.dataloader.sampler)
+
+    def _start(self) -> StopSignals:
+        """Prepares a run, which may have been resumed with the seed of a checkpoint."""
+        runner = self.runner
+        if hasattr(self.sampler, "seed") and not runner._randomness_cfg.get("diff_rank_seed"):
+            self.sampler.seed = runner.seed
+        self.stop_signals = StopSignals(runner)
+        return self.stop_signals
+
+    def run_iter(self, *args: Any) -> None:
+        """Runs one step, and ends the process after it where a signal asks for it."""
+        seed_generators(STEP, self.runner.seed, get_rank(), self._iter)
+        super().run_iter(*args)
+        self._stop_if_asked()
+
+    def _is_validation_time(self) -> bool:
+        raise NotImplementedError
+
+    def _validate_if_due(self) -> None:
+        """Validates where the schedule says so and it has not been done at this step."""
+        self._decide_current_val_interval()
+        is_due = self.runner.val_loop is not None and self._is_validation_time()
+        if not is_due or self._iter in (0, self.validated_iter):
+            return
+        before, self.validated_iter = self.validated_iter, self._iter
+        seed_generators(VALIDATION, self.runner.seed, get_rank(), self._iter)
+        try:
+            self.runner.val_loop.run()
+        except ValidationStoppedError:
+            self.validated_iter = before
+            for hook in self.runner.hooks:
+                if isinstance(hook, EMAHook):  # it has put averaged weights in their place
+                    hook._swap_ema_parameters()
+        self._stop_if_asked()
+
+    def stop_validation_if_asked(self) -> None:
+        """Ends a validation; with several processes they all go on to its end.
+
+        Raises:
+            ValidationStoppedError: A signal asks the process to stop.
+        """
+        if self.stop_signals.number and not self.stop_signals.is_distributed:
+            raise ValidationStoppedError
+
+    def _stop_if_asked(self) -> None:
+        number = self.stop_signals.agree()
+        if not number:
+            return
+        saved = [
+            hook.save_interrupted(self.runner)
+            for hook in self.runner.hooks
+            if isinstance(hook, CheckpointHook)
+        ]
+        where = f"saved in {saved[0]}" if saved else "not saved, without swin_mm.CheckpointHook"
+        self.runner.logger.warning(
+            f"Stopped by {signal.Signals(number).name} after step {self._iter}, {where}; "
+            "--resume goes on from there."
+        )
+        raise SystemExit(SHELL_STATUS + number)
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
+    """mmengine's loop, with the same arguments, that resumes exactly where it was.
+
+    It resumes in the middle of an epoch at the next batch, runs a validation that was due, draws
+    the random numbers that it would have drawn, and saves when a signal asks it to stop.
+    """
+
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any):
+        super().__init__(runner, dataloader, *args, **kwargs)
+        make_resumable(self.dataloader, self)
+
+    def run(self) -> Any:
+        """Trains; the process ends with status 128 + n when signal n has asked it to stop."""
+        with self._start():
+            self.runner.call_hook("before_train")
+            if self.skipped_batches == 0:  # at the end of an epoch
+                self._validate_if_due()
+            while self._epoch < self._max_epochs and not self.stop_training:
+                self.run_epoch()
+                self._validate_if_due()
+            self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Trains on the batches of an epoch that are left."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        self.epoch_start = self._iter - self.skipped_batches
+        for number, batch in enumerate(self.dataloader, self.skipped_batches):
+            self.run_iter(number, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+        self.epoch_start = self._iter
+
+    def _is_validation_time(self) -> bool:
+        is_last = self._epoch == self._max_epochs
+        return self._epoch >= self.val_begin and (is_last or self._epoch % self.val_interval == 0)
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
+    """mmengine's loop, with the same arguments, that resumes exactly where it was.
+
+    At a resume it skips indices where mmengine loads batches to throw them away.
+    """
+
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any):
+        if isinstance(dataloader, dict):
+            different = runner._randomness_cfg.get("diff_rank_seed", False)
+            dataloader = runner.build_dataloader(dataloader, runner.seed, different)
+        # mmengine starts to load here, before it is known what to resume from.
+        super().__init__(runner, _Unstarted(dataloader.dataset), *args, **kwargs)
+        self.dataloader = dataloader
+        make_resumable(dataloader, self)
+
+    def run(self) -> Any:
+        """Trains; the process ends with status 128 + n when signal n has asked it to stop."""
+        with self._start():
+            self.runner.call_hook("before_train")
+            self.runner.call_hook("before_train_epoch")
+            self.skipped_batches = self._iter
+            self.dataloader_iterator = self._endless_batches()
+            self._validate_if_due()
+            while self._iter < self._max_iters and not self.stop_training:
+                self.runner.model.train()
+                self.run_iter(next(self.dataloader_iterator))
+                self._validate_if_due()
+            self.runner.call_hook("after_train_epoch")
+            self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _endless_batches(self) -> Iterator[Any]:
+        """Passes over the data without end; a sampler without end needs one."""
+        for number in count():
+            if hasattr(self.sampler, "set_epoch"):
+                self.sampler.set_epoch(number)
+            step, skipped = self._iter, self.skipped_batches
+            yield from self.dataloader
+            if (step, skipped) == (self._iter, self.skipped_batches):
+                raise ValueError("train_dataloader has no batch: its data set is empty")
+
+    def _is_validation_time(self) -> bool:
+        is_last = self._iter == self._max_iters
+        return self._iter >= self.val_begin and (is_last or self._iter % self.val_interval == 0)
+
+
+class _Unstarted:
+    """A data loader that loads nothing yet."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
