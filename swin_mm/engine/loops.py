@@ -66,6 +66,12 @@ class ResumableLoop:
         super().run_iter(*args)
         self._stop_if_asked()
 
+    def _note_last_step(self, epoch: int) -> None:
+        """Notes in the log what the step before a resume had noted there."""
+        if self._iter:
+            self.runner.message_hub.update_info("epoch", epoch)
+            self.runner.message_hub.update_info("iter", self._iter - 1)
+
     def _is_validation_time(self) -> bool:
         raise NotImplementedError
 
@@ -128,7 +134,9 @@ class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
         """Trains; the process ends with status 128 + n when signal n has asked it to stop."""
         with self._start():
             self.runner.call_hook("before_train")
+            self.epoch_start = self._iter - self.skipped_batches
             if self.skipped_batches == 0:  # at the end of an epoch
+                self._note_last_step(self._epoch - 1)
                 self._validate_if_due()
             while self._epoch < self._max_epochs and not self.stop_training:
                 self.run_epoch()
@@ -140,7 +148,6 @@ class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
         """Trains on the batches of an epoch that are left."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        self.epoch_start = self._iter - self.skipped_batches
         for number, batch in enumerate(self.dataloader, self.skipped_batches):
             self.run_iter(number, batch)
         self.runner.call_hook("after_train_epoch")
@@ -175,6 +182,7 @@ class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
             self.runner.call_hook("before_train_epoch")
             self.skipped_batches = self._iter
             self.dataloader_iterator = self._endless_batches()
+            self._note_last_step(self._epoch)
             self._validate_if_due()
             while self._iter < self._max_iters and not self.stop_training:
                 self.runner.model.train()

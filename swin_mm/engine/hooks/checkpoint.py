@@ -115,6 +115,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         if hasattr(runner._train_loop, "load_state"):
             runner._train_loop.load_state(checkpoint["meta"])
         self.gradients = checkpoint.get(GRADIENTS)
+        if not checkpoint["meta"].get("is_interrupted"):
+            self.saved_iter = checkpoint["meta"]["iter"]
 
     def before_train(self, runner: Runner) -> None:
         """Takes up where the run that is resumed was killed, also while it deleted files."""
@@ -213,7 +215,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             The file, which the next checkpoint replaces; the newest where that has the same step.
         """
         if self.saved_iter != runner.iter or self.last_ckpt is None:
-            self._save(runner, INTERRUPTED, {"epoch": runner.epoch, "iter": runner.iter})
+            meta = {"epoch": runner.epoch, "iter": runner.iter, "is_interrupted": True}
+            self._save(runner, INTERRUPTED, meta)
             barrier()  # a process that ends early has the others ended
             return self._here(INTERRUPTED)
         barrier()
