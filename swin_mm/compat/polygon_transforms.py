@@ -40,6 +40,8 @@ def _drawing_first(transform: Any) -> Any:
         for image in (results, *results.get("mix_results", ())):
             if isinstance(image.get("gt_masks"), PolygonMasks):
                 image["gt_masks"] = image["gt_masks"].to_bitmap()
+                # Of bool, OpenCV 5 resizes and turns nothing.
+                image["gt_masks"].masks = image["gt_masks"].masks.astype("uint8")
         return transform(self, results)
 
     setattr(draw_and_transform, MARK, True)

@@ -37,6 +37,7 @@ ALL = [
     ("default_hooks.progress.*", "shows how far it is"),
     ("default_hooks.curves.*", "draws loss and metrics"),
     ("default_hooks.runtime_info.*", "leaves losses on the GPU until they are logged"),
+    ("default_hooks.non_finite.*", "stops before NaN reaches the weights"),
     ("default_hooks.resumed_schedules.*", "goes on with schedules of mmengine's groups"),
     ("*_evaluator.*", "ours, with mmdet's figures"),
     ("optim_wrapper.type", "ours, which leaves the gradients' norm on the GPU"),
