@@ -13,7 +13,7 @@ REPAIRS = (
     "swin_mm.compat.pkg_resources_warning",
     "swin_mm.compat.missing_find_loader",
     "swin_mm.compat.checkpoint_loading",
-    "swin_mm.compat.config_text",
+    "swin_mm.compat.checkpoint_config",
     "swin_mm.compat.mmdet_bert",
     "swin_mm.compat.paramwise_log",
     "swin_mm.compat.data_workers",

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from swin_mm.compat import config_text
-from swin_mm.compat.config_text import parse_config_text
+from swin_mm.compat import checkpoint_config
+from swin_mm.compat.checkpoint_config import parse_config_text
 
 
 def test_what_mmengine_writes_is_read(tmp_path):
@@ -18,7 +18,7 @@ def test_what_mmengine_writes_is_read(tmp_path):
             odd={"a-b": 1, 3: "x"},
         )
     )
-    found = Config.fromstring(cfg.pretty_text, ".py")
+    found = Config(parse_config_text(cfg.pretty_text))
     assert found.to_dict() == cfg.to_dict()
 
 
@@ -41,12 +41,15 @@ CODE = {
 }
 
 
-@pytest.mark.parametrize("text", CODE.values(), ids=CODE)
-def test_code_is_refused_and_does_not_run(text, tmp_path):
+@pytest.mark.parametrize("text", CODE.values(), ids=list(CODE))
+@pytest.mark.parametrize(
+    "reader", ["mmengine.runner.runner", "mmengine.runner._flexible_runner", "mmengine.infer.infer"]
+)
+def test_code_is_refused_and_does_not_run(reader, text, tmp_path):
     path = tmp_path / "touched"
     text = text.replace("{path}", str(path)).replace("{{", "{").replace("}}", "}")
     with pytest.raises(ValueError, match="the config in the checkpoint"):
-        Config.fromstring(text, ".py")
+        eval("Config.fromstring(text, '.py')", {"__name__": reader, "Config": Config, "text": text})
     assert not path.exists()
 
 
@@ -57,4 +60,9 @@ def test_text_of_other_kinds_is_refused():
 
 def test_json_and_yaml_are_read_as_before():
     assert Config.fromstring('{"a": 1}', ".json").a == 1
-    assert config_text.explain()[0]
+    assert checkpoint_config.explain()[0]
+
+
+def test_text_of_other_callers_is_a_config_as_before():
+    found = Config.fromstring("_base_ = 'mmdet::_base_/default_runtime.py'\nlr = 2 * 3", ".py")
+    assert found.lr == 6 and found.default_scope == "mmdet"

@@ -3,21 +3,25 @@
 For mmengine 0.10, whose runner (on resume) and inferencer give the text in a checkpoint's `meta` to
 `Config.fromstring`, which executes it as Python: a file of weights could run anything. The text
 that mmengine itself writes is assignments of plain values and `dict(...)`; exactly that is read
-here, and anything else is refused. Config files, which `Config.fromfile` reads, are code as before.
+here, and anything else is refused. Config files, which `Config.fromfile` reads, and text that other
+callers give are code as before.
 """
 
 import ast
+import sys
 from types import ModuleType
 from typing import Any
 
 from swin_mm.compat.module_finder import when_imported
 
 TARGET = "mmengine.config.config"
+# What gives text from a checkpoint: `runner.py`, `_flexible_runner.py` and `infer.py`.
+READERS = ("mmengine.runner.", "mmengine.infer.")
 MAX_CHARACTERS = 10_000_000
 
 
 def install() -> None:
-    """Replaces `Config.fromstring` now, or when mmengine is imported."""
+    """Replaces `Config.fromstring` for checkpoints now, or when mmengine is imported."""
     when_imported(TARGET, _patch)
 
 
@@ -33,10 +37,11 @@ def _patch(module: ModuleType) -> None:
     original = module.Config.fromstring
 
     def fromstring(cfg_str: str, file_format: str):
-        """As mmengine's function of this name; Python text is read as data."""
-        if file_format != ".py":
-            return original(cfg_str, file_format)
-        return module.Config(parse_config_text(cfg_str))
+        """As mmengine's function of this name; Python text from a checkpoint is read as data."""
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if file_format == ".py" and caller.startswith(READERS):
+            return module.Config(parse_config_text(cfg_str))
+        return original(cfg_str, file_format)
 
     fromstring.reads_data = True  # type: ignore[attr-defined]
     module.Config.fromstring = staticmethod(fromstring)
