@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.find import take_backbone, unwrap
+from swin_mm.checkpoint.find import take_backbone, unwrap, without_compiled
 from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import State, describe_foreign, find_version, recognise
 from swin_mm.checkpoint.load import origin_of
@@ -39,6 +39,7 @@ def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str,
     """Replaces what is under `prefix` by the module's own parameters, in place."""
     keys = [key for key in state_dict if key.startswith(prefix)]
     _, source = unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
+    source = without_compiled(source)
     name = prefix.rstrip(".") or "backbone"
     file = origin_of(source)
     has_lora = hasattr(module, SCALE)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from swin_mm.checkpoint.errors import printable
+
+# Longer names than this are cut.
+MAX_NAME = 200
 # More names than this are counted instead of listed.
 MAX_NAMES = 4
 
@@ -109,9 +113,14 @@ def list_names(names: Sequence[str]) -> str:
         For example `head.weight, head.bias`, or `12 x relative_position_index, 40 x roi_head.*`.
     """
     if len(names) <= MAX_NAMES:
-        return ", ".join(names)
+        return ", ".join(map(_shorten, names))
     counts = Counter(_group(name) for name in names)
-    return ", ".join(f"{count} x {group}" for group, count in counts.items())
+    return ", ".join(f"{count} x {_shorten(group)}" for group, count in counts.items())
+
+
+def _shorten(name: str) -> str:
+    name = printable(name)
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
 
 
 def _group(name: str) -> str:

@@ -1,46 +1,165 @@
-"""Makes mmengine read checkpoints safely, its own included.
+"""Makes mmengine read checkpoints as data, its own included.
 
 For mmengine 0.10.7 on PyTorch 2.6 and later. There `torch.load` refuses code in a file, and with it
 the `HistoryBuffer` in every checkpoint that mmengine writes, so that none can be resumed or tested.
-For files from a URL mmengine still runs any code that is in them. Here both go through
-`swin_mm.checkpoint.load_checkpoint_file`, whichever scheme (`http://`, `openmmlab://`,
-`torchvision://`, `mmcls://`, a path) names the file.
+For files from a URL mmengine still runs any code that is in them, and resuming and inferencers run
+the config in a checkpoint as Python. Here all go through `load_checkpoint_file`, whichever scheme
+(`http://`, `openmmlab://`, `torchvision://`, `s3://`, a path) names the file, weights are found
+under whatever key they are kept, and a config in a checkpoint is text.
 """
 
 import os
+import re
+import tempfile
+from collections.abc import Callable
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
 from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.runner.checkpoint"
+# The one entry of a config that resuming looks at, as mmcv 1 wrote it.
+GPU_IDS = re.compile(r"^gpu_ids = (?:range\((\d{1,4}), (\d{1,4})\)|\[([\d, ]*)\])$", re.M)
+# What the content of a file that is no state of this run can end in.
+MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
 def install() -> None:
     """Repairs mmengine's loading now, or when it is imported; repeated calls change nothing."""
     when_imported(TARGET, _repair)
+    when_imported("mmengine.runner.runner", lambda module: _wrap_resume(module.Runner))
+    flexible = "mmengine.runner._flexible_runner"
+    when_imported(flexible, lambda module: _wrap_resume(module.FlexibleRunner))
+    when_imported("mmengine.infer.infer", lambda module: _wrap_inferencer(module.BaseInferencer))
 
 
 def explain() -> tuple[bool, str]:
     """Says whether checkpoints are read safely, and why."""
-    reason = "mmengine cannot read its own checkpoints, and runs code in those from URLs"
+    reason = "mmengine cannot read its own checkpoints, and runs code in them and from URLs"
     return explain_replacement(TARGET, "load_url", load_url, reason)
 
 
-def _repair(module: ModuleType) -> None:
-    from swin_mm.checkpoint.load import allow_checkpoint_types
+class _SafeTorch:
+    """PyTorch, except that `load` reads data alone."""
 
-    # For the schemes that have a `torch.load` of their own: ceph, pavi and openmmlab's local files.
-    allow_checkpoint_types()
+    def __getattr__(self, name: str) -> Any:
+        import torch
+
+        return getattr(torch, name)
+
+    @staticmethod
+    def load(source: Any, map_location: Any = None, **_: Any) -> dict:
+        if isinstance(source, str | os.PathLike):
+            return load_from_local(str(source), map_location)
+        with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+            file.write(source.read())
+            file.flush()
+            return load_from_local(file.name, map_location)
+
+
+def _repair(module: ModuleType) -> None:
+    module.torch = _SafeTorch()
     module.load_url = load_url
     module.CheckpointLoader.register_scheme("", load_from_local, force=True)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Loads a checkpoint by its path, in place of mmengine's function of this name."""
+    from swin_mm.checkpoint.find import with_state_dict
     from swin_mm.checkpoint.load import load_checkpoint_file
 
-    return load_checkpoint_file(filename, map_location)
+    return with_state_dict(load_checkpoint_file(filename, map_location), filename)
+
+
+def _wrap_resume(runner: type) -> None:
+    """Has a runner resume only from what is the state of a run, its config being text."""
+    resume = runner.resume
+    if hasattr(resume, "__wrapped__"):
+        return
+
+    @wraps(resume)
+    def resume_from_data(self: Any, filename: str, *args: Any, **kwargs: Any) -> None:
+        from swin_mm.checkpoint.errors import CheckpointError
+
+        # FlexibleRunner leaves loading to its strategy.
+        owner = getattr(self, "strategy", self)
+        name = "load_checkpoint" if owner is self else "resume"
+        load = getattr(owner, name)
+        vars(owner)[name] = _checked(load, filename)
+        try:
+            resume(self, filename, *args, **kwargs)
+        except CheckpointError:
+            raise
+        except MISFITS as error:
+            raise CheckpointError(
+                f"cannot resume from {filename}: its state does not fit this run "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        finally:
+            del vars(owner)[name]
+
+    runner.resume = resume_from_data
+
+
+def _checked(load: Callable[..., dict], file: str) -> Callable[..., dict]:
+    return lambda *args, **kwargs: prepare_resume(load(*args, **kwargs), file)
+
+
+def prepare_resume(checkpoint: dict, file: str) -> dict:
+    """Checks that a checkpoint holds the state of a run, and makes its config harmless.
+
+    Args:
+        checkpoint: Its content.
+        file: Its name, for messages.
+
+    Returns:
+        The checkpoint; of a config in it only the number of GPUs is left.
+
+    Raises:
+        CheckpointError: It holds no such state.
+    """
+    from swin_mm.checkpoint.errors import CheckpointError
+
+    meta, hub = checkpoint.get("meta"), checkpoint.get("message_hub")
+    is_state = isinstance(meta, dict) and isinstance(hub, dict)
+    if not is_state or not all(type(meta.get(name)) is int for name in ("epoch", "iter")):
+        raise CheckpointError(
+            f"cannot resume from {file}: it holds no state of a run, such as its epoch; to start "
+            f"anew from its weights, use --cfg-options load_from={file}"
+        )
+    if not all(isinstance(part, dict) for part in hub.values()):
+        raise CheckpointError(f"cannot resume from {file}: its message_hub is damaged")
+    if not isinstance(meta.get("seed"), int | None):
+        raise CheckpointError(f"cannot resume from {file}: its seed is no number")
+    if "config" not in meta:
+        return checkpoint
+    found = GPU_IDS.search(str(meta["config"]))
+    harmless = ""
+    if found:
+        ids = list(range(int(found[1]), int(found[2]))) if found[1] else found[3].split(",")
+        harmless = f"gpu_ids = {[int(i) for i in ids if str(i).strip()]}\n"
+    return {**checkpoint, "meta": {**meta, "config": harmless}}
+
+
+def _wrap_inferencer(inferencer: type) -> None:
+    """Has inferencers ask for a config, where they would run the one in a checkpoint."""
+    build = inferencer._init_model
+    if hasattr(build, "__wrapped__"):
+        return
+
+    @wraps(build)
+    def build_from_config(self: Any, cfg: Any, weights: Any, device: str = "cpu") -> Any:
+        if not cfg:
+            from swin_mm.checkpoint.errors import CheckpointError
+
+            raise CheckpointError(
+                f"{weights} alone does not make a model: the config in a checkpoint is code, and "
+                "is not run. Give the config it was trained with"
+            )
+        return build(self, cfg, weights, device)
+
+    inferencer._init_model = build_from_config
 
 
 def load_url(
@@ -65,7 +184,7 @@ def load_url(
     import torch
     from mmengine.logging import print_log
 
-    from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
+    from swin_mm.checkpoint import CheckpointError
 
     folder = model_dir or os.path.join(torch.hub.get_dir(), "checkpoints")
     file = os.path.join(folder, os.path.basename(urlparse(url).path))
@@ -77,7 +196,7 @@ def load_url(
         except OSError as error:  # of urllib and of sockets alike
             raise CheckpointError(_explain_download(url, error)) from error
     try:
-        return load_checkpoint_file(file, map_location)
+        return load_from_local(file, map_location)
     except CheckpointError as error:
         raise CheckpointError(f"{error}. Delete {file} to have {url} fetched again") from error
 

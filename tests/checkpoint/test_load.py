@@ -96,7 +96,7 @@ def test_arrays_of_numbers_and_strings_come_back(tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", ["O", [("a", "f4")], "M8[s]"], ids=["object", "struct", "time"])
 def test_other_arrays_are_refused(tmp_path, dtype):
-    with pytest.raises(CheckpointError, match=r"PyTorch cannot read it \(Can only build") as raised:
+    with pytest.raises(CheckpointError, match="no plain data: an array of") as raised:
         load_checkpoint_file(save({"array": np.zeros(2, dtype=dtype)}, tmp_path))
     assert "weights_only" not in str(raised.value)  # no advice to read it unsafely
 
@@ -233,9 +233,9 @@ def test_the_environment_cannot_switch_safety_off(tmp_path, monkeypatch):
         (b"\n<!DOCTYPE html><html>Not found</html>", "it is an HTML page"),
         (b"<html><body>Sign in</body></html>", "it is an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
-        (b"garbage", "PyTorch cannot read it"),
-        (pickle.dumps({"a": 1}, protocol=4), "PyTorch cannot read it"),
-        (bytes(range(256)) * 8, "PyTorch cannot read it"),
+        (b"garbage", "it cannot be read; is it a checkpoint"),
+        (pickle.dumps([1], protocol=4), "it holds a list, wanted a dict"),
+        (bytes(range(256)) * 8, "it cannot be read"),
     ],
     ids=["empty", "html", "html-tag", "lfs", "garbage", "pickle", "bytes"],
 )
@@ -264,7 +264,7 @@ def test_a_truncated_file_of_the_old_format_is_refused(tmp_path, share):
     path = save(content, tmp_path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(CheckpointError, match="PyTorch cannot read it"):
+    with pytest.raises(CheckpointError, match=r"fewer than its tensors|it is truncated"):
         load_checkpoint_file(path)
 
 

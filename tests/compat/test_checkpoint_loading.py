@@ -201,9 +201,8 @@ def test_no_scheme_executes_code(server, tmp_path, monkeypatch, scheme):
     monkeypatch.setattr(mmengine_checkpoint, "get_torchvision_models", lambda: urls)
     with pytest.raises(Exception, match="open") as raised:
         CheckpointLoader.load_checkpoint(address)
-    if scheme != "openmmlab-file":  # mmengine's own torch.load, which refuses it in its own words
-        assert isinstance(raised.value, CheckpointError)
-        assert "carries code: it asks for" in str(raised.value)
+    assert isinstance(raised.value, CheckpointError)
+    assert "carries code: it asks for" in str(raised.value)
     assert not marker.exists()
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from swin_mm.checkpoint.report import list_names
+
 # Keys by which other models are known, most specific first.
 FOREIGN = (
     ("Swin V2-CR of timm, another model than V2", r".*\.attn\.meta_mlp\..+"),
@@ -26,4 +28,4 @@ def describe_foreign(keys: Iterable[str]) -> str:
         match = next((key for key in keys if re.fullmatch(pattern, key)), None)
         if match:
             return f"it looks like a {name} ({match})"
-    return f"its keys are {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+    return f"its keys are {list_names(keys[:3])}{', ...' if len(keys) > 3 else ''}"

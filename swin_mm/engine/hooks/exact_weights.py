@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
 
@@ -72,6 +72,7 @@ def _compare_shapes(model: nn.Module, state: dict[str, Any], file: str) -> None:
     wrong = [
         f"{key} is {_shape(given[key])} there and {_shape(own)} in the model"
         for key, own in model.state_dict().items()
+        if isinstance(given.get(key), Tensor) and isinstance(own, Tensor)
         if key in given and not key.startswith(converting) and given[key].shape != own.shape
     ]
     if wrong:
