@@ -2,14 +2,13 @@
 
 For mmengine 0.10.7 on PyTorch 2.6 and later. There `torch.load` refuses code in a file, and with it
 the `HistoryBuffer` in every checkpoint that mmengine writes, so that none can be resumed or tested.
-For files from a URL mmengine still runs any code that is in them, and resuming and inferencers run
-the config in a checkpoint as Python. Here all go through `load_checkpoint_file`, whichever scheme
-(`http://`, `openmmlab://`, `torchvision://`, `s3://`, a path) names the file, weights are found
-under whatever key they are kept, and a config in a checkpoint is text.
+For files from a URL mmengine still runs any code that is in them. Here all go through
+`load_checkpoint_file`, whichever scheme (`http://`, `openmmlab://`, `torchvision://`, `s3://`, a
+path) names the file, and weights are found under whatever key they are kept. The config in a
+checkpoint is the concern of `checkpoint_config.py`.
 """
 
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from functools import wraps
@@ -19,8 +18,6 @@ from typing import Any
 from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.runner.checkpoint"
-# The one entry of a config that resuming looks at, as mmcv 1 wrote it.
-GPU_IDS = re.compile(r"^gpu_ids = (?:range\((\d{1,4}), (\d{1,4})\)|\[([\d, ]*)\])$", re.M)
 # What the content of a file that is no state of this run can end in.
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
@@ -73,7 +70,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 
 
 def _wrap_resume(runner: type) -> None:
-    """Has a runner resume only from what is the state of a run, its config being text."""
+    """Has a runner resume only from what is the state of a run."""
     resume = runner.resume
     if hasattr(resume, "__wrapped__"):
         return
@@ -103,18 +100,18 @@ def _wrap_resume(runner: type) -> None:
 
 
 def _checked(load: Callable[..., dict], file: str) -> Callable[..., dict]:
-    return lambda *args, **kwargs: prepare_resume(load(*args, **kwargs), file)
+    return lambda *args, **kwargs: check_run_state(load(*args, **kwargs), file)
 
 
-def prepare_resume(checkpoint: dict, file: str) -> dict:
-    """Checks that a checkpoint holds the state of a run, and makes its config harmless.
+def check_run_state(checkpoint: dict, file: str) -> dict:
+    """Checks that a checkpoint holds the state of a run, without which mmengine cannot resume.
 
     Args:
         checkpoint: Its content.
         file: Its name, for messages.
 
     Returns:
-        The checkpoint; of a config in it only the number of GPUs is left.
+        The checkpoint.
 
     Raises:
         CheckpointError: It holds no such state.
@@ -132,18 +129,15 @@ def prepare_resume(checkpoint: dict, file: str) -> dict:
         raise CheckpointError(f"cannot resume from {file}: its message_hub is damaged")
     if not isinstance(meta.get("seed"), int | None):
         raise CheckpointError(f"cannot resume from {file}: its seed is no number")
-    if "config" not in meta:
-        return checkpoint
-    found = GPU_IDS.search(str(meta["config"]))
-    harmless = ""
-    if found:
-        ids = list(range(int(found[1]), int(found[2]))) if found[1] else found[3].split(",")
-        harmless = f"gpu_ids = {[int(i) for i in ids if str(i).strip()]}\n"
-    return {**checkpoint, "meta": {**meta, "config": harmless}}
+    return checkpoint
 
 
 def _wrap_inferencer(inferencer: type) -> None:
-    """Has inferencers ask for a config, where they would run the one in a checkpoint."""
+    """Has inferencers ask for a config, where they would build from the one in a checkpoint.
+
+    As data, too, it is no safe one: `type` may be the name of any function, such as `os.system`,
+    which mmengine's registries import and call.
+    """
     build = inferencer._init_model
     if hasattr(build, "__wrapped__"):
         return

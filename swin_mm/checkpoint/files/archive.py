@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from swin_mm.checkpoint.files.rebuild import FileContentError
+from swin_mm.checkpoint.files.values import FileContentError
 
 ZIP_MAGIC = b"PK\x03\x04"
 CHUNK = 2**20

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from swin_mm.checkpoint.files.archive import ZIP_MAGIC, Archive
-from swin_mm.checkpoint.files.rebuild import FileContentError
 from swin_mm.checkpoint.files.torch_files import is_legacy, read_archive, read_legacy, read_pickle
+from swin_mm.checkpoint.files.values import FileContentError
 
 INDEX_SUFFIX = ".index.json"
 MAX_INDEX_BYTES = 2**26

@@ -7,14 +7,9 @@ from typing import Any
 import torch
 
 from swin_mm.checkpoint.files.archive import Archive
-from swin_mm.checkpoint.files.rebuild import (
-    STORAGE_DTYPES,
-    FileContentError,
-    ForbiddenError,
-    Global,
-    Storage,
-)
+from swin_mm.checkpoint.files.tensors import STORAGE_DTYPES, Storage
 from swin_mm.checkpoint.files.unpickle import Unpickler, check_structure
+from swin_mm.checkpoint.files.values import FileContentError, ForbiddenError, Global
 
 # How files before PyTorch 1.6 begin: these two, each a pickle.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -134,10 +129,8 @@ def _load(unpickler: Unpickler) -> Any:
         if name in KNOWN:
             raise FileContentError(KNOWN[name]) from None
         raise
-    except FileContentError as error:
-        if str(error).startswith(("it ", "its ")):
-            raise
-        raise FileContentError(f"its content is damaged or no plain data: {error}") from None
+    except FileContentError:
+        raise
     except MemoryError:
         raise FileContentError("there is not enough memory for it") from None
     # Damage shows in any way, also with IndexError, KeyError or OverflowError.

@@ -9,14 +9,16 @@ takes as much memory as a damaged file asks for.
 import collections
 import io
 import pickle
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
-from swin_mm.checkpoint.files import rebuild
-from swin_mm.checkpoint.files.rebuild import FileContentError, Global, Storage, check_key
+from swin_mm.checkpoint.files.rebuild import build, find_global, set_state
+from swin_mm.checkpoint.files.tensors import Storage
+from swin_mm.checkpoint.files.values import FileContentError, Global, check_key, require
 
 # Deepest nesting of containers; no known script reaches 20.
 MAX_DEPTH = 100
@@ -53,7 +55,7 @@ class Unpickler(pickle._Unpickler):
         self.find_storage = find_storage
 
     def find_class(self, module: str, name: str) -> Any:
-        return rebuild.find_global(module, name)
+        return find_global(module, name)
 
     def persistent_load(self, pid: Any) -> Storage:
         if self.find_storage is None or type(pid) is not tuple:
@@ -62,11 +64,11 @@ class Unpickler(pickle._Unpickler):
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = rebuild.build(self.stack[-1], arguments)
+        self.stack[-1] = build(self.stack[-1], arguments)
 
     def load_newobj(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = rebuild.build(self.stack[-1], arguments)
+        self.stack[-1] = build(self.stack[-1], arguments)
 
     def load_newobj_ex(self) -> None:
         keywords = self.stack.pop()
@@ -76,7 +78,7 @@ class Unpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         state = self.stack.pop()
-        rebuild.set_state(self.stack[-1], state)
+        set_state(self.stack[-1], state)
 
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
@@ -145,7 +147,7 @@ def check_structure(root: Any) -> None:
         value, children = path[-1]
         for child in children:
             if id(child) in open_ids:
-                raise FileContentError("a part of it contains itself")
+                raise FileContentError("it contains itself")
             if id(child) not in heights and _children(child) is not None:
                 path.append((child, _children(child)))
                 open_ids.add(id(child))
@@ -169,7 +171,7 @@ def _children(value: Any) -> Iterator[Any] | None:
         )
     if isinstance(value, list | tuple | set | frozenset | collections.deque):
         return iter(value)
-    if isinstance(value, SimpleNamespace | rebuild.Namespace):
+    if isinstance(value, SimpleNamespace | Namespace):
         return iter(vars(value).values())
     return None
 
@@ -179,8 +181,7 @@ def _has_vars(value: dict) -> bool:
 
 
 def _expect(target: Any, kinds: tuple[type, ...]) -> Any:
-    if type(target) not in kinds:
-        raise FileContentError(f"it puts values into a {type(target).__name__}")
+    require(type(target) in kinds, f"values are put into a {type(target).__name__}")
     return target
 
 
