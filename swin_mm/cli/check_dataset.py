@@ -35,15 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from swin_mm.datasets.check.thorough import inspect_config
 
-    splits = tuple(split for split in SPLITS if cfg.get(f"{split}_dataloader"))
-    found = inspect_config(cfg, args.splits or splits, args.threads, args.max_files)
+    folder = Path(args.output_dir or f"work_dirs/{Path(args.config).stem}/data")
+    splits = args.splits or tuple(split for split in SPLITS if cfg.get(f"{split}_dataloader"))
+    if args.match_names or args.merge_classes:
+        for line in correct(cfg, splits, folder, args.match_names, args.merge_classes):
+            print(line)
+    found = inspect_config(cfg, splits, args.threads, args.max_files)
     console = Console(highlight=False, soft_wrap=True)
     for table in (describe_splits(found), describe_classes(found)):
         if table.row_count:
             console.print(table)
     for line in describe_pixels(found, cfg):
         print(line)
-    folder = Path(args.output_dir or f"work_dirs/{Path(args.config).stem}/data")
     folder.mkdir(parents=True, exist_ok=True)
     for line in write_pictures(found, cfg, folder, args.samples) + write_unreadable(found, folder):
         print(line)
@@ -95,6 +98,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="files to read at once (default: %(default)s)",
     )
     parser.add_argument(
+        "--match-names",
+        action="store_true",
+        help="write annotations whose image names are those of the files, where they differ in "
+        "folders, case, slashes, Unicode form or URL encoding; check those",
+    )
+    parser.add_argument(
+        "--merge-classes",
+        action="store_true",
+        help="write annotations with one class where several have the same name; check those",
+    )
+    parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 for warnings as well"
     )
     add_config_options(parser)
@@ -102,6 +116,46 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.max_files is not None and args.max_files < 1:
         raise ConfigError(f"--max-files must be 1 or more, got {args.max_files}")
     return args
+
+
+def correct(
+    cfg: Config, splits: Sequence[str], folder: Path, match: bool, merge: bool
+) -> list[str]:
+    """Writes corrected annotations where some are needed, and lets the config name them.
+
+    Args:
+        cfg: Whole config; changes.
+        splits: Data loaders whose annotations to correct.
+        folder: Where to write.
+        match: Whether to match names of images with files.
+        merge: Whether to merge classes of one name.
+
+    Returns:
+        What to say of it.
+    """
+    from swin_mm.datasets.check.corrections import correct_source
+    from swin_mm.datasets.check.source import find_sources
+
+    lines, options = [], []
+    for split in splits:
+        for source in find_sources(cfg, f"{split}_dataloader"):
+            if not any(map(source.reads_like, ("CocoDataset", "CocoPanopticDataset"))):
+                continue
+            corrected = correct_source(source, match, merge, folder / f"{source.where}.json")
+            if corrected is None:
+                lines.append(f"{source.where}: nothing to correct")
+                continue
+            before, changes = corrected
+            after = source.settings["ann_file"]
+            lines += [f"{source.where}: {change}" for change in changes]
+            options.append(f"{source.where}.ann_file={after}")
+            evaluator = cfg.get(f"{split}_evaluator")
+            if isinstance(evaluator, dict) and evaluator.get("ann_file") == before:
+                evaluator["ann_file"] = after
+                options.append(f"{split}_evaluator.ann_file={after}")
+    if options:
+        lines.append(f"to use what was written: --cfg-options {' '.join(options)}")
+    return lines
 
 
 def describe_splits(found) -> Table:

@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if args.coco:
         written = init_detection(
-            args.coco, method=args.method or "mask_rcnn", backbone=args.backbone, **common
+            args.coco,
+            method=args.method or "mask_rcnn",
+            backbone=args.backbone,
+            match_names=args.match_names,
+            merge_classes=args.merge_classes,
+            **common,
         )
     else:
         written = init_segmentation(
@@ -95,6 +100,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="folders of the images for training and for validation, or one for both; with --coco "
         "looked for beside the annotations",
+    )
+    data.add_argument(
+        "--match-names",
+        action="store_true",
+        help="with --coco: match image names that differ from those of the files in folders, case, "
+        "slashes, Unicode form or URL encoding; the config names a corrected copy",
+    )
+    data.add_argument(
+        "--merge-classes",
+        action="store_true",
+        help="with --coco: make categories of the same name one class, in a corrected copy",
     )
     data.add_argument(
         "--classes",
@@ -150,6 +166,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"{name} takes one or two, got {len(values)}")
     if args.masks and not args.images:
         parser.error("--masks needs --images")
+    if args.masks and (args.match_names or args.merge_classes):
+        parser.error("--match-names and --merge-classes go with --coco")
     if args.classes and not args.masks:
         parser.error("--classes goes with --masks: COCO files name their classes")
     if not 0 < args.val_share < 1:

@@ -4,10 +4,18 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from swin_mm.datasets.check.annotations import check_references, read_coco
+from swin_mm.datasets.check.corrections import (
+    check_listed_once,
+    choose_folder,
+    match_names,
+    merge_classes,
+    suggest_matching,
+)
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
 from swin_mm.datasets.check.summary import examples
@@ -26,12 +34,14 @@ class CocoPart:
         content: What is, or will be, in the file.
         images: Folder of the images, "" where file names are absolute.
         is_new: Whether the file is to be written, as the user's own does not serve.
+        changes: What differs from the user's file, in words.
     """
 
     file: Path
     content: dict
     images: str
     is_new: bool = False
+    changes: list[str] = field(default_factory=list)
 
     def image_files(self) -> list[str]:
         """Returns the path of every image."""
@@ -65,12 +75,14 @@ class CocoPart:
         return {name: counts[name] for name in names.values()}
 
 
-def read_part(path: str, images: str | None) -> CocoPart:
+def read_part(path: str, images: str | None, match: bool = False, merge: bool = False) -> CocoPart:
     """Reads an annotation file and finds its images.
 
     Args:
         path: The file.
         images: Folder of the images; None looks for it.
+        match: Whether names of images that are spelled otherwise are matched with files.
+        merge: Whether classes of one name are merged.
 
     Raises:
         InitConfigError: The file is not there, or the images are not, or it names no classes.
@@ -80,33 +92,30 @@ def read_part(path: str, images: str | None) -> CocoPart:
     if not file.is_file():
         raise InitConfigError(f"--coco: there is no annotation file {path}")
     content = read_coco(str(file), "--coco")
-    check_names(content, path)
+    content, changes = merge_classes(content) if merge else (content, [])
     check_references(content, path)
+    check_names(content, path)
     if not content["annotations"]:
         raise InitConfigError(f"{path} has no annotations, so there is nothing to learn from it")
-    return CocoPart(file, content, find_images(content, file, images))
+    if match:
+        names = [image["file_name"] for image in content["images"]]
+        folder = choose_folder(names, _matchable(file, images))
+        content, matched = match_names(content, folder)
+        return CocoPart(file, content, folder, changes=changes + matched)
+    return CocoPart(file, content, find_images(content, file, images), changes=changes)
 
 
 def check_names(content: dict, path: str) -> tuple[str, ...]:
     """Returns the class names in the file's order, as mmdet numbers them.
 
     Raises:
-        InitConfigError: They are not texts, or are not told apart.
+        InitConfigError: There are none.
+        DatasetError: Several are the same.
     """
-    names = [category["name"] for category in content["categories"]]
-    wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
-    if not names or wrong:
-        raise InitConfigError(
-            f"{path}: the name of every category must be a text, got "
-            f"{examples(map(repr, wrong)) if names else 'no categories'}"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InitConfigError(
-            f"{path}: several categories are called {examples(map(repr, twice))}: mmdet finds "
-            "classes by name, so rename them or give them one id"
-        )
-    return tuple(names)
+    if not content["categories"]:
+        raise InitConfigError(f"{path} has no categories: it must list the classes")
+    check_listed_once(content, path, "--merge-classes")
+    return tuple(category["name"] for category in content["categories"])
 
 
 def find_images(content: dict, file: Path, given: str | None) -> str:
@@ -121,28 +130,38 @@ def find_images(content: dict, file: Path, given: str | None) -> str:
         InitConfigError: No folder has the images.
     """
     names = [image["file_name"] for image in content["images"]]
-    if any(not isinstance(name, str) or not name for name in names):
-        raise InitConfigError(f"{file}: every image needs a file_name")
-    if all(os.path.isabs(name) for name in names):
-        return ""
     sought = [names[index] for index in spread(len(names))[:SOUGHT]]
-    if given is not None:
-        folder = Path(given).expanduser().resolve()
-        if not folder.is_dir():
-            raise InitConfigError(f"--images: there is no folder {given}")
-        folders = [folder]
-    else:
-        folders = _candidates(file)
-    found = {f: sum((f / name).is_file() for name in sought) for f in folders}
+    if all(map(os.path.isabs, names)) and any(map(os.path.isfile, sought)):
+        return ""
+    folders = _folders(file, given)
+    found = {f: sum(os.path.isfile(os.path.join(f, name)) for name in sought) for f in folders}
     best = max(found, key=found.get)
     if not found[best]:
-        hint = "; its names have backslashes: write them with /" if "\\" in sought[0] else ""
-        tried = examples(map(str, folders))
+        best = choose_folder(names, _matchable(file, given))
+        advice = suggest_matching(names, best, f"--images {quote(best)} --match-names")
+        advice = advice or "; name the folder with --images, and --match-names if names differ"
         raise InitConfigError(
-            f"no image of {file}, such as {sought[0]}, is in {tried}: name the folder "
-            f"with --images{hint}"
+            f"no image of {file}, such as {sought[0]}, is in {examples(folders)}{advice}"
         )
-    return str(best)
+    return best
+
+
+def _matchable(file: Path, given: str | None) -> list[str]:
+    """As `_folders`, but for what is beside the folder of the annotations."""
+    beside = str(file.parent.parent)  # perhaps a home folder, with all that is in it
+    return [folder for folder in _folders(file, given) if given or folder != beside]
+
+
+def _folders(file: Path, given: str | None) -> list[str]:
+    """Lists folders to look for images in: the given one, or those beside the annotations.
+
+    Raises:
+        InitConfigError: The given one does not exist.
+    """
+    folders = _candidates(file) if given is None else [Path(given).expanduser().resolve()]
+    if given is not None and not folders[0].is_dir():
+        raise InitConfigError(f"--images: there is no folder {given}")
+    return list(map(str, folders))
 
 
 def _candidates(file: Path) -> list[Path]:
@@ -196,7 +215,7 @@ def split_part(part: CocoPart, folder: Path, stem: str, share: float) -> tuple[C
         content["images"] = [i for i in part.content["images"] if i["id"] in ids]
         content["annotations"] = [a for a in part.content["annotations"] if a["image_id"] in ids]
         file = folder / f"{stem}_{split}.json"
-        parts.append(CocoPart(file, content, part.images, is_new=True))
+        parts.append(CocoPart(file, content, part.images, is_new=True, changes=part.changes))
     return parts[0], parts[1]
 
 
@@ -216,7 +235,7 @@ def make_usable(part: CocoPart, classes: tuple[str, ...], file: Path) -> list[st
     Raises:
         InitConfigError: It has objects of a class that is not in `classes`.
     """
-    counts, changes = part.class_counts(), []
+    counts, changes = part.class_counts(), list(part.changes)
     foreign = [name for name, count in counts.items() if count and name not in classes]
     if foreign:
         raise InitConfigError(

@@ -4,11 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from statistics import median
 
 from mmengine.config import Config
 
-from swin_mm.datasets.check.images import check_present
+from swin_mm.datasets.check.corrections import check_images_present, find_group_class
 from swin_mm.init_config.bands import survey_bands
 from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
 from swin_mm.init_config.coco import split_part as split_coco
@@ -45,6 +46,8 @@ def init_detection(
     all_flips: bool = False,
     batch: int | None = None,
     force: bool = False,
+    match_names: bool = False,
+    merge_classes: bool = False,
 ) -> Written:
     """Writes a config that trains a detector on COCO annotations.
 
@@ -60,6 +63,8 @@ def init_detection(
         all_flips: Whether pictures may be turned over in any direction (microscopes, maps).
         batch: Images a step; by default what fits a GPU of 8 GiB.
         force: Whether to replace files that are there.
+        match_names: Whether image names that are spelled otherwise are matched with files.
+        merge_classes: Whether classes of one name are merged.
 
     Raises:
         InitConfigError: No config can be written; the message says why.
@@ -67,12 +72,21 @@ def init_detection(
     """
     check_out(out, force)
     method = check_method(method, DETECTION)
-    train, val, notes = _read(coco, images, out, val_share)
+    train, val, notes = _read(coco, images, out, val_share, match_names, merge_classes)
     classes = check_names(train.content, str(train.file))
+    group = find_group_class(train.content)
+    if group and not val.class_counts().get(group):
+        classes = tuple(name for name in classes if name != group)
+        notes.append(
+            f"{group!r} is no class: it is the supercategory of all others, without objects"
+        )
     for part, name in ((train, "train"), (val, "val")):
         changes = make_usable(part, classes, out.with_name(f"{out.stem}_{name}.json"))
         notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
-        check_present(part.image_files(), "--coco")
+        names = [image["file_name"] for image in part.content["images"]]
+        matching = f"--images {quote(part.images)} --match-names"
+        remedy = "name their folder with --images"
+        check_images_present(names, part.images, "--coco", remedy, matching)
     recipe = find_small(method) if preset == "small" else find_recipe(method, backbone)
     base = load_recipe(recipe)
     complete, found = has_masks((train, val))
@@ -117,12 +131,18 @@ def init_detection(
 
 
 def _read(
-    coco: Sequence[str], images: Sequence[str], out: Path, share: float
+    coco: Sequence[str],
+    images: Sequence[str],
+    out: Path,
+    share: float,
+    match: bool,
+    merge: bool,
 ) -> tuple[CocoPart, CocoPart, list[str]]:
     folders = [*images, *([images[-1]] if len(images) == 1 else [])] or [None, None]
+    read = [read_part(file, f, match, merge) for file, f in zip(coco, folders, strict=False)]
     if len(coco) == 2:
-        return read_part(coco[0], folders[0]), read_part(coco[1], folders[1]), []
-    train, val = split_coco(read_part(coco[0], folders[0]), out.parent.resolve(), out.stem, share)
+        return read[0], read[1], []
+    train, val = split_coco(read[0], out.parent.resolve(), out.stem, share)
     note = (
         f"{len(val.sizes())} images were split off for validation, by the hash of their names, so "
         f"always the same: {train.file.name}, {val.file.name}; split by hand if images belong "
@@ -147,7 +167,8 @@ def _doubts(plan: DetectionPlan) -> list[str]:
     """Says what of the data may not go well."""
     notes = []
     for part, name in ((plan.train, "training"), (plan.val, "validation")):
-        absent = [repr(label) for label, count in part.class_counts().items() if not count]
+        counts = part.class_counts()
+        absent = [repr(label) for label in plan.classes if not counts.get(label)]
         if absent:
             notes.append(f"no {name} object of class {', '.join(absent)}")
     empty = len(plan.train.sizes()) - plan.train.images_with_objects()

@@ -238,6 +238,54 @@ def test_what_is_odd_is_noted(tmp_path, write):
     assert "half of the objects are below 8 pixels" in notes
 
 
+def test_names_are_matched_and_classes_merged(tmp_path, write):
+    """The way that each message names leads to a config; the user's file stays as it is."""
+    categories = ((3, "cat"), (7, "dog"), (9, "cat"))
+    coco = write_coco(tmp_path, images=6, categories=categories)
+    for image in coco["images"]:
+        image["file_name"] = "D:\\photos\\" + image["file_name"].upper()
+    text = json.dumps(coco)
+    (tmp_path / "train.json").write_text(text)
+    with pytest.raises(DatasetError, match="called 'cat', .* with --merge-classes"):
+        write()
+    folder = str(tmp_path / "train")
+    with pytest.raises(InitConfigError, match=f"6 names match .*: --images {folder} --match-names"):
+        write(merge_classes=True)
+    written, cfg = write(merge_classes=True, match_names=True)
+    assert cfg.train_dataloader.dataset.metainfo.classes == ("cat", "dog")
+    assert "6 names of images were replaced by those of files" in "\n".join(written.notes)
+    parts = [json.loads(path.read_text()) for path in written.files if path.suffix == ".json"]
+    names = [image["file_name"] for part in parts for image in part["images"]]
+    assert sorted(names) == [f"{i:03d}.png" for i in range(6)]
+    used = sorted(a["category_id"] for part in parts for a in part["annotations"])
+    assert used == [3] * 12 + [7] * 6
+    assert (tmp_path / "train.json").read_text() == text
+    train_a_step(cfg)
+
+
+def test_some_names_that_differ_are_told(tmp_path, write):
+    write_coco(tmp_path, images=6)
+    (tmp_path / "train" / "003.png").rename(tmp_path / "train" / "003.PNG")
+    with pytest.raises(DatasetError, match="1 of . image .*003.PNG for 003.png.*--match-names"):
+        write()
+    write(match_names=True)
+
+
+@pytest.mark.parametrize("files", [("train.json",), ("train.json", "val.json")])
+def test_a_group_of_all_classes_is_no_class(tmp_path, write, files):
+    coco = write_coco(tmp_path, images=6, categories=((1, "cat"), (2, "dog")))
+    group = dict(id=0, name="pets", supercategory="none")
+    coco["categories"] = [group, *(c | dict(supercategory="pets") for c in coco["categories"])]
+    for file in files:
+        (tmp_path / file).write_text(json.dumps(coco))
+    written, cfg = write(*files, images=[str(tmp_path / "train")])
+    assert cfg.train_dataloader.dataset.metainfo.classes == ("cat", "dog")
+    assert any("'pets' is no class" in note for note in written.notes)
+    assert not any("no training object" in note for note in written.notes)
+    sample = Runner.build_dataloader(cfg.train_dataloader, seed=0).dataset[0]["data_samples"]
+    assert sorted(sample.gt_instances.labels.tolist()) == [0, 1]
+
+
 def test_nothing_is_replaced_unasked_and_nothing_is_left_of_a_failure(tmp_path, write):
     coco = write_coco(tmp_path, images=6)
     write()

@@ -9,6 +9,11 @@ from swin_mm.datasets.check.annotations import (
     keep_sound,
     read_coco,
 )
+from swin_mm.datasets.check.corrections import (
+    check_images_present,
+    check_listed_once,
+    find_group_class,
+)
 from swin_mm.datasets.check.images import (
     DECODED,
     check_present,
@@ -21,6 +26,9 @@ from swin_mm.datasets.check.objects import count_objects, named_objects, why_lef
 from swin_mm.datasets.check.scoring import find_unscorable
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
+
+MATCH_NAMES = "check-dataset --match-names writes annotations with their names"
+MERGE_CLASSES = "check-dataset --merge-classes, which writes annotations with one"
 
 
 def check_coco(source: Source, inspection: Inspection, labelled: bool = True) -> SplitSummary:
@@ -74,7 +82,9 @@ def check_images(coco: dict, source: Source, path: str, inspection: Inspection) 
     """Checks the images that an annotation file lists; returns warnings."""
     folder = source.prefix("img")
     files = [os.path.join(folder, image["file_name"]) for image in coco["images"]]
-    inspection.attempt(check_present, files, source.where)
+    names = [image["file_name"] for image in coco["images"]]
+    remedy = "correct data_root and data_prefix"
+    inspection.attempt(check_images_present, names, folder, source.where, remedy, MATCH_NAMES)
     images = coco["images"]
     if inspection.thorough:
         there = [index for index, file in enumerate(files) if os.path.isfile(file)]
@@ -91,6 +101,7 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
     setting = f"{source.where}.metainfo.classes"
     if not wanted:
         raise DatasetError(f"{setting} is not set: write the names, {tuple(names)}")
+    check_listed_once(coco, path, MERGE_CLASSES, wanted)
     if lacking:
         nearest = [
             f"{name!r} (is it {match[0]!r}?)" if match else repr(name)
@@ -107,8 +118,16 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
             f"{setting} lists {examples(wanted)} but {path} has {examples(ordered)}, and mmdet "
             f"numbers classes in the file's order: write them so, {tuple(ordered)}"
         )
-    ignored = [name for name in names if name not in wanted]
-    return [f"{path}: classes not in the config are left out: {examples(ignored)}"] * bool(ignored)
+    group = find_group_class(coco)
+    ignored = [name for name in names if name not in wanted and name != group]
+    warnings = [f"{path}: classes not in the config are left out: {examples(ignored)}"]
+    warnings *= bool(ignored)
+    if group in wanted and source.where.startswith("train"):
+        warnings.append(
+            f"{path}: {group!r} is the supercategory of all other classes and has no object, as "
+            f"Roboflow writes it: it is no class, so leave it out of {setting}"
+        )
+    return warnings
 
 
 def check_boxes(coco: dict, path: str) -> list[str]:

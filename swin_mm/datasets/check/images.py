@@ -18,13 +18,19 @@ PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
-def check_present(paths: Sequence[str], where: str, what: str = "image") -> None:
+def check_present(
+    paths: Sequence[str],
+    where: str,
+    what: str = "image",
+    remedy: str = "correct data_root and data_prefix",
+) -> None:
     """Checks that files exist, by listing each folder once: 100,000 files take about a second.
 
     Args:
         paths: Files.
         where: Whose they are, for the message.
         what: What they are, for the message.
+        remedy: What to do where they are elsewhere, for the message.
 
     Raises:
         DatasetError: Some are missing.
@@ -42,7 +48,7 @@ def check_present(paths: Sequence[str], where: str, what: str = "image") -> None
     if missing:
         raise DatasetError(
             f"{where}: {len(missing)} of {len(paths)} {what} files are missing: "
-            f"{examples(missing)}; put them there, or correct data_root and data_prefix"
+            f"{examples(missing)}; put them there, or {remedy}"
         )
 
 

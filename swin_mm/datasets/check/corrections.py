@@ -1,0 +1,300 @@
+"""Corrects what annotation tools write: file names spelled otherwise, a class listed twice."""
+
+import json
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, unquote_plus, urlsplit
+
+from swin_mm.datasets.check.annotations import read_coco
+from swin_mm.datasets.check.images import check_present
+from swin_mm.datasets.check.source import Source
+from swin_mm.datasets.check.summary import DatasetError, examples
+
+MOST_FILES = 1_000_000  # looked at in a folder; whoever names `/` should not wait for hours
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # that Label Studio puts before an uploaded file
+
+
+def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
+    """Replaces names of images by those of the files in a folder that they mean.
+
+    A name that is a file's stays. Others are compared without regard to case, Unicode form, URL
+    encoding and the kind of slash. Of an absolute name (with a drive letter or as a URL as well)
+    only the end must agree; a relative name must agree whole, or be the end of the file's path.
+
+    Args:
+        coco: Annotations whose form is in order; they stay as they are.
+        folder: Folder of the images.
+
+    Returns:
+        The annotations with other names, and what was changed, in words.
+
+    Raises:
+        DatasetError: A name matches no file or several, or a file several names.
+    """
+    names = [image["file_name"] for image in coco["images"]]
+    found = find_files(names, folder)
+    if unmatched := [name for name in found if not found[name]]:
+        raise DatasetError(
+            f"--match-names: {len(unmatched)} of {len(names)} names match no file in {folder}: "
+            f"{examples(unmatched)}; name the folder that has them, or put them there"
+        )
+    if ambiguous := [f"{name} is {' or '.join(f[:2])}" for name, f in found.items() if f[1:]]:
+        raise DatasetError(
+            f"--match-names: {len(ambiguous)} of {len(names)} names match several files in "
+            f"{folder}: {examples(ambiguous)}; name a folder further down, or correct the names"
+        )
+    by_file = defaultdict(list)
+    for name, files in found.items():
+        by_file[files[0]].append(name)
+    if shared := [f"{' and '.join(ns)} are {file}" for file, ns in by_file.items() if ns[1:]]:
+        raise DatasetError(f"--match-names: several names match one file: {examples(shared)}")
+    changed = {name: files[0] for name, files in found.items() if files != [name]}
+    if not changed:
+        return coco, []
+    images = [
+        {**image, "file_name": changed.get(image["file_name"], image["file_name"])}
+        for image in coco["images"]
+    ]
+    return {**coco, "images": images}, [
+        f"{len(changed)} names of images were replaced by those of files, such as "
+        f"{_first_pair(changed)}"
+    ]
+
+
+def check_images_present(
+    names: Sequence[str], folder: str, where: str, remedy: str, command: str
+) -> None:
+    """Checks that the images of annotations exist.
+
+    Args:
+        names: As the annotations have them.
+        folder: Folder of the images.
+        where: Whose they are, for the message.
+        remedy: What to do where they are elsewhere, for the message.
+        command: What matches names, for the message.
+
+    Raises:
+        DatasetError: Some are missing; the message says where they are spelled otherwise.
+    """
+    try:
+        check_present([os.path.join(folder, name) for name in names], where, remedy=remedy)
+    except DatasetError as error:
+        raise DatasetError(f"{error}{suggest_matching(names, folder, command)}") from None
+
+
+def suggest_matching(names: Sequence[str], folder: str, command: str) -> str:
+    """Returns the advice to match names, for a message; empty where no file would be found."""
+    try:
+        found = find_files(names, folder)
+    except DatasetError:  # too many files to look at
+        return ""
+    changed = {name: f[0] for name, f in found.items() if len(f) == 1 and f != [name]}
+    if not changed:
+        return ""
+    return (
+        f"; {len(changed)} names match files that are spelled otherwise "
+        f"({_first_pair(changed)}): {command}"
+    )
+
+
+def _first_pair(changed: dict[str, str]) -> str:
+    name, file = next(iter(changed.items()))
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", file):
+        return f"{name} in another Unicode form"  # the two look the same
+    return f"{file} for {name}"
+
+
+def choose_folder(names: Sequence[str], folders: Sequence[str]) -> str:
+    """Returns the folder in which the most names match a file, the first of several."""
+    return max(
+        folders, key=lambda folder: sum(len(f) == 1 for f in find_files(names, folder).values())
+    )
+
+
+def find_files(names: Iterable[str], folder: str) -> dict[str, list[str]]:
+    """Finds the files in a folder that names mean, as `match_names` compares them.
+
+    Returns:
+        Each name with its files, relative to the folder: none, one, or several that fit equally.
+    """
+    names = list(dict.fromkeys(names))
+    found = {name: [name] for name in names if os.path.isfile(os.path.join(folder, name))}
+    if len(found) == len(names):
+        return found
+    by_name = defaultdict(list)
+    for file in list_files(folder):
+        by_name[_parts(file)[-1]].append(file)
+    for name in names:
+        if name not in found:
+            last = _parts(name)[-1]
+            candidates = by_name.get(last) or by_name.get(UPLOAD_PREFIX.sub("", last), [])
+            found[name] = _best(name, candidates)
+    return found
+
+
+def list_files(folder: str) -> list[str]:
+    """Lists all files below a folder, relative to it, with forward slashes.
+
+    Raises:
+        DatasetError: There are more than a data set has.
+    """
+    files: list[str] = []
+    for parent, _, names in os.walk(folder):
+        place = os.path.relpath(parent, folder)
+        files += names if place == "." else [f"{place}/{name}" for name in names]
+        if len(files) > MOST_FILES:
+            raise DatasetError(
+                f"{folder} has more than {MOST_FILES:,} files: name a folder further down"
+            )
+    return files
+
+
+def _best(name: str, files: Sequence[str]) -> list[str]:
+    """Returns the files whose paths agree with a name in most folders, then in spelling."""
+    ranks = {file: _rank(name, file) for file in files}
+    best = max(ranks.values(), default=None)
+    return sorted(file for file in files if ranks[file] == best) if best and best[0] else []
+
+
+def _rank(name: str, file: str) -> tuple[int, int]:
+    """How many parts of two paths agree, 0 where that is too few, and in how many spellings."""
+    wanted, given = _parts(name), _parts(file)
+    agreeing = 1
+    while agreeing < min(len(wanted), len(given)) and wanted[-agreeing - 1] == given[-agreeing - 1]:
+        agreeing += 1
+    if agreeing < min(len(wanted), len(given)) and not _is_absolute(name):
+        return 0, 0
+    ends = [re.split(r"[\\/]", path)[-1] for path in (name, file)]
+    spellings = [ends, [unicodedata.normalize("NFC", end) for end in ends], map(unquote, ends)]
+    return agreeing, sum(one == other for one, other in spellings)
+
+
+def _is_absolute(name: str) -> bool:
+    """Whether the folders of a name are those of a machine, and say nothing about this one."""
+    return bool(re.match(r"[\\/]|\.\.[\\/]|[A-Za-z]:|[A-Za-z][\w.+-]*://", name))
+
+
+def _parts(name: str) -> list[str]:
+    """Returns the folders and the name in a path, all spellings of one made equal."""
+    name = name.rpartition("?d=")[2]  # Label Studio's local files
+    if "://" in name:
+        name = urlsplit(name).path
+    while (decoded := unquote_plus(name)) != name:  # some tools encode twice
+        name = decoded
+    name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    name = re.sub(r"^[a-z]:", "", name)
+    return [part for part in re.split(r"[\\/]", name) if part not in ("", ".")] or [""]
+
+
+def correct_source(
+    source: Source, match: bool, merge: bool, file: Path
+) -> tuple[str, list[str]] | None:
+    """Writes corrected annotations of a data set, and lets its settings name them.
+
+    Args:
+        source: The data set; its settings change.
+        match: Whether to match names of images, see `match_names`.
+        merge: Whether to merge classes of one name, see `merge_classes`.
+        file: Where to write.
+
+    Returns:
+        The file before, and what was changed, in words; None if nothing was.
+
+    Raises:
+        DatasetError: The annotations cannot be read, or names do not match.
+    """
+    path = source.path(source.argument("ann_file") or "")
+    form = {"images": {"file_name"}, "annotations": set(), "categories": {"name", "id"}}
+    coco = read_coco(path, source.where, labelled=False, form=form)
+    changes = []
+    if match:
+        coco, changes = match_names(coco, source.prefix("img"))
+    if merge:
+        coco, merged = merge_classes(coco)
+        changes += merged
+    if not changes:
+        return None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(coco, ensure_ascii=False), encoding="utf-8")
+    source.settings["ann_file"] = str(file.resolve())
+    return path, changes
+
+
+def merge_classes(coco: dict) -> tuple[dict, list[str]]:
+    """Gives categories of one name the id of the first of them.
+
+    Args:
+        coco: Annotations whose form is in order; they stay as they are.
+
+    Returns:
+        The annotations with each class once, and what was changed, in words.
+    """
+    first: dict[str, dict] = {}
+    for category in coco["categories"]:
+        first.setdefault(class_key(category["name"]), category)
+    if len(first) == len(coco["categories"]):
+        return coco, []
+    new_ids = {c["id"]: first[class_key(c["name"])]["id"] for c in coco["categories"]}
+
+    def renumber(item: dict) -> dict:
+        if "segments_info" in item:  # of a panoptic file
+            return {**item, "segments_info": list(map(renumber, item["segments_info"]))}
+        return {**item, "category_id": new_ids.get(item["category_id"], item["category_id"])}
+
+    annotations = list(map(renumber, coco["annotations"]))
+    twice = _listed_twice(coco)
+    return {**coco, "categories": list(first.values()), "annotations": annotations}, [
+        f"categories called {examples(map(repr, twice))} were made one"
+    ]
+
+
+def check_listed_once(coco: dict, path: str, command: str, classes: Iterable[str] = ()) -> None:
+    """Checks that no two categories have one name, by which mmdet finds classes.
+
+    Args:
+        coco: Annotations whose form is in order.
+        path: The file, for the message.
+        command: What merges them, for the message.
+        classes: Names to look at; all if empty.
+
+    Raises:
+        DatasetError: Some have, or differ in nothing that a reader sees.
+    """
+    keys = set(map(class_key, classes))
+    twice = [name for name in _listed_twice(coco) if not keys or class_key(name) in keys]
+    if twice:
+        raise DatasetError(
+            f"{path}: several categories are called {examples(map(repr, twice))}, and mmdet finds "
+            f"classes by name: rename them, or merge them with {command}"
+        )
+
+
+def _listed_twice(coco: dict) -> list[str]:
+    counts = Counter(class_key(category["name"]) for category in coco["categories"])
+    return [name for name, count in counts.items() if count > 1]
+
+
+def class_key(name: str) -> str:
+    """Returns a class name without what no reader sees: its Unicode form, spaces around it."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def find_group_class(coco: dict) -> str | None:
+    """Finds a category that stands for all others and has no object: Roboflow writes such a one.
+
+    Args:
+        coco: Annotations whose form is in order.
+
+    Returns:
+        The name of a category without annotations that is the supercategory of all others.
+    """
+    used = {annotation["category_id"] for annotation in coco["annotations"]}
+    for category in coco["categories"]:
+        others = [c.get("supercategory") for c in coco["categories"] if c is not category]
+        if others and category["id"] not in used and all(o == category["name"] for o in others):
+            return category["name"]
+    return None
