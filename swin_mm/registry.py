@@ -22,11 +22,11 @@ MODELS = Registry(
     # The others need mmdet or mmseg, so importing `swin_mm.models` does not bring them.
     locations=[
         "swin_mm.models",
-        "swin_mm.models.data_preprocessor",
-        "swin_mm.models.decode_heads",
-        "swin_mm.models.dense_heads",
-        "swin_mm.models.roi_heads",
-        "swin_mm.models.segmentors",
+        "swin_mm.heads.data_preprocessor",
+        "swin_mm.heads.decode",
+        "swin_mm.heads.dense",
+        "swin_mm.heads.roi",
+        "swin_mm.heads.segmentors",
         "swin_mm.inference",
     ],
 )

@@ -81,10 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         repairs = [(name, "yes" if on else "no", why) for name, on, why in compat.explain()]
         console.print(_table("Repairs to other packages", ("", "in effect", "why"), repairs))
     if "torch" in sys.modules:
+        import torch
+
+        from swin_mm.heads.ops import nms
         from swin_mm.ops import dispatch
 
-        rows = dispatch.explain()
-        console.print(_table("Backends that 'auto' takes", ("operator", "backend", "why"), rows))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        rows = [*dispatch.explain(), nms.explain(device)]
+        console.print(
+            _table("Implementations that 'auto' uses", ("operator", "implementation", "why"), rows)
+        )
     return _conclude(console, faults)
 
 

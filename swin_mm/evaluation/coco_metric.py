@@ -22,7 +22,7 @@ from swin_mm.evaluation.coco_eval import (
 )
 from swin_mm.evaluation.detections import Detections, write_json
 from swin_mm.garbage import no_collection
-from swin_mm.ops.encode_masks import encode_masks
+from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.registry import METRICS
 
 COLUMNS = ("category", *STATS)

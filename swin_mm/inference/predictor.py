@@ -16,11 +16,11 @@ from torch import nn
 
 from swin_mm.configs import ConfigError, bare_type, innermost_dataset
 from swin_mm.engine.hooks.exact_weights import watch_weights
+from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.inference.merge_slices import Objects
 from swin_mm.inference.panoptic import Prediction, read_segments
 from swin_mm.inference.run_length import Run, RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
-from swin_mm.ops.encode_masks import encode_masks
 
 
 class Predictor:

@@ -257,11 +257,7 @@ def explain_kernels(device: torch.device) -> list[tuple[str, str, str]]:
         )
         chosen = ("PyTorch", reason) if reason else ("triton", "self-test passed")
         rows.append((f"{name}, {device}", *chosen))
-    from swin_mm.ops.nms import why_not_kernel  # builds on self-tests too
-
-    reason = why_not_kernel(torch.zeros(1, 1, 4, device=device))
-    chosen = ("torchvision", reason) if reason else ("triton", "self-test passed")
-    return [*rows, (f"nms, {device}", *chosen)]
+    return rows
 
 
 @lru_cache

@@ -125,7 +125,7 @@ def test_a_broken_compiled_mmcv(tmp_path):
     assert result.returncode == 1, result.stderr
     assert "mmcv.ops cannot be imported: AssertionError" in result.stdout
     assert "pip uninstall -y mmcv && " in result.stdout
-    assert "Machine" in result.stdout and "Backends" in result.stdout
+    assert "Machine" in result.stdout and "Implementations" in result.stdout
 
 
 @pytest.mark.parametrize(

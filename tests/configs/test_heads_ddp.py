@@ -13,7 +13,7 @@ from recipe_tools import cut, detection_data, load, narrow, narrow_heads
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from swin_mm.ops import roi_align
+from swin_mm.heads.ops import roi_align
 
 WORLD = 2
 STEPS = 3  # DDP finds in the second step what went unused in the first
@@ -52,7 +52,7 @@ class Losses(nn.Module):
 
 def run_process(rank, folder):
     torch.set_num_threads(1)
-    roi_align.refusal = lambda maps, rois: "as on a GPU"
+    roi_align.why_not_sparse = lambda maps, rois: "as on a GPU"
     dist.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=WORLD, timeout=PATIENCE
     )
@@ -74,7 +74,7 @@ def test_gradients_are_the_mean_over_processes_and_mmdets(monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(run_process, (folder,), nprocs=WORLD)
         found = [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(WORLD)]
-    monkeypatch.setattr(roi_align, "refusal", lambda maps, rois: "as on a GPU")
+    monkeypatch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "as on a GPU")
     for name in NAMES:
         model = Losses(name, with_stock_heads=False)
         for step in range(STEPS):

@@ -9,8 +9,8 @@ from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from recipe_tools import cut, detection_data, load, narrow, narrow_heads
 
+from swin_mm.heads.ops import roi_align
 from swin_mm.inference.roi_masks import predicts_roi_masks
-from swin_mm.ops import roi_align
 
 STEPS = 10
 BIT_STEPS = 6
@@ -55,7 +55,7 @@ def train(model, batches, lr=1e-4):
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t"])
 def test_losses_of_each_step_are_those_with_mmdets_heads(name, monkeypatch):
     # The CPU's pooling rounds otherwise, by 1e-6, which AdamW and sampling enlarge within steps.
-    monkeypatch.setattr(roi_align, "refusal", lambda maps, rois: "as on a GPU")
+    monkeypatch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "as on a GPU")
     ours, theirs = (build(name, with_stock_heads) for with_stock_heads in (False, True))
     for part in OUR_PARTS:
         assert type(getattr(ours, part)) is not type(getattr(theirs, part))
@@ -76,7 +76,7 @@ def test_weights_are_those_with_mmdets_heads_to_the_bit(name, monkeypatch):
     now and then rounds otherwise. mmdet's tensors are the anchors of a level and ours the sampled
     ones, so that in other sizes a gradient may differ in its last bit, as no GPU's does.
     """
-    monkeypatch.setattr(roi_align, "refusal", lambda maps, rois: "as on a GPU")
+    monkeypatch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "as on a GPU")
     batches = [
         demo_mm_inputs(2, [(3, 256, 256)] * 2, num_items=[3, 4], num_classes=6, with_mask=True)
         for _ in range(2)

@@ -20,7 +20,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.structures import InstanceData
 from recipe_tools import SIDES, cut, load, narrow, narrow_heads
 
-from swin_mm.ops import roi_align
+from swin_mm.heads.ops import roi_align
 
 NOT_HEADS = ("backbone", "neck")
 PARTS = ("data_preprocessor", "backbone", "neck", "rpn_head", "roi_head")
@@ -161,7 +161,7 @@ def test_losses_and_weights_in_float64(name, steps, schedule, all_in_float64):
 
 def test_losses_of_the_heads_in_float32(monkeypatch):
     # The CPU's pooling rounds otherwise.
-    monkeypatch.setattr(roi_align, "refusal", lambda maps, rois: "as on a GPU")
+    monkeypatch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "as on a GPU")
     ours, stock = build_pair("mask_rcnn_swin_t", torch.float32, only_heads=True)
     found, expected = (train(*pair, 50, torch.float32) for pair in (ours, stock))
     for step, (a, b) in enumerate(zip(found, expected, strict=True)):

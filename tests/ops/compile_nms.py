@@ -7,7 +7,7 @@ size of groups: the bytes that a thread spills from its registers.
 from compile_rows import TARGET, count_spilled_bytes
 from triton.compiler import ASTSource, compile
 
-from swin_mm.ops.triton.nms import BOXES_PER_WARP, nms_kernel
+from swin_mm.heads.ops.triton_nms import BOXES_PER_WARP, nms_kernel
 
 KINDS = dict(boxes_ptr="*fp32", valid_ptr="*u8", keep_ptr="*u8", num_boxes="i32", threshold="fp32")
 

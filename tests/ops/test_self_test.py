@@ -8,7 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from swin_mm.ops import dispatch, nms, self_test
+from swin_mm.heads.ops import nms
+from swin_mm.ops import dispatch, self_test
 from swin_mm.ops.self_test import KernelKey, RowKernel
 from swin_mm.ops.setting import Setting
 
@@ -335,7 +336,7 @@ def test_what_auto_takes_is_explained(monkeypatch):
     monkeypatch.setattr(self_test, "_test_attention", lambda *_: None)
     monkeypatch.setattr(self_test, "_test_rows", lambda work: None)
     monkeypatch.setattr(nms, "_test", lambda device: "it errs")
-    rows = {row[0]: row[1:] for row in dispatch.explain_kernels(CPU)}
+    rows = {row[0]: row[1:] for row in [*dispatch.explain_kernels(CPU), nms.explain(CPU)]}
     assert list(rows) == [f"{name}, cpu" for name in ("attention", *OPERATORS, "nms")]
     assert rows["mlp, cpu"] == ("triton", "self-test passed")
     assert rows["nms, cpu"] == ("torchvision", "self-test failed: it errs")

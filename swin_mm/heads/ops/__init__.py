@@ -1,0 +1,1 @@
+"""Operators of the heads: boxes, samples, masks and pooling for all images at once."""

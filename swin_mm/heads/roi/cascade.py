@@ -1,0 +1,187 @@
+"""mmdet's cascade of RoI heads, for all images at once."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.roi_heads import CascadeRoIHead as MmdetCascadeRoIHead
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from swin_mm.heads import unsupported
+from swin_mm.heads.ops.assign import pad_boxes
+from swin_mm.heads.roi.box_head import (
+    box_labels,
+    box_losses,
+    detect,
+    image_limits,
+    refine_boxes,
+)
+from swin_mm.heads.roi.extract import extract_features, lay_out
+from swin_mm.heads.roi.mask_head import mask_losses
+from swin_mm.heads.roi.samples import GroundTruths, RoISamples, sample_rois
+from swin_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class CascadeRoIHead(MmdetCascadeRoIHead):
+    """Box heads and mask heads of Cascade R-CNN and Cascade Mask R-CNN.
+
+    Arguments, state dict, losses and detections are those of mmdet's `CascadeRoIHead`. Assignment,
+    sampling, targets, refinement and NMS take all images at once. mmdet's methods serve settings
+    that `unsupported` lists, and paste predicted masks, as in `StandardRoIHead`.
+    """
+
+    def loss(
+        self,
+        x: tuple[Tensor, ...],
+        rpn_results_list: list[InstanceData],
+        batch_data_samples: list[DetDataSample],
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, of all stages.
+
+        Args:
+            x: Feature maps of each level, `(B, C, H, W)`.
+            rpn_results_list: Of each image the proposals, `bboxes` `(N_i, 4)`.
+            batch_data_samples: Of each image the ground truths.
+        """
+        if reason := self._unsupported_loss(batch_data_samples):
+            unsupported.log_fallback("RoI losses", reason)
+            return super().loss(x, rpn_results_list, batch_data_samples)
+        x = lay_out(x)
+        truths = GroundTruths(batch_data_samples)
+        boxes, usable = pad_boxes([found.bboxes for found in rpn_results_list])
+        limits = image_limits([sample.metainfo for sample in batch_data_samples], boxes)
+        losses = {}
+        for stage in range(self.num_stages):
+            self.current_stage = stage
+            samples = sample_rois(
+                boxes, usable, truths, self.bbox_assigner[stage], self.bbox_sampler[stage]
+            )
+            found = self._bbox_forward(stage, x, samples.rois)
+            of_stage = box_losses(
+                self.bbox_head[stage],
+                found["cls_score"],
+                found["bbox_pred"],
+                samples,
+                self.train_cfg[stage],
+            )
+            if self.with_mask:
+                predicted = self._mask_forward(stage, x, samples.rois[samples.positive])
+                of_stage |= mask_losses(
+                    self.mask_head[stage],
+                    predicted["mask_preds"],
+                    samples,
+                    truths,
+                    self.train_cfg[stage],
+                )
+            losses |= self._weigh(stage, of_stage)
+            if not len(samples.rois):
+                break  # as mmdet's: later stages have nothing to learn from
+            if stage < self.num_stages - 1:
+                boxes, usable = self._refine(stage, samples, found, limits)
+        return losses
+
+    def _weigh(self, stage: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A stage's losses under its name and with its weight; what is no loss stays as it is."""
+        weight = self.stage_loss_weights[stage]
+        return {
+            f"s{stage}.{name}": value * weight if "loss" in name else value
+            for name, value in values.items()
+        }
+
+    @torch.no_grad()
+    def _refine(
+        self, stage: int, samples: RoISamples, found: dict[str, Tensor], limits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes for the next stage, `(B, N, 4)`, and which of them count, `(B, N)`.
+
+        Positives move as their own class says, negatives as the likeliest one does. Ground truths
+        among the boxes do not count, since the next stage adds them again.
+        """
+        head = self.bbox_head[stage]
+        labels = box_labels(head, samples)
+        likeliest = found["cls_score"][:, :-1].argmax(1)
+        labels = torch.where(labels == head.num_classes, likeliest, labels)
+        refined = refine_boxes(head, samples.rois, found["bbox_pred"], labels, limits)
+        boxes, _ = pad_boxes(refined.split(samples.num_of_image))
+        usable, _ = pad_boxes((~samples.is_gt).split(samples.num_of_image))
+        return boxes, usable
+
+    def _bbox_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
+        features = extract_features(self.bbox_roi_extractor[stage], x, rois)
+        scores, deltas = self.bbox_head[stage](features)
+        return dict(cls_score=scores, bbox_pred=deltas, bbox_feats=features)
+
+    def _mask_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
+        features = extract_features(self.mask_roi_extractor[stage], x, rois)
+        return dict(mask_preds=self.mask_head[stage](features))
+
+    def predict_bbox(
+        self,
+        x: Sequence[Tensor],
+        batch_img_metas: list[dict],
+        rpn_results_list: list[InstanceData],
+        rcnn_test_cfg: ConfigDict,
+        rescale: bool = False,
+        **kwargs,
+    ) -> list[InstanceData]:
+        """Boxes, scores and labels of a batch, before masks."""
+        proposals = [found.bboxes for found in rpn_results_list]
+        reason = self._unsupported_box_heads()
+        if reason or not any(map(len, proposals)):
+            unsupported.log_fallback("detections", reason or "there are no proposals")
+            return super().predict_bbox(
+                x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale, **kwargs
+            )
+        rois, scores, deltas = self._refine_proposals(x, proposals, batch_img_metas, **kwargs)
+        head = self.bbox_head[-1]
+        if reason := unsupported.nms(rcnn_test_cfg):
+            unsupported.log_fallback("suppression of detections", reason)
+            sizes = [*map(len, proposals)]
+            return head.predict_by_feat(
+                *(values.split(sizes) for values in (rois, scores, deltas)),
+                batch_img_metas=batch_img_metas,
+                rcnn_test_cfg=rcnn_test_cfg,
+                rescale=rescale,
+            )
+        return detect(head, rois, scores, deltas, batch_img_metas, rcnn_test_cfg, rescale)
+
+    def _refine_proposals(
+        self, x: Sequence[Tensor], proposals: list[Tensor], metas: list[dict], **kwargs
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes `(R, 5)` of the last stage, mean scores of all stages, and the last one's deltas.
+
+        Args:
+            x: Feature maps of each level, `(B, C, H, W)`.
+            proposals: Of each image, `(N_i, 4)`.
+            metas: Of the images.
+            **kwargs: Of `_bbox_forward`.
+        """
+        x = lay_out(x)
+        rois = bbox2roi(proposals)
+        limits = image_limits(metas, rois)
+        scores = []
+        for stage, head in enumerate(self.bbox_head):
+            found = self._bbox_forward(stage, x, rois, **kwargs)
+            scores.append(found["cls_score"])
+            if stage < self.num_stages - 1:
+                labels = found["cls_score"][:, :-1].argmax(1)
+                boxes = refine_boxes(head, rois, found["bbox_pred"], labels, limits)
+                rois = torch.cat((rois[:, :1], boxes), dim=1)
+        return rois, sum(scores) / self.num_stages, found["bbox_pred"]
+
+    def _unsupported_box_heads(self) -> str | None:
+        return next(filter(None, map(unsupported.box_head, self.bbox_head)), None)
+
+    def _unsupported_loss(self, samples: list[DetDataSample]) -> str | None:
+        pairs = zip(self.bbox_assigner, self.bbox_sampler, strict=True)
+        sampling = [unsupported.sampling(*pair) for pair in pairs]
+        masks = map(unsupported.mask_head, self.mask_head) if self.with_mask else ()
+        return (
+            self._unsupported_box_heads()
+            or next(filter(None, (*sampling, *masks)), None)
+            or unsupported.samples(samples)
+        )

@@ -1,0 +1,92 @@
+"""Losses of mmdet's mask heads, with targets made on the device."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
+from mmengine.config import ConfigDict
+from torch import Tensor
+from torch.nn.modules.utils import _pair
+
+from swin_mm.heads import unsupported
+from swin_mm.heads.ops.mask_target import crop_bitmaps
+from swin_mm.heads.ops.polygons import draw_polygons, pack_polygons
+from swin_mm.heads.ops.transfer import to_device
+from swin_mm.heads.roi.samples import GroundTruths, RoISamples
+
+
+def mask_losses(
+    head: FCNMaskHead,
+    predicted: Tensor,
+    samples: RoISamples,
+    truths: GroundTruths,
+    cfg: ConfigDict,
+) -> dict[str, Tensor]:
+    """Loss of a mask head: what its `loss_and_target` gives.
+
+    Args:
+        head: The head; none of its parameters are used.
+        predicted: `(P, C, h, w)`, masks of the positives before the sigmoid.
+        samples: The boxes.
+        truths: Of the same images.
+        cfg: Settings of the training of the stage.
+    """
+    if not len(predicted):
+        return dict(loss_mask=predicted.sum())
+    targets = mask_targets(samples, truths, cfg)
+    labels = torch.zeros_like(samples.gt_labels) if head.class_agnostic else samples.gt_labels
+    return dict(loss_mask=head.loss_mask(predicted, targets, labels))
+
+
+def mask_targets(samples: RoISamples, truths: GroundTruths, cfg: ConfigDict) -> Tensor:
+    """What the masks of the positives should be, `(P, h, w)`, 0 or 1 (or between, if soft)."""
+    boxes = _clip(samples.rois[samples.positive], truths.masks)
+    size = _pair(cfg.mask_size)
+    is_soft = cfg.get("soft_mask_target", False)
+    reason = _unsupported(truths.masks, is_soft)
+    if reason is None and isinstance(truths.masks[0], PolygonMasks):
+        objects = [polygons for masks in truths.masks for polygons in masks.masks]
+        packed = pack_polygons(objects, boxes.device)
+        return draw_polygons(packed, samples.gt, boxes, size).float()
+    boxes, objects = boxes.split(samples.num_pos), samples.gt.split(samples.num_pos)
+    objects = [gt - first for gt, first in zip(objects, truths.first, strict=True)]
+    if reason is not None:
+        unsupported.log_fallback("mask targets", reason)
+        return mask_target(boxes, objects, truths.masks, cfg)
+    return torch.cat(
+        [
+            crop_bitmaps(
+                torch.from_numpy(masks.masks).to(box.device, non_blocking=True),
+                gt,
+                box,
+                size,
+                binarize=not is_soft,
+            )
+            for masks, gt, box in zip(truths.masks, objects, boxes, strict=True)
+            if len(box)  # else the bitmaps need not be brought to the device
+        ]
+    )
+
+
+def _clip(rois: Tensor, masks: Sequence[BitmapMasks | PolygonMasks]) -> Tensor:
+    """The boxes `(P, 4)` of `rois` `(P, 5)`, clipped to the sizes of the masks."""
+    sizes = torch.tensor([[image.width, image.height] for image in masks], dtype=rois.dtype)
+    limits = to_device(sizes, rois.device)[rois[:, 0].long()]  # (P, 2)
+    return torch.minimum(rois[:, 1:].clamp(min=0), limits.repeat(1, 2))
+
+
+def _unsupported(masks: Sequence[BitmapMasks | PolygonMasks], is_soft: bool) -> str | None:
+    """Why targets cannot be made here from these masks, or `None`."""
+    if all(type(image) is BitmapMasks for image in masks):
+        return None
+    if not all(type(image) is PolygonMasks for image in masks):
+        return "masks are neither all bitmaps nor all polygons"
+    if is_soft:
+        return "soft targets of polygons"
+    polygons = [p for image in masks for polygons in image.masks for p in polygons]
+    # mmdet computes in the dtype of the polygons, and cuts fractions off if that is an integer.
+    if any(p.dtype != np.float64 or len(p) < 6 or len(p) % 2 for p in polygons):
+        return "polygons are not in float64, or have less than three corners"
+    return None

@@ -1,5 +1,0 @@
-"""Dense heads of mmdet that look at all images at once; mmdet is needed."""
-
-from swin_mm.models.dense_heads.rpn_head import RPNHead
-
-__all__ = ["RPNHead"]

@@ -1,0 +1,155 @@
+"""The batched cascade of RoI heads against mmdet's: losses, gradients, detections, waits."""
+
+import numpy as np
+import pytest
+import torch
+from host_reads import Waits
+from roi_head_tools import (
+    TEST_CFG,
+    assert_same_detections,
+    assert_same_training,
+    build_pair,
+    cascade_cfg,
+    detections,
+    make_batch,
+    make_maps,
+    mask_head,
+    train_cfg,
+)
+
+AGNOSTIC = dict(reg_class_agnostic=True, loss_bbox=dict(type="SmoothL1Loss"))
+HEADS = {
+    "giou": cascade_cfg(),
+    "class-agnostic": cascade_cfg(AGNOSTIC),
+    "boxes-only": cascade_cfg(mask_head=None, mask_roi_extractor=None),
+    "class-agnostic-masks": cascade_cfg(mask_head=mask_head(class_agnostic=True)),
+    "without-gts-added": cascade_cfg(
+        train_cfg=[
+            train_cfg(
+                iou,
+                sampler=dict(
+                    type="RandomSampler", num=30, pos_fraction=0.5, add_gt_as_proposals=False
+                ),
+            )
+            for iou in (0.3, 0.4, 0.5)
+        ]
+    ),
+}
+BATCHES = {
+    "polygons": make_batch(masks="polygon"),
+    "no-gts-in-one": make_batch(counts=(0, 3)),
+    "no-gts": make_batch(counts=(0, 0)),
+    "no-proposals": make_batch(num_proposals=(0, 0)),
+    "nothing-in-one": make_batch(counts=(3, 0), num_proposals=(30, 0)),
+    "one-image": make_batch(counts=(5,), num_proposals=(80,)),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_cascades_learn_as_mmdets(name, fallbacks):
+    batch = make_batch(masks=None if name == "boxes-only" else "bitmap")
+    losses = assert_same_training(build_pair(HEADS[name]), batch)
+    assert all(losses[f"s{stage}.loss_bbox"] > 0 for stage in range(3))
+    assert not fallbacks
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_batches_are_learnt_from_as_by_mmdets(name, fallbacks):
+    losses = assert_same_training(build_pair(cascade_cfg()), BATCHES[name])
+    assert "s2.loss_mask" in losses
+    assert not fallbacks
+
+
+def test_nothing_to_learn_from_ends_the_cascade_as_mmdets():
+    """Batch norm of no boxes refuses to be trained, so these heads have none."""
+    pair = build_pair(cascade_cfg(AGNOSTIC))
+    losses = assert_same_training(pair, make_batch(counts=(0, 0), num_proposals=(0, 0)))
+    assert [*losses] == ["s0.loss_bbox", "s0.loss_mask"]
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("name", HEADS)
+def test_cascades_detect_as_mmdets(name, rescale, fallbacks):
+    found = assert_same_detections(build_pair(HEADS[name]), make_batch(), rescale)
+    assert all(3 < len(image) <= 20 for image in found)
+    assert not fallbacks
+
+
+@pytest.mark.parametrize("num_proposals", [(0, 20), (0, 0)])
+def test_images_without_proposals_have_no_detections(num_proposals):
+    found = assert_same_detections(build_pair(cascade_cfg()), make_batch((4, 3), num_proposals))
+    assert len(found[0]) == 0
+
+
+OTHERS = {
+    "scores": (
+        cascade_cfg(dict(loss_cls=dict(type="SeesawLoss", num_classes=5))),
+        "Seesaw",
+    ),
+    "last-sampler": (
+        cascade_cfg(
+            train_cfg=[
+                train_cfg(),
+                train_cfg(),
+                train_cfg(
+                    sampler=dict(
+                        type="IoUBalancedNegSampler",
+                        num=20,
+                        pos_fraction=0.25,
+                        add_gt_as_proposals=True,
+                    )
+                ),
+            ]
+        ),
+        "IoUBalancedNegSampler",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_handled_is_left_to_mmdet(name, fallbacks):
+    cfg, reason = OTHERS[name]
+    results = []
+    for head in build_pair(cfg):
+        np.random.seed(0)  # noqa: NPY002  (that sampler draws from NumPy)
+        torch.manual_seed(0)
+        results.append(head.loss(tuple(make_maps()), *make_batch()))
+    torch.testing.assert_close(*results)
+    assert len(fallbacks) == 1 and reason in fallbacks[0]
+
+
+def test_another_nms_is_left_to_mmdet(fallbacks):
+    cfg = cascade_cfg(test_cfg=TEST_CFG | dict(nms=dict(type="soft_nms", iou_threshold=0.5)))
+    assert_same_detections(build_pair(cfg), make_batch())
+    assert len(fallbacks) == 1 and "NMS" in fallbacks[0]
+
+
+def test_waits_do_not_grow_with_images_or_objects():
+    _, ours = build_pair(cascade_cfg())
+    counts = {}
+    for num_images in (1, 2):
+        for num_gts in (2, 6):
+            batch = make_batch((num_gts,) * num_images, (40,) * num_images)
+            with Waits() as waits:
+                losses = ours.loss(tuple(make_maps(num_images)), *batch)
+                sum(value.sum() for name, value in losses.items() if "loss" in name).backward()
+            counts[num_images, num_gts] = waits.count
+    # In each stage: counts of samples, of boxes and masks on each level; the choice of samples
+    # also counts what is on the host, twice.
+    assert len({*counts.values()}) == 1
+    assert counts[1, 2] <= 3 * 5
+
+
+def test_waits_of_detection():
+    _, ours = build_pair(HEADS["boxes-only"])
+    with Waits() as waits:
+        detections(ours, make_maps(), make_batch(masks=None))
+    # Levels of boxes in each stage, candidates, detections; and two in the NMS of each image.
+    assert waits.count <= 3 + 2 + 2 * 2
+
+
+def test_state_dict_and_arguments_are_mmdets():
+    theirs, ours = build_pair(cascade_cfg())
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+    assert type(ours).__init__ is type(theirs).__init__
+    assert torch.equal(*(head.bbox_head[2].fc_cls.weight for head in (theirs, ours)))
