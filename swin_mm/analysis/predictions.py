@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from swin_mm.checkpoint.errors import printable
 from swin_mm.checkpoint.files import FileContentError, ForbiddenError, read_pickle
+from swin_mm.console import printable
 
 
 class PredictionError(ValueError):

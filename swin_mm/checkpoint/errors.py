@@ -1,15 +1,9 @@
-"""The one exception of this package, and how what a file says is shown."""
+"""The one exception of this package."""
+
+from swin_mm.console import printable
 
 # Longest message; a file can have keys of any length.
 MAX_MESSAGE = 2000
-
-
-def printable(text: str) -> str:
-    """Escapes what a terminal would act on, or could not show, in text from a file."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "replace").decode()
-        for char in text
-    )
 
 
 class CheckpointError(RuntimeError):

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from mmengine.logging import print_log
 from torch import Tensor
 
-from swin_mm.checkpoint.errors import CheckpointError, printable
+from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import Layout, Recognised, State, describe_foreign, recognise
 from swin_mm.checkpoint.lora import merge_lora
 from swin_mm.checkpoint.report import list_names
 from swin_mm.checkpoint.variant import list_output_norms, read_variant
+from swin_mm.console import printable
 
 # Keys under which training scripts keep the weights, beside an optimizer and the like.
 # The averages come last, as training goes on from the weights themselves; of a teacher and a

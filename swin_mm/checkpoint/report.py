@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from swin_mm.checkpoint.errors import printable
+from swin_mm.console import printable
 
 # Longer names than this are cut.
 MAX_NAME = 200

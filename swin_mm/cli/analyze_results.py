@@ -112,15 +112,15 @@ def _share(text: str) -> float:
 def show(analysis, out: Path) -> None:
     """Prints the numbers of the whole and where the rest is."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from swin_mm.analysis.page import format_value
+    from swin_mm.console import PlainConsole
 
     table = Table(show_header=False, box=box.ROUNDED)
     table.add_column()
     table.add_column(justify="right")
     for name, value in analysis.facts.items():
         table.add_row(name, format_value(value))
-    Console(markup=False, highlight=False).print(table)
+    PlainConsole().print(table)
     print(f"analysis: {out}")

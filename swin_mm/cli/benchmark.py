@@ -37,6 +37,7 @@ from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, multi_sca
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.errors import raise_first
 from swin_mm.configs import ConfigError
+from swin_mm.console import PlainConsole
 from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.ops.dispatch import IMPLEMENTATIONS
 
@@ -116,9 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         **machine,
     }
-    console = Console(
-        highlight=False, markup=False, width=None if sys.stdout.isatty() else FILE_WIDTH
-    )
+    console = PlainConsole(width=None if sys.stdout.isatty() else FILE_WIDTH)
     threads = f"{machine['threads']} of {machine['cores']} threads, " * (work.device.type == "cpu")
     version = f"swin_mm {machine['swin_mm']} {machine['commit'] or ''}"
     heading = f"{machine['device']}, {threads}PyTorch {torch.__version__}, {version}"

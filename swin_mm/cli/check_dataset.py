@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.configs import ConfigError
+from swin_mm.console import PlainConsole
 
 SPLITS = ("train", "val", "test")
 
@@ -37,23 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     folder = Path(args.output_dir or f"work_dirs/{Path(args.config).stem}/data")
     splits = args.splits or tuple(split for split in SPLITS if cfg.get(f"{split}_dataloader"))
+    console = PlainConsole(soft_wrap=True)
     if args.match_names or args.merge_classes:
         for line in correct(cfg, splits, folder, args.match_names, args.merge_classes):
-            print(line)
+            console.print(line)
     found = inspect_config(cfg, splits, args.threads, args.max_files)
-    console = Console(highlight=False, soft_wrap=True)
     for table in (describe_splits(found), describe_classes(found)):
         if table.row_count:
             console.print(table)
     for line in describe_pixels(found, cfg):
-        print(line)
+        console.print(line)
     folder.mkdir(parents=True, exist_ok=True)
     for line in write_pictures(found, cfg, folder, args.samples) + write_unreadable(found, folder):
-        print(line)
+        console.print(line)
     warnings = found.warnings()
     for heading, lines in (("warning", warnings), ("fault", found.faults)):
         for line in lines:
-            print(f"{heading}: {line}")
+            console.print(f"{heading}: {line}")
     print(f"{len(found.faults)} faults, {len(warnings)} warnings")
     return 1 if found.faults or (args.strict and warnings) else 0
 

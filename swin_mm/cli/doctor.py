@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from swin_mm import compat
 from swin_mm.compat import mmcv_ext
+from swin_mm.console import PlainConsole
 
 DISTRIBUTION = "swin-mm"
 # Distributions that bring the same modules: mmcv with its compiled extension, mmengine without
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 1 when a fault was found, else 0.
     """
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
-    console = Console(highlight=False)
+    console = PlainConsole()
     try:
         packages = list(check_packages())
     except metadata.PackageNotFoundError:
@@ -205,15 +206,15 @@ def describe_machine() -> list[tuple[str, str]]:
     return rows
 
 
-def _conclude(console: Console, faults: Sequence[Fault]) -> int:
+def _conclude(console: PlainConsole, faults: Sequence[Fault]) -> int:
     """Prints the faults and returns the exit status."""
     if not faults:
         console.print("No fault found.", style="green")
         return 0
     console.print(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} found:", style="red")
     for fault in faults:
-        console.print(f"- {fault.problem}. Mend it with:", markup=False, soft_wrap=True)
-        console.print(f"    {fault.command}", markup=False, soft_wrap=True, style="bold")
+        console.print(f"- {fault.problem}. Mend it with:", soft_wrap=True)
+        console.print(f"    {fault.command}", soft_wrap=True, style="bold")
     return 1
 
 
@@ -226,9 +227,9 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return table
 
 
-def _package_row(package: Package) -> tuple[str, str, str]:
+def _package_row(package: Package) -> tuple[str, Text, str]:
     style = "red" if package.fault else "green"
-    return package.name, f"[{style}]{package.found}[/]", package.needed
+    return package.name, Text(package.found, style), package.needed
 
 
 def _version(name: str) -> str | None:

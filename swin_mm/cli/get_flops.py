@@ -63,8 +63,9 @@ def positive(text: str) -> int:
 def show(complexity) -> None:
     """Prints a table of the parts, and the sums as papers print them."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from swin_mm.console import PlainConsole
 
     table = Table(
         title=f"{complexity.model}, one image of {complexity.shape[0]} x {complexity.shape[1]}",
@@ -81,7 +82,7 @@ def show(complexity) -> None:
         table.add_row(
             part.name, f"{part.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in counts)
         )
-    Console(markup=False, highlight=False).print(table)
+    PlainConsole().print(table)
     giga = complexity.total.multiply_adds / 1e9
     print(
         f'{giga:.1f} G multiply-adds ("{giga:.0f} GFLOPs" in papers) = {2 * giga:.1f} G '

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     import torch
 
+    from swin_mm.console import PlainConsole
     from swin_mm.init_config import init_detection, init_segmentation
 
     preset = args.preset
@@ -59,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             backbone=args.backbone,
             **common,
         )
-    print(f"data:    {written.data}\nmodel:   {written.model}")
+    console = PlainConsole(soft_wrap=True)
+    console.print(f"data:    {written.data}\nmodel:   {written.model}")
     if args.preset == "auto":
         reason = "a GPU is here" if preset == "full" else "no GPU is here; --preset full for one"
         print(f"preset:  {preset} ({reason})")
     for note in written.notes:
-        print(f"note:    {note}")
+        console.print(f"note:    {note}")
     print(f"written: {', '.join(map(str, written.files))}\n\nnext:")
     print(f"  swin-mm browse-dataset {written.config}")
     print(f"  swin-mm train {written.config}")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.find import Backbone, find_backbone
 from swin_mm.checkpoint.report import list_names
+from swin_mm.console import PlainConsole
 from swin_mm.models.backbones.arguments import ARCHS
 
 MIB = 2**20
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     table.add_column(overflow="fold")
     for name, text in describe_facts(facts):
         table.add_row(name, text)
-    Console(markup=False, highlight=False).print(table)
+    PlainConsole().print(table)
 
 
 def add_prefix_option(parser: argparse.ArgumentParser) -> None:

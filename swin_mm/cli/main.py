@@ -8,6 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from swin_mm.cli.errors import explain_error
+from swin_mm.console import printable
 from swin_mm.version import __version__
 
 PROGRAM = "swin-mm"
@@ -107,7 +108,7 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
         message = explain_error(error)
         if message is None or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             raise
-        print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {printable(message)}", file=sys.stderr)
         return 1
 
 

@@ -11,6 +11,7 @@ from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint, find_scope
 from swin_mm.cli.views import add_view_options, apply_view_options
 from swin_mm.configs import ConfigError
+from swin_mm.console import printable
 
 if TYPE_CHECKING:
     from swin_mm.inference.prediction_files import PredictionFiles
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = ", ".join(map(str, unreadable[:3])) + (", ..." if len(unreadable) > 3 else "")
         print(
             f"{len(unreadable)} of {len(images)} images are empty, cut short or not images: "
-            f"{names}",
+            f"{printable(names)}",
             file=sys.stderr,
         )
     if len(unreadable) < len(images):

@@ -138,16 +138,16 @@ def keep_predictions(runner: "Runner", out: str) -> None:
 def report(metrics: Mapping[str, Any], args: argparse.Namespace, runner: "Runner") -> None:
     """Prints metrics and writes them to the work folder, and says where pictures are."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from swin_mm.console import PlainConsole
     from swin_mm.engine.checkpoint_files import write_atomically
 
     table = Table("metric", "value", box=box.ROUNDED)
     table.columns[1].justify = "right"
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console(markup=False, highlight=False).print(table)
+    PlainConsole().print(table)
 
     content = {"config": args.config, "checkpoint": args.checkpoint, "metrics": dict(metrics)}
     path = Path(runner.work_dir, METRICS_FILE)

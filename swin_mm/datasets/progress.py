@@ -32,7 +32,12 @@ def show_progress(
         A function to call with how much has been done since the last call. Threads may call it.
     """
     counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
-    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *counts,
+        TimeRemainingColumn(),
+    ]
     # Not on standard output, which may be a file that somebody reads.
     console = Console(stderr=True)
     with Progress(

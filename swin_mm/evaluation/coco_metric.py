@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 from torch import Tensor
 
+from swin_mm.console import printable
 from swin_mm.evaluation.coco_eval import (
     STATS,
     evaluate,
@@ -169,6 +170,6 @@ class CocoMetric(MmdetCocoMetric):
             parts += [curves[..., size] for size in (1, 2, 3)]
             values = [round(mean_present(part, float("nan")), 3) for part in parts]
             metrics[f"{prefix}{category['name']}_precision"] = values[0]
-            rows.append([category["name"], *map(str, values)])
+            rows.append([printable(category["name"]), *map(str, values)])
         logger.info("\n" + AsciiTable([COLUMNS, *rows]).table)
         return metrics

@@ -143,7 +143,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be printed and be a file's name."""
+    """Whether a value is a text that can be written to a file and be a file's name."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
     try:

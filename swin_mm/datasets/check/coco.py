@@ -63,7 +63,7 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
     summary.unscorable = find_unscorable(coco)
     if labelled and len(coco["annotations"]) == given:  # else the faults say enough
         count_objects(coco, source, summary)
-    if inspection.thorough and labelled:
+    if labelled:
         summary.warnings += list_empty(coco, source, path)
     summary.warnings += check_images(coco, source, path, inspection)
     if loading.get("with_seg"):

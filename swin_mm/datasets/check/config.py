@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from swin_mm.console import printable
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
@@ -48,7 +49,7 @@ def check_config(
     summary = look_over(cfg, splits, Inspection(seconds))
     for split in summary.distinct():
         for warning in split.warnings:
-            print_log(warning, "current", logging.WARNING)
+            print_log(printable(warning), "current", logging.WARNING)
     return summary
 
 

@@ -58,7 +58,7 @@ def check_panoptic(source: Source, inspection: Inspection, labelled: bool = True
     if inspection.thorough:
         coco = keep_sound(coco)
     summary = summarise(coco, source.classes(), warnings)
-    if inspection.thorough and labelled:
+    if labelled:
         inspection.attempt(_check_instances, summary, path)
         summary.warnings += list_empty(coco, source, path)
     summary.warnings += check_images(coco, source, path, inspection)

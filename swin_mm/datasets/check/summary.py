@@ -4,12 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from swin_mm.console import printable
+
 LISTED = 3  # examples in a message, of many
 LISTED_CLASSES = 12  # classes in a row of the start table
 
 
 class DatasetError(ValueError):
     """Data that cannot be trained or tested on; one line: what is wrong, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass

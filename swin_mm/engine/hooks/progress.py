@@ -80,7 +80,7 @@ class ProgressHook(Hook):
         if not (sys.stdout.isatty() and is_main_process()):
             return
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

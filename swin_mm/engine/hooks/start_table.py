@@ -12,10 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from swin_mm.console import PlainConsole
 from swin_mm.datasets.check import DatasetSummary, check_config
 from swin_mm.registry import HOOKS
 from swin_mm.version import __version__
@@ -170,6 +170,6 @@ def _draw(title: str, rows: Rows) -> str:
         table.add_row(heading, text)
     # Drawn to text, so that the log file has it too.
     width = min(MAX_WIDTH, get_terminal_size((MAX_WIDTH, 24)).columns)
-    console = Console(file=StringIO(), width=width, markup=False, highlight=False)
+    console = PlainConsole(file=StringIO(), width=width)
     console.print(table)
     return "\n" + "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
