@@ -9,6 +9,7 @@ import torch
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.convert import convert
+from swin_mm.checkpoint.errors import printable
 from swin_mm.checkpoint.find import Backbone
 from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
 from swin_mm.checkpoint.report import list_names
@@ -104,7 +105,7 @@ def describe_source(source: Backbone) -> str:
     dropped = [list_names([*source.surplus, *source.others]), *source.beside]
     if any(dropped):
         parts.append(f"dropped {', '.join(filter(None, dropped))}")
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 def encode(state: State, layout: Layout, suffix: str) -> bytes:

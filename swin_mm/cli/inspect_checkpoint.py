@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
+from swin_mm.checkpoint.errors import printable
 from swin_mm.checkpoint.find import Backbone, find_backbone
 from swin_mm.checkpoint.report import list_names
 from swin_mm.console import PlainConsole
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in describe_facts(facts):
-        table.add_row(name, text)
+        table.add_row(name, printable(text))  # names and texts from the file
     PlainConsole().print(table)
 
 

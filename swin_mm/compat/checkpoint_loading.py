@@ -18,6 +18,8 @@ from typing import Any
 from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.runner.checkpoint"
+# What a run saves, unless `CheckpointHook` is told otherwise.
+RUN_PARTS = ("optimizer", "param_schedulers")
 # What the content of a file that is no state of this run can end in.
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
@@ -83,7 +85,9 @@ def _wrap_resume(runner: type) -> None:
         owner = getattr(self, "strategy", self)
         name = "load_checkpoint" if owner is self else "resume"
         load = getattr(owner, name)
-        vars(owner)[name] = _checked(load, filename)
+        # A strategy takes its parts out of what it returns.
+        parts = RUN_PARTS if owner is self else ()
+        vars(owner)[name] = _checked(load, filename, parts)
         try:
             resume(self, filename, *args, **kwargs)
         except CheckpointError:
@@ -99,16 +103,17 @@ def _wrap_resume(runner: type) -> None:
     runner.resume = resume_from_data
 
 
-def _checked(load: Callable[..., dict], file: str) -> Callable[..., dict]:
-    return lambda *args, **kwargs: check_run_state(load(*args, **kwargs), file)
+def _checked(load: Callable[..., dict], file: str, parts: tuple[str, ...]) -> Callable[..., dict]:
+    return lambda *args, **kwargs: check_run_state(load(*args, **kwargs), file, parts)
 
 
-def check_run_state(checkpoint: dict, file: str) -> dict:
+def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) -> dict:
     """Checks that a checkpoint holds the state of a run, without which mmengine cannot resume.
 
     Args:
         checkpoint: Its content.
         file: Its name, for messages.
+        parts: Keys that it must have; without, mmengine would start these parts anew in silence.
 
     Returns:
         The checkpoint.
@@ -123,6 +128,11 @@ def check_run_state(checkpoint: dict, file: str) -> dict:
     if not is_state or not all(type(meta.get(name)) is int for name in ("epoch", "iter")):
         raise CheckpointError(
             f"cannot resume from {file}: it holds no state of a run, such as its epoch; to start "
+            f"anew from its weights, use --cfg-options load_from={file}"
+        )
+    if missing := [part for part in parts if part not in checkpoint]:
+        raise CheckpointError(
+            f"cannot resume from {file}: it was saved without {' and '.join(missing)}; to start "
             f"anew from its weights, use --cfg-options load_from={file}"
         )
     if not all(isinstance(part, dict) for part in hub.values()):

@@ -8,16 +8,17 @@ else left incomplete is recognised before anything is resumed from it.
 import glob
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from swin_mm.checkpoint.files import FileContentError
+from swin_mm.checkpoint.files.archive import ZIP_MAGIC, Archive
+
 ATOMIC_BACKEND = "swin_mm_atomic"
 POINTER_NAME = "last_checkpoint"  # mmengine's name for the file that names the newest checkpoint
 PARTIAL_SUFFIX = ".partial"
-ZIP_MAGIC = b"PK\x03\x04"  # `torch.save` has written zip archives since PyTorch 1.6
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -107,11 +108,11 @@ def find_damage(path: str | Path) -> str | None:
         if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
             return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError):
-        return "the file is truncated"
-    return None if damaged is None else f"its part {damaged} is damaged"
+        with Archive(path) as archive:
+            archive.check_rest()
+    except FileContentError as error:
+        return str(error)
+    return None
 
 
 def newest_checkpoint(

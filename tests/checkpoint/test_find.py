@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
 from swin_weights import SMALL, microsoft_state
 
 from swin_mm import SwinTransformerV2
@@ -58,6 +59,52 @@ def test_one_of_two_backbones_is_chosen_by_prefix():
     backbone = find_backbone(state, "student.")
     assert backbone.prefix == "student.backbone."
     assert "teacher.backbone.patch_embed.projection.weight" in backbone.others
+
+
+WRAPPED = {
+    "tutorial": (("model_state_dict",), ""),
+    "net": (("net",), ""),
+    "deepspeed": (("module",), "module."),
+    "self-distillation": (("teacher",), "module."),
+    "averages": (("params_ema",), ""),
+    "ema": (("ema",), ""),
+    "compiled": (("state_dict",), "_orig_mod."),
+    "compiled-and-parallel": (("model",), "module._orig_mod."),
+    "two-levels": (("checkpoint", "model_state_dict"), ""),
+    "three-levels": (("state", "model", "weights"), "_orig_mod."),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_weights_are_found_under_what_scripts_keep_them(name, tmp_path):
+    keys, prefix = WRAPPED[name]
+    weights = detector_state()
+    checkpoint = {prefix + key: value for key, value in weights.items()}
+    for key in reversed(keys):
+        checkpoint = {"epoch": 3, "optimizer": {"state": {0: torch.zeros(2)}}, key: checkpoint}
+    backbone = find_backbone(checkpoint)
+    assert backbone.wrapper == ".".join(keys)
+    assert backbone.prefix == prefix.replace("_orig_mod.", "") + "backbone."
+    assert all(torch.equal(v, weights[f"backbone.{k}"]) for k, v in backbone.source.items())
+    # mmengine looks under `state_dict`, and takes `module.` off by itself.
+    torch.save(checkpoint, tmp_path / "a.pth")
+    found = CheckpointLoader.load_checkpoint(str(tmp_path / "a.pth"))["state_dict"]
+    found = {key.removeprefix("module."): value for key, value in found.items()}
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
+
+
+def test_a_prefix_chooses_between_sets_of_weights():
+    sets = {
+        name: {key: torch.full_like(value, i) for key, value in detector_state().items()}
+        for i, name in enumerate(("student", "teacher", "ema"))
+    }
+    assert all((v == 1).all() for v in find_backbone(sets).source.values())  # the teacher
+    for i, name in enumerate(sets):
+        backbone = find_backbone(sets, f"{name}.")
+        assert backbone.wrapper == name
+        assert all((value == i).all() for value in backbone.source.values())
+        assert set(backbone.beside) == set()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """Reading files: what mm checkpoints need, and that nothing else ever runs."""
 
 import argparse
+import datetime
 import io
+import json
 import os
+import pathlib
 import pickle
 import sys
-import zipfile
-from collections import OrderedDict
-from types import ModuleType
+from collections import Counter, OrderedDict, defaultdict, deque
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,19 +18,10 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OneCycleLR
 from safetensors.torch import save_file
+from torch_archives import Call, read_records, write_records
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.load import origin_of
-
-
-class Command:
-    """Pickles as a call, which whoever unpickles it executes."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
 
 
 def save(content, tmp_path, **options):
@@ -39,12 +32,12 @@ def save(content, tmp_path, **options):
 
 def rewrite_pickle(path, old, new):
     """Replaces bytes in the pickle of a saved file."""
-    with zipfile.ZipFile(path) as archive:
-        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    parts = read_records(path)
     assert any(old in part for part in parts.values())
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, part in parts.items():
-            archive.writestr(name, part.replace(old, new) if name.endswith(".pkl") else part)
+    write_records(
+        path,
+        {k: part.replace(old, new) if k.endswith(".pkl") else part for k, part in parts.items()},
+    )
 
 
 def test_tensors_and_plain_values_come_back(tmp_path):
@@ -148,6 +141,55 @@ def test_torchs_files_are_read_under_any_name(tmp_path, suffix):
     assert torch.equal(load_checkpoint_file(path)["a"], torch.arange(3))
 
 
+def test_a_pickle_of_detectron2_is_read_as_tensors(tmp_path):
+    path = tmp_path / "model_final.pkl"
+    model = {"backbone.a": np.arange(3.0), "backbone.b": np.float32([[1], [2]])}
+    content = {"model": model, "__author__": "third_party", "matching_heuristics": True}
+    for protocol in (2, 4):
+        path.write_bytes(pickle.dumps(content, protocol))
+        loaded = load_checkpoint_file(path)
+        assert loaded["model"]["backbone.a"].tolist() == [0, 1, 2]
+        assert loaded["model"]["backbone.b"].dtype == torch.float32
+        assert (loaded["__author__"], loaded["matching_heuristics"]) == ("third_party", True)
+
+
+@pytest.mark.parametrize("write", [save_file, torch.save], ids=["safetensors", "pth"])
+def test_weights_in_several_files_are_read_by_their_index(tmp_path, write):
+    write({"a": torch.arange(3), "left": torch.zeros(1)}, tmp_path / "part-1")
+    write({"b": torch.ones(2)}, tmp_path / "part-2")
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "part-1", "b": "part-2"}}))
+    loaded = load_checkpoint_file(path)
+    assert loaded.keys() == {"a", "b"}
+    assert torch.equal(loaded["a"], torch.arange(3)) and torch.equal(loaded["b"], torch.ones(2))
+    (tmp_path / "part-2").unlink()
+    with pytest.raises(CheckpointError, match="1 of its 2 files are missing beside it: part-2"):
+        load_checkpoint_file(path)
+
+
+def test_plain_python_beside_weights_comes_back(tmp_path):
+    content = {
+        "out": pathlib.Path("/a/b"),
+        "windows": pathlib.PureWindowsPath("a\\b"),
+        "losses": defaultdict(list, {"x": [1.5]}),
+        "order": OrderedDict(b=1, a=2),
+        "counts": Counter("aab"),
+        "last": deque([1, 2], maxlen=2),
+        "when": datetime.datetime(2024, 2, 29, 12, 30),
+        "names": {"x", "y"},
+        "raw": (b"", b"\xff\x00", bytearray(b"a")),
+        "args": SimpleNamespace(lr=0.1),
+        "sizes": torch.Size([1, 2]),
+        "types": (torch.float16, np.dtype("f4"), torch.device("cpu")),
+        "numbers": (1j, 2**70, range(3), slice(1, None)),
+    }
+    for old in (False, True):
+        path = save(content, tmp_path, _use_new_zipfile_serialization=not old)
+        loaded = load_checkpoint_file(path)
+        assert loaded == content
+        assert loaded["losses"]["new"] == [] and loaded["last"].maxlen == 2
+
+
 @pytest.mark.parametrize("share", [0.3, 0.99])
 def test_a_truncated_safetensors_file_says_so(tmp_path, share):
     path = tmp_path / "weights.safetensors"
@@ -184,10 +226,10 @@ def history_with(value):
 
 # What asks for a call that creates the file `marker`, and the function it is refused for.
 COMMANDS = {
-    "system": (lambda marker: Command(os.system, f"touch {marker}"), r"\w+\.system"),
-    "eval": (lambda marker: Command(eval, f"open({str(marker)!r}, 'w')"), "eval"),
-    "open": (lambda marker: Command(open, str(marker), "w"), r"(_?io\.)?open"),
-    "history": (lambda marker: history_with(Command(os.mkdir, str(marker))), r"\w+\.mkdir"),
+    "system": (lambda marker: Call(os.system, (f"touch {marker}",)), r"\w+\.system"),
+    "eval": (lambda marker: Call(eval, (f"open({str(marker)!r}, 'w')",)), "eval"),
+    "open": (lambda marker: Call(open, (str(marker), "w")), r"(_?io\.)?open"),
+    "history": (lambda marker: history_with(Call(os.mkdir, (str(marker),))), r"\w+\.mkdir"),
 }
 
 
@@ -213,7 +255,7 @@ def test_code_is_refused_by_name_and_never_executed(tmp_path, name, options, suf
 
 @pytest.mark.parametrize("method", ["update", "__init__", "__class__"])
 def test_getattr_knows_only_the_methods_that_mmengine_saves(tmp_path, method):
-    path = save({"extra": Command(getattr, HistoryBuffer, method)}, tmp_path)
+    path = save({"extra": Call(getattr, (HistoryBuffer, method))}, tmp_path)
     with pytest.raises(CheckpointError, match=rf"it asks for getattr\(.*{method}"):
         load_checkpoint_file(path)
 
@@ -222,7 +264,7 @@ def test_the_environment_cannot_switch_safety_off(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker = tmp_path / "executed"
     with pytest.raises(CheckpointError, match="carries code"):
-        load_checkpoint_file(save({"a": Command(open, str(marker), "w")}, tmp_path))
+        load_checkpoint_file(save({"a": Call(open, (str(marker), "w"))}, tmp_path))
     assert not marker.exists()
 
 

@@ -200,6 +200,18 @@ BAD_SOURCES = {
 }
 
 
+def test_a_prefix_chooses_the_student_of_self_distillation(run):
+    teacher = microsoft_state()
+    student = {f"module.{key}": value + 1 for key, value in teacher.items()}
+    torch.save({"teacher": teacher, "student": student}, "both.pth")
+    assert run("both.pth", "default.pth", "--to", "microsoft")[0] == 0
+    assert run("both.pth", "chosen.pth", "--to", "microsoft", "--prefix", "student.")[0] == 0
+    for path, weights in (("default.pth", teacher), ("chosen.pth", student)):
+        found = torch.load(path, weights_only=True)["model"]["layers.0.blocks.0.attn.qkv.weight"]
+        key = next(key for key in weights if key.endswith("layers.0.blocks.0.attn.qkv.weight"))
+        assert torch.equal(found, weights[key])
+
+
 @pytest.mark.parametrize("name", BAD_SOURCES)
 def test_a_bad_source_is_refused_in_one_line_and_nothing_is_written(run, folder, name):
     content, wanted = BAD_SOURCES[name]

@@ -1,6 +1,7 @@
 """`swin-mm inspect`: what it says about a file, to people and to machines."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -229,3 +230,29 @@ def test_one_of_two_backbones(run):
     status, output, _ = run("swin.pth", "--prefix", "student.")
     assert status == 0
     assert rows(output)["prefix"] == "student."
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[31m"
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["table", "json"])
+def test_escapes_in_a_file_reach_no_terminal(run, options):
+    state = microsoft_state() | {f"head.{ESCAPE}": torch.zeros(1), ESCAPE: torch.zeros(1)}
+    checkpoint = {"model": state, ESCAPE: ESCAPE, "args": {ESCAPE: 1}, "note": ESCAPE}
+    torch.save(checkpoint, "swin.pth")
+    status, output, errors = run("swin.pth", *options)
+    assert (status, errors) == (0, "")
+    assert "owned" in output and all(char.isprintable() or char == "\n" for char in output)
+    torch.save({ESCAPE: torch.zeros(1)}, "swin.pth")
+    status, output, errors = run("swin.pth", *options)
+    assert status == 1 and "owned" in errors and errors.strip("\n").isprintable()
+
+
+def test_a_flipped_byte_is_one_line_and_exit_status_one(run):
+    torch.save(microsoft_state(), "swin.pth")
+    content = bytearray(Path("swin.pth").read_bytes())
+    content[content.index(microsoft_state()["norm.weight"].numpy().tobytes())] ^= 1
+    Path("swin.pth").write_bytes(content)
+    status, output, errors = run("swin.pth")
+    assert (status, output) == (1, "")
+    assert "is damaged; copy or download it again" in errors and errors.count("\n") == 1

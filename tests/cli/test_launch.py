@@ -104,7 +104,7 @@ def test_missing_and_truncated_checkpoints(tmp_path):
     torch.save({"state_dict": {"weight": torch.zeros(1000)}}, path)
     check_checkpoint(str(path))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match="a.pth: the file is truncated"):
+    with pytest.raises(CheckpointError, match="a.pth: it is truncated at 2000 bytes"):
         check_checkpoint(str(path))
 
 

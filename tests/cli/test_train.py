@@ -75,7 +75,7 @@ def test_missing_checkpoint_is_told_before_work_starts(toy, option):
 def test_broken_weights_to_start_from_are_told(toy):
     torch.save({"a": torch.zeros(1000)}, "half.pth")
     os.truncate("half.pth", 3000)
-    with pytest.raises(CheckpointError, match="half.pth: the file is truncated"):
+    with pytest.raises(CheckpointError, match="half.pth: it is truncated at"):
         main([toy(), "--cfg-options", "load_from=half.pth"])
 
 

@@ -151,6 +151,67 @@ def test_load_from_reads_a_published_layout(tmp_path):
     assert all(torch.equal(found[key], state[key]) for key in found)
 
 
+@pytest.mark.parametrize("door", ["load_from", "resume"])
+def test_a_damaged_checkpoint_is_refused_by_the_runner(tmp_path, door):
+    trained = build_runner(tmp_path / "whole", max_iters=2)
+    trained.train()
+    path = tmp_path / "whole" / "iter_2.pth"
+    content = bytearray(path.read_bytes())
+    content[content.index(trained.model.backbone.norm0.bias.detach().numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    options = dict(load_from=str(path), resume=door == "resume")
+    with pytest.raises(CheckpointError, match=r"iter_2\.pth: its part data/\d+ is damaged"):
+        build_runner(tmp_path / "again", max_iters=4, **options).train()
+
+
+NO_STATE, NO_FIT = "it holds no state of a run", "its state does not fit this run"
+CHANGES = {
+    "meta": (lambda content: content.pop("meta"), NO_STATE),
+    "hub": (lambda content: content.pop("message_hub"), NO_STATE),
+    "iter": (lambda content: content["meta"].pop("iter"), NO_STATE),
+    "seed": (lambda content: content["meta"].update(seed="x"), "its seed is no number"),
+    "scalars": (
+        lambda content: content["message_hub"].update(log_scalars=1),
+        "its message_hub is damaged",
+    ),
+    "no-optimizer": (lambda content: content.pop("optimizer"), "it was saved without optimizer;"),
+    "no-schedules": (lambda content: content.pop("param_schedulers"), "without param_schedulers;"),
+    "optimizer": (lambda content: content.update(optimizer={"state": 1}), NO_FIT),
+    "config": (
+        lambda content: content["meta"].update(config="open('ran', 'w')"),
+        r"the config .* holds code",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_no_state_of_the_run_is_not_resumed(tmp_path, monkeypatch, name):
+    change, wanted = CHANGES[name]
+    monkeypatch.chdir(tmp_path)
+    build_runner(tmp_path / "whole", max_iters=2).train()
+    path = tmp_path / "whole" / "iter_2.pth"
+    content = torch.load(path, weights_only=False)
+    change(content)
+    torch.save(content, path)
+    runner = build_runner(tmp_path / "again", max_iters=4, load_from=str(path), resume=True)
+    with pytest.raises(CheckpointError, match=f"cannot resume from .*{wanted}"):
+        runner.train()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_inferencers_do_not_build_from_the_config_in_a_checkpoint(tmp_path, monkeypatch):
+    """As data, too, it could name any function as the type of the model."""
+    from mmdet.apis import DetInferencer
+
+    monkeypatch.chdir(tmp_path)
+    text = "model = dict(type='os.mkdir', path='ran')"
+    hub = {"runtime_info": {"cfg": text}}
+    torch.save({"state_dict": {}, "message_hub": hub, "meta": {"cfg": text}}, "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth alone does not make a model.* Give the"):
+        DetInferencer(weights="a.pth", device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
 class Marker:
     """Creates a file when it is unpickled."""
 

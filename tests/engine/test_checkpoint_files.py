@@ -71,7 +71,7 @@ def test_truncated_checkpoint_is_recognised(tmp_path, keep):
     path = save(tmp_path / "a.pth")
     assert find_damage(path) is None
     truncate(path, keep)
-    assert find_damage(path) == "the file is truncated"
+    assert "it is truncated at" in find_damage(path)
 
 
 def test_flipped_byte_is_recognised(tmp_path):

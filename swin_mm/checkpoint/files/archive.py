@@ -1,6 +1,7 @@
 """The zip archives that `torch.save` has written since PyTorch 1.6, with their checksums."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,20 @@ class Archive:
         return self.records[name].file_size
 
     def _read_into(self, name: str, view: memoryview) -> None:
+        done = 0
+        for piece in self._pieces(name):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """Gives a record piece by piece; at its end the checksum is compared."""
+        done = 0
         try:
             with self.zip.open(self.records[name]) as record:
-                done = 0
-                while piece := record.read(CHUNK):  # at the end the checksum is compared
-                    view[done : done + len(piece)] = piece
+                while piece := record.read(CHUNK):
                     done += len(piece)
-            if done != len(view):
+                    yield piece
+            if done != self.size(name):
                 raise EOFError
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as e:
             raise FileContentError(f"its part {name} is damaged; copy or download it again") from e
@@ -102,8 +110,8 @@ class Archive:
             FileContentError: One is damaged.
         """
         for name in sorted(self.unread):
-            with memoryview(bytearray(self.size(name))) as view:
-                self._read_into(name, view)
+            for _ in self._pieces(name):
+                pass
 
     def __enter__(self) -> "Archive":
         return self

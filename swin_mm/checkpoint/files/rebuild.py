@@ -31,6 +31,20 @@ from swin_mm.checkpoint.files.values import (
     to_text,
 )
 
+# Names that Python 2, NumPy 2 and Python 3.13 have others for.
+RENAMED = [
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^__builtin__\.", "builtins."),
+        (r"^builtins\.xrange$", "builtins.range"),
+        (r"^builtins\.unicode$", "builtins.str"),
+        (r"^builtins\.long$", "builtins.int"),
+        (r"^copy_reg\.", "copyreg."),
+        (r"^numpy\._core\.", "numpy.core."),
+        (r"^pathlib\._local\.", "pathlib."),
+    )
+]
+
 
 def find_global(module: str, name: str) -> Any:
     """Gives what stands for a name.
@@ -38,9 +52,9 @@ def find_global(module: str, name: str) -> Any:
     Raises:
         ForbiddenError: The name is in none of the tables.
     """
-    module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
-    module = module.replace("numpy._core", "numpy.core").replace("pathlib._local", "pathlib")
     full = f"{module}.{name}"
+    for pattern, new in RENAMED:
+        full = pattern.sub(new, full)
     if full in VALUES:
         return VALUES[full]
     if full in BUILDERS or full in STORAGE_DTYPES or full in NAMES:

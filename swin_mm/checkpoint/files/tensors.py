@@ -110,9 +110,10 @@ def _dtype(code: Any, align: Any = False, copy: Any = False) -> np.dtype:
 def check_dtype(dtype: np.dtype, state: Any) -> None:
     """The state is version, byte order, and six entries of structured types and of texts."""
     require(type(state) is tuple and len(state) == 8, "a type of numbers is not plain")
-    _, order, subtype, names, fields, size, _, _ = state
+    _, order, subtype, names, fields, size, _, flags = state
     order = order.decode("latin1") if isinstance(order, bytes) else order
     plain = subtype is names is fields is None and size in (-1, dtype.itemsize)
+    plain = plain and flags in (0, 8)  # texts must be initialised
     require(plain and order in ("<", "=", "|"), "a type of numbers is not plain")
 
 
