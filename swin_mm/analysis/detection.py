@@ -18,28 +18,10 @@ from pycocotools.cocoeval import COCOeval
 
 from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
+from swin_mm.structures import Objects
 
 # Places in COCO's ranges of areas, after that of all: below 32^2 pixels, below 96^2, above.
 SIZES = {1: "small", 2: "medium", 3: "large"}
-
-
-@dataclass(frozen=True)
-class Objects:
-    """Objects of one image.
-
-    Attributes:
-        boxes: `(num, 4)`, left, top, right, bottom in pixels of the original image.
-        labels: `(num,)`, indices of classes.
-        scores: `(num,)`, 0 to 1; ones for ground truth.
-        is_crowd: `(num,)`, ground truth that stands for any number of objects.
-        masks: Run lengths of each mask, or None.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    is_crowd: np.ndarray
-    masks: list[dict] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_utils
 
 from swin_mm.analysis import detection, segmentation
 from swin_mm.analysis.calibration import Calibration
@@ -14,9 +13,10 @@ from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusion
 from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import mean_of_known
-from swin_mm.datasets.picture import Instances, Row, prediction_sheet
+from swin_mm.datasets.picture import Row, prediction_sheet
 from swin_mm.datasets.transforms import load_picture
 from swin_mm.engine.hooks.prediction_sheet import choose_palette
+from swin_mm.structures import Objects
 
 BACKGROUND = "background"
 MAX_CONFUSIONS = 12
@@ -164,14 +164,9 @@ def _section_of_worst_detections(
     )
 
 
-def _to_instances(objects: detection.Objects, has_masks: bool, scored: bool = False) -> Instances:
-    masks = None
-    if has_masks and objects.masks:
-        masks = np.stack([mask_utils.decode(_as_bytes(mask)) for mask in objects.masks]).astype(
-            bool
-        )
-    scores = objects.scores if scored else None
-    return Instances(objects.labels, objects.boxes, masks, scores)
+def _to_instances(objects: Objects, has_masks: bool, scored: bool = False) -> Objects:
+    masks = [*map(_as_bytes, objects.masks)] if has_masks and objects.masks else None
+    return Objects(objects.labels, objects.boxes, objects.scores if scored else None, masks)
 
 
 def _as_bytes(mask: dict) -> dict:

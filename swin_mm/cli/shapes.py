@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from swin_mm.datasets.picture import Instances, sample_sheet
+from swin_mm.datasets.picture import sample_sheet
 from swin_mm.datasets.shapes import CLASSES, PALETTE, PRESETS, draw_scene, write_shapes
 from swin_mm.datasets.shapes.write import FIRST_SEED
+from swin_mm.structures import Objects, to_runs
 
 SAMPLES = 24
 
@@ -31,6 +32,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"samples: {args.sheet}")
 
 
-def _draw_samples(preset: str) -> list[tuple[np.ndarray, Instances]]:
+def _draw_samples(preset: str) -> list[tuple[np.ndarray, Objects]]:
     scenes = [draw_scene(FIRST_SEED["train"] + index, preset) for index in range(SAMPLES)]
-    return [(s.image, Instances(s.classes, s.boxes(), s.masks)) for s in scenes]
+    return [(s.image, Objects(s.classes, s.boxes(), masks=to_runs(s.masks))) for s in scenes]

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from swin_mm.structures import IGNORED, Objects, to_pixels
+
 # Lengths in inches.
 CELL = 2.3  # side of the square that holds one picture
 MARGIN = 0.08  # between pictures
@@ -24,29 +26,11 @@ LARGE = 12.0  # longer side that a large picture is drawn at, so that its letter
 DPI = 110
 MASK_OPACITY, MAP_OPACITY = 0.45, 0.65
 MAX_LEGEND = 40  # classes
-IGNORED = 255  # in label maps: no label
 Colour = Sequence[int]
 
 
-@dataclass(frozen=True)
-class Instances:
-    """Objects of one image.
-
-    Attributes:
-        labels: `(num,)`, indices into the class names.
-        boxes: `(num, 4)`, left, top, right, bottom in pixels; None draws no boxes.
-        masks: `(num, H, W)`, bool; None draws no masks.
-        scores: `(num,)`, 0 to 1; None for ground truth.
-    """
-
-    labels: np.ndarray
-    boxes: np.ndarray | None = None
-    masks: np.ndarray | None = None
-    scores: np.ndarray | None = None
-
-
 # What is drawn over an image: objects, or a label map (H, W) of class indices (255: no label).
-Annotation = Instances | np.ndarray
+Annotation = Objects | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -204,13 +188,7 @@ def _as_shares(palette: Sequence[Colour]) -> list[tuple[float, ...]]:
 def _confident(annotation: Annotation, min_score: float) -> Annotation:
     if isinstance(annotation, np.ndarray) or annotation.scores is None:
         return annotation
-    keep = annotation.scores >= min_score
-    return Instances(
-        labels=annotation.labels[keep],
-        boxes=None if annotation.boxes is None else annotation.boxes[keep],
-        masks=None if annotation.masks is None else annotation.masks[keep],
-        scores=annotation.scores[keep],
-    )
+    return annotation.take(annotation.scores >= min_score)
 
 
 def _check(image: np.ndarray, annotation: Annotation | None, num_classes: int) -> None:
@@ -218,9 +196,9 @@ def _check(image: np.ndarray, annotation: Annotation | None, num_classes: int) -
         raise ValueError(f"an image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     if annotation is None:
         return
-    if isinstance(annotation, Instances):
+    if isinstance(annotation, Objects):
         labels, masks = annotation.labels, annotation.masks
-        size = None if masks is None else masks.shape[1:]
+        size = tuple(masks[0]["size"]) if masks else None
     else:
         labels, size = annotation[annotation != IGNORED], annotation.shape
     if size is not None and size != image.shape[:2]:
@@ -296,7 +274,7 @@ def _labels(annotation: Annotation | None) -> set[int]:
     """Returns the classes that occur."""
     if annotation is None:
         return set()
-    labels = annotation.labels if isinstance(annotation, Instances) else annotation
+    labels = annotation.labels if isinstance(annotation, Objects) else annotation
     return set(np.unique(labels).tolist()) - {IGNORED}
 
 
@@ -309,7 +287,7 @@ def _draw_panel(
 ) -> None:
     axes.imshow(image, interpolation="bicubic")
     axes.set_axis_off()
-    if isinstance(annotation, Instances):
+    if isinstance(annotation, Objects):
         _draw_instances(axes, annotation, classes, colours)
     elif annotation is not None:
         _draw_label_map(axes, annotation, colours)
@@ -320,7 +298,7 @@ def _draw_panel(
 
 def _draw_instances(
     axes: Axes,
-    instances: Instances,
+    instances: Objects,
     classes: Sequence[str],
     colours: list[tuple[float, ...]],
 ) -> None:
@@ -332,7 +310,7 @@ def _draw_instances(
         label = int(instances.labels[index])
         colour = colours[label]
         if instances.masks is not None:
-            _draw_mask(axes, instances.masks[index], colour)
+            _draw_mask(axes, to_pixels(instances.masks[index]), colour)
         if instances.boxes is not None:
             left, top, right, bottom = instances.boxes[index] - 0.5  # pixel 0 spans -0.5 to 0.5
             axes.add_patch(

@@ -1,6 +1,7 @@
 """Samples of a config's data as pictures: as the files have them, or as training sees them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,7 +13,8 @@ from mmengine.structures import BaseDataElement
 
 from swin_mm.configs import bare_type
 from swin_mm.datasets.bands import to_picture
-from swin_mm.datasets.picture import IGNORED, Annotation, Instances
+from swin_mm.datasets.picture import Annotation
+from swin_mm.structures import IGNORED, Objects, to_pixels, to_runs
 
 LONGEST = 640  # pixels; larger pictures gain nothing on a sheet
 
@@ -78,12 +80,12 @@ def _read_loaded(results: dict) -> Annotation | None:
     return results.get("gt_seg_map")
 
 
-def _instances(labels: np.ndarray, boxes: Any, masks: Any) -> Instances:
+def _instances(labels: np.ndarray, boxes: Any, masks: Any) -> Objects:
     boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
-    return Instances(
+    return Objects(
         labels=np.asarray(labels),
         boxes=np.asarray(boxes),
-        masks=None if masks is None else masks.to_ndarray().astype(bool),
+        masks=None if masks is None else to_runs(masks.to_ndarray()),
     )
 
 
@@ -95,13 +97,12 @@ def shrink(image: np.ndarray, annotation: Annotation | None) -> tuple[np.ndarray
         return image, annotation
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    if isinstance(annotation, Instances):
+    if isinstance(annotation, Objects):
         masks = annotation.masks
         if masks is not None:
-            masks = np.array([_shrink_map(mask.astype(np.uint8), size) for mask in masks], bool)
-            masks = masks.reshape(-1, size[1], size[0])
+            masks = to_runs([_shrink_map(to_pixels(mask), size) for mask in masks])
         boxes = annotation.boxes * np.array([size[0] / width, size[1] / height] * 2)
-        annotation = Instances(annotation.labels, boxes, masks)
+        annotation = replace(annotation, boxes=boxes, masks=masks)
     elif annotation is not None:
         annotation = _shrink_map(annotation, size)
     return image, annotation

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from swin_mm.inference.run_length import MaskCrop, Region, Run, overlap
+from swin_mm.inference.run_length import MaskCrop, Region, overlap
+from swin_mm.structures import Objects
 
 MATCH_METRICS = ("IOS", "IOU")
 # How near a slice's border a box must end to be cut by it, in pixels: a cell of Swin's finest map.
@@ -58,7 +59,7 @@ class MatchRule:
 
 
 @dataclass
-class Detections:
+class SliceObjects:
     """Detections of all slices, in coordinates of the image.
 
     Attributes:
@@ -78,18 +79,18 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def take(self, index: np.ndarray) -> "Detections":
+    def take(self, index: np.ndarray) -> "SliceObjects":
         """Returns some of them, `index` being their numbers."""
         masks = None if self.masks is None else [self.masks[i] for i in index]
-        return Detections(
+        return SliceObjects(
             self.boxes[index], self.scores[index], self.labels[index], self.slices[index], masks
         )
 
 
-def join_detections(parts: Sequence[Detections]) -> Detections:
+def join_detections(parts: Sequence[SliceObjects]) -> SliceObjects:
     """Joins those of several slices, at least one."""
     masks = None if parts[0].masks is None else [mask for part in parts for mask in part.masks]
-    return Detections(
+    return SliceObjects(
         *(
             np.concatenate([getattr(part, name) for part in parts])
             for name in ("boxes", "scores", "labels", "slices")
@@ -98,25 +99,8 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
     )
 
 
-@dataclass
-class Objects:
-    """Objects of an image, the best score first.
-
-    Attributes:
-        boxes: `(M, 4)`, float32: left, top, right, bottom in pixels.
-        scores: `(M,)`, float32.
-        labels: `(M,)`, int64.
-        masks: Run lengths of each in the image, or None.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: list[Run] | None
-
-
 def merge_slices(
-    found: Detections,
+    found: SliceObjects,
     slices: Sequence[Region],
     image_size: tuple[int, int],
     rule: MatchRule,
@@ -141,7 +125,7 @@ def merge_slices(
     return _build(found, is_piece, _group(found, is_piece, partners), image_size)
 
 
-def _find_cuts(found: Detections, regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def _find_cuts(found: SliceObjects, regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Which sides of each box end at a border of its slice that is none of the image, `(N, 4)`."""
     region = regions[found.slices]  # (N, 4)
     return (np.abs(found.boxes - region) <= BORDER) & _inner_borders(region, image_size)
@@ -154,7 +138,7 @@ def _inner_borders(regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarr
 
 
 def _better_seen_elsewhere(
-    found: Detections, regions: np.ndarray, cut: np.ndarray, image_size: tuple[int, int]
+    found: SliceObjects, regions: np.ndarray, cut: np.ndarray, image_size: tuple[int, int]
 ) -> np.ndarray:
     """Which pieces another slice shows uncut, `(N,)`.
 
@@ -174,7 +158,7 @@ def _better_seen_elsewhere(
 
 
 def _find_partners(
-    found: Detections,
+    found: SliceObjects,
     slices: Sequence[Region],
     is_piece: np.ndarray,
     rule: MatchRule,
@@ -198,7 +182,7 @@ def _find_partners(
 
 
 def _match(
-    found: Detections,
+    found: SliceObjects,
     ours: np.ndarray,
     theirs: np.ndarray,
     shared: Region,
@@ -257,7 +241,7 @@ def _ratio(common: np.ndarray, first: np.ndarray, second: np.ndarray, metric: st
 
 
 def _group(
-    found: Detections, is_piece: np.ndarray, partners: dict[int, list[int]]
+    found: SliceObjects, is_piece: np.ndarray, partners: dict[int, list[int]]
 ) -> list[list[int]]:
     """Collects what is one object, from the best detection down.
 
@@ -288,7 +272,10 @@ def _group(
 
 
 def _build(
-    found: Detections, is_piece: np.ndarray, groups: list[list[int]], image_size: tuple[int, int]
+    found: SliceObjects,
+    is_piece: np.ndarray,
+    groups: list[list[int]],
+    image_size: tuple[int, int],
 ) -> Objects:
     """Makes an object of each group: its best whole detection, or else all its pieces."""
     boxes = np.zeros((len(groups), 4), dtype=np.float32)
@@ -301,8 +288,8 @@ def _build(
             runs.append(coco_mask.merge([found.masks[i].in_image(*image_size) for i in parts]))
     leaders = np.array([group[0] for group in groups], dtype=np.int64)
     return Objects(
+        found.labels[leaders].astype(np.int64),
         boxes,
         found.scores[leaders].astype(np.float32),
-        found.labels[leaders].astype(np.int64),
         None if found.masks is None else runs,
     )

@@ -1,48 +1,12 @@
 """Panoptic predictions: segments, each of a thing or of stuff, and their files as of COCO."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from mmdet.evaluation import INSTANCE_OFFSET
 from mmengine.structures import PixelData
 
-from swin_mm.datasets.picture import IGNORED
-from swin_mm.inference.merge_slices import Objects
-
-
-@dataclass
-class Segments:
-    """What is seen in an image, each pixel of one thing at most.
-
-    Attributes:
-        ids: `(H, W)`, int32: numbers of segments from 1 on; 0 is none.
-        labels: `(num,)`, int64: class of segment 1, 2 and so on, index into the class names.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-
-    def label_map(self) -> np.ndarray:
-        """Classes of pixels, `(H, W)`, int64; 255 is none."""
-        return np.append(IGNORED, self.labels)[self.ids]
-
-    def borders(self) -> np.ndarray:
-        """Pixels at the border of another segment, `(H, W)`, bool."""
-        found = np.zeros(self.ids.shape, dtype=bool)
-        found[:, 1:] |= self.ids[:, 1:] != self.ids[:, :-1]
-        found[1:] |= self.ids[1:] != self.ids[:-1]
-        return found
-
-    def resize(self, size: tuple[int, int]) -> "Segments":
-        """The same in other pixels; `size` is `(width, height)`."""
-        ids = cv2.resize(self.ids, size, interpolation=cv2.INTER_NEAREST)
-        return Segments(ids, self.labels)
-
-
-# What a model says of an image; the last is a label map (H, W), indices of classes.
-Prediction = Objects | Segments | np.ndarray
+from swin_mm.structures import Segments
 
 
 def read_segments(found: PixelData, num_classes: int) -> Segments:

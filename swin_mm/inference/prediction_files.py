@@ -10,17 +10,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from swin_mm.datasets.picture import (
-    IGNORED,
     MASK_OPACITY,
     Colour,
-    Instances,
     draw_large,
     draw_large_map,
 )
 from swin_mm.engine.checkpoint_files import write_atomically
-from swin_mm.inference.merge_slices import Objects
-from swin_mm.inference.panoptic import Prediction, Segments, to_categories, to_png, to_segments_info
-from swin_mm.inference.run_length import Run
+from swin_mm.inference.panoptic import to_categories, to_png, to_segments_info
+from swin_mm.structures import IGNORED, Content, Objects, Run, Segments
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PICTURES, LABELS, SEGMENTS, SUMMARY = "pictures", "labels", "panoptic", "predictions.json"
@@ -106,7 +103,7 @@ class PredictionFiles:
         self.annotations: list[dict] = []
         self.maps: str | None = None
 
-    def add(self, name: str, path: Path, picture: np.ndarray, found: Prediction) -> None:
+    def add(self, name: str, path: Path, picture: np.ndarray, found: Content) -> None:
         """Writes the files of one image.
 
         Args:
@@ -191,7 +188,7 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 def draw_prediction(
     picture: np.ndarray,
-    found: Prediction,
+    found: Content,
     path: Path,
     classes: Sequence[str],
     palette: Sequence[Colour],
@@ -227,7 +224,7 @@ def draw_prediction(
     # The surest go on top.
     for index in reversed(range(len(found.labels)) if found.masks is not None else ()):
         _tint(picture, found.masks[index], palette[found.labels[index]], scale)
-    boxes = Instances(labels=found.labels, boxes=found.boxes * scale, scores=found.scores)
+    boxes = Objects(labels=found.labels, boxes=found.boxes * scale, scores=found.scores)
     draw_large(picture, boxes, path, classes, palette)
 
 

@@ -17,10 +17,10 @@ from torch import nn
 from swin_mm.configs import ConfigError, bare_type, innermost_dataset
 from swin_mm.engine.hooks.exact_weights import watch_weights
 from swin_mm.heads.ops.encode_masks import encode_masks
-from swin_mm.inference.merge_slices import Objects
-from swin_mm.inference.panoptic import Prediction, read_segments
-from swin_mm.inference.run_length import Run, RunLengthMasks
+from swin_mm.inference.panoptic import read_segments
+from swin_mm.inference.run_length import RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
+from swin_mm.structures import Content, Objects, Run
 
 
 class Predictor:
@@ -52,7 +52,7 @@ class Predictor:
 
     def predict(
         self, path: str | Path, min_score: float = 0.3, progress: Progress | None = None
-    ) -> Prediction:
+    ) -> Content:
         """Predicts one image.
 
         Args:
@@ -93,7 +93,7 @@ def without_annotations(steps: Sequence[dict]) -> list[dict]:
     return kept
 
 
-def read_prediction(sample: BaseDataElement, min_score: float, num_classes: int) -> Prediction:
+def read_prediction(sample: BaseDataElement, min_score: float, num_classes: int) -> Content:
     """Takes over what was predicted in an image.
 
     Args:
@@ -111,9 +111,9 @@ def read_prediction(sample: BaseDataElement, min_score: float, num_classes: int)
         found = found[found.scores >= min_score]
         found = found[found.scores.argsort(descending=True, stable=True)].cpu()
         return Objects(
+            found.labels.numpy(),
             found.bboxes.numpy(),
             found.scores.numpy(),
-            found.labels.numpy(),
             _to_runs(found.masks) if "masks" in found else None,
         )
     if "pred_sem_seg" in sample:

@@ -1,8 +1,4 @@
-"""Instance masks as run lengths: a thousand masks of a large image do not fit in memory as pixels.
-
-A "run" here is one mask as pycocotools writes it: `{"size": [H, W], "counts": bytes}`, pixels
-counted down the columns.
-"""
+"""Instance masks as run lengths, for mmdet and for parts of an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +8,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-Run = dict[str, Any]
+from swin_mm.structures import Run
+
 Region = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right, bottom exclusive
 
 

@@ -16,9 +16,9 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
 from swin_mm.inference.merge_slices import (
-    Detections,
     MatchRule,
     Objects,
+    SliceObjects,
     join_detections,
     merge_slices,
 )
@@ -136,7 +136,7 @@ class SlicedInference(BaseTTAModel):
 
     def _predict_slices(
         self, image: np.ndarray, slices: Sequence[Region], start: int, meta: dict[str, Any]
-    ) -> list[Detections]:
+    ) -> list[SliceObjects]:
         """Predicts one batch of slices, from number `start` on."""
         batch, scales = [], []
         for left, top, right, bottom in slices[start : start + self.batch_size]:
@@ -168,7 +168,7 @@ def _shrink(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _to_detections(
     sample: BaseDataElement, number: int, region: Region, scale: float
-) -> Detections:
+) -> SliceObjects:
     """Takes over what was predicted in slice `number`, into coordinates of the image.
 
     Raises:
@@ -185,7 +185,7 @@ def _to_detections(
     masks = found.get("masks")
     if masks is not None:
         masks = crop_masks(masks.numpy(), left, top, scale)
-    return Detections(
+    return SliceObjects(
         boxes=found.bboxes.numpy() * scale + np.array([left, top, left, top]),
         scores=found.scores.numpy(),
         labels=found.labels.numpy(),

@@ -29,10 +29,10 @@ SIDE = 200  # of the images, in pixels
 def objects(boxes, labels, scores=None, is_crowd=None) -> Objects:
     count = len(labels)
     return Objects(
-        np.array(boxes, dtype=float).reshape(-1, 4),
-        np.array(labels, dtype=int),
-        np.ones(count) if scores is None else np.array(scores, dtype=float),
-        np.zeros(count, dtype=bool) if is_crowd is None else np.array(is_crowd),
+        labels=np.array(labels, dtype=int),
+        boxes=np.array(boxes, dtype=float).reshape(-1, 4),
+        scores=np.ones(count) if scores is None else np.array(scores, dtype=float),
+        is_crowd=np.zeros(count, dtype=bool) if is_crowd is None else np.array(is_crowd),
     )
 
 

@@ -6,13 +6,13 @@ from PIL import Image
 
 from swin_mm.datasets import picture
 from swin_mm.datasets.picture import (
-    Instances,
     Row,
     draw_large,
     draw_large_map,
     prediction_sheet,
     sample_sheet,
 )
+from swin_mm.structures import Objects, to_runs
 
 CLASSES = ("cat", "dog")
 PALETTE = ((255, 0, 0), (0, 0, 255))
@@ -26,8 +26,8 @@ def row() -> Row:
     masks = np.zeros((2, 40, 40), dtype=bool)
     masks[0, 5:20, 5:20] = masks[1, 25:38, 25:38] = True
     boxes = np.array([[5, 5, 20, 20], [25, 25, 38, 38]])
-    truth = Instances(np.array([0]), boxes[:1], masks[:1])
-    found = Instances(np.array([0, 1]), boxes, masks, np.array([0.3, 0.9]))
+    truth = Objects(np.array([0]), boxes[:1], masks=to_runs(masks[:1]))
+    found = Objects(np.array([0, 1]), boxes, np.array([0.3, 0.9]), to_runs(masks))
     return Row(image, truth, found)
 
 
@@ -98,7 +98,7 @@ def test_bare_samples_have_no_legend(tmp_path, row):
 
 
 def test_images_without_objects(tmp_path, row):
-    nothing = Instances(np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, 40, 40), bool))
+    nothing = Objects(np.zeros(0, int), np.zeros((0, 4)), masks=[])
     prediction_sheet([Row(row.image, nothing, nothing)], tmp_path / "a.png", CLASSES, PALETTE)
     np.testing.assert_allclose(panel(tmp_path / "a.png", 0, 0, 2)[14, 14], GREY, atol=2)
 
@@ -107,7 +107,7 @@ def test_tags_stay_in_the_picture(row):
     figure = picture.Figure(figsize=(picture.CELL, picture.CELL))
     for box in ([-5, -5, 10, 10], [35, 0, 60, 10], [38, 38, 40, 40]):
         axes = figure.add_axes((0, 0, 1, 1))
-        corner = Instances(np.array([1]), np.array([box]), scores=np.array([0.5]))
+        corner = Objects(np.array([1]), np.array([box]), scores=np.array([0.5]))
         picture._draw_panel(axes, row.image, corner, CLASSES, [(1, 0, 0), (0, 0, 1)])
         tag = axes.texts[0]
         assert tag.get_text() == "dog 50"
@@ -140,7 +140,7 @@ def test_large_picture_has_the_size_of_its_image(tmp_path):
     assert np.abs(drawn - image).max() <= 2
     mask = np.zeros((1, 90, 130), bool)
     mask[0, 20:60, 30:90] = True
-    draw_large(image, Instances(np.array([0]), masks=mask), path, ["circle"], [(255, 0, 0)])
+    draw_large(image, Objects(np.array([0]), masks=to_runs(mask)), path, ["circle"], [(255, 0, 0)])
     drawn = np.array(Image.open(path).convert("RGB")).astype(int)
     changed = np.abs(drawn - image).max(axis=2) > 10
     assert changed[24:56, 34:86].all() and not changed[:15].any() and not changed[:, 100:].any()

@@ -5,7 +5,6 @@ import pytest
 from broken_data import write_coco, write_semantic
 from mmengine.config import Config
 
-from swin_mm.datasets.picture import Instances
 from swin_mm.datasets.samples import (
     LONGEST,
     build_dataset,
@@ -15,6 +14,7 @@ from swin_mm.datasets.samples import (
     shrink,
     spread_evenly,
 )
+from swin_mm.structures import Objects, to_pixels, to_runs
 
 
 def test_detection_as_filed_and_as_trained_on(tmp_path):
@@ -27,13 +27,14 @@ def test_detection_as_filed_and_as_trained_on(tmp_path):
     }
     image, filed = read_sample(build_dataset(cfg, "train", as_filed=True)[1])
     assert filed.boxes.tolist() == [[5, 5, 25, 25]] and filed.labels.tolist() == [0]
-    assert filed.masks.shape == (1, 40, 50) and filed.masks[0, 6:24, 6:24].all()
+    (filed_mask,) = map(to_pixels, filed.masks)
+    assert filed_mask.shape == (40, 50) and filed_mask[6:24, 6:24].all()
     dataset = build_dataset(cfg, "train")
     assert len(dataset) == 6
     mirrored, trained = read_sample(dataset[1])
     np.testing.assert_array_equal(mirrored, image[:, ::-1])
     assert trained.boxes.tolist() == [[25, 5, 45, 25]]
-    np.testing.assert_array_equal(trained.masks, filed.masks[:, :, ::-1])
+    np.testing.assert_array_equal(to_pixels(trained.masks[0]), filed_mask[:, ::-1])
 
 
 def test_segmentation_as_filed_and_as_trained_on(tmp_path):
@@ -69,12 +70,14 @@ def test_large_pictures_shrink_with_their_labels():
     masks = np.zeros((1, LONGEST, 2 * LONGEST), bool)
     masks[0, 100:200, 400:800] = True
     boxes = np.array([[400.0, 100.0, 800.0, 200.0]])
-    small, annotation = shrink(image, Instances(np.array([3]), boxes, masks))
+    small, annotation = shrink(image, Objects(np.array([3]), boxes, masks=to_runs(masks)))
     assert small.shape == (LONGEST // 2, LONGEST, 3)
     assert annotation.boxes.tolist() == [[200, 50, 400, 100]]
-    assert annotation.masks[0, 50:100, 200:400].all() and annotation.masks.sum() == 50 * 200
-    _, none = shrink(image, Instances(np.zeros(0, int), np.zeros((0, 4)), masks[:0]))
-    assert none.masks.shape == (0, LONGEST // 2, LONGEST)
+    (mask,) = map(to_pixels, annotation.masks)
+    assert mask.shape == small.shape[:2]
+    assert mask[50:100, 200:400].all() and mask.sum() == 50 * 200
+    _, none = shrink(image, Objects(np.zeros(0, int), np.zeros((0, 4)), masks=[]))
+    assert none.masks == []
     _, labels = shrink(image, np.where(masks[0], 5, 255))
     assert np.unique(labels).tolist() == [5, 255] and labels.shape == small.shape[:2]
     assert shrink(small, labels)[1] is labels

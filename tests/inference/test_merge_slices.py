@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swin_mm.inference.merge_slices import Detections, MatchRule, merge_slices
+from swin_mm.inference.merge_slices import MatchRule, SliceObjects, merge_slices
 
 # An image of 160 x 50 pixels; both slices show columns 60 to 100.
 SIZE = (50, 160)
@@ -17,7 +17,7 @@ def merge(*found, slices=SLICES, rows=(10, 30)):
     boxes = np.stack([lefts, top, rights, bottom], axis=1)
     labels = np.zeros(len(found), dtype=int)
     merged = merge_slices(
-        Detections(boxes.astype(float), scores, labels, numbers, masks=None),
+        SliceObjects(boxes.astype(float), scores, labels, numbers, masks=None),
         slices,
         SIZE,
         MatchRule(),
@@ -56,7 +56,7 @@ class TestSlivers:
 
 
 class TestTrust:
-    """Pieces of one object from both slices: each is cut, so none is seen better elsewhere."""
+    """Detections of one object from both slices: each is cut, so none is seen better elsewhere."""
 
     @pytest.mark.parametrize(
         ("score", "box"),

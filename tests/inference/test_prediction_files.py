@@ -1,6 +1,7 @@
 """Which images are predicted, and what the files say."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,14 +10,13 @@ from panoptic_stand_in import rgb2id
 from pycocotools import mask as coco_mask
 
 from swin_mm.inference import prediction_files as module
-from swin_mm.inference.merge_slices import Objects
-from swin_mm.inference.panoptic import Segments
 from swin_mm.inference.prediction_files import (
     PredictError,
     PredictionFiles,
     draw_prediction,
     find_images,
 )
+from swin_mm.structures import Objects, Segments, to_runs
 
 CLASSES, PALETTE = ("red", "grün"), [(255, 0, 0), (0, 255, 0)]
 
@@ -77,7 +77,7 @@ def two_objects(height=30, width=40):
 
 def test_objects_in_cocos_format(tmp_path):
     masks, found = two_objects()
-    boxes_alone = Objects(found.boxes[1:], found.scores[1:], found.labels[1:], None)
+    boxes_alone = Objects(found.labels[1:], found.boxes[1:], found.scores[1:])
     files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False)
     picture = np.zeros((30, 40, 3), dtype=np.uint8)
     files.add("sub/a", tmp_path / "in" / "a.jpg", picture, found)
@@ -147,9 +147,7 @@ class TestPictures:
     def scaled(self, factor=10):
         masks, found = two_objects()
         large = masks.repeat(factor, 1).repeat(factor, 2)
-        found.boxes = found.boxes * factor
-        found.masks = [coco_mask.encode(np.asfortranarray(mask)) for mask in large]
-        return found
+        return replace(found, boxes=found.boxes * factor, masks=to_runs(large))
 
     def test_masks_are_tinted_the_surest_on_top(self, tmp_path):
         drawn = self.draw(tmp_path, self.scaled())
@@ -192,8 +190,7 @@ class TestPictures:
         assert drawn[75, 150, 1] > 100
 
     def test_boxes_alone_and_nothing(self, tmp_path):
-        found = self.scaled()
-        found.masks = None
+        found = replace(self.scaled(), masks=None)
         assert self.draw(tmp_path, found).any()
-        none = Objects(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=int), [])
+        none = Objects(np.zeros(0, dtype=int), np.zeros((0, 4)), np.zeros(0), [])
         assert not self.draw(tmp_path, none).any()

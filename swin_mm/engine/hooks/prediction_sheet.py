@@ -12,9 +12,10 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
-from swin_mm.datasets.picture import Annotation, Colour, Instances, Row, prediction_sheet
+from swin_mm.datasets.picture import Annotation, Colour, Row, prediction_sheet
 from swin_mm.datasets.transforms import load_picture
 from swin_mm.registry import HOOKS
+from swin_mm.structures import Objects, to_runs
 
 
 @HOOKS.register_module()
@@ -109,9 +110,9 @@ def _instances(found: InstanceData) -> Annotation:
     boxes = found.bboxes
     boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
     scores = found.get("scores")
-    return Instances(
+    return Objects(
         labels=found.labels.cpu().numpy(),
         boxes=boxes.cpu().numpy(),
-        masks=None if masks is None else masks.astype(bool),
+        masks=None if masks is None else to_runs(masks),
         scores=None if scores is None else scores.cpu().numpy(),
     )
