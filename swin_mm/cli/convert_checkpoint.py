@@ -9,13 +9,14 @@ import torch
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.convert import convert
-from swin_mm.checkpoint.errors import printable
 from swin_mm.checkpoint.find import Backbone
+from swin_mm.checkpoint.finite import refuse_non_finite
 from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
 from swin_mm.checkpoint.report import list_names
 from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, find_in_file
 from swin_mm.cli.verify import verify
 from swin_mm.configs import ConfigError
+from swin_mm.console import printable
 from swin_mm.engine.checkpoint_files import write_atomically
 
 # By their names on the command line.
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         ConfigError: The target file cannot be written as asked.
-        CheckpointError: The source cannot be read, the layout cannot hold it, or `--verify` found
-            a difference.
+        CheckpointError: The source cannot be read or holds NaN, the layout cannot hold it, or
+            `--verify` found a difference.
     """
     args = parse_args(argv)
     path, layout = Path(args.target).expanduser(), TARGETS[args.to]
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise CheckpointError(
                 f"the {source.layout.name} layout has no {list_names(source.unknown)}"
             )
+        refuse_non_finite(source.source, "it")
         converted = convert(source.state, layout)
         if args.verify:
             print(f"verified: {verify(source, converted.state, layout)}")

@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
-from swin_mm.checkpoint.errors import printable
 from swin_mm.checkpoint.find import Backbone, find_backbone
+from swin_mm.checkpoint.finite import list_non_finite
 from swin_mm.checkpoint.report import list_names
 from swin_mm.console import PlainConsole
 from swin_mm.models.backbones.arguments import ARCHS
@@ -35,7 +35,7 @@ USUAL = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Inspects one file.
 
     Args:
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         CheckpointError: The file cannot be read, or there is no Swin in it.
+
+    Returns:
+        1 if weights are NaN or infinite.
     """
     parser = argparse.ArgumentParser(
         description="Say what is in a checkpoint: layout, Swin variant, window, what else it "
@@ -56,15 +59,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = load_checkpoint_file(args.file)
     backbone = find_in_file(args.file, checkpoint, args.prefix)
     facts = collect_facts(args.file, checkpoint, backbone)
+    status = int(bool(facts["non_finite"]))
     if args.json:
         print(json.dumps(facts, indent=2))
-        return
+        return status
     table = Table(show_header=False, box=box.ROUNDED)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in describe_facts(facts):
-        table.add_row(name, printable(text))  # names and texts from the file
+        table.add_row(name, text)
     PlainConsole().print(table)
+    return status
 
 
 def add_prefix_option(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +119,7 @@ def collect_facts(path: str, checkpoint: Mapping[str, Any], backbone: Backbone) 
         "surplus": backbone.surplus,
         "unknown": backbone.unknown,
         "other_parts": dict(Counter(key.partition(".")[0] for key in backbone.others)),
+        "non_finite": list_non_finite(checkpoint),
         "beside": {key: _outline(checkpoint[key]) for key in backbone.beside},
     }
 
@@ -161,6 +167,7 @@ def describe_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     parts = (f"{name} ({count} tensors)" for name, count in facts["other_parts"].items())
     beside = (f"{name}: {_describe(value)}" for name, value in facts["beside"].items())
     rows += [
+        ("NaN or infinite", list_names(facts["non_finite"])),
         ("not needed", list_names(facts["surplus"])),
         ("not understood", list_names(facts["unknown"])),
         ("other parts", ", ".join(parts)),

@@ -105,6 +105,14 @@ def test_all_objects_of_a_folder(photos, capsys, options, sizes):
     assert "images: 2\nobjects: 4\npictures: predictions/pictures\n" in output
 
 
+def test_weights_that_are_not_finite_are_refused(photos):
+    weights = {"a.weight": torch.tensor([0, torch.nan]), "b": torch.ones(1)}
+    torch.save({"state_dict": weights, "meta": {}}, "exact.pth")
+    with pytest.raises(CheckpointError, match=r"exact\.pth holds NaN or infinite .* in a\.weight,"):
+        predict()
+    assert not Path("predictions", "predictions.json").exists()
+
+
 def test_threshold_and_no_pictures(photos):
     code, content = predict("--score-thr", "0.2", "--no-pictures")
     assert [a["category_id"] for a in content["annotations"]] == [2, 3, 3, 2, 3]

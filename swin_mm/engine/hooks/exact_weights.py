@@ -1,4 +1,4 @@
-"""Refuses a checkpoint that leaves a part of the model as it was."""
+"""Refuses a checkpoint that leaves a part of the model as it was, or makes it NaN."""
 
 import re
 from functools import partial
@@ -12,6 +12,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
 
 from swin_mm.checkpoint import CheckpointError
+from swin_mm.checkpoint.finite import refuse_non_finite
 from swin_mm.checkpoint.load import origin_of
 from swin_mm.checkpoint.report import list_names
 from swin_mm.registry import HOOKS
@@ -31,7 +32,7 @@ class ExactWeightsHook(Hook):
         """Compares shapes, and has absent weights noticed when the model is given the others.
 
         Raises:
-            CheckpointError: A weight has another shape in the checkpoint.
+            CheckpointError: A weight has another shape in the checkpoint, is NaN or infinite.
         """
         self.handle = watch_weights(runner.model, checkpoint)
 
@@ -45,6 +46,8 @@ class ExactWeightsHook(Hook):
 def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHandle:
     """Compares the shapes of a checkpoint's weights, and has the model refuse to lack any.
 
+    What is NaN or infinite in them is refused too.
+
     Args:
         model: What is about to be given the weights; wrappers are looked through.
         checkpoint: As read from a file.
@@ -53,12 +56,13 @@ def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHand
         What takes the refusal off again, once the model has its weights.
 
     Raises:
-        CheckpointError: A weight has another shape in the checkpoint.
+        CheckpointError: A weight has another shape in the checkpoint, is NaN or infinite.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     state = checkpoint.get("state_dict", checkpoint)
     file = origin_of(state) or "the checkpoint"
+    refuse_non_finite(state, file)
     _compare_shapes(model, state, file)
     return model.register_load_state_dict_post_hook(partial(_refuse_missing, file=file))
 
