@@ -59,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     palette, things = choose_palette(predictor.meta), predictor.meta.get("thing_classes")
     files = PredictionFiles(out, predictor.classes, palette, args.draw, things)
     min_score = 0.3 if args.score_thr is None else args.score_thr
-    unreadable = predict_images(predictor, images, files, min_score)
+    try:
+        unreadable = predict_images(predictor, images, files, min_score)
+    finally:  # also of a run that an error or a signal ends
+        if files.images:
+            report(files)
     if unreadable:
         names = ", ".join(map(str, unreadable[:3])) + (", ..." if len(unreadable) > 3 else "")
         print(
@@ -67,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{printable(names)}",
             file=sys.stderr,
         )
-    if len(unreadable) < len(images):
-        report(files)
     return int(bool(unreadable))
 
 

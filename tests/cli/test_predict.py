@@ -17,7 +17,7 @@ from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli import predict as command
 from swin_mm.cli.main import run_command
 from swin_mm.configs import ConfigError, find_config
-from swin_mm.inference.prediction_files import PredictError
+from swin_mm.inference.prediction_files import PredictError, PredictionFiles
 from swin_mm.inference.predictor import without_annotations
 
 EXACT = """
@@ -126,6 +126,22 @@ def test_images_that_cannot_be_read_are_named(photos, capsys):
     assert len(content["images"]) == 2
     error = capsys.readouterr().err
     assert "1 of 3 images are empty, cut short or not images: photos/c.png\n" in error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=str)
+def test_an_error_loses_nothing_that_was_predicted_before(photos, monkeypatch, error):
+    def add(self, name, *arguments):
+        if name == "sub/b":
+            raise error
+        return wanted(self, name, *arguments)
+
+    wanted = PredictionFiles.add
+    monkeypatch.setattr(PredictionFiles, "add", add)
+    with pytest.raises(type(error)):
+        predict()
+    content = json.loads(Path("predictions", "predictions.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["photos/a.png"]
+    assert len(content["annotations"]) == 2
 
 
 def test_a_single_image_that_cannot_be_read(photos, capsys):
