@@ -1,4 +1,4 @@
-"""UPerNet on a small Swin and the easy built-in shapes: the second half of the quick start.
+"""UPerNet on a small Swin, on the easy built-in shapes: the second half of the quick start.
 
 No published result; measured: see README. Differs from `upernet_swin_t_shapes` to learn within
 minutes on two CPU cores: the model of `_base_/models/upernet_swin_mini.py`; the background, four

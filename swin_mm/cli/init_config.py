@@ -28,38 +28,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from swin_mm.console import PlainConsole
-    from swin_mm.init_config import init_detection, init_segmentation
+    from swin_mm.init_config import Options, init_detection, init_segmentation
 
     preset = args.preset
     if preset == "auto":
         preset = "full" if torch.cuda.is_available() else "small"
-    common = dict(
+    options = Options(
         out=Path(args.out),
-        images=args.images,
+        method=args.method,
+        backbone=args.backbone,
         preset=preset,
         val_share=args.val_share,
         bands=args.bands,
         all_flips=args.flip == "all",
         batch=args.batch_size,
         force=args.force,
+        match_names=args.match_names,
+        merge_classes=args.merge_classes,
     )
     if args.coco:
-        written = init_detection(
-            args.coco,
-            method=args.method or "mask_rcnn",
-            backbone=args.backbone,
-            match_names=args.match_names,
-            merge_classes=args.merge_classes,
-            **common,
-        )
+        written = init_detection(args.coco, args.images, options)
     else:
-        written = init_segmentation(
-            args.masks,
-            classes=args.classes,
-            method=args.method or "upernet",
-            backbone=args.backbone,
-            **common,
-        )
+        written = init_segmentation(args.masks, args.images, args.classes, options)
     console = PlainConsole(soft_wrap=True)
     console.print(f"data:    {written.data}\nmodel:   {written.model}")
     if args.preset == "auto":

@@ -8,7 +8,7 @@ import numpy as np
 from swin_mm.datasets.bands import is_tiff, read_bands
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.statistics import pixel_statistics
-from swin_mm.init_config.errors import InitConfigError
+from swin_mm.init_config.write import InitConfigError
 
 LOOKED_AT = 8  # images whose bands are counted
 MEASURED = 200  # images that mean and deviation are computed over

@@ -19,8 +19,8 @@ from swin_mm.datasets.check.corrections import (
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
 from swin_mm.datasets.check.summary import examples
-from swin_mm.init_config.errors import InitConfigError
 from swin_mm.init_config.split import split_names
+from swin_mm.init_config.write import InitConfigError
 
 SOUGHT = 20  # images that are looked for to find the folder
 
@@ -193,11 +193,13 @@ def has_masks(parts: Sequence[CocoPart]) -> tuple[bool, str]:
     return True, "boxes and masks" + (f" ({left_out} without one are left out)" if left_out else "")
 
 
-def split_part(part: CocoPart, folder: Path, stem: str, share: float) -> tuple[CocoPart, CocoPart]:
-    """Splits one file in two, to be written beside the config.
+def split_part(part: CocoPart, files: tuple[Path, Path], share: float) -> tuple[CocoPart, CocoPart]:
+    """Splits one file in two.
 
-    Returns:
-        Training and validation data.
+    Args:
+        part: The data.
+        files: Where training and validation annotations will be written.
+        share: Part of the images for validation.
     """
     by_id = {image["id"]: image["file_name"] for image in part.content["images"]}
     labels: dict[str, set] = {}
@@ -208,13 +210,12 @@ def split_part(part: CocoPart, folder: Path, stem: str, share: float) -> tuple[C
     if len(set(names)) < len(names):
         raise InitConfigError(f"{part.file}: some images are listed twice; list each once")
     parts = []
-    for split, chosen in zip(("train", "val"), split_names(names, labels, share), strict=True):
+    for file, chosen in zip(files, split_names(names, labels, share), strict=True):
         kept = set(chosen)
         ids = {image_id for image_id, name in by_id.items() if name in kept}
         content = dict(part.content)
         content["images"] = [i for i in part.content["images"] if i["id"] in ids]
         content["annotations"] = [a for a in part.content["annotations"] if a["image_id"] in ids]
-        file = folder / f"{stem}_{split}.json"
         parts.append(CocoPart(file, content, part.images, is_new=True, changes=part.changes))
     return parts[0], parts[1]
 

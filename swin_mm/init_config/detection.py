@@ -1,78 +1,59 @@
 """Decides what a detector's config for one's own data says, and writes it."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import median
+from typing import Any
 
 from mmengine.config import Config
 
 from swin_mm.datasets.check.corrections import check_images_present, find_group_class
+from swin_mm.init_config import plan, recipe
 from swin_mm.init_config.bands import survey_bands
-from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
-from swin_mm.init_config.coco import split_part as split_coco
-from swin_mm.init_config.detection_text import DetectionPlan, detection_text
-from swin_mm.init_config.plan import (
-    choose_batch,
-    choose_ratios,
-    choose_scale,
-    choose_zoom,
-    plan_epochs,
+from swin_mm.init_config.coco import (
+    CocoPart,
+    check_names,
+    has_masks,
+    make_usable,
+    read_part,
+    split_part,
 )
-from swin_mm.init_config.recipe import (
-    DETECTION,
-    check_method,
-    find_recipe,
-    find_small,
-    load_recipe,
-    read_title,
+from swin_mm.init_config.text import fill_template
+from swin_mm.init_config.write import (
+    Options,
+    Written,
+    check_out,
+    common_root,
+    place_below,
+    write_config,
 )
-from swin_mm.init_config.write import Written, as_json, check_out, write_config
 
 TINY_OBJECT = 8  # pixels a side, at the size trained on: two cells of the finest feature map
+# With more objects in an image more regions are looked at, which takes time: the small model learns
+# from 24 regions with objects in an image, two for each of twelve.
+DENSE = 12
 
 
-def init_detection(
-    coco: Sequence[str],
-    out: Path,
-    images: Sequence[str] = (),
-    method: str = "mask_rcnn",
-    backbone: str = "tiny",
-    preset: str = "full",
-    val_share: float = 0.2,
-    bands: Sequence[int] | None = None,
-    all_flips: bool = False,
-    batch: int | None = None,
-    force: bool = False,
-    match_names: bool = False,
-    merge_classes: bool = False,
-) -> Written:
+def init_detection(coco: Sequence[str], images: Sequence[str], options: Options) -> Written:
     """Writes a config that trains a detector on COCO annotations.
 
     Args:
         coco: Annotation files for training and validation; of one alone a part is split off.
-        out: The config to write.
-        images: Folders of the images, for training and validation or for both; sought if empty.
-        method: Such as `mask_rcnn`.
-        backbone: `tiny`, `small`, `base`, `large`, or what follows `swin_` in a recipe's name.
-        preset: `full` for a recipe, `small` for a model that trains on a CPU within minutes.
-        val_share: What part of a single file is for validation.
-        bands: Bands of the images to use; all by default.
-        all_flips: Whether pictures may be turned over in any direction (microscopes, maps).
-        batch: Images a step; by default what fits a GPU of 8 GiB.
-        force: Whether to replace files that are there.
-        match_names: Whether image names that are spelled otherwise are matched with files.
-        merge_classes: Whether classes of one name are merged.
+        images: Folders of the images, for training and validation or for both; empty looks for
+            them beside the annotations.
+        options: Further choices.
 
     Raises:
         InitConfigError: No config can be written; the message says why.
         DatasetError: The data cannot be trained on.
     """
-    check_out(out, force)
-    method = check_method(method, DETECTION)
-    train, val, notes = _read(coco, images, out, val_share, match_names, merge_classes)
+    check_out(options.out, options.force)
+    method = recipe.check_method(options.method or "mask_rcnn", recipe.DETECTION)
+    train, val, notes = _read(coco, images, options)
     classes = check_names(train.content, str(train.file))
     group = find_group_class(train.content)
     if group and not val.class_counts().get(group):
@@ -81,74 +62,108 @@ def init_detection(
             f"{group!r} is no class: it is the supercategory of all others, without objects"
         )
     for part, name in ((train, "train"), (val, "val")):
-        changes = make_usable(part, classes, out.with_name(f"{out.stem}_{name}.json"))
+        changes = make_usable(part, classes, options.beside(f"{name}.json"))
         notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
         names = [image["file_name"] for image in part.content["images"]]
         matching = f"--images {quote(part.images)} --match-names"
         remedy = "name their folder with --images"
         check_images_present(names, part.images, "--coco", remedy, matching)
-    recipe = find_small(method) if preset == "small" else find_recipe(method, backbone)
-    base = load_recipe(recipe)
+    name, base, title = recipe.choose_recipe(method, options.backbone, options.preset)
     complete, found = has_masks((train, val))
-    with_masks = complete and "mask_head" in (base.model.get("roi_head") or {})
-    found_bands = survey_bands(train.image_files(), bands)
-    zoom = choose_zoom(train.sizes(), _middle_object(train), preset)
-    scale = choose_scale(train.sizes(), zoom, preset)
-    count = train.images_with_objects()
-    batch = batch or choose_batch(scale, count, preset, zoom)
-    published = 0 if preset == "small" else base.train_cfg.max_epochs
-    plan = DetectionPlan(
-        out=out,
-        recipe=recipe,
-        base=base,
-        title=_title(base, preset, with_masks),
-        preset=preset,
+    with_mask_head = "mask_head" in (base.model.get("roi_head") or {})
+    with_masks = complete and with_mask_head
+    if not with_masks:
+        title = title.replace("Mask R-CNN", "Faster R-CNN")
+    values = _fit(train, base, options)
+    schedule, scale = values["schedule"], values["scale"]
+    notes += _doubts(train, val, classes, values["zoom"])
+    text = fill_template(
+        "detection.py.jinja",
+        title=title,
+        amount=f"{len(train.sizes())} images, {len(classes)} classes, {schedule.epochs} epochs",
+        recipe=name,
         classes=classes,
-        train=train,
-        val=val,
+        palette=plan.choose_palette(len(classes)),
+        paths=_paths(train, val),
         with_masks=with_masks,
-        bands=found_bands,
-        scale=scale,
-        zoom=zoom,
-        ratios=choose_ratios(train.object_shapes()),
-        schedule=plan_epochs(count, batch, preset, published),
-        all_flips=all_flips,
-        most_objects=max(Counter(a["image_id"] for a in train.content["annotations"]).values()),
+        without_mask_head=with_mask_head and not with_masks,
+        annotation_type=_annotation_type(base, with_masks, options.preset),
+        model=_model(base, values, options.preset, with_mask_head and not with_masks),
+        hooks=_hooks(values, with_masks),
+        **values,
     )
-    notes += _doubts(plan)
-    new_files = {p.file: as_json(p.content) for p in (train, val) if p.is_new}
-    write_config(out, detection_text(plan), new_files, force)
+    changed = [part for part in (train, val) if part.is_new]
+    new_files = {part.file: json.dumps(part.content, ensure_ascii=False) for part in changed}
     return Written(
-        config=out,
-        files=[*new_files, out],
+        config=options.out,
+        files=write_config(options, text, new_files),
         data=f"{len(train.sizes())} training and {len(val.sizes())} validation images, "
         f"{len(classes)} classes, {found}",
-        model=f"{plan.title}, {plan.schedule.epochs} epochs of {plan.schedule.steps} steps, "
-        f"images fitted into {scale[0]} x {scale[1]}",
+        model=f"{title}, {schedule.epochs} epochs of {schedule.steps} steps, images fitted into "
+        f"{scale[0]} x {scale[1]}",
         notes=notes,
-        checkpoint=Path("work_dirs", out.stem, f"epoch_{plan.schedule.epochs}.pth"),
+        checkpoint=Path("work_dirs", options.out.stem, f"epoch_{schedule.epochs}.pth"),
     )
 
 
 def _read(
-    coco: Sequence[str],
-    images: Sequence[str],
-    out: Path,
-    share: float,
-    match: bool,
-    merge: bool,
+    coco: Sequence[str], images: Sequence[str], options: Options
 ) -> tuple[CocoPart, CocoPart, list[str]]:
-    folders = [*images, *([images[-1]] if len(images) == 1 else [])] or [None, None]
-    read = [read_part(file, f, match, merge) for file, f in zip(coco, folders, strict=False)]
-    if len(coco) == 2:
-        return read[0], read[1], []
-    train, val = split_coco(read[0], out.parent.resolve(), out.stem, share)
-    note = (
-        f"{len(val.sizes())} images were split off for validation, by the hash of their names, so "
-        f"always the same: {train.file.name}, {val.file.name}; split by hand if images belong "
-        "together (frames of a film, tiles of a map)"
-    )
+    folders = [*images, *images][:2] if images else [None, None]
+    parts = [
+        read_part(file, folder, options.match_names, options.merge_classes)
+        for file, folder in zip(coco, folders, strict=False)
+    ]
+    if len(parts) == 2:
+        return parts[0], parts[1], []
+    files = options.beside("train.json"), options.beside("val.json")
+    train, val = split_part(parts[0], files, options.val_share)
+    note = options.split_note(len(val.sizes()), f": {train.file.name}, {val.file.name}")
     return train, val, [note]
+
+
+def _paths(train: CocoPart, val: CocoPart) -> dict[str, str]:
+    paths = [train.file, val.file, *filter(None, (train.images, val.images))]
+    root = common_root(paths)
+    return dict(
+        root=root,
+        train_file=place_below(root, train.file),
+        train_images=place_below(root, train.images, is_folder=True),
+        val_file=place_below(root, val.file),
+        val_images=place_below(root, val.images, is_folder=True),
+    )
+
+
+def _fit(train: CocoPart, base: Config, options: Options) -> dict[str, Any]:
+    """Chooses what depends on the training data: sizes, schedule, anchors, bands."""
+    preset = options.preset
+    zoom = plan.choose_zoom(train.sizes(), _middle_object(train), preset)
+    scale = plan.choose_scale(train.sizes(), zoom, preset)
+    count = train.images_with_objects()
+    batch = options.batch or plan.choose_batch(scale, count, preset, zoom)
+    least = base.train_cfg.max_epochs if preset == "full" else plan.MIN_EPOCHS_SMALL
+    objects = Counter(a["image_id"] for a in train.content["annotations"])
+    most_objects = max(objects.values())
+    small_seen = f"{plan.SMALL_STEPS} x {batch}"
+    return dict(
+        out=options.out,
+        preset=preset,
+        base=base,
+        all_flips=options.all_flips,
+        unit="epochs",
+        bands=survey_bands(train.image_files(), options.bands),
+        zoom=zoom,
+        scale=scale,
+        least_side=max(plan.STEP, round(0.6 * scale[1] / plan.STEP) * plan.STEP),
+        schedule=plan.plan_epochs(count, batch, preset, least),
+        images_with_objects=count,
+        images_seen=small_seen if preset == "small" else f"{plan.DETECTION_IMAGES_SEEN:,}",
+        least_epochs=least,
+        most_epochs=max(plan.MAX_EPOCHS[preset], least),
+        ratios=plan.choose_ratios(train.object_shapes()),
+        most_objects=most_objects,
+        dense=most_objects > DENSE,
+    )
 
 
 def _middle_object(part: CocoPart) -> float:
@@ -158,23 +173,72 @@ def _middle_object(part: CocoPart) -> float:
     return median(sides or [math.inf]) * median(max(size) for size in part.sizes())
 
 
-def _title(base: Config, preset: str, with_masks: bool) -> str:
-    title = "Mask R-CNN on a small Swin" if preset == "small" else read_title(base)
-    return title if with_masks else title.replace("Mask R-CNN", "Faster R-CNN")
+def _annotation_type(base: Config, with_masks: bool, preset: str) -> str:
+    """The step that keeps masks as polygons, where there are masks and the recipe uses it."""
+    ours = "swin_mm.LoadAnnotations"
+    types = [step.type for step in base.train_dataloader.dataset.get("pipeline") or ()]
+    return ours if with_masks and (preset == "small" or ours in types) else "LoadAnnotations"
 
 
-def _doubts(plan: DetectionPlan) -> list[str]:
+def _model(
+    base: Config, values: dict[str, Any], preset: str, without_mask_head: bool
+) -> dict[str, Any]:
+    """Returns what the config changes in the recipe's model."""
+    settings = recipe.class_settings(base.model)
+    if preset == "small":
+        settings = recipe.merge(settings, _small_regions(values["ratios"], values["dense"]))
+    tested = recipe.merge(base.model.to_dict(), settings)
+    thresholds = recipe.threshold_settings(tested, values["most_objects"])
+    settings = recipe.merge(settings, dict(test_cfg=thresholds))
+    if without_mask_head:
+        settings["roi_head"].update(mask_roi_extractor=None, mask_head=None)
+        if base.model.type == "MaskRCNN":
+            settings = {"type": "FasterRCNN", **settings}
+    return recipe.merge(recipe.input_settings(preset, values["bands"]), settings)
+
+
+def _small_regions(ratios: list[float], dense: bool) -> dict[str, Any]:
+    """Widens what the small model limits: shapes of anchors, numbers of regions."""
+    settings: dict[str, Any] = dict(
+        rpn_head=dict(anchor_generator=dict(ratios=ratios)),
+        test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=100)),
+    )
+    if not dense:
+        return settings
+    more = dict(
+        train_cfg=dict(
+            rpn=dict(sampler=dict(num=256)),
+            rpn_proposal=dict(nms_pre=1000, max_per_img=500),
+            rcnn=dict(sampler=dict(num=128, pos_fraction=0.4)),
+        ),
+        test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8))),
+    )
+    return recipe.merge(settings, more)
+
+
+def _hooks(values: dict[str, Any], with_masks: bool) -> dict[str, Any]:
+    best = "coco/segm_mAP" if with_masks else "coco/bbox_mAP"
+    hooks: dict[str, Any] = dict(
+        logger=dict(interval=min(50, max(1, values["schedule"].steps))),
+        checkpoint=dict(interval=recipe.Code("val_interval"), save_best=best, rule="greater"),
+    )
+    if values["bands"] is not None:
+        hooks["visualization"] = dict(type="swin_mm.DetVisualizationHook")
+    return hooks
+
+
+def _doubts(train: CocoPart, val: CocoPart, classes: tuple[str, ...], zoom: float) -> list[str]:
     """Says what of the data may not go well."""
     notes = []
-    for part, name in ((plan.train, "training"), (plan.val, "validation")):
+    for part, name in ((train, "training"), (val, "validation")):
         counts = part.class_counts()
-        absent = [repr(label) for label in plan.classes if not counts.get(label)]
+        absent = [repr(label) for label in classes if not counts.get(label)]
         if absent:
             notes.append(f"no {name} object of class {', '.join(absent)}")
-    empty = len(plan.train.sizes()) - plan.train.images_with_objects()
+    empty = len(train.sizes()) - train.images_with_objects()
     if empty:
         notes.append(f"{empty} training images without objects are left out (filter_empty_gt)")
-    if _middle_object(plan.train) * plan.zoom < TINY_OBJECT:
+    if _middle_object(train) * zoom < TINY_OBJECT:
         notes.append(
             f"half of the objects are below {TINY_OBJECT} pixels at the size trained on: raise "
             "image_scale, or cut the images into tiles"

@@ -1,27 +1,51 @@
-"""The recipes of swin_mm that a config for one's own data builds on."""
+"""Finds the recipe that a config for one's own data inherits, and what its model changes."""
 
 import ast
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from swin_mm.configs import CONFIG_FOLDER, packaged_configs
+from swin_mm.configs import packaged_configs
 from swin_mm.datasets.check.heads import find_num_classes
-from swin_mm.init_config.errors import InitConfigError
+from swin_mm.init_config.bands import Bands
 from swin_mm.init_config.text import Code
+from swin_mm.init_config.write import InitConfigError
 
 ALIASES = {"cascade": "cascade_mask_rcnn"}
-# Those whose schedule, heads and thresholds this package knows how to fit.
+# Methods whose schedule, heads and thresholds can be fitted.
 DETECTION = ("mask_rcnn", "cascade_mask_rcnn", "atss", "retinanet", "reppoints")
 SEGMENTATION = ("upernet",)
 BACKBONES = {"tiny": "t", "small": "s", "base": "b", "large": "l"}
-SMALL = {"mask_rcnn": "mask_rcnn_swin_mini.py", "upernet": "upernet_swin_mini.py"}
+SMALL = {"mask_rcnn": "mask_rcnn_swin_mini_shapes", "upernet": "upernet_swin_mini_shapes"}
+
+
+def choose_recipe(method: str, backbone: str, preset: str) -> tuple[str, Config, str]:
+    """Finds and reads the recipe of a method, a backbone and a preset.
+
+    Returns:
+        Its name, its config, and its method and backbone in words.
+
+    Raises:
+        InitConfigError: There is none; lists those there are.
+    """
+    if preset == "full":
+        name = find_recipe(method, backbone)
+    elif method in SMALL:
+        name = SMALL[method]
+    else:
+        raise InitConfigError(
+            f"there is no small model of {method}, only of {', '.join(SMALL)}: choose one of them, "
+            "or --preset full"
+        )
+    path = packaged_configs()[name]
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
+    words = [part.strip() for part in text.splitlines()[0].rstrip(".").split(",")]
+    return name, Config.fromfile(path), ", ".join(words[: 2 if preset == "full" else 1])
 
 
 def find_recipe(method: str, backbone: str, known: Sequence[str] | None = None) -> str:
-    """Finds the recipe of a method and a backbone: that with the fewest extras in its name.
+    """Finds the recipe of a method and a backbone: the one with the fewest extras in its name.
 
     Args:
         method: Such as `mask_rcnn`.
@@ -34,7 +58,8 @@ def find_recipe(method: str, backbone: str, known: Sequence[str] | None = None) 
     known = sorted(packaged_configs() if known is None else known)
     prefix = f"{ALIASES.get(method, method)}_swin_"
     start = prefix + BACKBONES.get(backbone, backbone)
-    own = [name for name in known if name.startswith(prefix) and not _is_special(name)]
+    special = ("shapes", "_context", "_mini")  # for built-in data, or another kind of attention
+    own = [n for n in known if n.startswith(prefix) and not any(part in n for part in special)]
     fitting = [name for name in own if name == start or name.startswith(start + "_")]
     if not fitting:
         raise InitConfigError(
@@ -42,11 +67,6 @@ def find_recipe(method: str, backbone: str, known: Sequence[str] | None = None) 
             "name what follows swin_ with --backbone"
         )
     return min(fitting, key=lambda name: (len(name), name))
-
-
-def _is_special(name: str) -> bool:
-    """Whether a recipe is for built-in data or another variant of attention."""
-    return "shapes" in name or "_context" in name or "_mini" in name
 
 
 def check_method(method: str, known: Sequence[str]) -> str:
@@ -64,69 +84,54 @@ def check_method(method: str, known: Sequence[str]) -> str:
     return name
 
 
-def find_small(method: str) -> str:
-    """Finds the model of the small preset.
-
-    Raises:
-        InitConfigError: The method has none.
-    """
-    if method not in SMALL:
-        raise InitConfigError(
-            f"there is no small model of {method}, only of {', '.join(SMALL)}: choose one of them, "
-            "or --preset full"
+def input_settings(preset: str, bands: Bands | None) -> dict[str, Any]:
+    """Makes the model's settings for its first weights and the bands that it takes."""
+    backbone: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    if bands is not None:
+        settings["data_preprocessor"] = dict(
+            mean=list(bands.mean), std=list(bands.std), bgr_to_rgb=False
         )
-    return SMALL[method]
+        backbone["in_channels"] = Code("len(bands)")
+    if preset == "full":
+        backbone["init_cfg"] = dict(checkpoint=Code("pretrained"))
+    return {**settings, "backbone": backbone} if backbone else settings
 
 
-def read_title(base: Config) -> str:
-    """Returns method and backbone in words, from the first line of a recipe."""
-    text = ast.get_docstring(ast.parse(Path(base.filename).read_text())) or Path(base.filename).stem
-    return ", ".join(part.strip() for part in text.splitlines()[0].rstrip(".").split(",")[:2])
-
-
-def load_recipe(name: str) -> Config:
-    """Reads a recipe, or a base model of the small preset."""
-    folder = CONFIG_FOLDER if name in packaged_configs() else CONFIG_FOLDER / "_base_" / "models"
-    return Config.fromfile(folder / f"{name.removesuffix('.py')}.py")
-
-
-def class_overrides(model: ConfigDict) -> dict[str, Any]:
-    """Makes the settings that give every head the number of classes of the own data.
+def class_settings(model: ConfigDict) -> dict[str, Any]:
+    """Makes the settings that give every head the number of classes of the data.
 
     Args:
         model: The recipe's model.
 
     Returns:
-        Nested settings with `Code("num_classes")`. Where heads stand in a list (cascades), which a
-        config can only replace as a whole, an expression that changes each.
+        Nested settings with `Code("num_classes")`. A config can only replace a list of heads
+        (cascades) as a whole, so there an expression changes each head.
     """
     overrides: dict[str, Any] = {}
     for path, _ in find_num_classes(model, "model"):
-        names = path.split(".")[1:]
+        *parents, last = path.split(".")[1:]
         place = overrides
-        for index, name in enumerate(names[:-1]):
-            if name.isdigit():
-                break
-            following = names[index + 1]
-            if following.isdigit():
-                base = "_base_." + ".".join(["model", *names[: index + 1]])
+        for index, name in enumerate(parents):
+            if any(part.isdigit() for part in parents[index + 1 : index + 2]):
+                base = ".".join(["_base_.model", *parents[: index + 1]])
                 place[name] = Code(f"[dict(head, num_classes=num_classes) for head in {base}]")
                 break
             place = place.setdefault(name, {})
         else:
-            place[names[-1]] = Code("num_classes")
+            place[last] = Code("num_classes")
     return overrides
 
 
-def threshold_overrides(model: ConfigDict, most_objects: int) -> dict[str, Any]:
-    """Makes the settings for testing that small data wants.
+def threshold_settings(model: dict, most_objects: int) -> dict[str, Any]:
+    """Makes the settings for testing on small data.
 
-    Average precision counts every true object that is found, with however low a score, and images
+    Average precision counts every true object that is found, however low its score, and images
     may have more objects than COCO's hundred.
 
     Args:
         model: The recipe's model.
-        most_objects: Of one class or another in one image.
+        most_objects: In one image.
 
     Returns:
         Settings for `test_cfg`.
@@ -143,10 +148,11 @@ def threshold_overrides(model: ConfigDict, most_objects: int) -> dict[str, Any]:
     return overrides
 
 
-def merge_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Merges nested settings; `second` wins."""
-    merged = dict(first)
-    for key, value in second.items():
-        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-        merged[key] = merge_settings(merged[key], value) if both else value
+def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Merges nested settings; later ones win."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+            merged[key] = merge(merged[key], value) if both else value
     return merged

@@ -2,70 +2,47 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from swin_mm.init_config import plan, recipe
 from swin_mm.init_config.bands import survey_bands
-from swin_mm.init_config.errors import InitConfigError
-from swin_mm.init_config.plan import (
-    choose_batch,
-    choose_crop,
-    choose_segmentation_scale,
-    plan_steps,
-)
-from swin_mm.init_config.recipe import (
-    SEGMENTATION,
-    check_method,
-    find_recipe,
-    find_small,
-    load_recipe,
-    read_title,
-)
-from swin_mm.init_config.segmentation_text import SegmentationPlan, segmentation_text
 from swin_mm.init_config.semantic import (
+    SemanticPart,
     decide_labels,
     find_palette,
     read_classes,
     read_part,
     split_part,
 )
-from swin_mm.init_config.write import Written, check_out, write_config
+from swin_mm.init_config.text import Code, fill_template
+from swin_mm.init_config.write import (
+    InitConfigError,
+    Options,
+    Written,
+    check_out,
+    common_root,
+    place_below,
+    write_config,
+)
 
 
 def init_segmentation(
-    masks: Sequence[str],
-    out: Path,
-    images: Sequence[str],
-    classes: Sequence[str] | None = None,
-    method: str = "upernet",
-    backbone: str = "tiny",
-    preset: str = "full",
-    val_share: float = 0.2,
-    bands: Sequence[int] | None = None,
-    all_flips: bool = False,
-    batch: int | None = None,
-    force: bool = False,
+    masks: Sequence[str], images: Sequence[str], classes: Sequence[str] | None, options: Options
 ) -> Written:
     """Writes a config that trains a segmentor on images and label maps.
 
     Args:
         masks: Folders of label maps for training and validation; of one alone a part is split off.
-        out: The config to write.
         images: Folders of the images, likewise.
         classes: Names, or a file of names; without, classes get numbers.
-        method: Such as `upernet`.
-        backbone: `tiny`, `small`, `base`, `large`, or what follows `swin_` in a recipe's name.
-        preset: `full` for a recipe, `small` for a model that trains on a CPU within minutes.
-        val_share: What part of a single folder is for validation.
-        bands: Bands of the images to use; all by default.
-        all_flips: Whether pictures may be turned over in any direction (microscopes, maps).
-        batch: Images a step; by default what fits a GPU of 8 GiB.
-        force: Whether to replace files that are there.
+        options: Further choices.
 
     Raises:
         InitConfigError: No config can be written; the message says why.
         DatasetError: The data cannot be trained on.
     """
-    check_out(out, force)
-    method = check_method(method, SEGMENTATION)
+    check_out(options.out, options.force)
+    method = recipe.check_method(options.method or "upernet", recipe.SEGMENTATION)
     if len(masks) != len(images):
         raise InitConfigError(
             f"--images and --masks go together: got {len(images)} folders and {len(masks)}"
@@ -78,49 +55,86 @@ def init_segmentation(
     )
     notes = [labels.explanation]
     if len(parts) == 1:
-        parts = list(split_part(parts[0], values[0], val_share))
-        notes.append(
-            f"{len(parts[1].names)} images were split off for validation, by the hash of their "
-            "names, so always the same; split by hand if images belong together (frames of a "
-            "film, tiles of a map)"
-        )
-    for part, name in zip(parts, ("train", "val"), strict=True):
+        parts = list(split_part(parts[0], values[0], options.val_share))
+        notes.append(options.split_note(len(parts[1].names)))
+    for part, split in zip(parts, ("train", "val"), strict=True):
         if not part.is_whole:
-            part.list_file = out.parent.resolve() / f"{out.stem}_{name}.txt"
+            part.list_file = options.beside(f"{split}.txt")
     train, val = parts
-    recipe = find_small(method) if preset == "small" else find_recipe(method, backbone)
-    base = load_recipe(recipe)
-    sizes = train.sizes()
-    scale = choose_segmentation_scale(sizes, preset)
-    crop = choose_crop(scale, preset)
-    count = len(train.names)
-    schedule = plan_steps(count, batch or choose_batch((crop, crop), count, preset), preset)
-    plan = SegmentationPlan(
-        out=out,
-        recipe=recipe,
+    name, base, title = recipe.choose_recipe(method, options.backbone, options.preset)
+    settings = _fit(train, options)
+    schedule, crop, count = settings["schedule"], settings["crop"], len(train.names)
+    class_count, zero = len(labels.classes), labels.reduce_zero_label
+    text = fill_template(
+        "segmentation.py.jinja",
+        title=title,
+        amount=f"{count} images, {class_count} classes, {schedule.steps} steps",
+        recipe=name,
         base=base,
-        title="UPerNet on a small Swin" if preset == "small" else read_title(base),
-        preset=preset,
         labels=labels,
-        palette=find_palette(
-            train.mask_file(train.names[0]), len(labels.classes), labels.reduce_zero_label
-        ),
+        palette=find_palette(train.mask_file(train.names[0]), class_count, zero),
         train=train,
         val=val,
-        bands=survey_bands(train.image_files(), bands),
+        paths=_paths(train, val),
+        model=recipe.merge(
+            dict(data_preprocessor=dict(size=Code("crop_size"))),
+            recipe.input_settings(options.preset, settings["bands"]),
+            recipe.class_settings(base.model),
+            _unweighted(base.model) if options.preset == "small" else {},
+        ),
+        **settings,
+    )
+    lists = {p.list_file: "\n".join(p.names) + "\n" for p in parts if p.list_file}
+    return Written(
+        config=options.out,
+        files=write_config(options, text, lists),
+        data=f"{count} training and {len(val.names)} validation images, {class_count} classes: "
+        f"{', '.join(labels.classes)}",
+        model=f"{title}, {schedule.steps} steps of {schedule.batch} crops of {crop} x {crop}",
+        notes=notes,
+        checkpoint=Path("work_dirs", options.out.stem, f"iter_{schedule.steps}.pth"),
+    )
+
+
+def _fit(train: SemanticPart, options: Options) -> dict[str, Any]:
+    """Chooses what depends on the training data: sizes, schedule, bands."""
+    preset, count = options.preset, len(train.names)
+    scale = plan.choose_segmentation_scale(train.sizes(), preset)
+    crop = plan.choose_crop(scale, preset)
+    batch = options.batch or plan.choose_batch((crop, crop), count, preset)
+    least, most = plan.SEGMENTATION_STEPS[preset]
+    return dict(
+        out=options.out,
+        preset=preset,
+        all_flips=options.all_flips,
+        unit="steps",
+        bands=survey_bands(train.image_files(), options.bands),
         scale=scale,
         crop=crop,
-        schedule=schedule,
-        all_flips=all_flips,
+        schedule=plan.plan_steps(count, batch, preset),
+        epochs=plan.SEGMENTATION_EPOCHS[preset],
+        least_steps=least,
+        most_steps=most,
+        hooks=dict(
+            logger=dict(interval=50),
+            checkpoint=dict(interval=Code("val_interval"), save_best="mIoU", rule="greater"),
+        ),
     )
-    lists = {p.list_file: "\n".join(p.names) + "\n" for p in (train, val) if p.list_file}
-    write_config(out, segmentation_text(plan), lists, force)
-    return Written(
-        config=out,
-        files=[*lists, out],
-        data=f"{count} training and {len(val.names)} validation images, "
-        f"{len(labels.classes)} classes: {', '.join(labels.classes)}",
-        model=f"{plan.title}, {schedule.steps} steps of {schedule.batch} crops of {crop} x {crop}",
-        notes=notes,
-        checkpoint=Path("work_dirs", out.stem, f"iter_{schedule.steps}.pth"),
-    )
+
+
+def _unweighted(model: dict) -> dict[str, Any]:
+    """Takes out the class weights of the small recipe, which are those of its own classes."""
+    heads = ("decode_head", "auxiliary_head")
+    return {h: dict(loss_decode=dict(class_weight=None)) for h in heads if h in model}
+
+
+def _paths(train: SemanticPart, val: SemanticPart) -> dict[str, Any]:
+    root = common_root([path for part in (train, val) for path in (part.images, part.masks)])
+    paths: dict[str, Any] = dict(root=root)
+    for split, part in (("train", train), ("val", val)):
+        paths[split] = dict(
+            images=place_below(root, part.images),
+            masks=place_below(root, part.masks),
+            list=part.list_file and place_below(root, part.list_file),
+        )
+    return paths

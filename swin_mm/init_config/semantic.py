@@ -11,9 +11,9 @@ from PIL import Image
 from swin_mm.datasets.check.images import image_size, spread
 from swin_mm.datasets.check.semantic import read_labels
 from swin_mm.datasets.check.summary import examples
-from swin_mm.init_config.errors import InitConfigError
 from swin_mm.init_config.plan import choose_palette
 from swin_mm.init_config.split import split_names
+from swin_mm.init_config.write import InitConfigError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")

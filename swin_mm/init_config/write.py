@@ -1,16 +1,60 @@
-"""Writes the config and what goes with it, once it is seen to load and its data to be sound."""
+"""Options of a config for one's own data, and writing it once its data is checked."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from swin_mm.configs import read_config
 from swin_mm.datasets.check import check_config
 from swin_mm.engine.checkpoint_files import write_atomically
-from swin_mm.init_config.errors import InitConfigError
+
+
+class InitConfigError(ValueError):
+    """Data or options that no config can be written for; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose.
+
+    Attributes:
+        out: The config to write.
+        method: Such as `mask_rcnn`; None takes the default of the task.
+        backbone: `tiny`, `small`, `base`, `large`, or what follows `swin_` in a recipe's name.
+        preset: `full` for a recipe, `small` for a model that trains on a CPU within minutes.
+        val_share: Part of the images for validation where the data is not split.
+        bands: Bands of the images to use; all by default.
+        all_flips: Whether images may be flipped in any direction (microscopes, maps).
+        batch: Images a step; by default what fits a GPU of 8 GiB.
+        force: Whether to replace files that are there.
+        match_names: Whether names of images that are spelled otherwise are matched with files.
+        merge_classes: Whether classes of one name are merged.
+    """
+
+    out: Path = Path("my_config.py")
+    method: str | None = None
+    backbone: str = "tiny"
+    preset: str = "full"
+    val_share: float = 0.2
+    bands: Sequence[int] | None = None
+    all_flips: bool = False
+    batch: int | None = None
+    force: bool = False
+    match_names: bool = False
+    merge_classes: bool = False
+
+    def beside(self, ending: str) -> Path:
+        """Returns the path of a file that goes with the config, such as `my_config_train.json`."""
+        return self.out.parent.resolve() / f"{self.out.stem}_{ending}"
+
+    def split_note(self, count: int, files: str = "") -> str:
+        """Says how validation data was split off."""
+        return (
+            f"{count} images were split off for validation, by the hash of their names, so always "
+            f"the same{files}; split by hand if images belong together (frames of a film, tiles of "
+            "a map)"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,33 +92,30 @@ def check_out(out: Path, force: bool, others: Sequence[Path] = ()) -> None:
         raise InitConfigError(f"{', '.join(there)} exists already: --force replaces it")
 
 
-def write_config(
-    out: Path,
-    text: str,
-    new_files: Mapping[Path, str],
-    force: bool,
-) -> None:
-    """Writes all files; if the config turns out not to serve, leaves things as they were.
+def write_config(options: Options, text: str, new_files: Mapping[Path, str]) -> list[Path]:
+    """Writes all files; restores what was there if the config or its data turn out to be wrong.
 
     Args:
-        out: The config.
-        text: Its text.
+        options: Name the config.
+        text: Of the config.
         new_files: Text of other files to write: annotations, lists of names.
-        force: Whether to replace files that are there.
+
+    Returns:
+        The files written, the config last.
 
     Raises:
         InitConfigError: A file is there already.
         DatasetError: The data cannot be trained on.
         ConfigError: The config cannot be read.
     """
-    check_out(out, force, list(new_files))
-    files = {**new_files, out: text}
+    check_out(options.out, options.force, list(new_files))
+    files = {**new_files, options.out: text}
     before = {path: path.read_bytes() if path.exists() else None for path in files}
-    out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         for path, content in files.items():
             write_atomically(path, content.encode())
-        check_config(read_config(out))
+        check_config(read_config(options.out))
     except BaseException:
         for path, content in before.items():
             if content is None:
@@ -82,11 +123,7 @@ def write_config(
             else:
                 write_atomically(path, content)
         raise
-
-
-def as_json(content: Any) -> str:
-    """Returns annotations as the text of a file."""
-    return json.dumps(content, ensure_ascii=False)
+    return list(files)
 
 
 def common_root(paths: Sequence[str | Path]) -> str:

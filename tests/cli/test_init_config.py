@@ -1,7 +1,8 @@
 """The command that writes a config for one's own data."""
 
 import pytest
-from own_data import write_coco, write_maps
+from mmengine.config import Config
+from own_data import NAMES, write_coco, write_maps
 
 from swin_mm.cli.init_config import main
 from swin_mm.cli.main import run_command
@@ -26,6 +27,16 @@ def test_from_one_file_to_the_next_commands(tmp_path, monkeypatch, capsys):
         "  swin-mm train own.py\n"
         "  swin-mm test own.py work_dirs/own/epoch_100.pth --show-dir pictures\n"
     )
+
+
+def test_a_changed_copy_lies_beside_a_config_in_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_coco(tmp_path, images=3)
+    classes = ((1, NAMES[2]), (2, NAMES[0]))
+    write_coco(tmp_path, images=2, categories=classes, file="val.json", image_folder="val")
+    main(["--coco", "train.json", "val.json", "--preset", "small", "--out", "own.py"])
+    assert "own_val.json is a changed copy: its classes" in capsys.readouterr().out
+    assert Config.fromfile("own.py").val_file == "own_val.json"
 
 
 def test_label_maps(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from swin_mm.init_config.text import Code, assign, comment, docstring, quote, render
+from swin_mm.init_config.text import Code, assign, comment, in_docstring, quote, render
 
 ODD = ['it\'s "odd", yes', "Größe", "a{{b}}", "{{ fileDirname }}", "{{$HOME:x}}", "back\\slash\n"]
 
@@ -11,7 +11,7 @@ ODD = ['it\'s "odd", yes', "Größe", "a{{b}}", "{{ fileDirname }}", "{{$HOME:x}
 @pytest.mark.parametrize("name", ODD)
 def test_names_survive_mmengine(tmp_path, name):
     path = tmp_path / "config.py"
-    path.write_text(docstring(name, "Of " + name) + "\n" + assign("classes", (name, "b")) + "\n")
+    path.write_text(f'"""{in_docstring(name)}\n"""\n{assign("classes", (name, "b"))}\n')
     assert Config.fromfile(path).classes == (name, "b")
 
 

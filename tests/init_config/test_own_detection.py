@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from own_data import NAMES, write_coco
 
 from swin_mm.datasets.check import DatasetError
-from swin_mm.init_config import InitConfigError, init_detection
+from swin_mm.init_config import InitConfigError, Options, init_detection
 
 METHODS = [("mask_rcnn", True), ("mask_rcnn", False), ("cascade", True), ("cascade", False)]
 METHODS += [("atss", True), ("retinanet", False), ("reppoints", False)]
@@ -24,10 +24,10 @@ def write(tmp_path, monkeypatch):
     """Writes a config for `train.json`, in a folder that is not the current one."""
     monkeypatch.chdir(tmp_path)
 
-    def write_config(*coco, preset="small", **options):
+    def write_config(*coco, preset="small", images=(), **options):
         files = [str(tmp_path / name) for name in coco or ("train.json",)]
         out = tmp_path / "configs" / "own.py"
-        written = init_detection(files, out=out, preset=preset, **options)
+        written = init_detection(files, images, Options(out=out, preset=preset, **options))
         monkeypatch.chdir("/")  # the config must not depend on the folder
         cfg = Config.fromfile(out)
         init_default_scope(cfg.default_scope)

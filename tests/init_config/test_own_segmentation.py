@@ -7,17 +7,17 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from own_data import write_maps
 
-from swin_mm.init_config import InitConfigError, init_segmentation
+from swin_mm.init_config import InitConfigError, Options, init_segmentation
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def write_config(*splits, preset="small", **options):
+    def write_config(*splits, preset="small", classes=None, **options):
         folders = [[str(tmp_path / kind / s) for s in splits or ("",)] for kind in ("lab", "img")]
         out = tmp_path / "configs" / "own.py"
-        written = init_segmentation(folders[0], out, folders[1], preset=preset, **options)
+        written = init_segmentation(*folders, classes, Options(out=out, preset=preset, **options))
         monkeypatch.chdir("/")
         cfg = Config.fromfile(out)
         init_default_scope(cfg.default_scope)
@@ -111,4 +111,4 @@ def test_folders_go_together(tmp_path, write):
     write_maps(tmp_path, images=3)
     folder = str(tmp_path / "lab")
     with pytest.raises(InitConfigError, match="go together: got 1 folders and 2"):
-        init_segmentation([folder, folder], tmp_path / "own.py", [str(tmp_path / "img")])
+        init_segmentation([folder, folder], [str(tmp_path / "img")], None, Options())
