@@ -120,7 +120,7 @@ def collect_facts(path: str, checkpoint: Mapping[str, Any], backbone: Backbone) 
         "unknown": backbone.unknown,
         "other_parts": dict(Counter(key.partition(".")[0] for key in backbone.others)),
         "non_finite": list_non_finite(checkpoint),
-        "beside": {key: _outline(checkpoint[key]) for key in backbone.beside},
+        "beside": {str(k): _outline(v) for k, v in checkpoint.items() if str(k) in backbone.beside},
     }
 
 

@@ -223,6 +223,11 @@ def test_a_bad_file_is_one_line_and_exit_status_one(run, tmp_path, content, want
     assert errors.count("\n") == 1
 
 
+def test_keys_that_are_no_texts_are_shown(facts):
+    found = facts({"model": microsoft_state(), 1: 2.5, ("a", None): "b"})
+    assert found["beside"] == {"1": 2.5, "('a', None)": "b"}
+
+
 def test_one_of_two_backbones(run):
     state = {f"{n}.{k}": v for n in ("teacher", "student") for k, v in microsoft_state().items()}
     torch.save(state, "swin.pth")

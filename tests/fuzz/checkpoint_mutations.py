@@ -1,0 +1,366 @@
+"""Real checkpoints of several kinds, and what damage and malice can make of them."""
+
+import io
+import json
+import pickle
+import pickletools
+import random
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import OneCycleLR
+from safetensors.torch import save_file
+from torch import nn
+
+from swin_mm import SwinTransformer
+from swin_mm.checkpoint.layouts import HUGGINGFACE, MMDET, TIMM
+
+TINY = dict(embed_dims=4, depths=(1, 1), num_heads=(1, 2), window_size=2, out_indices=(0, 1))
+INDEX = "model.safetensors.index.json"
+SIZES = (0, 1, -1, 2, 7, 255, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1)
+TEXTS = (
+    *(
+        "",
+        "a",
+        "\x1b[31m",
+        "\x1b]0;x\x07",
+        "\u202e",
+        "\x00",
+        "\ud7ff",
+        "x" * 5000,
+        "../a",
+        "data/1",
+    ),
+    *(
+        "cuda:0",
+        "meta",
+        "cpu",
+        "O",
+        "O8",
+        "f8",
+        ">f4",
+        "M8[s]",
+        "V8",
+        "state_dict",
+        "model",
+        "meta",
+    ),
+)
+NAMES = (
+    *("os system", "builtins eval", "builtins getattr", "numpy ndarray", "numpy dtype"),
+    *("torch._utils _rebuild_tensor_v2", "torch FloatStorage", "torch DoubleStorage"),
+    *("collections OrderedDict", "builtins set", "builtins bytearray", "builtins complex"),
+    *("torch Size", "numpy.core.multiarray scalar", "builtins range", "builtins dict"),
+    *("mmengine.logging.history_buffer HistoryBuffer", "pathlib PosixPath", "datetime datetime"),
+    *("collections deque", "collections defaultdict", "torch._utils _rebuild_parameter"),
+)
+
+
+def tiny_state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = SwinTransformer(**TINY)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return {key: value.detach() for key, value in model.state_dict().items()}
+
+
+def make_run() -> dict:
+    """A checkpoint as mmengine's runner writes it."""
+    hub = MessageHub("fuzz_checkpoints")
+    for step in range(5):
+        hub.update_scalar("train/loss", 1 / (1 + step))
+    hub.update_info_dict({"epoch": 1, "cfg": "lr = 0.1", "best": np.float64(0.5)})
+    layer = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    schedule = OneCycleLR(optimizer, eta_max=0.1, total_steps=10)
+    state = {f"backbone.{key}": value for key, value in MMDET.from_own(tiny_state()).items()}
+    return {
+        "meta": {"epoch": 1, "iter": 5, "seed": 7, "cfg": "lr = 0.1", "experiment_name": "a"},
+        "state_dict": state,
+        "message_hub": hub.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "param_schedulers": [schedule.state_dict()],
+    }
+
+
+def write_sharded(folder: Path) -> Path:
+    state = TIMM.from_own(tiny_state())
+    half = len(state) // 2
+    parts = {"a.safetensors": list(state)[:half], "b.safetensors": list(state)[half:]}
+    for name, keys in parts.items():
+        save_file({key: state[key].contiguous() for key in keys}, folder / name)
+    places = {key: name for name, keys in parts.items() for key in keys}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder / INDEX
+
+
+def write_pickle(folder: Path) -> Path:
+    model = {f"backbone.{key}": value.numpy() for key, value in tiny_state().items()}
+    content = {"model": model, "__author__": "third_party", "matching_heuristics": True}
+    (folder / "model.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    return folder / "model.pkl"
+
+
+def torch_kind(make: Callable[[], dict], zipped: bool = True) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        torch.save(make(), folder / "model.pth", _use_new_zipfile_serialization=zipped)
+        return folder / "model.pth"
+
+    return write
+
+
+def write_safetensors(folder: Path) -> Path:
+    save_file({key: value.contiguous() for key, value in tiny_state().items()}, folder / "model")
+    return folder / "model"
+
+
+# What writes a checkpoint into a folder, and returns the file to open.
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "run": torch_kind(make_run),
+    "run-legacy": torch_kind(make_run, zipped=False),
+    "plain": torch_kind(tiny_state),
+    "timm": torch_kind(lambda: TIMM.from_own(tiny_state())),
+    "huggingface": torch_kind(lambda: HUGGINGFACE.from_own(tiny_state())),
+    "legacy": torch_kind(lambda: {"model": tiny_state()}, zipped=False),
+    "safetensors": write_safetensors,
+    "sharded": write_sharded,
+    "detectron2": write_pickle,
+}
+
+
+# Bytes
+
+
+def mutate_bytes(content: bytes, draw: random.Random) -> bytes:
+    """Flips, cuts, repeats, exchanges or overwrites bytes; ends of files are more interesting."""
+    data = bytearray(content)
+    if not data:
+        return bytes(draw.choices(range(256), k=8))
+    near = min(len(data), draw.choice([64, 1024, len(data), len(data)]))
+    at = draw.randrange(near) if draw.random() < 0.5 else len(data) - 1 - draw.randrange(near)
+    length = draw.choice([1, 2, 8, 100, 3000])
+    kind = draw.choice(["flip", "flip", "cut", "drop", "repeat", "fill", "number", "swap"])
+    if kind == "flip":
+        for _ in range(draw.choice([1, 1, 1, 4])):
+            place = min(len(data) - 1, max(0, at + draw.randrange(-8, 8)))
+            data[place] ^= 1 << draw.randrange(8)
+    elif kind == "cut":
+        del data[at:]
+    elif kind == "drop":
+        del data[at : at + length]
+    elif kind == "repeat":
+        data[at:at] = data[at : at + length]
+    elif kind == "fill":
+        filler = draw.choice([b"\0", b"\xff", b"(", b"]", b"}", b"["])
+        data[at : at + length] = filler * min(length, len(data) - at)
+    elif kind == "number":
+        data[at : at + 8] = struct.pack("<q", draw.choice(SIZES))
+    else:
+        other = draw.randrange(len(data))
+        first, second = data[at : at + length], data[other : other + length]
+        data[at : at + len(second)], data[other : other + len(first)] = second, first
+    return bytes(data)
+
+
+# Pickles
+
+
+def encode_int(value: int) -> bytes:
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def encode_text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
+
+
+INSERTED = (
+    *(pickle.DUP, pickle.POP, pickle.BUILD, pickle.REDUCE, pickle.NEWOBJ, pickle.TUPLE1),
+    *(pickle.APPEND, pickle.SETITEM, pickle.SETITEMS, pickle.ADDITEMS, pickle.EMPTY_LIST),
+    *(pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.MARK, pickle.TUPLE2, pickle.STOP, pickle.NONE),
+    *(pickle.MEMOIZE, pickle.BINPERSID, pickle.FROZENSET, pickle.BINGET + b"\1", pickle.OBJ),
+    *(pickle.LONG4 + b"\xff\xff\xff\x7f", pickle.BINBYTES8 + struct.pack("<Q", 2**62)),
+    *(pickle.BYTEARRAY8 + struct.pack("<Q", 2**40), pickle.LONG_BINPUT + b"\xff\xff\xff\x7f"),
+    *(pickle.EMPTY_LIST * 200, (pickle.EMPTY_DICT + b"K\1") * 5000, pickle.TUPLE1 * 300),
+    pickle.EMPTY_LIST + pickle.DUP + pickle.APPEND,
+)
+
+
+def mutate_pickle(content: bytes, draw: random.Random) -> bytes:
+    """Changes one to three opcodes of a pickle, or what they say."""
+    places = [place for _, _, place in pickletools.genops(content)]
+    ends = [*places[1:], places[-1] + 1]
+    parts = [content[start:end] for start, end in zip(places, ends, strict=True)]
+    rest = content[ends[-1] :]
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        at = _choose_opcode(parts, draw)
+        kind = draw.choice(["value", "value", "value", "drop", "repeat", "swap", "insert", "move"])
+        if kind == "value":
+            parts[at] = _other_value(parts[at], draw)
+        elif kind == "drop":
+            parts[at] = b""
+        elif kind == "repeat":
+            parts[at] *= 2
+        elif kind == "insert":
+            parts[at] += draw.choice(INSERTED)
+        elif kind == "swap":
+            other = min(len(parts) - 1, at + draw.choice([1, 2, 5]))
+            parts[at], parts[other] = parts[other], parts[at]
+        else:
+            parts[at] += draw.choice(parts)
+    return b"".join(parts) + rest
+
+
+def _choose_opcode(parts: list[bytes], draw: random.Random) -> int:
+    """An opcode, its kind being chosen first: names are few, and numbers many."""
+    kind = draw.choice(sorted({part[:1] for part in parts}))
+    return draw.choice([i for i, part in enumerate(parts) if part[:1] == kind])
+
+
+def _other_value(part: bytes, draw: random.Random) -> bytes:
+    code = part[:1]
+    if code == pickle.GLOBAL:
+        return code + draw.choice(NAMES).replace(" ", "\n").encode() + b"\n"
+    if code in (pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.UNICODE):
+        return encode_text(draw.choice(TEXTS))
+    if code in (pickle.BINPUT, pickle.BINGET, pickle.LONG_BINGET, pickle.LONG_BINPUT):
+        return code + bytes(draw.choices(range(256), k=len(part) - 1))
+    if code in (pickle.NEWTRUE, pickle.NEWFALSE, pickle.NONE, pickle.EMPTY_TUPLE):
+        return draw.choice([pickle.NEWTRUE, pickle.NONE, encode_int(1), encode_text("a")])
+    return encode_int(draw.choice(SIZES))
+
+
+# Files
+
+
+def mutate_archive(path: Path, draw: random.Random) -> None:
+    """Changes records of an archive, whose checksums are right again."""
+    with zipfile.ZipFile(path) as archive:
+        records = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    names = [name for name, _ in records]
+    pick, other = draw.randrange(len(records)), draw.randrange(len(records))
+    name, content = records[pick]
+    method = zipfile.ZIP_STORED
+    kind = draw.choice(["pickle"] * 8 + ["swap", "swap", "drop", "cut", "grow", "name", "compress"])
+    if kind == "pickle":
+        pick = next(i for i, name in enumerate(names) if name.endswith("/data.pkl"))
+        records[pick] = (names[pick], mutate_pickle(records[pick][1], draw))
+    elif kind == "swap":
+        records[pick], records[other] = (name, records[other][1]), (names[other], content)
+    elif kind == "drop":
+        del records[pick]
+    elif kind in ("cut", "grow"):
+        changed = content[: len(content) // 2] if kind == "cut" else content + bytes(4)
+        records[pick] = (name, changed)
+    elif kind == "name":
+        records[pick] = (draw.choice([names[other], "../x", "/x", "a\x1bb", f"{name}/"]), content)
+    else:
+        method = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in records:
+            with warnings.catch_warnings(action="ignore"):  # of names that are there twice
+                archive.writestr(zipfile.ZipInfo(name), content, method)
+
+
+def mutate_legacy(path: Path, draw: random.Random) -> None:
+    """Changes one of the pickles before the memory: magic, version, system, content, keys."""
+    content = path.read_bytes()
+    file, ends = io.BytesIO(content), [0]
+    for _ in range(5):
+        for _ in pickletools.genops(file):
+            pass
+        ends.append(file.tell())
+    which = draw.choice([0, 1, 2, 3, 3, 3, 3, 4])
+    changed = mutate_pickle(content[ends[which] : ends[which + 1]], draw)
+    path.write_bytes(content[: ends[which]] + changed + content[ends[which + 1] :])
+
+
+VALUES = (
+    *(*SIZES, *TEXTS, None, True, 0.5, [], {}, [1, 2], [[0]], [2**63, 0], {"a": {}}, "F64", "BF16"),
+    *([2**32, 2**32], [0, 2**62], "F8_E4M3", "a.safetensors", "/etc/passwd"),
+)
+
+
+def mutate_json(text: bytes, draw: random.Random) -> bytes:
+    """Changes a value or a key somewhere in a text of JSON, or nests it deeply."""
+    content = json.loads(text)
+    parent: dict | list | None = None
+    key: object = None
+    value = content
+    while isinstance(value, dict | list) and value and (parent is None or draw.random() < 0.8):
+        parent = value
+        key = draw.choice(list(value)) if isinstance(value, dict) else draw.randrange(len(value))
+        value = parent[key]
+    kind = draw.choice(["value", "value", "key", "drop", "deep", "repeat"])
+    if parent is None or kind == "value":
+        new = draw.choice(VALUES)
+        if parent is not None:
+            parent[key] = new
+    elif kind == "key" and isinstance(parent, dict):
+        parent[draw.choice(TEXTS)] = parent.pop(key)
+    elif kind == "drop":
+        del parent[key]
+    elif kind == "repeat":
+        name = json.dumps(key).encode()
+        return text.replace(name, name + b": 1, " + name, 1)
+    else:
+        parent[key] = "@"
+        depth = draw.choice([50, 5000])
+        deep = draw.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth])
+        return json.dumps(content).replace('"@"', deep).encode()
+    return json.dumps(content).encode()
+
+
+def mutate_header(path: Path, draw: random.Random) -> None:
+    """Changes the header of a file of safetensors, or the length it states."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    if draw.random() < 0.1:
+        stated, header = draw.choice(SIZES) % 2**64, content[8 : 8 + length]
+    else:
+        header = mutate_json(content[8 : 8 + length], draw)
+        stated = len(header)
+    path.write_bytes(struct.pack("<Q", stated) + header + content[8 + length :])
+
+
+def mutate(kind: str, path: Path, draw: random.Random) -> bool:
+    """Changes a checkpoint in place.
+
+    Args:
+        kind: A key of `KINDS`.
+        path: What it wrote.
+        draw: Chooses.
+
+    Returns:
+        Whether checksums were left alone, so that damage must show.
+    """
+    if kind == "sharded":
+        target = path.parent / draw.choice([INDEX, INDEX, "a.safetensors", "b.safetensors"])
+        if target == path and draw.random() < 0.7:
+            target.write_bytes(mutate_json(target.read_bytes(), draw))
+            return False
+    else:
+        target = path
+    is_archive = kind not in ("run-legacy", "legacy", "safetensors", "sharded", "detectron2")
+    if draw.random() < 0.4:
+        target.write_bytes(mutate_bytes(target.read_bytes(), draw))
+        return is_archive
+    if is_archive:
+        mutate_archive(target, draw)
+    elif kind == "detectron2":
+        target.write_bytes(mutate_pickle(target.read_bytes(), draw))
+    elif kind in ("run-legacy", "legacy"):
+        mutate_legacy(target, draw)
+    elif target.name == INDEX:
+        target.write_bytes(mutate_bytes(target.read_bytes(), draw))
+    else:
+        mutate_header(target, draw)
+    return False
