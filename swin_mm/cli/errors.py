@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from traceback import walk_tb
+from traceback import extract_tb, walk_tb
 
 from swin_mm.configs import ConfigError
 
@@ -14,6 +14,11 @@ LOST_WORKER = re.compile(
 LOST_RANK = re.compile(
     r"Connection (closed|reset) by peer|NCCL communicator was aborted|remote process exited"
 )
+WORKER_TRACEBACK = "Original Traceback"
+QUALIFIED = re.compile(r"^swin_mm(\.\w+)+: ")  # the type of our errors in a traceback
+META_KEYS = ("img_shape", "ori_shape", "pad_shape", "batch_input_shape", "scale_factor")
+BUILD = "build_from_cfg"  # mmengine's function that builds what a config names
+FETCH = ("_utils", "fetch.py")  # where PyTorch asks a data set for samples
 
 
 def raise_first(contradictions: Iterable[tuple[object, str]]) -> None:
@@ -54,9 +59,7 @@ def explain_error(error: BaseException) -> str | None:
         is_cause = is_cause and current.__cause__ is not None
         follow = not current.__suppress_context__
         current = current.__cause__ or (current.__context__ if follow else None)
-    if _is_registry_error(error):
-        return f"the config does not fit: {_one_line(error)}"
-    return None
+    return _explain_build(error) or _explain_loading(error) or _explain_missing_label(error)
 
 
 def _explain_lost_process(text: str) -> str | None:
@@ -80,12 +83,50 @@ def _raised_in(error: BaseException, folder: Path) -> bool:
     return bool(frames) and folder in Path(frames[-1].f_code.co_filename).parents
 
 
-def _is_registry_error(error: BaseException) -> bool:
-    """Whether mmengine found no such type, or a type refused the arguments that a config gives."""
+def _explain_build(error: BaseException) -> str | None:
+    """Words that mmengine found no such type, or that a type rejects what a config gives it."""
     import mmengine
 
-    in_registry = _raised_in(error, Path(mmengine.__file__).parent / "registry")
-    return in_registry and isinstance(error, KeyError | TypeError)
+    if _raised_in(error, Path(mmengine.__file__).parent / "registry"):
+        return f"the config does not fit: {_one_line(error)}"
+    built = [f.f_locals for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == BUILD]
+    if not built or "obj_type" not in built[-1]:
+        return None
+    kind = built[-1]["obj_type"]
+    name = getattr(kind, "__name__", kind)
+    return f"the config does not fit: {name} raises {_locate(error)}"
+
+
+def _explain_loading(error: BaseException) -> str | None:
+    """Words what a data set raised in a data loader."""
+    files = [Path(frame.f_code.co_filename).parts[-2:] for frame, _ in walk_tb(error.__traceback__)]
+    if FETCH in files:
+        return f"the data loader failed: {_locate(error)}"
+    if WORKER_TRACEBACK in str(error):
+        return f"the data loader failed: {type(error).__name__}: {_one_line(error)}"
+    return None
+
+
+def _explain_missing_label(error: BaseException) -> str | None:
+    """Words that a model wants what the pipeline does not give, such as boxes."""
+    from mmengine.structures import BaseDataElement
+
+    if isinstance(error, KeyError) and error.args and error.args[0] in META_KEYS:
+        return f"the model needs {error.args[0]!r}: name it in meta_keys of the packing transform"
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, BaseDataElement):
+        return None
+    found = ", ".join(sorted(error.obj.all_keys())) or "nothing"
+    return (
+        f"the model needs {error.name!r} of an image, and the pipeline gives {found}: set "
+        "with_bbox, with_mask or with_seg of LoadAnnotations, or meta_keys of the packing transform"
+    )
+
+
+def _locate(error: BaseException) -> str:
+    """The type and message of an error and where it was raised; of a bare `assert`, its text."""
+    frame = extract_tb(error.__traceback__)[-1]
+    message = _one_line(error) if str(error) else frame.line
+    return f"{type(error).__name__}: {message} ({frame.filename}:{frame.lineno})"
 
 
 def _one_line(error: BaseException) -> str:
@@ -93,5 +134,7 @@ def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    # A worker of a data loader sends its traceback as text, with the error at its end.
-    return lines[-1] if "Original Traceback" in text else " ".join(lines)
+    # A worker of a data loader sends its traceback as text, with the type and message at its end.
+    if WORKER_TRACEBACK in text:
+        return QUALIFIED.sub("", lines[-1])
+    return " ".join(lines)

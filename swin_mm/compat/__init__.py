@@ -18,6 +18,8 @@ REPAIRS = (
     "swin_mm.compat.paramwise_log",
     "swin_mm.compat.data_workers",
     "swin_mm.compat.polygon_transforms",
+    "swin_mm.compat.bitmap_masks",
+    "swin_mm.compat.transform_errors",
 )
 
 

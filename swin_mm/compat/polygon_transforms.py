@@ -1,7 +1,8 @@
 """Draws polygons before transforms of mmdet that only know bitmaps.
 
 For mmdet 3.3: with `PolygonMasks`, which `swin_mm.LoadAnnotations` leaves, `Expand` raises
-`NotImplementedError`, and `CopyPaste`, `RandomErasing` and `Albu` fail on the missing array.
+`NotImplementedError`, `CopyPaste`, `RandomErasing` and `Albu` fail on the missing array, and
+`Rotate` turns polygons the wrong way, about the corner of the image.
 """
 
 from functools import wraps
@@ -10,23 +11,28 @@ from typing import Any
 
 from swin_mm.compat.module_finder import when_imported
 
-TARGET = "mmdet.datasets.transforms.transforms"
-TRANSFORMS = ("Albu", "CachedMosaic", "CopyPaste", "Expand", "RandomErasing")
+TRANSFORMS = {
+    "mmdet.datasets.transforms.geometric": ("Rotate",),
+    "mmdet.datasets.transforms.transforms": (
+        *("Albu", "CachedMosaic", "CopyPaste", "Expand", "RandomErasing"),
+    ),
+}
 MARK = "draws_polygons"
 
 
 def install() -> None:
     """Patches the transforms now, or when their module is imported."""
-    when_imported(TARGET, _patch)
+    for target in TRANSFORMS:
+        when_imported(target, _patch)
 
 
 def explain() -> tuple[bool, str]:
     """Says whether polygons are drawn, and why."""
-    return True, "some transforms of mmdet fail on polygons"
+    return True, "some transforms of mmdet fail on polygons, or turn them wrongly"
 
 
 def _patch(module: ModuleType) -> None:
-    for name in TRANSFORMS:
+    for name in TRANSFORMS[module.__name__]:
         transform = getattr(module, name).transform
         if not hasattr(transform, MARK):
             getattr(module, name).transform = _drawing_first(transform)

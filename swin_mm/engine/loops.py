@@ -10,7 +10,7 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from swin_mm.engine.hooks.checkpoint import CheckpointHook
 from swin_mm.engine.randomness import STEP, VALIDATION, make_resumable, seed_generators
@@ -57,6 +57,8 @@ class ResumableLoop:
         runner = self.runner
         if hasattr(self.sampler, "seed") and not runner._randomness_cfg.get("diff_rank_seed"):
             self.sampler.seed = runner.seed
+        if runner.val_loop is not None:
+            _load_first_sample(runner.val_loop.dataloader)
         self.stop_signals = StopSignals(runner)
         return self.stop_signals
 
@@ -205,6 +207,12 @@ class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
     def _is_validation_time(self) -> bool:
         is_last = self._iter == self._max_iters
         return self._iter >= self.val_begin and (is_last or self._iter % self.val_interval == 0)
+
+
+def _load_first_sample(loader: DataLoader) -> None:
+    """Raises what a data set's pipeline would raise, before training and not after an epoch."""
+    if hasattr(loader.dataset, "__getitem__") and len(loader.dataset):
+        next(iter(DataLoader(Subset(loader.dataset, [0]), collate_fn=loader.collate_fn)))
 
 
 class _Unstarted:

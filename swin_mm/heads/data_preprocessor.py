@@ -112,8 +112,9 @@ class DetDataPreprocessor(KeptStatistics, MmdetDataPreprocessor, BatchPreprocess
         """Prepares a batch.
 
         Raises:
-            ValueError: An image has another number of bands than `mean`.
+            ValueError: An image has another number of bands than `mean`, or `inputs` is missing.
         """
+        _check_packed(data)
         self.fill_statistics(self.device)
         if self._enable_normalize:
             _check_bands(data["inputs"], len(self.mean))
@@ -159,8 +160,10 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
             `data_samples`.
 
         Raises:
-            ValueError: An image has another number of bands than `mean`, or sizes do not fit.
+            ValueError: An image has another number of bands than `mean`, sizes do not fit, or
+                `inputs` is missing.
         """
+        _check_packed(data)
         self.fill_statistics(self.device)
         if self._enable_normalize and len(self.mean) > 1:
             _check_bands(data["inputs"], len(self.mean))
@@ -193,6 +196,14 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
         flip = self.channel_conversion and len(images[0]) == 3
         statistics = (self.mean, self.std) if self._enable_normalize else None
         return _stack(images, sides, flip, statistics, self.pad_val)
+
+
+def _check_packed(data: dict) -> None:
+    if "inputs" not in data:
+        raise ValueError(
+            f"a batch must have inputs, got {', '.join(sorted(data)) or 'nothing'}: a packing "
+            "transform such as PackDetInputs or PackSegInputs must come last in the pipeline"
+        )
 
 
 def widen_labels(sample: BaseDataElement) -> None:

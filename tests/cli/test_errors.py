@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
-from mmengine.registry import MODELS
+import torch
+from mmdet.datasets.transforms import Mosaic
+from mmengine.registry import MODELS, TRANSFORMS
+from mmengine.structures import InstanceData
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -28,7 +31,11 @@ def raise_it(error, cause=None):
 
 @pytest.mark.parametrize("kind", [ConfigError, DatasetError, CheckpointError])
 def test_our_errors_are_told(kind):
-    assert explain_error(caught(lambda: raise_it(kind("a  \n b")))) == "a b"
+    assert explain_error(caught(lambda: raise_it(kind("a  b")))) == "a  b"
+
+
+def test_an_error_of_several_lines_is_told_in_one():
+    assert explain_error(caught(lambda: raise_it(ConfigError("a  \n b")))) == "a b"
 
 
 def test_our_error_is_found_below_another():
@@ -90,3 +97,46 @@ def test_argument_that_a_type_refuses_is_told():
     message = explain_error(error)
     assert message.startswith("the config does not fit: ")
     assert "unexpected keyword argument 'dept'" in message
+
+
+def read_first(dataset, **settings):
+    return caught(lambda: next(iter(DataLoader(dataset, **settings))))
+
+
+class Failing(Unreadable):
+    def __getitem__(self, index):
+        assert index > 3
+
+
+class Unwrapped(Unreadable):
+    def __getitem__(self, index):
+        return Mosaic()({"img": None, "img_path": "a.png"})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_of_a_pipeline_is_told(workers):
+    message = explain_error(read_first(Unwrapped(), num_workers=workers))
+    assert message.startswith("Mosaic on a.png needs 'mix_results' and got img: ")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_of_a_data_set_is_told(workers):
+    message = explain_error(read_first(Failing(), num_workers=workers))
+    assert message.startswith("the data loader failed: AssertionError")
+
+
+def test_failing_constructor_is_told_with_what_it_asserts():
+    error = caught(lambda: TRANSFORMS.build(dict(type=Mosaic, img_scale=[640, 640])))
+    message = explain_error(error)
+    assert message.startswith("the config does not fit: Mosaic raises AssertionError: assert ")
+    assert "isinstance(img_scale, tuple)" in message
+
+
+def test_what_a_model_misses_in_a_sample_is_told():
+    sample = InstanceData(bboxes=torch.zeros(1, 4))
+    assert "needs 'masks' of an image, and the pipeline gives bboxes: " in explain_error(
+        caught(lambda: sample.masks)
+    )
+    assert "needs 'img_shape': name it in meta_keys" in explain_error(
+        caught(lambda: sample.metainfo["img_shape"])
+    )

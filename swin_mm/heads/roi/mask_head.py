@@ -41,7 +41,16 @@ def mask_losses(
 
 
 def mask_targets(samples: RoISamples, truths: GroundTruths, cfg: ConfigDict) -> Tensor:
-    """What the masks of the positives should be, `(P, h, w)`, 0 or 1 (or between, if soft)."""
+    """What the masks of the positives should be, `(P, h, w)`, 0 or 1 (or between, if soft).
+
+    Raises:
+        ValueError: The ground truths have no masks.
+    """
+    if truths.masks is None:
+        raise ValueError(
+            "a mask head must have masks to learn, got boxes alone: set with_mask=True of "
+            "LoadAnnotations, or choose a model without a mask head"
+        )
     boxes = _clip(samples.rois[samples.positive], truths.masks)
     size = _pair(cfg.mask_size)
     is_soft = cfg.get("soft_mask_target", False)
