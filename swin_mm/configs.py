@@ -6,7 +6,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
+    from mmengine.config import Config, ConfigDict
 
 CONFIG_FOLDER = Path(__file__).parent / ".mim" / "configs"
 
@@ -112,7 +112,7 @@ def bare_type(settings: Any) -> str:
     return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
-def innermost_dataset(dataset: dict) -> dict:
+def innermost_dataset(dataset: "ConfigDict") -> "ConfigDict":
     """The settings of the data set within wrappers such as `RepeatDataset`."""
     while "dataset" in dataset:
         dataset = dataset["dataset"]

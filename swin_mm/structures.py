@@ -1,6 +1,6 @@
 """What is in an image, as annotated or as predicted: objects, segments, or a label map."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,7 +47,7 @@ class Objects:
         return replace(self, **arrays)
 
 
-def to_runs(masks: np.ndarray) -> list[Run]:
+def to_runs(masks: Iterable[np.ndarray]) -> list[Run]:
     """Run lengths of masks `(N, H, W)`, bool or 0 and 1."""
     return [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
 

@@ -50,7 +50,7 @@ class DetectionData:
 class ImageErrors(NamedTuple):
     """Objects of an image found right or as another class, those missed, and false alarms."""
 
-    index: int
+    image: int
     right: int
     confused: int
     missed: int
@@ -136,6 +136,7 @@ def evaluate(data: DetectionData, kind: str) -> COCOeval | None:
     """Returns pycocotools' evaluation of `bbox` or `segm`; None if there is nothing to evaluate."""
     results = []
     for image_id, objects in zip(data.image_ids, data.found, strict=True):
+        assert objects.boxes is not None and objects.scores is not None
         for index, (left, top, right, bottom) in enumerate(objects.boxes.tolist()):
             result = {
                 "image_id": image_id,
@@ -296,6 +297,8 @@ def match(
         the largest overlap come first; of equal ones that of the right class, then of the higher
         score. Detections within a crowd are left out, and so is the crowd.
     """
+    assert truth.boxes is not None and truth.is_crowd is not None
+    assert found.boxes is not None and found.scores is not None
     objects = np.flatnonzero(~truth.is_crowd)
     chosen = np.flatnonzero(found.scores >= min_score)
     overlaps = _overlaps(found.boxes[chosen], truth.boxes, truth.is_crowd)  # (chosen, truth)

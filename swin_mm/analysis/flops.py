@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -126,7 +127,7 @@ def count_complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
     return Complexity(kind, shape, _list_parts(model, kind, counts, total), total)
 
 
-def build_empty(cfg: Config) -> nn.Module:
+def build_empty(cfg: Config) -> BaseModel:
     """Builds a config's model quickly, in eval mode, with zeros for parameters.
 
     Memory is taken when somebody reads it, which nobody does.
@@ -147,7 +148,7 @@ def _make_sample(scope: str, shape: tuple[int, int]) -> Any:
     return DataSample(metainfo=dict(sizes, scale_factor=(1.0, 1.0)))
 
 
-def _split(model: nn.Module) -> None:
+def _split(model: BaseModel) -> None:
     """Has the maps of an image computed without memory, and given as zeros to heads with values."""
     names = ["backbone", "neck"]
     if hasattr(model, "decode_head") and not _is_mask2former(model):
@@ -155,6 +156,7 @@ def _split(model: nn.Module) -> None:
     for name in names:
         if getattr(model, name, None) is not None:
             getattr(model, name).to("meta")
+    module: Any  # attention layers, whose attributes are set
     for module in model.modules():
         if hasattr(module, "attn_backend"):
             module.attn_backend = "reference"  # products that the counter knows
@@ -174,17 +176,17 @@ def _split(model: nn.Module) -> None:
     model.extract_feat = give_zeros
 
 
-def _project_unpadded(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _project_unpadded(attn: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return attn.qkv(x), attn.qkv.bias
 
 
-def _is_mask2former(model: nn.Module) -> bool:
+def _is_mask2former(model: BaseModel) -> bool:
     from mmdet.models import Mask2FormerHead
 
     return isinstance(getattr(model, "decode_head", None), Mask2FormerHead)  # mmseg's is one
 
 
-def _choose_forward(model: nn.Module) -> str:
+def _choose_forward(model: BaseModel) -> str:
     """Sees to it that a model can do its `forward` without data.
 
     Returns:
@@ -204,7 +206,7 @@ def _choose_forward(model: nn.Module) -> str:
     return "tensor"
 
 
-def _forward_two_stages(model: nn.Module, image: Tensor) -> None:
+def _forward_two_stages(model: BaseModel, image: Tensor) -> None:
     """A detector with proposals, by as many as there may be."""
     from mmdet.models import HybridTaskCascadeRoIHead
 
@@ -238,29 +240,32 @@ def _by_kind(operators: Mapping[Any, int]) -> Counter:
     return kinds
 
 
-def _list_parts(model: nn.Module, root: str, counts: dict[str, Counter], total: Part) -> list[Part]:
-    parts, not_called = [], []
-    rest = Counter(total._asdict() | {"name": 0})
+def _list_parts(
+    model: BaseModel, root: str, counts: dict[str, Counter[str]], total: Part
+) -> list[Part]:
+    parts: list[Part] = []
+    not_called = []
+    rest: Counter[str] = Counter(total._asdict() | {"name": 0})
     for name, module in _find_parts(model):
         path = f"{root}.{name}"
         kinds = counts.get(path) or _sum_children(module, path, counts)
         if path not in counts and name.endswith("head"):
             not_called.append(len(parts))
         parts.append(Part(name, sum(p.numel() for p in module.parameters()), **kinds))
-        rest.subtract(kinds, parameters=parts[-1].parameters)
+        rest.subtract({**kinds, "parameters": parts[-1].parameters})
     del rest["name"]
     # What a module does is put down to it when it is called; some heads have `forward` called.
     if any(rest.values()) and len(not_called) == 1:
         own = parts[not_called[0]]
-        kinds = {kind: getattr(own, kind) + rest[kind] for kind in Part._fields[2:]}
-        parts[not_called[0]] = own._replace(**kinds)
+        own_kinds: dict[str, Any] = {k: getattr(own, k) + rest[k] for k in Part._fields[2:]}
+        parts[not_called[0]] = own._replace(**own_kinds)
         rest = Counter(parameters=rest["parameters"], convolutions=0, linear=0, attention=0)
     if any(rest.values()):
         parts.append(Part("outside of these", **rest))
     return [part for part in parts if any(part[1:])]
 
 
-def _find_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _find_parts(model: BaseModel) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_children():
         if name == "roi_head":
             yield from ((f"{name}.{head}", part) for head, part in module.named_children())
@@ -268,7 +273,7 @@ def _find_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _sum_children(module: nn.Module, path: str, counts: dict[str, Counter]) -> Counter:
+def _sum_children(module: nn.Module, path: str, counts: dict[str, Counter[str]]) -> Counter:
     kinds = Counter(convolutions=0, linear=0, attention=0)
     for name, child in module.named_children():
         inner = f"{path}.{name}"
@@ -276,11 +281,13 @@ def _sum_children(module: nn.Module, path: str, counts: dict[str, Counter]) -> C
     return kinds
 
 
-def _count_deform_conv(image_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
+def _count_deform_conv(
+    image_shape: Any, weight_shape: Any, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
     return conv_flop_count(image_shape, weight_shape, out_shape)
 
 
-def _count_attention(query_shape, key_shape, value_shape, *args, **kwargs) -> int:
+def _count_attention(query_shape: Any, key_shape: Any, value_shape: Any, *_: Any, **__: Any) -> int:
     return sdpa_flop_count(query_shape, key_shape, value_shape)
 
 
@@ -294,7 +301,9 @@ FORMULAS: dict[Any, Callable] = {
 class _SkipProducts(TorchDispatchMode):
     """Gives zeros of the right shape for what takes long to compute."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func.overloadpacket not in SKIPPED:
             return func(*args, **kwargs)
@@ -307,7 +316,9 @@ class _SkipProducts(TorchDispatchMode):
 class _SkipRandomness(TorchDispatchMode):
     """Fills large tensors with zeros in place of random numbers."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         if func.overloadpacket in RANDOM and args[0].numel() > SMALL:
             return args[0].zero_()
         return func(*args, **(kwargs or {}))

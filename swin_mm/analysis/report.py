@@ -39,12 +39,14 @@ def analyse_detection(
         PredictionError: The predictions do not fit the data, or nothing is predicted.
     """
     data = detection.read_data(dataset, entries)
+    crowds = [truth.is_crowd for truth in data.truth if truth.is_crowd is not None]
+    scores = [found.scores for found in data.found if found.scores is not None]
     facts: dict[str, Any] = {
         "images": len(data.image_ids),
-        "objects": int(sum((~truth.is_crowd).sum() for truth in data.truth)),
+        "objects": sum(int((~flags).sum()) for flags in crowds),
         "detections": sum(len(found.labels) for found in data.found),
-        f"detections of score {min_score:g} and above": int(
-            sum((found.scores >= min_score).sum() for found in data.found)
+        f"detections of score {min_score:g} and above": sum(
+            int((values >= min_score).sum()) for values in scores
         ),
     }
     evaluations = {kind: detection.evaluate(data, kind) for kind in KINDS}
@@ -142,12 +144,12 @@ def _section_of_worst_detections(
     chosen = sorted(errors, key=lambda error: (error.quality, -count(error)))[:worst]
     chosen = [error for error in chosen if count(error)]
     rows = [
-        [Path(data.image_paths[error.index]).name, error.quality, *error[1:]] for error in chosen
+        [Path(data.image_paths[error.image]).name, error.quality, *error[1:]] for error in chosen
     ]
 
     def make_row(error: detection.ImageErrors) -> Row:
-        image = load_picture(data.image_paths[error.index], dataset)
-        truth, found = data.truth[error.index], data.found[error.index]
+        image = load_picture(data.image_paths[error.image], dataset)
+        truth, found = data.truth[error.image], data.found[error.image]
         has_masks = found.masks is not None and (truth.masks is not None or not len(truth.labels))
         return Row(image, _to_instances(truth, has_masks), _to_instances(found, has_masks, True))
 
@@ -159,7 +161,7 @@ def _section_of_worst_detections(
         "truth is on the left, what was found on the right.",
         Table(["image", "F1", "right", "wrong class", "missed", "of nothing"], rows),
         images=_draw_images(
-            chosen, [row[0] for row in rows], make_row, data.classes, palette, min_score
+            chosen, [str(row[0]) for row in rows], make_row, data.classes, palette, min_score
         ),
     )
 

@@ -136,10 +136,10 @@ def calibrate(data: SegmentationData) -> Calibration | None:
     Source:
         Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3, on pixels.
     """
-    if any(confidence is None for confidence in data.confidence):
-        return None
     numbers, right = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     for read, found, confidence in zip(data.truth, data.found, data.confidence, strict=True):
+        if confidence is None:
+            return None
         truth = read()
         labelled = truth != IGNORED
         steps = confidence[labelled]
@@ -177,6 +177,6 @@ def class_overlaps(matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str,
 
 def mean_of_known(values: Sequence[float] | np.ndarray) -> float:
     """The mean without NaN; NaN where there is nothing else."""
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")
+    numbers = np.asarray(values, dtype=float)
+    numbers = numbers[~np.isnan(numbers)]
+    return float(numbers.mean()) if numbers.size else float("nan")

@@ -46,7 +46,7 @@ def device_name(device: torch.device) -> str:
     """Name of a GPU, or of the CPU with its vector and matrix instructions."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = [name for name in INSTRUCTIONS if found.get(name)]
     name = found.get("cpu_name") or platform.processor() or platform.machine()
     return f"{name} ({' '.join(names)})" if names else name

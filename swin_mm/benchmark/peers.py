@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ def _build_timm(work: Workload) -> nn.Module:
         always_partition=True,  # windows of one size, shifted, also on small maps
         strict_img_size=len(work.sizes) == 1,
     )
-    return StagedBackbone(model.patch_embed, model.layers, work.channels)
+    return StagedBackbone(model.patch_embed, list(model.layers), work.channels)
 
 
 def _build_torchvision(work: Workload) -> nn.Module:
@@ -178,8 +179,9 @@ def _build_transformers(work: Workload) -> nn.Module:
     import transformers
 
     is_v1 = work.version == 1
-    config = transformers.SwinConfig if is_v1 else transformers.Swinv2Config
-    kind = transformers.SwinBackbone if is_v1 else transformers.Swinv2Backbone
+    # Configs take `out_features` by `**kwargs`.
+    config: Any = transformers.SwinConfig if is_v1 else transformers.Swinv2Config
+    kind: Any = transformers.SwinBackbone if is_v1 else transformers.Swinv2Backbone
     backbone = kind(
         config(
             image_size=work.sizes[0],

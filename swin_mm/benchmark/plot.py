@@ -98,7 +98,11 @@ def _plot_bars(cases: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_bars(
-    axes: Axes, rows: Sequence[Row], values: Sequence[float], labels: Sequence[str], xerr=None
+    axes: Axes,
+    rows: Sequence[Row],
+    values: Sequence[float],
+    labels: Sequence[str],
+    xerr: Any = None,
 ) -> None:
     bars = axes.barh(range(len(rows)), values, xerr=xerr, ecolor="#333333", capsize=2)
     for bar, row in zip(bars, rows, strict=True):

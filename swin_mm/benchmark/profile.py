@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
@@ -30,7 +31,7 @@ NUM_OPERATORS = 20  # lines of the table
 
 
 def take_steps(
-    model: nn.Module, optim_wrapper: OptimWrapper, batches: Iterator[Batch], count: int
+    model: BaseModel, optim_wrapper: OptimWrapper, batches: Iterator[Batch], count: int
 ) -> int:
     """Takes training steps, and returns the number of images of all."""
     images = 0
@@ -84,7 +85,7 @@ def profile_steps(
     parts = exclusive_times(profiler.events())
     ordered = [*FIRST, *(name for name in parts if name not in FIRST + LAST), *LAST]
     averages = profiler.key_averages()
-    result = {
+    result: dict[str, Any] = {
         "step_ms": seconds / count * 1e3,
         "images_per_second": images / seconds,
         "steps": count,
@@ -155,7 +156,7 @@ def mark_parts(
             original = getattr(owner, call)
 
             @wraps(original)
-            def marked(*args, **kwargs):
+            def marked(*args: Any, **kwargs: Any) -> Any:
                 wait()
                 with record_function(f"{PART}{part}"):
                     result = original(*args, **kwargs)

@@ -59,7 +59,7 @@ def make_case(
         values["images_per_second"] = work["batch"] / median
         values["peak_mib"] = None if peak is None else peak / MIB
         values["times_ours"] = paired_ratio(seconds, ours["seconds"]) if ours else None
-        values["times_fastest"] = paired_ratio(seconds, fastest["seconds"])
+        values["times_fastest"] = paired_ratio(seconds, fastest["seconds"]) if fastest else None
         values["tflop_s"] = flops / median / 1e12 if flops else None
         values["differs"] = row.get("differs") or ""
         values["samples_ms"] = [value * 1e3 for value in seconds]

@@ -89,7 +89,12 @@ class ModuleStep:
         torch.autograd.backward(maps, self.gradients[index])
 
 
-STEPS = {"backbone": ModuleStep, "neck": ModuleStep, "config": ModelStep, "data": LoaderStep}
+STEPS: dict[str, Any] = {
+    "backbone": ModuleStep,
+    "neck": ModuleStep,
+    "config": ModelStep,
+    "data": LoaderStep,
+}
 
 
 def prepare(candidate: Candidate, work: Workload) -> tuple[Step, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Whole detectors and segmentors: their steps, random batches, and their data loaders."""
 
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.model.utils import revert_sync_batchnorm
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
@@ -21,6 +23,7 @@ from swin_mm.models.backbones.arguments import resolve_arch
 
 FRAMEWORKS = ("mmdet", "mmseg")
 NUM_OBJECTS = 7  # in an image, the mean of COCO
+NO_CLASSES = sys.maxsize  # where nothing in a config counts classes
 COMPILED = ("backbone", "neck")  # assigners and samplers do not compile
 
 
@@ -43,13 +46,13 @@ class ModelStep:
     def __init__(self, library: str, work: Workload, compile_args: dict | None = None) -> None:
         cfg = _prepare_config(library, work)
         self.work = work
-        self.model = build_model(cfg, work.device).train(work.mode == "train")
+        self.model: BaseModel = build_model(cfg, work.device).train(work.mode == "train")
         if compile_args is not None:
             for name, child in self.model.named_children():
                 if name in COMPILED:
                     child.compile(dynamic=len(work.sizes) > 1 or None, **compile_args)
         self.data = [make_batch(cfg, work.batch, size) for size in work.sizes]
-        self.optim_wrapper = None
+        self.optim_wrapper: OptimWrapper | None = None
         if work.mode == "train":
             self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
 
@@ -78,7 +81,7 @@ class LoaderStep:
     model = None
 
     def __init__(self, library: str, work: Workload, compile_args: dict | None = None) -> None:
-        cfg = deepcopy(work.config)
+        cfg = deepcopy(work.given_config())
         _check_library(library, cfg)
         loader = cfg.train_dataloader
         dataset = loader.dataset if library != "swin_mm" else None
@@ -145,7 +148,7 @@ def _check_library(library: str, cfg: Config) -> None:
 
 
 def _prepare_config(library: str, work: Workload) -> Config:
-    cfg = deepcopy(work.config)
+    cfg = deepcopy(work.given_config())
     _check_library(library, cfg)
     if library != "swin_mm":
         cfg = stock_config(cfg)
@@ -213,8 +216,8 @@ def _count_classes(node: Any) -> int:
     found = [node["num_classes"]] if isinstance(node, dict) and "num_classes" in node else []
     children = node.values() if isinstance(node, dict) else node
     nested = [child for child in children if isinstance(child, dict | list | tuple)]
-    found += [count for child in nested if (count := _count_classes(child)) < np.inf]
-    return min(found, default=np.inf)
+    found += [count for child in nested if (count := _count_classes(child)) < NO_CLASSES]
+    return min(found, default=NO_CLASSES)
 
 
 def _make_detection(random: np.random.Generator, size: Size, classes: int) -> Any:

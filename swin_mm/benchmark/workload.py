@@ -65,6 +65,11 @@ class Workload:
     attn_backend: AttnBackend = "auto"
     config: Config | None = None
 
+    def given_config(self) -> Config:
+        """The config of a workload that has one."""
+        assert self.config is not None
+        return self.config
+
     @property
     def channels(self) -> list[int]:
         """Channels of each stage."""
@@ -106,7 +111,8 @@ class Workload:
 
 def multi_scale_sizes(size: Size) -> tuple[Size, ...]:
     """Sizes of multi-scale training up to `size`, in a random order that is always the same."""
-    sizes = [tuple(round(side * s / SIZE_DIVISOR) * SIZE_DIVISOR for side in size) for s in SCALES]
+    sides = [[round(side * s / SIZE_DIVISOR) * SIZE_DIVISOR for side in size] for s in SCALES]
+    sizes = [(height, width) for height, width in sides]
     random.Random(0).shuffle(sizes)
     return tuple(sizes)
 
@@ -126,4 +132,4 @@ def vary(work: Workload, sweep: str, value: int) -> Workload:
         depths = list(work.arch.depths)
         depths[DEEP_STAGE] = value
         return replace(work, arch=work.arch._replace(depths=tuple(depths)))
-    return replace(work, **{sweep: value})
+    return replace(work, window=value) if sweep == "window" else replace(work, batch=value)

@@ -190,7 +190,7 @@ def with_state_dict(checkpoint: dict[str, Any], file: str) -> dict[str, Any]:
         )
     weights = OrderedDict(state)
     if hasattr(content, "_metadata"):
-        weights._metadata = content._metadata
+        vars(weights)["_metadata"] = content._metadata
     return weights if wrapper is None else {**checkpoint, "state_dict": weights}
 
 

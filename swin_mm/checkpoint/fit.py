@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ def _unused_keys(source: State, target: State) -> list[str]:
     """Finds parameters of stages and outputs that the target does not build."""
     num_stages = _num_stages(target)
     unused_norms = set(list_output_norms(source)) - set(list_output_norms(target))
-    merging = ()
+    merging: tuple[str, ...] = ()
     if _num_stages(source) > num_stages:
         # It leads to the first stage that the target lacks.
         merging = (f"layers.{num_stages - 1}.downsample.",)
@@ -143,10 +143,10 @@ def _num_stages(state: State) -> int:
     return 1 + max((int(match[1]) for match in stages if match), default=-1)
 
 
-def _resize(key: str, value: Tensor, target: Tensor, backbone: nn.Module) -> Tensor:
+def _resize(key: str, value: Tensor, target: Tensor, backbone: Any) -> Tensor:
     """Fits what depends on sizes; what differs in more than size is returned as it is."""
     if key == PATCHES and value.dim() == 4 and value.shape[0] == target.shape[0]:
-        return resize_patches(value, target.shape[1], tuple(target.shape[2:]))
+        return resize_patches(value, target.shape[1], (target.shape[2], target.shape[3]))
     if value.dim() != target.dim() or value.shape[-1] != target.shape[-1]:
         return value
     if BIAS_TABLE.fullmatch(key):

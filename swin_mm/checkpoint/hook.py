@@ -22,7 +22,7 @@ from swin_mm.checkpoint.positions import find_other_units, list_assumed_units
 from swin_mm.checkpoint.report import LoadReport
 
 
-def register_load_hook(backbone: nn.Module) -> None:
+def register_load_hook(backbone: Any) -> None:
     """Makes a backbone take weights in every known layout, by whatever loads it.
 
     Each load is reported by a line of the log and in `backbone.load_report`, which is None before
@@ -35,7 +35,7 @@ def register_load_hook(backbone: nn.Module) -> None:
     backbone.register_load_state_dict_pre_hook(_convert_on_load)
 
 
-def _convert_on_load(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _convert_on_load(module: Any, state_dict: dict[str, Any], prefix: str, *extra: Any) -> None:
     """Replaces what is under `prefix` by the module's own parameters, in place."""
     keys = [key for key in state_dict if key.startswith(prefix)]
     _, source = unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
@@ -66,7 +66,7 @@ def _convert(
             f"no key begins with {name!r}. The weights of a backbone alone are loaded by "
             "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
         )
-    recognised = recognise(source)
+    recognised = recognise(dict(source))
     if recognised is None:
         wanted = f"a Swin V{find_version(module.state_dict())} in a known layout"
         raise CheckpointError(f"no Swin in it, {describe_foreign(source)}; wanted {wanted}")

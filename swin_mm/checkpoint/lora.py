@@ -49,7 +49,7 @@ def merge_lora(state: Mapping[str, Any]) -> dict[str, Any]:
         scale = next((updates[key] for key in _scale_names(layer) if key in updates), None)
         down, up = (updates.get(f"{layer}.lora_{part}.default.weight") for part in "AB")
         weight = merged.get(f"{layer}.weight")
-        if any(part is None for part in (scale, down, up, weight)):
+        if scale is None or down is None or up is None or weight is None:
             raise CheckpointError(f"the LoRA update of {layer} is incomplete")
         if weight.shape != (len(up), down.shape[1]) or up.shape[1] != len(down):
             raise CheckpointError(f"the LoRA update of {layer} does not fit its weight")

@@ -6,14 +6,15 @@ torchvision and mmpretrain hold the table of positions, and with it the unit.
 """
 
 from math import log2
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from swin_mm.checkpoint.layouts import State
 from swin_mm.ops.position import POSITION_SCALE
 
 
-def find_other_units(state: State, backbone: nn.Module) -> tuple[int, ...]:
+def find_other_units(state: State, backbone: Any) -> tuple[int, ...]:
     """Compares the units of positions of a checkpoint with those of a backbone.
 
     Args:
@@ -33,10 +34,10 @@ def find_other_units(state: State, backbone: nn.Module) -> tuple[int, ...]:
     wanted = {i: getattr(attention, "position_unit", None) for i, attention in attentions}
     if all(unit in (None, wanted[i]) for i, unit in found.items()):
         return ()
-    return tuple((found[i] or wanted[i])[0] for i in found)
+    return tuple(unit[0] for i in found if (unit := found[i] or wanted[i]))
 
 
-def list_assumed_units(state: State, backbone: nn.Module) -> tuple[int, ...]:
+def list_assumed_units(state: State, backbone: Any) -> tuple[int, ...]:
     """The training window that is assumed for each stage of a V2, where the checkpoint has none.
 
     Args:

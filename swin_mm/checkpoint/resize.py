@@ -110,7 +110,7 @@ def resize_patches(weight: Tensor, in_channels: int, patch_size: tuple[int, int]
         else:
             precise = precise[:, [i % RGB for i in range(in_channels)]] * (RGB / in_channels)
     if tuple(weight.shape[2:]) != tuple(patch_size):
-        precise = _resample_patches(precise, tuple(patch_size))
+        precise = _resample_patches(precise, patch_size)
     same = precise.shape == weight.shape
     return weight if same else precise.to(weight.dtype)
 

@@ -4,10 +4,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from swin_mm.cli import test
 from swin_mm.cli.launch import find_scope, prepare_config
 from swin_mm.configs import ConfigError
+
+if TYPE_CHECKING:
+    from swin_mm.analysis.page import Analysis
 
 KEPT = "predictions.pkl"
 
@@ -109,7 +113,7 @@ def _share(text: str) -> float:
     return value
 
 
-def show(analysis, out: Path) -> None:
+def show(analysis: "Analysis", out: Path) -> None:
     """Prints the numbers of the whole and where the rest is."""
     from rich import box
     from rich.table import Table

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
@@ -151,7 +151,8 @@ def run_profile(
     args: argparse.Namespace, work: Workload, content: dict[str, Any], out: Path, console: Console
 ) -> int:
     """Profiles training steps of a config; prints, and writes JSON, a plot and a trace."""
-    cfg = work.config
+    cfg = work.given_config()
+    batches: Iterator[dict[str, Any]]
     if args.size:
         batches = repeat(make_batch(cfg, work.batch, work.sizes[0]))
         data = "random images of {}x{}".format(*args.size[0])
@@ -331,7 +332,7 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
         raise ConfigError(f"--config must be of {' or '.join(FRAMEWORKS)}: {args.config} is not")
     sizes = tuple(args.size or [DEFAULT_SIZE])
     batch = args.batch or 1
-    if args.part == "data":
+    if args.part == "data" and cfg is not None:
         batch = cfg.train_dataloader.get("batch_size") or 1
     work = Workload(
         part=args.part or ("config" if cfg else "backbone"),

@@ -61,10 +61,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="draw each image so many times: augmentation differs each time",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the augmentation")
-    for flag, value in (("--not-show", {"action": "store_true"}), ("--show-interval", {})):
-        parser.add_argument(
-            flag, **value, help="taken as by mmdet's tool, for nothing: no window is opened"
-        )
+    ignored = "accepted for compatibility; ignored: no window is opened"
+    parser.add_argument("--not-show", action="store_true", help=ignored)
+    parser.add_argument("--show-interval", help=ignored)
     add_config_options(parser)
     args = parser.parse_args(argv)
     for name in ("number", "repeat"):

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 from rich import box
@@ -12,6 +13,9 @@ from rich.table import Table
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.configs import ConfigError
 from swin_mm.console import PlainConsole
+
+if TYPE_CHECKING:
+    from swin_mm.datasets.check.thorough import Findings
 
 SPLITS = ("train", "val", "test")
 
@@ -158,7 +162,7 @@ def correct(
     return lines
 
 
-def describe_splits(found) -> Table:
+def describe_splits(found: "Findings") -> Table:
     """Returns a table of images and objects."""
     table = Table("data", "images", "objects", "without", box=box.SIMPLE)
     for name, split in found.summary.splits.items():
@@ -168,7 +172,7 @@ def describe_splits(found) -> Table:
     return table
 
 
-def describe_classes(found) -> Table:
+def describe_classes(found: "Findings") -> Table:
     """Returns a table of objects, or shares of labelled pixels, per class."""
     splits = found.summary.splits
     table = Table("", "class", box=box.SIMPLE)
@@ -184,7 +188,7 @@ def describe_classes(found) -> Table:
     return table
 
 
-def describe_pixels(found, cfg: Config) -> list[str]:
+def describe_pixels(found: "Findings", cfg: Config) -> list[str]:
     """Returns mean and deviation of the training images, and those that the config subtracts."""
     lines = []
     for where, pixels in found.statistics.items():
@@ -203,7 +207,7 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.2f}" for value in values)
 
 
-def write_pictures(found, cfg: Config, folder: Path, count: int) -> list[str]:
+def write_pictures(found: "Findings", cfg: Config, folder: Path, count: int) -> list[str]:
     """Draws a sheet of samples of each data loader; returns what to say of it."""
     from swin_mm.datasets.picture import sample_sheet
     from swin_mm.datasets.samples import build_dataset, draw_evenly
@@ -226,7 +230,7 @@ def write_pictures(found, cfg: Config, folder: Path, count: int) -> list[str]:
     return lines
 
 
-def write_unreadable(found, folder: Path) -> list[str]:
+def write_unreadable(found: "Findings", folder: Path) -> list[str]:
     """Writes the list of files that cannot be read, if there are any; returns what to say of it."""
     path = folder / "unreadable.txt"
     path.unlink(missing_ok=True)  # of an earlier check

@@ -14,7 +14,13 @@ from swin_mm.configs import find_config, fit_to_workers, read_config
 class KeyValueAction(DictAction):
     """mmengine's reader of `KEY=VALUE`, with an error that says what is wrong."""
 
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         for value in values:
             key, equals, _ = value.partition("=")
             if not (key and equals):

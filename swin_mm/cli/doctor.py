@@ -5,12 +5,13 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -134,7 +135,7 @@ def _check_package(requirement: Requirement) -> Package:
             f"{' and '.join(installed)} are both installed, each over the other's files",
             f"{_pip(both, 'uninstall -y')} && {install}",
         )
-    elif not requirement.specifier.contains(*installed.values(), prereleases=True):
+    elif not all(requirement.specifier.contains(v, prereleases=True) for v in installed.values()):
         fault = Fault(f"{name} {found} is installed, {needed} is needed", install)
     return Package(name, needed, found, fault)
 
@@ -218,7 +219,7 @@ def _conclude(console: PlainConsole, faults: Sequence[Fault]) -> int:
     return 1
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType]]) -> Table:
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -2,10 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.launch import find_scope
 from swin_mm.configs import ConfigError
+
+if TYPE_CHECKING:
+    from swin_mm.analysis.flops import Complexity
 
 NOTE = """\
 Multiply-adds are what papers call FLOPs; multiplications and additions are twice as many.
@@ -60,7 +64,7 @@ def positive(text: str) -> int:
     return value
 
 
-def show(complexity) -> None:
+def show(complexity: "Complexity") -> None:
     """Prints a table of the parts, and the sums as papers print them."""
     from rich import box
     from rich.table import Table

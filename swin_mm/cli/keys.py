@@ -181,9 +181,10 @@ def _check_untyped(cfg: Config) -> Iterator[str]:
     from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
     from torch.utils.data import DataLoader
 
-    loader = {*takes(DataLoader), *LOADER_KEYS}
-    training = {*takes(EpochBasedTrainLoop), *takes(IterBasedTrainLoop), "by_epoch"}
-    known = {
+    loader = {*(takes(DataLoader) or ()), *LOADER_KEYS}
+    loops = EpochBasedTrainLoop, IterBasedTrainLoop
+    training = {"by_epoch", *(name for loop in loops for name in takes(loop) or ())}
+    known: dict[str, set[str] | None] = {
         **dict.fromkeys(LOADERS, loader),
         "train_cfg": training,
         "val_cfg": takes(ValLoop),
@@ -195,7 +196,7 @@ def _check_untyped(cfg: Config) -> Iterator[str]:
         settings = cfg.get(name) or {}
         if isinstance(settings, dict) and "type" not in settings:
             for key in settings:
-                if key not in keys:
+                if keys is not None and key not in keys:
                     yield _describe(f"{name}.{key}", name, key, keys)
 
 
@@ -281,8 +282,12 @@ def _look_up(name: str, registry: Registry | None) -> Callable | None:
 
 
 def _join(signatures: Iterable[set[str] | None]) -> set[str] | None:
-    signatures = list(signatures)
-    return None if not signatures or None in signatures else set().union(*signatures)
+    joined: set[str] | None = None
+    for names in signatures:
+        if names is None:
+            return None
+        joined = names | (joined or set())
+    return joined
 
 
 def takes(maker: Callable) -> set[str] | None:
@@ -295,8 +300,8 @@ def takes(maker: Callable) -> set[str] | None:
         The names; None where any may be taken, or the signature cannot be read.
     """
     if not inspect.isclass(maker):
-        names, extra = _own_arguments(maker)
-        return names if extra is None else None
+        own, extra = _own_arguments(maker)
+        return own if extra is None else None
     names: set[str] = set()
     for cls in maker.__mro__:
         init = cls.__dict__.get("__init__")

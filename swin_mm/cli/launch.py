@@ -89,9 +89,9 @@ def prepare_config(args: argparse.Namespace) -> Config:
         if bare_type(dict(type=kind)) not in custom:
             hooks.setdefault(name, dict(type=kind))
     for settings in (hooks.checkpoint, cfg.get("optim_wrapper")):
-        kind = type_name(settings)
-        if kind in REPLACEMENTS:
-            settings["type"] = REPLACEMENTS[kind]
+        replaced = type_name(settings)
+        if replaced in REPLACEMENTS:
+            settings["type"] = REPLACEMENTS[replaced]
     _use_own_loop(cfg.get("train_cfg") or {})
     if torch.cuda.is_available():  # elsewhere PyTorch warns of it
         for loader in (cfg.get(name) for name in DATALOADERS):

@@ -230,17 +230,17 @@ class _Recorder(ast.NodeTransformer):
         self.filename = ""
         self.last_file: dict[str, str] = {}
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # its names are its own
+    def visit_FunctionDef(self, node: Any) -> ast.AST:  # its names are its own
         return node
 
-    visit_ClassDef = visit_Lambda = visit_FunctionDef  # type: ignore[assignment]
+    visit_ClassDef = visit_Lambda = visit_FunctionDef
 
     def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> Any:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         stored = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
         return [node, *(self.assigned(name, node) for name in sorted(stored & self.names))]
 
-    visit_AnnAssign = visit_AugAssign = visit_Assign  # type: ignore[assignment]
+    visit_AnnAssign = visit_AugAssign = visit_Assign
 
     def assigned(self, name: str, node: ast.stmt) -> ast.stmt:
         """Called for each assignment; the statement it returns runs after it."""

@@ -2,6 +2,7 @@
 
 import argparse
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine.config import Config
 
@@ -141,7 +142,7 @@ def _use_lora(cfg: Config, rank: int) -> None:
     backbone["lora"] = {**(backbone.get("lora") or {}), "r": rank}
 
 
-def _add_hook(cfg: Config, option: str, **settings) -> None:
+def _add_hook(cfg: Config, option: str, **settings: Any) -> None:
     """Adds a hook to the config.
 
     Raises:

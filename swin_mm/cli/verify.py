@@ -141,7 +141,7 @@ def _build_timm(arguments: Mapping[str, Any], state: State) -> Built:
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
     kind = SwinTransformer if arguments["version"] == 1 else SwinTransformerV2
-    model = kind(
+    model: Any = kind(
         img_size=arguments["pretrain_img_size"],
         patch_size=arguments["patch_size"],
         in_chans=arguments["in_channels"],
@@ -179,7 +179,8 @@ def _build_torchvision(arguments: Mapping[str, Any], state: State) -> Built:
 def _build_transformers(arguments: Mapping[str, Any], state: State) -> Built:
     import transformers
 
-    config, kind = transformers.SwinConfig, transformers.SwinModel
+    config: Any = transformers.SwinConfig
+    kind: Any = transformers.SwinModel
     if arguments["version"] == 2:
         config, kind = transformers.Swinv2Config, transformers.Swinv2Model
     settings = config(

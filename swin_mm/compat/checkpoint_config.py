@@ -36,7 +36,7 @@ def explain() -> tuple[bool, str]:
 def _patch(module: ModuleType) -> None:
     original = module.Config.fromstring
 
-    def fromstring(cfg_str: str, file_format: str):
+    def fromstring(cfg_str: str, file_format: str) -> Any:
         """As mmengine's function of this name; Python text from a checkpoint is read as data."""
         caller = sys._getframe(1).f_globals.get("__name__", "")
         if file_format == ".py" and caller.startswith(READERS):

@@ -58,8 +58,7 @@ class _SafeTorch:
 
 
 def _repair(module: ModuleType) -> None:
-    module.torch = _SafeTorch()
-    module.load_url = load_url
+    vars(module).update(torch=_SafeTorch(), load_url=load_url)
     module.CheckpointLoader.register_scheme("", load_from_local, force=True)
 
 
@@ -71,7 +70,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return with_state_dict(load_checkpoint_file(filename, map_location), filename)
 
 
-def _wrap_resume(runner: type) -> None:
+def _wrap_resume(runner: Any) -> None:
     """Has a runner resume only from what is the state of a run."""
     resume = runner.resume
     if hasattr(resume, "__wrapped__"):
@@ -123,7 +122,8 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
     """
     from swin_mm.checkpoint.errors import CheckpointError
 
-    meta, hub = checkpoint.get("meta"), checkpoint.get("message_hub")
+    meta: Any = checkpoint.get("meta")
+    hub: Any = checkpoint.get("message_hub")
     is_state = isinstance(meta, dict) and isinstance(hub, dict)
     if not is_state or not all(type(meta.get(name)) is int for name in ("epoch", "iter")):
         raise CheckpointError(
@@ -142,7 +142,7 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
     return checkpoint
 
 
-def _wrap_inferencer(inferencer: type) -> None:
+def _wrap_inferencer(inferencer: Any) -> None:
     """Has inferencers ask for a config, where they would build from the one in a checkpoint.
 
     As data, too, it is no safe one: `type` may be the name of any function, such as `os.system`,

@@ -36,7 +36,8 @@ def explain() -> tuple[bool, str]:
 def _patch(module: ModuleType) -> None:
     global _run_worker
     if module._worker_loop is not run_worker:
-        _run_worker, module._worker_loop = module._worker_loop, run_worker
+        _run_worker = module._worker_loop
+        vars(module)["_worker_loop"] = run_worker
 
 
 def run_worker(*args: Any, **kwargs: Any) -> None:

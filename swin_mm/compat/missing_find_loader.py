@@ -18,7 +18,7 @@ def find_loader(name: str) -> Loader | None:
 def install() -> None:
     """Adds the function where it is missing."""
     if not hasattr(pkgutil, "find_loader"):
-        pkgutil.find_loader = find_loader
+        vars(pkgutil)["find_loader"] = find_loader
 
 
 def explain() -> tuple[bool, str]:

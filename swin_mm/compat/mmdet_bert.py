@@ -49,7 +49,8 @@ def _repair(module: ModuleType) -> None:
     from transformers import BertModel, PreTrainedTokenizerBase
 
     if not hasattr(PreTrainedTokenizerBase, "batch_encode_plus"):
-        PreTrainedTokenizerBase.batch_encode_plus = PreTrainedTokenizerBase.__call__
+        tokenizer: Any = PreTrainedTokenizerBase
+        tokenizer.batch_encode_plus = tokenizer.__call__
 
     class MaskPerQueryBert(BertModel):
         """BERT that also takes attention masks `(B, N, N)`."""
@@ -59,7 +60,7 @@ def _repair(module: ModuleType) -> None:
                 attention_mask = attention_mask[:, None]
             return super().forward(*args, attention_mask=attention_mask, **kwargs)
 
-    module.HFBertModel = MaskPerQueryBert
+    vars(module)["HFBertModel"] = MaskPerQueryBert
 
 
 def _restore_names(module: ModuleType) -> None:
@@ -70,7 +71,7 @@ def _restore_names(module: ModuleType) -> None:
         if not hasattr(module, name) and hasattr(pytorch_utils, name):
             setattr(module, name, getattr(pytorch_utils, name))
     if not hasattr(module, "find_pruneable_heads_and_indices"):
-        module.find_pruneable_heads_and_indices = _find_pruneable_heads_and_indices
+        vars(module)["find_pruneable_heads_and_indices"] = _find_pruneable_heads_and_indices
 
 
 def _find_pruneable_heads_and_indices(
@@ -99,7 +100,7 @@ def _repair_fusion(module: ModuleType) -> None:
         hidden_states: Any,
         attention_mask: Any = None,
         head_mask: Any = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[Any, ...]:
         outputs = self.self(hidden_states, attention_mask, head_mask, **kwargs)
         return (self.output(outputs[0], hidden_states), *outputs[1:])

@@ -6,7 +6,7 @@ first, and passes on what the ordinary search finds.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -17,7 +17,9 @@ class SuppliedModules:
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
 
-    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Returns the spec of a supplied module, and None for every other name."""
         if name not in self.files:
             return None
@@ -55,7 +57,9 @@ class RepairedModules:
     def __init__(self) -> None:
         self.repairs: dict[str, Callable[[ModuleType], None]] = {}
 
-    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Returns the ordinary spec, with the repair behind its execution."""
         if name not in self.repairs:
             return None
@@ -67,7 +71,7 @@ class RepairedModules:
                 execute(module)
                 self.repairs[name](module)
 
-            spec.loader.exec_module = execute_and_repair
+            vars(spec.loader)["exec_module"] = execute_and_repair
         return spec
 
 

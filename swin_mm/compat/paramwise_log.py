@@ -28,10 +28,12 @@ def explain() -> tuple[bool, str]:
 
 
 def _repair(module: ModuleType) -> None:
-    module.print_log = print_log
+    vars(module)["print_log"] = print_log
 
 
-def print_log(msg: str, logger: logging.Logger | str | None = None, level: int = logging.INFO):
+def print_log(
+    msg: str, logger: logging.Logger | str | None = None, level: int = logging.INFO
+) -> None:
     """Logs as mmengine's function of this name, lines of single parameters at debug level."""
     from mmengine.logging import print_log
 

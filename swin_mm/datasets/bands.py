@@ -4,9 +4,13 @@ import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 # Of a band's values, what a picture shows as black and as white: few pixels are brighter, by much.
@@ -72,7 +76,7 @@ def read_shape(path: str | Path) -> tuple[int, int, int]:
     return shape[axes.index("Y")], shape[axes.index("X")], (bands or [1])[0]
 
 
-def _open_tiff(source: str | Path | io.BytesIO, name: str | Path):
+def _open_tiff(source: str | Path | io.BytesIO, name: str | Path) -> "TiffFile":
     try:
         import tifffile
     except ImportError:
@@ -85,7 +89,7 @@ def _open_tiff(source: str | Path | io.BytesIO, name: str | Path):
         raise BandError(f"{name} is not a TIFF that can be read ({error})") from None
 
 
-def _shape_and_axes(tiff, name: str | Path) -> tuple[tuple[int, ...], str]:
+def _shape_and_axes(tiff: "TiffFile", name: str | Path) -> tuple[tuple[int, ...], str]:
     try:
         shape, axes = tiff.series[0].shape, tiff.series[0].axes
     except Exception as error:  # on a damaged header tifffile raises all kinds

@@ -29,6 +29,9 @@ MAX_LEGEND = 40  # classes
 Colour = Sequence[int]
 
 
+# A colour by its shares of red, green and blue, 0 to 1.
+Shares = tuple[float, float, float]
+
 # What is drawn over an image: objects, or a label map (H, W) of class indices (255: no label).
 Annotation = Objects | np.ndarray
 
@@ -63,7 +66,7 @@ def prediction_sheet(
     Raises:
         ValueError: No rows, or annotations that do not fit their image, classes or palette.
     """
-    panels = []
+    panels: list[tuple[np.ndarray, Annotation | None]] = []
     for row in rows:
         panels += [(row.image, row.truth), (row.image, _confident(row.prediction, min_score))]
     _draw_sheet(panels, path, classes, palette, 2 * pairs, ("ground truth", "prediction"))
@@ -180,9 +183,9 @@ def _save(figure: Figure, path: str | Path) -> None:
     figure.savefig(path, format="png")
 
 
-def _as_shares(palette: Sequence[Colour]) -> list[tuple[float, ...]]:
+def _as_shares(palette: Sequence[Colour]) -> list[Shares]:
     """Colours as matplotlib has them, 0 to 1."""
-    return [tuple(channel / 255 for channel in colour) for colour in palette]
+    return [(red / 255, green / 255, blue / 255) for red, green, blue in palette]
 
 
 def _confident(annotation: Annotation, min_score: float) -> Annotation:
@@ -283,7 +286,7 @@ def _draw_panel(
     image: np.ndarray,
     annotation: Annotation | None,
     classes: Sequence[str],
-    colours: list[tuple[float, ...]],
+    colours: list[Shares],
 ) -> None:
     axes.imshow(image, interpolation="bicubic")
     axes.set_axis_off()
@@ -300,12 +303,12 @@ def _draw_instances(
     axes: Axes,
     instances: Objects,
     classes: Sequence[str],
-    colours: list[tuple[float, ...]],
+    colours: list[Shares],
 ) -> None:
     # Least certain first, so that the best predictions lie on top.
-    order = range(len(instances.labels))
+    order = list(range(len(instances.labels)))
     if instances.scores is not None:
-        order = np.argsort(instances.scores, kind="stable")
+        order = np.argsort(instances.scores, kind="stable").tolist()
     for index in order:
         label = int(instances.labels[index])
         colour = colours[label]
@@ -324,7 +327,7 @@ def _draw_instances(
             _draw_tag(axes, left, top, text, colour)
 
 
-def _draw_mask(axes: Axes, mask: np.ndarray, colour: tuple[float, ...]) -> None:
+def _draw_mask(axes: Axes, mask: np.ndarray, colour: Shares) -> None:
     tint = np.zeros((*mask.shape, 4))
     tint[mask.astype(bool)] = (*colour, MASK_OPACITY)
     axes.imshow(tint, interpolation="nearest")
@@ -340,11 +343,13 @@ def _draw_mask(axes: Axes, mask: np.ndarray, colour: tuple[float, ...]) -> None:
     )
 
 
-def _draw_tag(axes: Axes, left: float, top: float, text: str, colour: tuple[float, ...]) -> None:
+def _draw_tag(axes: Axes, left: float, top: float, text: str, colour: Shares) -> None:
     """Writes on the upper left corner of a box, moved as needed to stay in the picture."""
     height, width = axes.images[0].get_size()
     place = axes.get_position(original=True)
-    figure_width, figure_height = axes.get_figure().get_size_inches()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure_width, figure_height = figure.get_size_inches()
     side = max(place.width * figure_width, place.height * figure_height)
     inch = max(height, width) / side  # in pixels of the image
     brightness = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
@@ -359,7 +364,7 @@ def _draw_tag(axes: Axes, left: float, top: float, text: str, colour: tuple[floa
     )
 
 
-def _draw_label_map(axes: Axes, labels: np.ndarray, colours: list[tuple[float, ...]]) -> None:
+def _draw_label_map(axes: Axes, labels: np.ndarray, colours: list[Shares]) -> None:
     tint = np.zeros((*labels.shape, 4))
     for label, colour in enumerate(colours):
         tint[labels == label] = (*colour, MAP_OPACITY)

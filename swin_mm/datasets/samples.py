@@ -89,7 +89,9 @@ def _instances(labels: np.ndarray, boxes: Any, masks: Any) -> Objects:
     )
 
 
-def shrink(image: np.ndarray, annotation: Annotation | None) -> tuple[np.ndarray, Annotation]:
+def shrink(
+    image: np.ndarray, annotation: Annotation | None
+) -> tuple[np.ndarray, Annotation | None]:
     """Makes a large picture small enough for a sheet; its annotation with it."""
     height, width = image.shape[:2]
     scale = LONGEST / max(height, width)

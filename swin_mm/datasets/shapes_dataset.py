@@ -6,6 +6,8 @@ training tool makes a config on built-in data work from any tool, with any numbe
 from mmdet's and mmseg's own.
 """
 
+from typing import Any
+
 from mmdet.datasets import CocoDataset
 from mmseg.datasets import BaseSegDataset
 
@@ -45,7 +47,7 @@ class ShapesSemanticDataset(BaseSegDataset):
 
     METAINFO = {"classes": SEMANTIC_CLASSES, "palette": [list(c) for c in SEMANTIC_PALETTE]}
 
-    def __init__(self, img_suffix: str = ".png", **kwargs) -> None:
+    def __init__(self, img_suffix: str = ".png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, **kwargs)
 
     draw_if_missing = staticmethod(ensure_shapes)

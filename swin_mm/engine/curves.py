@@ -133,7 +133,7 @@ def _draw_line(axes: Axes, records: list[Record], x: str, y: str, **style: Any) 
     axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
 
 
-def _dress(axes: Axes, title: str, unit: str, legend: str) -> None:
+def _dress(axes: Axes, title: str, unit: str, legend: Any) -> None:
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel(unit)
     axes.set_ylim(bottom=0)

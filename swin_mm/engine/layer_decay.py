@@ -1,6 +1,7 @@
 """Learning rates that fall from the head of a model to the first layer of its Swin backbone."""
 
 import re
+from typing import Any, cast
 
 from torch import nn
 
@@ -41,7 +42,7 @@ class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
         https://github.com/microsoft/Swin-Transformer. One difference: `absolute_pos_embed` is in
         layer 0, as in timm; there it falls to the last layer, and no model they trained has one.
 
-    Example:
+    Examples:
         optim_wrapper = dict(
             constructor='swin_mm.LayerDecayOptimWrapperConstructor',
             paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.9))
@@ -56,6 +57,7 @@ class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
                 "paramwise_cfg.layer_decay_rate must be above 0 and at most 1, such as 0.9, "
                 f"got {self.rate}"
             )
+        self.base_lr: float
         if self.base_lr is None:
             raise ValueError("layer-wise decay needs optim_wrapper.optimizer.lr, there is none")
         # Without any option mmengine would not ask for groups.
@@ -77,7 +79,7 @@ class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
         scales = {}
         for prefix, backbone in model.named_modules():
             if isinstance(backbone, SwinBackbone):
-                depths = [len(stage.blocks) for stage in backbone.layers]
+                depths = [len(cast(Any, stage).blocks) for stage in backbone.layers]
                 for name, _ in backbone.named_parameters():
                     exponent = sum(depths) + 1 - find_layer(name, depths)
                     scales[f"{prefix}.{name}" if prefix else name] = self.rate**exponent

@@ -33,6 +33,12 @@ class ResumableLoop:
         validated_iter: The step after which the last validation was run.
     """
 
+    # What mmengine's loops have.
+    runner: Runner
+    dataloader: DataLoader
+    _epoch: int
+    _iter: int
+
     skipped_batches = 0
     epoch_start = 0
     validated_iter = 0
@@ -65,7 +71,7 @@ class ResumableLoop:
     def run_iter(self, *args: Any) -> None:
         """Runs one step, and ends the process after it where a signal asks for it."""
         seed_generators(STEP, self.runner.seed, get_rank(), self._iter)
-        super().run_iter(*args)
+        super().run_iter(*args)  # type: ignore[misc]  # of the loop that it is mixed into
         self._stop_if_asked()
 
     def _note_last_step(self, epoch: int) -> None:
@@ -79,7 +85,7 @@ class ResumableLoop:
 
     def _validate_if_due(self) -> None:
         """Validates where the schedule says so and it has not been done at this step."""
-        self._decide_current_val_interval()
+        self._decide_current_val_interval()  # type: ignore[attr-defined]  # as above
         is_due = self.runner.val_loop is not None and self._is_validation_time()
         if not is_due or self._iter in (0, self.validated_iter):
             return
@@ -169,13 +175,16 @@ class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any):
+        loader: DataLoader
         if isinstance(dataloader, dict):
             different = runner._randomness_cfg.get("diff_rank_seed", False)
-            dataloader = runner.build_dataloader(dataloader, runner.seed, different)
+            loader = runner.build_dataloader(dataloader, runner.seed, different)
+        else:
+            loader = dataloader
         # mmengine starts to load here, before it is known what to resume from.
-        super().__init__(runner, _Unstarted(dataloader.dataset), *args, **kwargs)
-        self.dataloader = dataloader
-        make_resumable(dataloader, self)
+        super().__init__(runner, _Unstarted(loader.dataset), *args, **kwargs)
+        self.dataloader = loader
+        make_resumable(loader, self)
 
     def run(self) -> Any:
         """Trains; the process ends with status 128 + n when signal n has asked it to stop."""
@@ -211,8 +220,9 @@ class IterBasedTrainLoop(ResumableLoop, MMEngineIterBasedTrainLoop):
 
 def _load_first_sample(loader: DataLoader) -> None:
     """Raises what a data set's pipeline would raise, before training and not after an epoch."""
-    if hasattr(loader.dataset, "__getitem__") and len(loader.dataset):
-        next(iter(DataLoader(Subset(loader.dataset, [0]), collate_fn=loader.collate_fn)))
+    dataset: Any = loader.dataset
+    if hasattr(dataset, "__getitem__") and len(dataset):
+        next(iter(DataLoader(Subset(dataset, [0]), collate_fn=loader.collate_fn)))
 
 
 class _Unstarted:

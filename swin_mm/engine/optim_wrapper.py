@@ -1,9 +1,13 @@
 """An optimizer wrapper that does not wait for the device to log the norm of the gradients."""
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
+from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper as MMEngineOptimWrapper
 from torch import Tensor
+from torch.optim import Optimizer
 
 from swin_mm.engine.deferred_log import DeferredScalars
 from swin_mm.registry import OPTIM_WRAPPERS
@@ -17,6 +21,13 @@ class DeferredGradNorm:
     Attributes:
         grad_norm: Norm of the gradients of the step that is being done, from clipping.
     """
+
+    # What mmengine's wrappers have.
+    message_hub: MessageHub
+    optimizer: Optimizer
+    clip_func: Callable[..., Tensor | None]
+    clip_grad_kwargs: dict[str, Any]
+    grad_name: str
 
     grad_norm: Tensor | None = None
 

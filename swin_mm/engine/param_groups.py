@@ -36,7 +36,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: As in mmengine.
         paramwise_cfg: As in mmengine.
 
-    Example:
+    Examples:
         optim_wrapper = dict(constructor='swin_mm.MergedOptimWrapperConstructor')
     """
 
@@ -48,7 +48,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return wrapper
 
     def add_params(
-        self, params: list[Group], module: nn.Module, prefix: str = "", **kwargs
+        self, params: list[Group], module: nn.Module, prefix: str = "", **kwargs: Any
     ) -> None:
         """Appends the groups of a model; mmengine calls it for every part of it as well."""
         super().add_params(params, module, prefix, **kwargs)

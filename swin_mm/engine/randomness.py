@@ -7,14 +7,14 @@ number of workers loads its data.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.runner import BaseLoop
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 # Steps, samples and validations of one number must not share random numbers.
 STEP, SAMPLE, VALIDATION = range(3)
@@ -65,7 +65,7 @@ class ResumableBatches:
             to be passed over.
     """
 
-    def __init__(self, batches: Iterable[list], loop: BaseLoop) -> None:
+    def __init__(self, batches: BatchSampler, loop: BaseLoop) -> None:
         self.batches = batches
         self.loop = loop
 
@@ -90,6 +90,7 @@ def make_resumable(loader: DataLoader, loop: BaseLoop) -> None:
 
     A loader of an iterable data set, or one without batches, is left as it is.
     """
-    if loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
+    batches: Any = loader.batch_sampler
+    if batches is not None and not isinstance(loader.dataset, IterableDataset):
         # PyTorch refuses it, since workers could have been started.
-        object.__setattr__(loader, "batch_sampler", ResumableBatches(loader.batch_sampler, loop))
+        object.__setattr__(loader, "batch_sampler", ResumableBatches(batches, loop))

@@ -1,6 +1,7 @@
 """Weights & Biases as a place for what mmengine logs."""
 
 import os
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.visualization import WandbVisBackend as MMEngineWandbVisBackend
@@ -24,10 +25,10 @@ class WandbVisBackend(MMEngineWandbVisBackend):
         **kwargs: As in mmengine.
     """
 
-    def __init__(self, save_dir: str, init_kwargs: dict | None = None, **kwargs) -> None:
+    def __init__(self, save_dir: str, init_kwargs: dict | None = None, **kwargs: Any) -> None:
         mode = os.environ.get("WANDB_MODE", "offline")
         super().__init__(save_dir, {"mode": mode, **(init_kwargs or {})}, **kwargs)
 
     @force_init_env
-    def add_config(self, config: Config, **kwargs) -> None:
+    def add_config(self, config: Config, **kwargs: Any) -> None:
         self._wandb.config.update(config.to_dict(), allow_val_change=True)

@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -59,10 +60,10 @@ def make_scorable(coco: COCO, iou_type: str) -> COCO:
 
 
 def _complete(annotation: dict, coco: COCO, iou_type: str) -> dict:
-    changes = {}
+    changes: dict[str, Any] = {}
     if annotation.get("iscrowd") is None:
         changes["iscrowd"] = 0
-    mask = annotation.get("segmentation")
+    mask: Any = annotation.get("segmentation")
     if iou_type == "segm" and not isinstance(mask, dict):
         polygons = [p for p in mask or () if len(p) >= 6 and len(p) % 2 == 0]
         if not polygons:
@@ -165,7 +166,7 @@ def mean_present(values: np.ndarray, otherwise: float = -1.0) -> float:
 
 
 def _set_params(
-    evaluation: object,
+    evaluation: Any,
     category_ids: Sequence[int],
     image_ids: Sequence[int],
     max_dets: Sequence[int],

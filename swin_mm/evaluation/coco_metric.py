@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric as MmdetCocoMetric
@@ -43,6 +44,11 @@ class CocoMetric(MmdetCocoMetric):
     follow those of all classes, and with several metrics each has its own: `bbox_cat_precision`
     beside `segm_cat_precision`, where mmdet leaves only the last. `use_mp_eval` changes nothing.
     """
+
+    # What mmdet's metric has, `None` before `_load_annotations`.
+    _coco_api: Any
+    cat_ids: Any
+    img_ids: Any
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keeps what a batch's evaluation needs.
@@ -115,7 +121,7 @@ class CocoMetric(MmdetCocoMetric):
         reason = why_not_faster(self._coco_api)
         by = f"pycocotools: {reason}" if reason else "faster-coco-eval"
         logger.info(f"COCO evaluation by {by}")
-        metrics = OrderedDict()
+        metrics: OrderedDict[str, float] = OrderedDict()
         for metric in self.metrics:
             logger.info(f"Evaluating {metric}...")
             if metric == "proposal_fast":

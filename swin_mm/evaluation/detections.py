@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mmengine.fileio import dump, put_text
@@ -67,7 +68,13 @@ class Detections:
             with_boxes: Whether boxes too; COCO takes an instance for as large as its box then.
         """
         names = ["image_id", "bbox", "score", "category_id", "segmentation"]
-        columns = [self.image_ids, self.boxes, self.mask_scores, self.category_ids, self.masks]
+        columns: list[Any] = [
+            self.image_ids,
+            self.boxes,
+            self.mask_scores,
+            self.category_ids,
+            self.masks,
+        ]
         if not with_boxes:
             names.remove("bbox")
             del columns[1]
@@ -85,7 +92,7 @@ def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def _join_masks(results: Sequence[dict], counts: Sequence[int]) -> list[dict]:
     """Masks of all images, their counts as text."""
-    masks = []
+    masks: list[dict] = []
     for result, count in zip(results, counts, strict=True):
         # Not all that stands where a list does ends by itself when it is gone through.
         masks.extend(result["masks"][index] for index in range(count))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +24,21 @@ class KeptStatistics(nn.Module):
     on the meta device.
     """
 
+    mean: Tensor
+    std: Tensor
+    # What the preprocessors have that it is mixed into.
+    device: torch.device
+    cast_data: Callable[[Any], Any]
+    batch_augments: Callable[..., Any] | None
+    test_cfg: dict | None
+    channel_conversion: bool
+    pad_val: float
+    seg_pad_val: float
     _values: dict[str, Sequence[float]] = {}
 
     def keep_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Registers the buffers `mean` and `std`, `(bands, 1, 1)`; None leaves them as they are."""
-        if mean is not None:
+        if mean is not None and std is not None:
             self._values = {"mean": tuple(mean), "std": tuple(std)}
             for name in self._values:
                 self.register_buffer(name, self._make(name), persistent=False)
@@ -97,7 +108,7 @@ class DetDataPreprocessor(KeptStatistics, MmdetDataPreprocessor, BatchPreprocess
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         non_blocking: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(mean=None, std=None, non_blocking=non_blocking, **kwargs)
         _check_statistics(mean, std)
@@ -138,7 +149,7 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
         size: tuple[int, int] | None = None,
         size_divisor: int | None = None,
         non_blocking: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         _check_statistics(mean, std)
         super().__init__(mean=mean, std=std, size=size, size_divisor=size_divisor, **kwargs)
@@ -173,7 +184,7 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
             widen_labels(sample)
         if not _are_alike(images):
             return super().forward(data, training)
-        padding = dict(size=self.size, size_divisor=self.size_divisor)
+        padding: dict | None = dict(size=self.size, size_divisor=self.size_divisor)
         if not training:
             _check_one_size(images)
             padding = self.test_cfg
@@ -253,9 +264,9 @@ def _find_sides(images: Sequence[Tensor], padding: Mapping) -> tuple[int, int]:
     if (size is None) == (divisor is None):
         raise ValueError(f"one of size and size_divisor must be set, got {size=}, {divisor=}")
     if size is None:
-        divisor = max(divisor, 1)
+        step = max(divisor or 1, 1)
         sides = [max(side) for side in zip(*map(_size_of, images), strict=True)]
-        return tuple(-(-side // divisor) * divisor for side in sides)
+        return tuple(-(-side // step) * step for side in sides)
     found = {tuple(max(pair) for pair in zip(size, _size_of(x), strict=True)) for x in images}
     if len(found) > 1:
         sizes = sorted({tuple(_size_of(image)) for image in images})

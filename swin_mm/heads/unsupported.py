@@ -5,6 +5,7 @@ Each function returns the reason, or `None` where the batched computation gives 
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.losses import CrossEntropyLoss, L1Loss, SmoothL1Loss
@@ -37,7 +38,7 @@ def log_fallback(where: str, reason: str) -> None:
     print_log(f"{where} by mmdet: {reason}", "current", level=logging.DEBUG)
 
 
-def box_head(head: nn.Module) -> str | None:
+def box_head(head: BBoxHead) -> str | None:
     """Why a box head's losses and boxes cannot be computed here, or `None`."""
     if type(head) not in BOX_HEADS:
         return f"the box head is a {type(head).__name__}"
@@ -51,7 +52,7 @@ def box_head(head: nn.Module) -> str | None:
     return None
 
 
-def sampling(assigner: object, sampler: object) -> str | None:
+def sampling(assigner: Any, sampler: Any) -> str | None:
     """Why proposals cannot be assigned and sampled here, or `None`."""
     if type(assigner) is not MaxIoUAssigner:
         return f"the assigner is a {type(assigner).__name__}"

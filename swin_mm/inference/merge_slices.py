@@ -89,13 +89,13 @@ class SliceObjects:
 
 def join_detections(parts: Sequence[SliceObjects]) -> SliceObjects:
     """Joins those of several slices, at least one."""
-    masks = None if parts[0].masks is None else [mask for part in parts for mask in part.masks]
+    has_masks = parts[0].masks is not None
     return SliceObjects(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("boxes", "scores", "labels", "slices")
-        ),
-        masks,
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        slices=np.concatenate([part.slices for part in parts]),
+        masks=[mask for part in parts for mask in part.masks or ()] if has_masks else None,
     )
 
 
@@ -120,7 +120,7 @@ def merge_slices(
     regions = np.array(slices, dtype=float).reshape(-1, 4)
     cut = _find_cuts(found, regions, image_size)
     keep = np.flatnonzero(~_better_seen_elsewhere(found, regions, cut, image_size))
-    found, is_piece = found.take(keep), cut[keep].any(axis=1)
+    found, is_piece = found.take(keep), np.any(cut[keep], axis=1)
     partners = _find_partners(found, slices, is_piece, rule)
     return _build(found, is_piece, _group(found, is_piece, partners), image_size)
 
@@ -225,13 +225,12 @@ def _overlap_of_boxes(first: np.ndarray, second: np.ndarray, metric: str) -> np.
 
 def _overlap_of_masks(first: MaskCrop, second: MaskCrop, shared: Region, metric: str) -> float:
     """Compares what two masks have in a region, 0 to 1; 0 where one has nothing there."""
-    parts = [overlap(mask.region, shared) for mask in (first, second)]
-    both = overlap(*parts) if all(parts) else None
-    if both is None:
+    ours, theirs = overlap(first.region, shared), overlap(second.region, shared)
+    both = overlap(ours, theirs) if ours and theirs else None
+    if ours is None or theirs is None or both is None:
         return 0.0
     common = (first.pixels(both) & second.pixels(both)).sum()
-    areas = [mask.pixels(p).sum() for mask, p in zip((first, second), parts, strict=True)]
-    return float(_ratio(common, *areas, metric))
+    return float(_ratio(common, first.pixels(ours).sum(), second.pixels(theirs).sum(), metric))
 
 
 def _ratio(common: np.ndarray, first: np.ndarray, second: np.ndarray, metric: str) -> np.ndarray:

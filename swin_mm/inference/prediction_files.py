@@ -158,6 +158,7 @@ class PredictionFiles:
 
 def _to_coco(found: Objects) -> list[dict]:
     annotations = []
+    assert found.boxes is not None and found.scores is not None
     for index, (left, top, right, bottom) in enumerate(found.boxes.astype(float).tolist()):
         box = [round(side, 2) for side in (left, top, right - left, bottom - top)]
         annotation = dict(
@@ -222,10 +223,11 @@ def draw_prediction(
         return
     picture = picture.copy()
     # The surest go on top.
-    for index in reversed(range(len(found.labels)) if found.masks is not None else ()):
-        _tint(picture, found.masks[index], palette[found.labels[index]], scale)
-    boxes = Objects(labels=found.labels, boxes=found.boxes * scale, scores=found.scores)
-    draw_large(picture, boxes, path, classes, palette)
+    for index, mask in reversed(list(enumerate(found.masks if found.masks is not None else ()))):
+        _tint(picture, mask, palette[found.labels[index]], scale)
+    boxes = None if found.boxes is None else found.boxes * scale
+    shown = Objects(labels=found.labels, boxes=boxes, scores=found.scores)
+    draw_large(picture, shown, path, classes, palette)
 
 
 def _tint(picture: np.ndarray, run: Run, colour: Colour, scale: float) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import BaseRoIHead, CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, bbox_flip
 from mmengine.structures import InstanceData
@@ -89,7 +90,7 @@ def add_masks(
         merged: The detections of each image, with boxes in the original image.
     """
     counts = [len(found) for found in merged]
-    total = 0
+    total = merged[0].bboxes.new_zeros(())
     for view, view_metas in zip(views, metas, strict=True):
         boxes = [_to_view(found.bboxes, m) for found, m in zip(merged, view_metas, strict=True)]
         if sum(counts):
@@ -98,8 +99,8 @@ def add_masks(
             total = total + torch.cat([unflip_masks(part, meta) for part, meta in parts])
     mean = total / len(views) if sum(counts) else merged[0].bboxes.new_zeros(0, 1, 1, 1)
     head = model.roi_head.mask_head
-    head = head[-1] if isinstance(head, nn.ModuleList) else head
-    head.predict_by_feat(
+    last_head: FCNMaskHead = head[-1] if isinstance(head, nn.ModuleList) else head
+    last_head.predict_by_feat(
         mask_preds=mean.logit().split(counts),  # it takes the sigmoid of them
         results_list=list(merged),
         # The boxes are in the original image: masks are pasted into that, at scale one.
@@ -120,7 +121,7 @@ def unflip_masks(masks: Tensor, meta: dict) -> Tensor:
     return masks.flip(FLIPPED[meta["flip_direction"]]) if meta.get("flip") else masks
 
 
-def _mask_probabilities(head: nn.Module, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+def _mask_probabilities(head: BaseRoIHead, features: Sequence[Tensor], rois: Tensor) -> Tensor:
     """Predicts the masks of `rois` `(N, 5)`: `(N, C, h, w)`, 0 to 1; cascades average stages."""
     if isinstance(head, CascadeRoIHead):
         stages = [head._mask_forward(i, features, rois) for i in range(head.num_stages)]

@@ -135,7 +135,7 @@ def find_images(content: dict, file: Path, given: str | None) -> str:
         return ""
     folders = _folders(file, given)
     found = {f: sum(os.path.isfile(os.path.join(f, name)) for name in sought) for f in folders}
-    best = max(found, key=found.get)
+    best = max(found, key=lambda folder: found[folder])
     if not found[best]:
         best = choose_folder(names, _matchable(file, given))
         advice = suggest_matching(names, best, f"--images {quote(best)} --match-names")
@@ -204,8 +204,8 @@ def split_part(part: CocoPart, files: tuple[Path, Path], share: float) -> tuple[
     by_id = {image["id"]: image["file_name"] for image in part.content["images"]}
     labels: dict[str, set] = {}
     for annotation in part.content["annotations"]:
-        name = by_id.get(annotation["image_id"])
-        labels.setdefault(name, set()).add(annotation["category_id"])
+        if (name := by_id.get(annotation["image_id"])) is not None:
+            labels.setdefault(name, set()).add(annotation["category_id"])
     names = list(by_id.values())
     if len(set(names)) < len(names):
         raise InitConfigError(f"{part.file}: some images are listed twice; list each once")

@@ -109,7 +109,7 @@ def init_detection(coco: Sequence[str], images: Sequence[str], options: Options)
 def _read(
     coco: Sequence[str], images: Sequence[str], options: Options
 ) -> tuple[CocoPart, CocoPart, list[str]]:
-    folders = [*images, *images][:2] if images else [None, None]
+    folders: Sequence[str | None] = [*images, *images][:2] if images else [None, None]
     parts = [
         read_part(file, folder, options.match_names, options.merge_classes)
         for file, folder in zip(coco, folders, strict=False)
@@ -123,7 +123,8 @@ def _read(
 
 
 def _paths(train: CocoPart, val: CocoPart) -> dict[str, str]:
-    paths = [train.file, val.file, *filter(None, (train.images, val.images))]
+    paths: list[str | Path] = [train.file, val.file]
+    paths += [folder for folder in (train.images, val.images) if folder]
     root = common_root(paths)
     return dict(
         root=root,

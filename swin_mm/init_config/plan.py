@@ -205,5 +205,6 @@ def choose_palette(count: int) -> list[tuple[int, int, int]]:
     for index in range(count):
         hue = (0.56 + index * 0.618034) % 1.0
         value = (0.95, 0.75, 0.55)[index % 3]
-        colours.append(tuple(round(255 * part) for part in hsv_to_rgb(hue, 0.75, value)))
+        red, green, blue = (round(255 * part) for part in hsv_to_rgb(hue, 0.75, value))
+        colours.append((red, green, blue))
     return colours

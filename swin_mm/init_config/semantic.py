@@ -91,7 +91,7 @@ def read_part(images: str, masks: str) -> SemanticPart:
     Raises:
         InitConfigError: A folder is missing or empty, or names do not go together.
     """
-    folders = []
+    folders: list[str] = []
     for option, folder in (("--images", images), ("--masks", masks)):
         path = Path(folder).expanduser().resolve()
         if not path.is_dir():
@@ -120,7 +120,8 @@ def read_part(images: str, masks: str) -> SemanticPart:
         )
     there = set(map_names)
     paired = [stem for stem in stems if stem + ending in there]
-    return SemanticPart(*folders, suffix, ending, paired, is_whole=len(paired) == len(stems))
+    is_whole = len(paired) == len(stems)
+    return SemanticPart(folders[0], folders[1], suffix, ending, paired, is_whole)
 
 
 def _list(folder: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 SHARE = 0.2  # of the images, for validation
 
 
 def split_names(
     names: Sequence[str],
-    labels: Mapping[str, set[Hashable]] | None = None,
+    labels: Mapping[str, Collection[Hashable]] | None = None,
     share: float = SHARE,
 ) -> tuple[list[str], list[str]]:
     """Chooses images for validation by the hash of their names, so that every class is in both.

@@ -117,11 +117,11 @@ def write_config(options: Options, text: str, new_files: Mapping[Path, str]) -> 
             write_atomically(path, content.encode())
         check_config(read_config(options.out))
     except BaseException:
-        for path, content in before.items():
-            if content is None:
+        for path, old in before.items():
+            if old is None:
                 path.unlink(missing_ok=True)
             else:
-                write_atomically(path, content)
+                write_atomically(path, old)
         raise
     return list(files)
 

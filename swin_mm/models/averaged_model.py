@@ -13,7 +13,7 @@ class ExponentialMovingAverage(MMEngineExponentialMovingAverage):
 
     The arguments, the averages and what is saved are the same.
 
-    Example:
+    Examples:
         custom_hooks = [
             dict(type='EMAHook', ema_type='swin_mm.ExponentialMovingAverage', momentum=0.0002)]
     """

@@ -1,7 +1,7 @@
 """Low-rank adaptation (LoRA) of a backbone's linear layers, by the package peft."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -51,7 +51,10 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     alpha = r if alpha is None else alpha
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules)
+    # Its annotation says int, and it takes any number.
+    config = LoraConfig(
+        r=r, lora_alpha=cast(int, alpha), lora_dropout=dropout, target_modules=target_modules
+    )
     inject_adapter_in_model(config, backbone)
     # In the state dict, since whoever merges a file needs it.
     backbone.register_buffer(SCALE, torch.tensor(alpha / r))
@@ -66,7 +69,7 @@ def _hide_wrapping(module: nn.Module, state: dict[str, Any], prefix: str, _: Any
         state[key.replace(BASE, ".")] = state.pop(key)
 
 
-def _wrap_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _wrap_names(module: nn.Module, state: dict[str, Any], prefix: str, *extra: Any) -> None:
     """Undoes `_hide_wrapping` when weights are loaded."""
     for name, _ in [*module.named_parameters(), *module.named_buffers()]:
         plain = prefix + name.replace(BASE, ".")

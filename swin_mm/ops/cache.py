@@ -38,7 +38,7 @@ def cached(size: int) -> Callable[[Callable], Callable]:
         num_parameters, takes_device = len(parameters), parameters[-1] == "device"
 
         @wraps(function)
-        def call(*arguments):
+        def call(*arguments: Any) -> Any:
             if torch.compiler.is_compiling():
                 return function(*arguments)
             if takes_device and (len(arguments) < num_parameters or arguments[-1] is None):

@@ -112,7 +112,13 @@ def pool_values(
     return torch.stack(means, dim=2)
 
 
-def _average_tokens(values, size, window_size, shift_size, dtype) -> tuple[Tensor, Tensor]:
+def _average_tokens(
+    values: Tensor,
+    size: tuple[int, int],
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
     """Means over the tokens of each window that are no padding, and how many these are.
 
     Returns:
@@ -130,7 +136,9 @@ def _average_tokens(values, size, window_size, shift_size, dtype) -> tuple[Tenso
     return sums / counts.clamp_min(1)[:, None, None], counts
 
 
-def _average_groups(token_means, counts, k, size, window_size) -> Tensor:
+def _average_groups(
+    token_means: Tensor, counts: Tensor, k: int, size: tuple[int, int], window_size: tuple[int, int]
+) -> Tensor:
     """Means over groups of `k x k` windows, given back to each window, `(B, nW, nH, D)`."""
     pad_h, pad_w = padded_size(size, window_size)
     rows, columns = pad_h // window_size[0], pad_w // window_size[1]
@@ -165,7 +173,8 @@ def compute_context(
     Returns:
         `(B, H, W, C)`.
     """
-    size, width = qkv.shape[1:3], qkv.shape[-1] // 3
+    _, height, columns, channels = qkv.shape
+    size, width = (height, columns), channels // 3
     pad_value = None if pad_token is None else pad_token[2 * width :]
     layout = window_layout(size, window_size, shift_size, qkv.device)
     values = window_partition(qkv[..., 2 * width :], pad_value, layout)

@@ -34,5 +34,5 @@ def scale_to_cosine(qkv: Tensor, logit_scale: Tensor) -> Tensor:
     scale = logit_scale.to(lengths.dtype).clamp(max=MAX_LOGIT_SCALE).exp()
     query_length, key_length = lengths.unbind(-2)  # (..., nH)
     factors = [scale / query_length, 1 / key_length, torch.ones_like(key_length)]
-    factors = torch.stack(factors, dim=-2).unsqueeze(-1)  # (..., 3, nH, 1)
-    return (heads * factors).to(qkv.dtype).flatten(-3)
+    scales = torch.stack(factors, dim=-2).unsqueeze(-1)  # (..., 3, nH, 1)
+    return (heads * scales).to(qkv.dtype).flatten(-3)

@@ -8,7 +8,7 @@ Modules choose once and keep the choice until their setting changes, see
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from swin_mm.ops import reference, sdpa, self_test
 from swin_mm.ops.context import ContextScale, check_context_scales, compute_context
 from swin_mm.ops.linear import why_not_onednn
-from swin_mm.ops.self_test import RowKernel
+from swin_mm.ops.self_test import RowKernel, RowOperator
 from swin_mm.ops.setting import Setting, is_exact_tensor, setting_of
 from swin_mm.ops.triton import support
 
@@ -24,7 +24,14 @@ logger = logging.getLogger("swin_mm")
 
 AttnBackend = Literal["auto", "triton", "sdpa", "reference"]
 # Names of earlier versions, and what they mean today.
-RETIRED = {"cpp": "auto"}
+RETIRED: dict[str, AttnBackend] = {"cpp": "auto"}
+# The fused kernels that `explain` names, with the channels of a Swin-T's first stage.
+EXPLAINED_KERNELS: tuple[tuple[RowOperator, int], ...] = (
+    ("add_norm", 96),
+    ("norm_add", 96),
+    ("merge_norm", 96),
+    ("mlp", 384),
+)
 
 
 class CanRun(NamedTuple):
@@ -60,7 +67,7 @@ class FusedForm(NamedTuple):
         reason: Why its layers must be called one by one; `None` where nobody would notice.
     """
 
-    operators: tuple[tuple[str, int], ...] = ()
+    operators: tuple[tuple[RowOperator, int], ...] = ()
     widest: int = 1
     drops_samples: bool = False
     reason: str | None = None
@@ -76,19 +83,21 @@ class Implementation(NamedTuple):
         can_fuse: Whether the steps around it can be fused.
     """
 
-    name: str
+    name: AttnBackend
     attention: Callable[..., Tensor]
     can_attend: Callable[[Setting, Attention], CanRun]
     can_fuse: Callable[[Setting, FusedForm], CanRun]
 
 
-def _run_triton(*args, **kwargs) -> Tensor:
+def _run_triton(*args: Any, **kwargs: Any) -> Tensor:
     from swin_mm.ops.triton.window_attention import window_attention  # imports Triton
 
     return window_attention(*args, **kwargs)
 
 
-def _run_self_tested(qkv: Tensor, *args, num_heads: int, window_size, **kwargs) -> Tensor:
+def _run_self_tested(
+    qkv: Tensor, *args: Any, num_heads: int, window_size: tuple[int, int], **kwargs: Any
+) -> Tensor:
     """The kernels; SDPA where a number of heads that was not tested does not fit."""
     from triton.errors import TritonError
 
@@ -96,7 +105,7 @@ def _run_self_tested(qkv: Tensor, *args, num_heads: int, window_size, **kwargs) 
         return _run_triton(qkv, *args, num_heads=num_heads, window_size=window_size, **kwargs)
     except TritonError as error:
         head_dim = qkv.shape[-1] // (3 * num_heads)
-        key = self_test.attention_key(qkv.device, qkv.dtype, tuple(window_size), head_dim)
+        key = self_test.attention_key(qkv.device, qkv.dtype, window_size, head_dim)
         self_test.disable(key, error)
         return sdpa.window_attention(
             qkv, *args, num_heads=num_heads, window_size=window_size, **kwargs
@@ -150,7 +159,7 @@ def _can_fuse_by_onednn(setting: Setting, form: FusedForm) -> CanRun:
 
 
 # In order of preference. The reference can always run.
-IMPLEMENTATIONS = {
+IMPLEMENTATIONS: dict[AttnBackend, Implementation] = {
     "triton": Implementation(
         "triton", _run_self_tested, _can_attend_by_triton, _can_fuse_by_triton
     ),
@@ -164,7 +173,7 @@ IMPLEMENTATIONS = {
 }
 
 
-def resolve_backend(name: str) -> str:
+def resolve_backend(name: str) -> AttnBackend:
     """Today's name of a backend.
 
     Raises:
@@ -173,14 +182,15 @@ def resolve_backend(name: str) -> str:
     if name in RETIRED:
         logger.warning("attn_backend=%r was removed; %r is used instead", name, RETIRED[name])
         return RETIRED[name]
-    if name != "auto" and name not in IMPLEMENTATIONS:
-        raise ValueError(f"attn_backend must be one of {('auto', *IMPLEMENTATIONS)}, got {name!r}")
-    return name
+    for backend in get_args(AttnBackend):
+        if name == backend:
+            return backend
+    raise ValueError(f"attn_backend must be one of {get_args(AttnBackend)}, got {name!r}")
 
 
 def choose_attention(
     setting: Setting, attention: Attention, backend: AttnBackend = "auto"
-) -> tuple[Callable[..., Tensor], str, str]:
+) -> tuple[Callable[..., Tensor], AttnBackend, str]:
     """Chooses who computes window attention.
 
     Returns:
@@ -201,8 +211,8 @@ def choose_attention(
 
 
 def choose_fused(
-    setting: Setting, form: FusedForm, backends: tuple[str, ...], backend: AttnBackend
-) -> tuple[str | None, str]:
+    setting: Setting, form: FusedForm, backends: tuple[AttnBackend, ...], backend: AttnBackend
+) -> tuple[AttnBackend | None, str]:
     """Chooses the fused form of a module.
 
     Args:
@@ -249,9 +259,10 @@ def explain() -> list[tuple[str, str, str]]:
 def explain_kernels(device: torch.device) -> list[tuple[str, str, str]]:
     """Rows of `explain` for a GPU."""
     setting = Setting(device, torch.bfloat16, needs_grad=True)
+    rows: list[tuple[str, str, str]]
     rows = [(f"attention, {device}", *choose_attention(setting, Attention(32, (7, 7)))[1:])]
     setting = Setting(device, torch.float32, torch.bfloat16)
-    for name, channels in (("add_norm", 96), ("norm_add", 96), ("merge_norm", 96), ("mlp", 384)):
+    for name, channels in EXPLAINED_KERNELS:
         reason = support.why_not_rows(setting, channels) or self_test.why_not_rows(
             RowKernel(name, channels, device, torch.float32, torch.bfloat16)
         )
@@ -311,7 +322,7 @@ def window_attention(
         Liu et al., Swin Transformer, 2021, section 3.2 and equation 4; padding and masking as in
         mmdet 3.3.0, `ShiftWindowMSA`.
 
-    Example:
+    Examples:
         >>> qkv = torch.randn(2, 10, 13, 3 * 32)
         >>> bias = torch.zeros(4, 49, 49)
         >>> window_attention(qkv, bias, num_heads=4, window_size=(7, 7), scale=8**-0.5).shape
@@ -325,21 +336,35 @@ def window_attention(
     setting = setting_of(qkv, needs_grad)
     if not is_exact_tensor(rel_pos_bias, pad_token):
         setting = setting._replace(is_exact_tensor=False)
-    windows = dict(num_heads=num_heads, window_size=window_size, shift_size=shift_size)
     run, *choice = choose_attention(
-        setting, Attention(head_dim, tuple(window_size), dropout), backend
+        setting, Attention(head_dim, (window_size[0], window_size[1]), dropout), backend
     )
     if not torch.compiler.is_compiling():
         use = "training" if needs_grad else "inference"
         log_choice(f"window_attention on {qkv.device.type}, {use}", *choice)
-    out = run(qkv, rel_pos_bias, pad_token, **windows, scale=scale, dropout=dropout)
-    if not context_scales:
+    out = run(
+        qkv,
+        rel_pos_bias,
+        pad_token,
+        num_heads=num_heads,
+        window_size=window_size,
+        shift_size=shift_size,
+        scale=scale,
+        dropout=dropout,
+    )
+    if context_mix is None:
         return out
-    context = dict(context_mix=context_mix, context_scales=context_scales)
-    return out + compute_context(qkv, pad_token, **windows, **context)
+    sizes = num_heads, window_size, shift_size
+    return out + compute_context(qkv, pad_token, *sizes, context_mix, context_scales)
 
 
-def _check_shapes(qkv, rel_pos_bias, num_heads, window_size, shift_size) -> None:
+def _check_shapes(
+    qkv: Tensor,
+    rel_pos_bias: Tensor,
+    num_heads: int,
+    window_size: tuple[int, int],
+    shift_size: tuple[int, int],
+) -> None:
     tokens = window_size[0] * window_size[1]
     if qkv.dim() != 4 or qkv.shape[-1] % (3 * num_heads):
         raise ValueError(
@@ -356,7 +381,12 @@ def _check_shapes(qkv, rel_pos_bias, num_heads, window_size, shift_size) -> None
         )
 
 
-def _check_context(context_mix, context_scales, num_heads: int, head_dim: int) -> None:
+def _check_context(
+    context_mix: Tensor | None,
+    context_scales: tuple[ContextScale, ...],
+    num_heads: int,
+    head_dim: int,
+) -> None:
     scales = check_context_scales(context_scales)
     wanted = (num_heads, head_dim, len(scales) * head_dim) if scales else None
     found = None if context_mix is None else tuple(context_mix.shape)

@@ -43,7 +43,7 @@ def add_norm(
     """
     if (x is None and branch is None) or (norm is None and (x is None or branch is None)):
         raise ValueError("add_norm needs a map and a branch to add, or a norm for one of them")
-    if x is None and branch.noise is not None:
+    if x is None and branch is not None and branch.noise is not None:
         raise ValueError("add_norm drops a branch only beside a map that stays: give x")
     run = reference.add_norm
     if _uses_triton(backend, x, *(branch or ())[:3], *(norm or ())[:2]):

@@ -38,7 +38,7 @@ def window_attention(
 
     See `swin_mm.ops.window_attention` for the arguments.
     """
-    size = qkv.shape[1:3]
+    size = qkv.shape[1], qkv.shape[2]
     layout = window_layout(size, window_size, shift_size, qkv.device)
     windows = window_partition(qkv, pad_token, layout)
     q, k, v = windows.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B*nW, nH, N, D)
@@ -72,10 +72,10 @@ def differentiate(
     """
     logger.debug("gradient to be differentiated: reference")
     # Views: an input may also be one of another's origins, which is not to be followed here.
-    inputs = [None if t is None else t.view_as(t) for t in inputs]
+    views = [None if t is None else t.view_as(t) for t in inputs]
     with torch.enable_grad():
-        out = run(*inputs)
-    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+        out = run(*views)
+    wanted = [t for t, need in zip(views, needed, strict=True) if need and t is not None]
     grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
     return [next(grads) if need else None for need in needed]
 
@@ -111,7 +111,8 @@ class Branch(NamedTuple):
 
     def drop_path_scale(self) -> Tensor:
         """The factor on each sample, `(B, 1, 1, 1)`: 0, or as much as keeps the mean."""
-        return ((self.keep_prob + self.noise).floor() / self.keep_prob)[:, None, None, None]
+        assert self.noise is not None
+        return ((self.noise + self.keep_prob).floor() / self.keep_prob)[:, None, None, None]
 
     def biased(self) -> Tensor:
         """`value + bias`."""
@@ -130,7 +131,7 @@ def add_norm(
         total = added
         if x is not None:
             total = (x + added).to(torch.promote_types(x.dtype, branch.value.dtype))
-    out = None if norm is None else _normalise(total, norm).to(dtype)
+    out = None if norm is None or total is None else _normalise(total, norm).to(dtype)
     return (None if x is None else total), out
 
 

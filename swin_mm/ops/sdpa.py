@@ -28,7 +28,7 @@ def window_attention(
     dropout: float = 0.0,
 ) -> Tensor:
     """Same contract as `swin_mm.ops.window_attention`."""
-    size = qkv.shape[1:3]
+    size = qkv.shape[1], qkv.shape[2]
     batch = qkv.shape[0]
     layout = window_layout(size, window_size, shift_size, qkv.device)
     windows = window_partition(qkv, pad_token, layout)

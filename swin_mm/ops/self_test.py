@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ ATTENTION_TOKENS = 12_000  # of all maps together
 ROW_ELEMENTS = 2_000_000  # of a map
 MLP_CHANNELS = 64  # around the hidden ones, which are all that kernels see
 DROP_PATH_KEEP, EPS = 0.6, 1e-5
+
+RowOperator = Literal["add_norm", "norm_add", "merge_norm", "mlp"]
 
 
 class KernelKey(NamedTuple):
@@ -109,7 +111,7 @@ def _to_text(error: Exception) -> str:
 
 
 @torch.compiler.assume_constant_result  # no graph can ask a dictionary of devices and dtypes
-def _recall(*key) -> str | None:
+def _recall(*key: Any) -> str | None:
     return _in_words(KernelKey(*key))
 
 
@@ -188,7 +190,7 @@ def attention_key(
 
     V1 and V2 differ in the factor on queries alone, and share their kernels.
     """
-    details = (dtype, "window {}x{}".format(*window_size), f"heads of {head_dim}")
+    details: tuple[Any, ...] = dtype, "window {}x{}".format(*window_size), f"heads of {head_dim}"
     if dtype == torch.float32:
         details += (f"products in {_product_precision()}",)
     return KernelKey("window attention", "SDPA", device, details)
@@ -205,7 +207,7 @@ def why_not_attention(
 ) -> str | None:
     """Why the attention kernels are not used, by a self-test at the first call, or `None`."""
     key = attention_key(device, dtype, window_size, head_dim)
-    return why_not(key, partial(_test_attention, device, dtype, tuple(window_size), head_dim))
+    return why_not(key, partial(_test_attention, device, dtype, window_size, head_dim))
 
 
 def _test_attention(
@@ -237,7 +239,11 @@ def _test_attention(
             scale=scale,
         )
 
-        def run(attend, tensors, settings=settings):
+        def run(
+            attend: Callable[..., Tensor],
+            tensors: Mapping[str, Tensor],
+            settings: dict[str, Any] = settings,
+        ) -> list[Tensor]:
             return [attend(*tensors.values(), **settings)]
 
         expected = partial(run, reference.window_attention)
@@ -257,7 +263,7 @@ class RowKernel(NamedTuple):
         linear_dtype: Of what linear layers give and take.
     """
 
-    operator: Literal["add_norm", "norm_add", "merge_norm", "mlp"]
+    operator: RowOperator
     channels: int
     device: torch.device
     dtype: torch.dtype
@@ -315,7 +321,8 @@ def _run_rows(
     x = tensors["x"]
     dtype = torch.float64 if x.dtype == torch.float64 else kernel.linear_dtype
     if kernel.operator == "mlp":
-        return [fused.mlp(*tensors.values(), dtype, backend)]
+        layers = tensors["fc1_weight"], tensors["fc1_bias"], tensors["fc2_weight"]
+        return [fused.mlp(x, *layers, dtype, backend)]
     norm = Norm(tensors["weight"], tensors["bias"], EPS)
     if kernel.operator == "merge_norm":
         return [fused.merge_norm(x, norm, dtype, backend)]
@@ -324,4 +331,5 @@ def _run_rows(
     if kernel.operator == "norm_add":
         return list(fused.norm_add(x, branch, norm, dtype, backend))
     embedded = fused.add_norm(None, Branch(value, bias), norm, dtype, backend)[1]
-    return [*fused.add_norm(x, branch, norm, dtype, backend), embedded]
+    outputs = *fused.add_norm(x, branch, norm, dtype, backend), embedded
+    return [output for output in outputs if output is not None]

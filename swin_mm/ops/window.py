@@ -7,7 +7,8 @@ Padding, shift and partition are one rearrangement of tokens, so they are done a
 is computed from the sizes alone, and tokens are gathered by it.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from swin_mm.ops.setting import needs_plain_operators
 MASK_VALUE = -100.0
 
 
-def padded_size(size: tuple[int, int], window_size: tuple[int, int]) -> tuple[int, int]:
+def padded_size(size: Sequence[int], window_size: Sequence[int]) -> tuple[int, int]:
     """The smallest multiple of the window that holds `size`.
 
     Args:
@@ -167,12 +168,12 @@ class _ToPlaces(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, tokens: Tensor, fill: Tensor, *layout: Tensor) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, fill: Tensor, *layout: Tensor) -> Tensor:
         ctx.save_for_backward(*layout)
         return _gather_places(tokens, fill, *layout[1:])
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layout = ctx.saved_tensors  # read once: recomputed activations are given out once
         inverse_index, gather_index, padding = layout
         grad_fill = None
@@ -190,12 +191,12 @@ class _ToTokens(torch.autograd.Function):
     """Gathers places `(B, nW*N, C)` back to tokens `(B, H*W, C)`, without the padding."""
 
     @staticmethod
-    def forward(ctx, places: Tensor, *layout: Tensor) -> Tensor:
+    def forward(ctx: Any, places: Tensor, *layout: Tensor) -> Tensor:
         ctx.save_for_backward(*layout)
         return places.index_select(1, layout[0])
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         zeros = grad.new_zeros(grad.shape[-1])
         return _ToPlaces.apply(grad, zeros, *ctx.saved_tensors), None, None, None
 

@@ -70,7 +70,7 @@ class Archive:
     def read_storage(self, name: str) -> torch.UntypedStorage:
         """The content of a record as memory of tensors, as `read`."""
         values = torch.empty(self.size(name), dtype=torch.uint8)
-        self._read_into(name, memoryview(values.numpy()))
+        self._read_into(name, memoryview(values.numpy().data))
         return values.untyped_storage()
 
     def size(self, name: str) -> int:

@@ -46,10 +46,10 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
     if reason := _explain_other(start):
         raise FileContentError(reason)
     content = path.read_bytes()
-    file = io.BytesIO(content)
-    if is_legacy(file):
-        return read_legacy(file, len(content), map_location)
-    return _arrays_to_tensors(read_pickle(file))
+    memory = io.BytesIO(content)
+    if is_legacy(memory):
+        return read_legacy(memory, len(content), map_location)
+    return _arrays_to_tensors(read_pickle(memory))
 
 
 def is_safetensors(start: bytes) -> bool:

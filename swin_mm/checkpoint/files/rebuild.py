@@ -100,7 +100,7 @@ def set_state(target: Any, state: Any) -> None:
         # Versions of modules, which `load_state_dict` looks at.
         metadata = to_mapping(state).get("_metadata")
         if isinstance(metadata, dict):
-            target._metadata = metadata
+            vars(target)["_metadata"] = metadata
     else:
         raise FileContentError(f"it sets the state of a {type(target).__name__}")
 

@@ -128,7 +128,8 @@ def set_array(array: np.ndarray, state: Any) -> None:
     _, shape, dtype, is_fortran, data = state
     data = data.encode("latin1") if isinstance(data, str) else data
     shape = _check_array(data, dtype, shape)
-    array.__setstate__((1, shape, dtype, bool(is_fortran), bytes(data)))
+    set_state: Any = array.__setstate__  # numpy's stub takes no tuple of five
+    set_state((1, shape, dtype, bool(is_fortran), bytes(data)))
 
 
 def _check_array(data: Any, dtype: Any, shape: Any) -> tuple[int, ...]:

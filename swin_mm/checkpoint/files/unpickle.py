@@ -12,7 +12,7 @@ import pickle
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -46,7 +46,15 @@ class Unpickler(pickle._Unpickler):
         find_storage: Gives the `Storage` of a persistent id; None where there are none.
     """
 
-    dispatch = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in OPCODES}
+    # What the class of pickle has.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        code[0]: pickle._Unpickler.dispatch[code[0]] for code in OPCODES
+    }
 
     def __init__(
         self, file: io.BytesIO, find_storage: Callable[[tuple], Storage] | None = None
@@ -138,18 +146,19 @@ def check_structure(root: Any) -> None:
         FileContentError: It is nested deeper than `MAX_DEPTH`, contains itself, or holds a name
             that was never made into a value.
     """
-    if _children(root) is None:
+    inside = _children(root)
+    if inside is None:
         return
     heights: dict[int, int] = {}
-    path: list[tuple[Any, Iterator[Any]]] = [(root, _children(root))]
+    path: list[tuple[Any, Iterator[Any]]] = [(root, inside)]
     open_ids = {id(root)}
     while path:
         value, children = path[-1]
         for child in children:
             if id(child) in open_ids:
                 raise FileContentError("it contains itself")
-            if id(child) not in heights and _children(child) is not None:
-                path.append((child, _children(child)))
+            if id(child) not in heights and (inside := _children(child)) is not None:
+                path.append((child, inside))
                 open_ids.add(id(child))
                 break
         else:

@@ -121,7 +121,7 @@ def _join(state: State) -> tuple[State, list[str]]:
             groups.setdefault((match[1], match[3]), {})[match[2]] = key
         else:
             joined[key] = value
-    apart = []
+    apart: list[str] = []
     for (attention, kind), keys in groups.items():
         parts = {name: state[key] for name, key in keys.items()}
         if len({part.shape for part in parts.values()}) > 1 or not next(iter(parts.values())).dim():

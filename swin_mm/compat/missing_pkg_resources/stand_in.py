@@ -41,7 +41,7 @@ class Distribution:
         That of its metadata, except in an editable install, which leaves the packages with their
         sources.
         """
-        installed = Path(self._metadata.locate_file("")).absolute()
+        installed = Path(str(self._metadata.locate_file(""))).absolute()
         for module in self._top_level():
             if not (installed / module).exists():
                 spec = find_spec(module)

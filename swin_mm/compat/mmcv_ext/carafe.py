@@ -31,6 +31,7 @@ def carafe_naive_forward(
     # Tap by tap: unfolding the features would take kernel_size**2 times their memory.
     for pixels, weights, _ in _taps(features, masks, kernel_size, group_size, scale_factor):
         total = pixels * weights if total is None else total.addcmul_(pixels, weights)
+    assert total is not None  # a kernel has a tap at least
     output.copy_(total.reshape(output.shape))
 
 

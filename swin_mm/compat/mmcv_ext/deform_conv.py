@@ -237,8 +237,8 @@ def _clear_outside(
     """
     stride, padding, dilation = geometry[0:2], geometry[2:4], geometry[4:6]
     kernel, out_size = weight.shape[2:], offset.shape[2:]
-    outside: Tensor | bool = False
     shifts = widen(offset).unflatten(1, (-1, *kernel, 2))  # (B, groups, kH, kW, 2, H_out, W_out)
+    outside = torch.zeros_like(shifts[:, :, :, :, 0], dtype=torch.bool)
     for axis in (0, 1):
         place = torch.arange(out_size[axis], device=offset.device) * stride[axis] - padding[axis]
         tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]

@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,8 @@ def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:
                         f"{path}: {section}[{index}] has {key}={show(item[key])}; an id must be a "
                         "whole number or a text"
                     )
-            key = {"images": "file_name", "categories": "name"}.get(section)
-            if key and not _is_text(item[key]):
+            name = {"images": "file_name", "categories": "name"}.get(section)
+            if name and not _is_text(item[name]):
                 raise DatasetError(
                     f"{path}: the {key} of {section}[{index}] must be a text, got {show(item[key])}"
                 )
@@ -171,8 +172,7 @@ def check_references(coco: dict, path: str) -> None:
     for section in ("images", "annotations", "categories"):
         ids = [item["id"] for item in coco[section]]
         if len(set(ids)) < len(ids):
-            seen: set = set()
-            twice = [i for i in ids if i in seen or seen.add(i)]
+            twice = [i for i, count in Counter(ids).items() if count > 1]
             raise DatasetError(
                 f"{path}: {len(twice)} ids of {section} are used twice: {examples(twice)}; "
                 "number them anew"

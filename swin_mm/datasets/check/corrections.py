@@ -210,7 +210,7 @@ def correct_source(
     path = source.path(source.argument("ann_file") or "")
     form = {"images": {"file_name"}, "annotations": set(), "categories": {"name", "id"}}
     coco = read_coco(path, source.where, labelled=False, form=form)
-    changes = []
+    changes: list[str] = []
     if match:
         coco, changes = match_names(coco, source.prefix("img"))
     if merge:

@@ -103,7 +103,8 @@ def _find_wrong_number(mask: list | dict, size: list[int]) -> tuple[str, str] | 
 
 def _find_oddity(mask: list | dict, box: list[float]) -> list[str]:
     if isinstance(mask, dict):
-        empty = read_counts(mask["counts"])[1::2].sum() == 0
+        counts = read_counts(mask["counts"])
+        empty = counts is not None and counts[1::2].sum() == 0
         return ["have no pixel, though their box has"] if empty else []
     usable = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if not usable:

@@ -169,7 +169,7 @@ def check_scored(summary: SplitSummary, where: str) -> None:
     Raises:
         DatasetError: It has none, or all are crowds, which the COCO metric does not count.
     """
-    if summary.learned is None or summary.instances > summary.crowds:
+    if summary.learned is None or (summary.instances or 0) > summary.crowds:
         return
     if not summary.instances:
         raise DatasetError(

@@ -2,7 +2,7 @@
 
 import inspect
 import os.path
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Source:
 
     where: str
     settings: dict
-    cls: type
+    cls: type[Any]
 
     def reads_like(self, base: str) -> bool:
         """Tells whether the class is `base` or reads its annotations as `base` does."""
@@ -41,7 +41,7 @@ class Source:
         if name in self.settings:
             return self.settings[name]
         for cls in self.cls.__mro__:  # a subclass passes on what it does not name itself
-            parameter = inspect.signature(cls.__init__).parameters.get(name)
+            parameter = inspect.signature(_init_of(cls)).parameters.get(name)
             if parameter is not None and parameter.default is not inspect.Parameter.empty:
                 return parameter.default
         return None
@@ -130,3 +130,7 @@ def _unwrap(settings: dict, where: str, registry: Registry) -> Iterator[Source]:
                 "module that registers it to custom_imports"
             )
         yield Source(where, settings, cls)
+
+
+def _init_of(cls: Any) -> Callable[..., None]:
+    return cls.__init__

@@ -1,6 +1,6 @@
 """What a check finds: an error, or counts and warnings."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -100,7 +100,7 @@ def merge(parts: list[SplitSummary]) -> SplitSummary:
     if len(parts) == 1:
         return parts[0]
     whole = SplitSummary()
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = defaultdict(float)
     for part in parts:
         whole.images += part.images
         whole.empty += part.empty

@@ -57,6 +57,7 @@ def prepare_dataset(
         folder.mkdir(parents=True, exist_ok=True)
         if fetched:
             url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.name}"
+            assert url is not None  # by `_require_fetchable`
             log(f"{archive.name}: fetching from {url}")
             room = 2 if store.stat().st_dev == folder.stat().st_dev else 1
             download(url, path, archive.size if check else None, room)

@@ -80,9 +80,9 @@ def draw_preset(seed: int, preset: Preset) -> Scene:
     count = 0 if is_empty else int(rng.integers(preset.shapes[0], preset.shapes[1] + 1))
     for _ in range(count):
         label = int(rng.integers(len(CLASSES)))
-        outline = _claim(rng, label, owner, whole_areas, preset)
-        if outline is not None:
-            _paint(rng, canvas, outline, label, ground, light, preset)
+        claimed = _claim(rng, label, owner, whole_areas, preset)
+        if claimed is not None:
+            _paint(rng, canvas, claimed, label, ground, light, preset)
             classes.append(label)
 
     masks = owner == np.arange(len(classes))[:, None, None]  # (num_shapes, H, W)
@@ -273,7 +273,9 @@ def _lit_fill(
     slope = (dx * towards_light[0] + dy * towards_light[1]) / radius  # -1..1 across the shape
     fill *= 1 + slope[..., None] * rng.uniform(0, 0.27)
     if rng.random() < 0.6:
-        inside = cv2.copyMakeBorder((alpha >= 128).astype(np.uint8), *[1] * 4, cv2.BORDER_REPLICATE)
+        inside = cv2.copyMakeBorder(
+            (alpha >= 128).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE
+        )
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
         fill[depth <= max(1.0, radius / rng.uniform(8, 14))] *= rng.choice((0.43, 0.59, 1.33))
     return np.clip(fill, 0, 255)

@@ -1,5 +1,7 @@
 """Annotations whose masks stay polygons until a head wants them."""
 
+from typing import Any
+
 from mmdet.datasets.transforms import LoadAnnotations as MmdetLoadAnnotations
 
 from swin_mm.registry import TRANSFORMS
@@ -14,7 +16,7 @@ class LoadAnnotations(MmdetLoadAnnotations):
     object out. Crowds do not count, since no mask is learnt from them.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"poly2mask": False, **kwargs})
         self._drawing = MmdetLoadAnnotations(**{**kwargs, "poly2mask": True})
 

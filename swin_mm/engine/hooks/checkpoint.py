@@ -26,7 +26,7 @@ from swin_mm.registry import HOOKS
 
 # What a task is judged by, whatever evaluator measures it: those of single classes, or an accuracy
 # of pixels, may come before it.
-MAIN_METRICS = ("bbox_mAP", "segm_mAP", "mAP", "bbox_AP", "segm_AP", "AP", "PQ")
+MAIN_METRICS: tuple[str, ...] = ("bbox_mAP", "segm_mAP", "mAP", "bbox_AP", "segm_AP", "AP", "PQ")
 MAIN_METRICS += ("mIoU", "mDice", "mFscore")
 
 # What a signal that stops training leaves to resume from.
@@ -62,7 +62,10 @@ class CheckpointHook(MMEngineCheckpointHook):
     # The last are of panoptic segmentation, of LVIS and of mmseg's IoUMetric.
     _default_greater_keys = [*MMEngineCheckpointHook._default_greater_keys, "PQ", "AP", "Fscore"]
 
-    def __init__(self, *args, **kwargs) -> None:
+    backend_args: dict | None
+    keep_ckpt_ids: deque[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         is_remote = self.file_client_args or self.backend_args or "://" in str(self.out_dir or "")
         if not is_remote:
@@ -126,7 +129,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.last_ckpt = self._here(known["last_ckpt"])
         if self.save_best:
             self._set_best_paths([path and self._here(path) for path in self._best_paths()])
-        self.stale: list[Path] = []
+        self.stale = []
         if runner._resume and runner._load_from is None and self.is_local:
             for step in known.get(OUTDATED, ()):
                 self._remove(self._here(self.filename_tmpl.format(step)))

@@ -1,6 +1,7 @@
 """Ends training when its best checkpoint is long ago."""
 
 from math import inf, nextafter
+from typing import Any
 
 from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
@@ -27,10 +28,11 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         **kwargs: As in mmengine, `patience` among them.
     """
 
+    min_delta: float
     _default_greater_keys = CheckpointHook._default_greater_keys
 
     def __init__(
-        self, monitor: str = AUTO, rule: str | None = None, min_delta: float = 0.0, **kwargs
+        self, monitor: str = AUTO, rule: str | None = None, min_delta: float = 0.0, **kwargs: Any
     ) -> None:
         self.is_open = monitor == AUTO
         self.asked_rule = rule

@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -59,7 +59,7 @@ def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHand
         CheckpointError: A weight has another shape in the checkpoint, is NaN or infinite.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = cast(nn.Module, model.module)
     state = checkpoint.get("state_dict", checkpoint)
     file = origin_of(state) or "the checkpoint"
     refuse_non_finite(state, file)

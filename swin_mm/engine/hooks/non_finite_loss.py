@@ -103,7 +103,8 @@ class NonFiniteLossHook(Hook):
             return
         pending = _Pending(self.runner.iter + 1, self.files, DeviceNumber(bad))
         if bad.is_cuda and _skips_on_device(optimizer):
-            optimizer.found_inf, optimizer.grad_scale = bad, None
+            # Fused optimizers read both, which a loss scaler sets.
+            vars(optimizer).update(found_inf=bad, grad_scale=None)
             self.pending = pending
         elif pending.is_bad.read():
             optimizer.zero_grad(set_to_none=True)
@@ -111,7 +112,7 @@ class NonFiniteLossHook(Hook):
 
     def _after_step(self, wrapper: OptimWrapper, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if hasattr(optimizer, "found_inf") and not _has_loss_scale(wrapper):
-            del optimizer.found_inf, optimizer.grad_scale
+            del vars(optimizer)["found_inf"], vars(optimizer)["grad_scale"]
 
     def _read_pending(self) -> None:
         """Reports what was found on the device in the step before."""
@@ -121,7 +122,7 @@ class NonFiniteLossHook(Hook):
 
     def _report_gradients(self, pending: _Pending) -> None:
         # Gradients are the mean of all processes', so that all are here together.
-        files = sum(all_gather_object(pending.files), [])
+        files = [file for part in all_gather_object(pending.files) for file in part]
         found = f"gradients of {_list_files(files)}, whose losses are finite"
         self._report(f"non-finite gradients in step {pending.step}: {found}")
 

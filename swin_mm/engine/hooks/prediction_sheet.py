@@ -66,6 +66,9 @@ class PredictionSheetHook(Hook):
         print_log(f"Drew predictions beside the ground truth: {path}", logger="current")
 
 
+TAB20 = 20  # colours of matplotlib's table of this name
+
+
 def choose_palette(meta: dict[str, Any]) -> list[Colour]:
     """Finds a colour for each class.
 
@@ -79,7 +82,7 @@ def choose_palette(meta: dict[str, Any]) -> list[Colour]:
     count, palette = len(meta["classes"]), meta.get("palette")
     if isinstance(palette, list | tuple) and len(palette) >= count:
         return list(palette[:count])
-    table = colormaps["tab20"].colors
+    table = [colormaps["tab20"](i)[:3] for i in range(TAB20)]
     return [tuple(round(255 * part) for part in table[i % len(table)]) for i in range(count)]
 
 

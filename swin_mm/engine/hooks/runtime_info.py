@@ -16,7 +16,7 @@ class RuntimeInfoHook(MMEngineRuntimeInfoHook):
 
     What is logged, drawn and saved is the same.
 
-    Example:
+    Examples:
         default_hooks = dict(runtime_info=dict(type='swin_mm.RuntimeInfoHook'))
     """
 

@@ -68,7 +68,7 @@ class StartTableHook(Hook):
         runner.logger.info(_draw("testing", rows))
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def _unwrap(model: Any) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
@@ -170,6 +170,7 @@ def _draw(title: str, rows: Rows) -> str:
         table.add_row(heading, text)
     # Drawn to text, so that the log file has it too.
     width = min(MAX_WIDTH, get_terminal_size((MAX_WIDTH, 24)).columns)
-    console = PlainConsole(file=StringIO(), width=width)
+    drawn = StringIO()
+    console = PlainConsole(file=drawn, width=width)
     console.print(table)
-    return "\n" + "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    return "\n" + "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())

@@ -10,7 +10,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -111,7 +111,7 @@ def _fixed_random_numbers() -> Iterator[None]:
 
 
 @contextmanager
-def _mode_of_losses(model: nn.Module) -> Iterator[None]:
+def _mode_of_losses(model: BaseModel) -> Iterator[None]:
     """Puts a model in training mode, but for what is random in it or changes by being used."""
     modes = {module: module.training for module in model.modules()}
     # The augmentation of whole batches is part of the preprocessor.
@@ -134,7 +134,7 @@ def _mode_of_losses(model: nn.Module) -> Iterator[None]:
             preprocessor.batch_augments = augments
 
 
-def _mean_losses(model: nn.Module, loader: DataLoader) -> dict[str, float]:
+def _mean_losses(model: BaseModel, loader: DataLoader) -> dict[str, float]:
     """Averages what a model logs of its losses over the images of all processes."""
     sums: dict[str, torch.Tensor] = {}
     count = 0
@@ -145,7 +145,7 @@ def _mean_losses(model: nn.Module, loader: DataLoader) -> dict[str, float]:
         count += images
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value.detach().double() * images
-    totals = torch.stack([*sums.values(), torch.full_like(next(iter(sums.values())), count)])
-    all_reduce(totals)
-    *totals, count = totals.tolist()
+    found = torch.stack([*sums.values(), torch.full_like(next(iter(sums.values())), count)])
+    all_reduce(found)
+    *totals, count = found.tolist()
     return {name: total / count for name, total in zip(sums, totals, strict=True)}

@@ -1,6 +1,7 @@
 """The loss of mmseg's decode heads without the logits of every pixel in memory."""
 
 import logging
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -49,7 +50,7 @@ class LeanLoss(BaseDecodeHead):
         accuracy = (correct + EPS) * (100 / (counted.sum() + EPS))
         return {loss_decode.loss_name: loss_decode.loss_weight * total, "acc_seg": accuracy[None]}
 
-    def _losses(self) -> list[nn.Module]:
+    def _losses(self) -> list[Any]:
         several = isinstance(self.loss_decode, nn.ModuleList)
         return list(self.loss_decode) if several else [self.loss_decode]
 

@@ -65,10 +65,11 @@ class AnchorCache:
         self.sets: dict[tuple, Anchors] = {}
 
     def get(
-        self, map_sizes: Sequence[tuple[int, int]], device: torch.device, dtype: torch.dtype
+        self, map_sizes: Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype
     ) -> Anchors:
         """The anchors for feature maps of some heights and widths."""
-        key = (tuple(tuple(size) for size in map_sizes), device, dtype)
+        sizes = tuple((height, width) for height, width in map_sizes)
+        key = (sizes, device, dtype)
         anchors = self.sets.pop(key, None) or self._make(*key)
         self.sets[key] = anchors  # the last one in line
         if len(self.sets) > MAX_SETS:

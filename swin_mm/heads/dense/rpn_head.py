@@ -1,6 +1,7 @@
 """mmdet's region proposal head, for all images and levels at once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.dense_heads import RPNHead as MmdetRPNHead
@@ -35,7 +36,7 @@ class RPNHead(MmdetRPNHead):
         Ren et al., Faster R-CNN, 2015, https://arxiv.org/abs/1506.01497; numbers as mmdet 3.3.0.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.anchor_cache = AnchorCache(self.prior_generator)
 
@@ -126,7 +127,7 @@ class RPNHead(MmdetRPNHead):
             )
         with torch.no_grad():
             boxes, scores, sizes = self._candidates(
-                cls_scores, bbox_preds, batch_img_metas, cfg.get("nms_pre", -1)
+                cls_scores, bbox_preds, batch_img_metas or [], cfg.get("nms_pre", -1)
             )
             valid = torch.ones_like(scores, dtype=torch.bool)
             if (least := cfg.get("min_bbox_size", -1)) >= 0:

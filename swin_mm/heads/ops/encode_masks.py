@@ -67,7 +67,8 @@ def _nonzero(flags: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         places = np.flatnonzero(flags.numpy())
     else:
         places = flags.flatten().nonzero()[:, 0].cpu().numpy()
-    return np.unravel_index(places, flags.shape)
+    mask, row, column = np.unravel_index(places, flags.shape)
+    return mask, row, column
 
 
 def _run_lengths(
@@ -101,8 +102,8 @@ def _compress(counts: np.ndarray, owner: np.ndarray, count: int) -> list[bytes]:
         rest = rest >> BITS
         more = more & (rest != np.where(bits & SIGN, -1, 0))
         characters.append((bits + more * CONTINUES + FIRST_CHARACTER).astype(np.uint8))
-    present = np.stack(present, axis=1)  # (runs, characters)
-    text = np.stack(characters, axis=1)[present].tobytes()
-    lengths = np.bincount(owner, weights=present.sum(axis=1), minlength=count).astype(np.int64)
+    is_used = np.stack(present, axis=1)  # (runs, characters)
+    text = np.stack(characters, axis=1)[is_used].tobytes()
+    lengths = np.bincount(owner, weights=is_used.sum(axis=1), minlength=count).astype(np.int64)
     stops = np.cumsum(lengths)
     return [text[stop - n : stop] for stop, n in zip(stops.tolist(), lengths.tolist(), strict=True)]

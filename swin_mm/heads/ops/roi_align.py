@@ -8,7 +8,7 @@ of weights transposed.
 Source: He et al., Mask R-CNN, 2017, section 3; sampling points as in torchvision's `roi_align`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,15 @@ class _Weights(NamedTuple):
 
 class _BagsOfPixels(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, maps, rois, size, scale, sampling_ratio, aligned) -> Tensor:
+    def forward(
+        ctx: Any,
+        maps: Tensor,
+        rois: Tensor,
+        size: tuple[int, int],
+        scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Tensor:
         weights = _weigh(rois, maps.shape, size, scale, sampling_ratio, aligned)
         pixels = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])  # (B*H*W, C)
         cells = _sum_bags(pixels, *weights)  # (R*h*w, C)
@@ -84,7 +92,7 @@ class _BagsOfPixels(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         first, pixel, weight = ctx.saved_tensors
         batch, channels, height, width = ctx.shape
         grad = grad.permute(0, 2, 3, 1).reshape(-1, channels)  # (R*h*w, C)

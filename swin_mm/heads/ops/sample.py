@@ -1,7 +1,7 @@
 """A random choice of positives and negatives, for all images at once."""
 
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +9,8 @@ from torch import Tensor
 from swin_mm.heads.ops.transfer import to_device
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True)
+class Samples:
     """Boxes chosen from `(B, N)`: image by image, its positives and then its negatives.
 
     Both by rising index, which is the order of mmdet's `SamplingResult`.
@@ -40,9 +41,11 @@ def sample_randomly(
     """
     kinds = torch.stack((assigned > 0, assigned == 0), dim=1)  # (B, 2, N)
     counts = kinds.sum(2).tolist()
-    sizes = [_size(*of_image, num, pos_fraction, neg_pos_ub) for of_image in counts]
     # On the host, in rows of one kind in one image: the n-th of all rows is chosen.
-    totals, sizes = sum(counts, start=[]), sum(sizes, start=[])  # (2*B)
+    totals, sizes = [], []  # (2*B)
+    for num_pos, num_neg in counts:
+        totals += [num_pos, num_neg]
+        sizes += _size(num_pos, num_neg, num, pos_fraction, neg_pos_ub)
     before = [0, *accumulate(totals)]
     draws = [_draw(total, size) for total, size in zip(totals, sizes, strict=True)]
     pick = torch.cat([draw + passed for draw, passed in zip(draws, before, strict=False)])

@@ -6,6 +6,8 @@ a few images at a time are enlarged, compared and turned into gradients of the s
 what is kept for backward is as large as the small logits, in float32.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,7 +69,7 @@ def _check_labels(labels: Tensor, classes: int, ignore_index: int) -> None:
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         labels: Tensor,
         class_weight: Tensor | None,
@@ -106,9 +108,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, loss_gradient: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, loss_gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * loss_gradient).to(ctx.dtype), None, None, None, None, None
 

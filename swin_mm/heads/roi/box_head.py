@@ -39,7 +39,7 @@ def box_losses(
         samples: The boxes.
         cfg: Settings of the training of the stage.
     """
-    losses = {}
+    losses: dict[str, Tensor] = {}
     labels = box_labels(head, samples)
     if len(labels):
         weights = torch.ones_like(labels, dtype=torch.float32)

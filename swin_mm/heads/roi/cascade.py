@@ -1,6 +1,7 @@
 """mmdet's cascade of RoI heads, for all images at once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead as MmdetCascadeRoIHead
@@ -36,7 +37,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
 
     def loss(
         self,
-        x: tuple[Tensor, ...],
+        x: Sequence[Tensor],
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:
@@ -54,7 +55,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         truths = GroundTruths(batch_data_samples)
         boxes, usable = pad_boxes([found.bboxes for found in rpn_results_list])
         limits = image_limits([sample.metainfo for sample in batch_data_samples], boxes)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for stage in range(self.num_stages):
             self.current_stage = stage
             samples = sample_rois(
@@ -126,7 +127,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         rpn_results_list: list[InstanceData],
         rcnn_test_cfg: ConfigDict,
         rescale: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> list[InstanceData]:
         """Boxes, scores and labels of a batch, before masks."""
         proposals = [found.bboxes for found in rpn_results_list]
@@ -150,7 +151,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         return detect(head, rois, scores, deltas, batch_img_metas, rcnn_test_cfg, rescale)
 
     def _refine_proposals(
-        self, x: Sequence[Tensor], proposals: list[Tensor], metas: list[dict], **kwargs
+        self, x: Sequence[Tensor], proposals: list[Tensor], metas: list[dict], **kwargs: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes `(R, 5)` of the last stage, mean scores of all stages, and the last one's deltas.
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from mmcv.ops import RoIAlign
-from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from torch import Tensor, nn
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor, SingleRoIExtractor
+from torch import Tensor
 
 from swin_mm.heads.ops import roi_align
 
@@ -19,7 +19,7 @@ def lay_out(maps: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def extract_features(extractor: nn.Module, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+def extract_features(extractor: BaseRoIExtractor, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """What `extractor` gives, with one wait for the device in place of one a level.
 
     Boxes are sorted by level, so that the counts of all levels are asked for at once.

@@ -1,6 +1,7 @@
 """mmdet's Hybrid Task Cascade of RoI heads, for all images at once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead as MmdetHybridTaskCascadeRoIHead
@@ -31,7 +32,7 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
 
     def loss(
         self,
-        x: tuple[Tensor, ...],
+        x: Sequence[Tensor],
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:
@@ -100,7 +101,7 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
         rois: Tensor,
         semantic_feat: Tensor | None = None,
         training: bool = True,
-    ) -> dict[str, Tensor | list[Tensor]]:
+    ) -> dict[str, Any]:
         """Masks before the sigmoid, `(R, C, h, w)`, in a list when not in training.
 
         mmdet also predicts the masks of all earlier stages in that case, and drops them.
@@ -118,9 +119,9 @@ class HybridTaskCascadeRoIHead(MmdetHybridTaskCascadeRoIHead, CascadeRoIHead):
         self, branch: str, features: Tensor, rois: Tensor, semantic_feat: Tensor | None
     ) -> Tensor:
         """Adds the semantic features of boxes to theirs, if a branch takes them."""
-        if not self.with_semantic or branch not in self.semantic_fusion:
+        if semantic_feat is None or branch not in self.semantic_fusion:
             return features
         pooled = extract_features(self.semantic_roi_extractor, [semantic_feat], rois)
         if pooled.shape[-2:] != features.shape[-2:]:
-            pooled = adaptive_avg_pool2d(pooled, features.shape[-2:])
+            pooled = adaptive_avg_pool2d(pooled, (features.shape[-2], features.shape[-1]))
         return features + pooled

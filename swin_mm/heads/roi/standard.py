@@ -31,7 +31,7 @@ class StandardRoIHead(MmdetStandardRoIHead):
 
     def loss(
         self,
-        x: tuple[Tensor, ...],
+        x: Sequence[Tensor],
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """mmseg's segmentor, several windows at a time when windows slide over an image."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.structures import PixelData
@@ -28,7 +29,7 @@ class EncoderDecoder(MmsegEncoderDecoder):
         ValueError: `test_cfg` has a mode, window or stride that cannot cover an image.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_windows(self.test_cfg or {})
 
@@ -115,11 +116,12 @@ def check_windows(test_cfg: Mapping) -> None:
         return
     sides = {}
     for name in ("crop_size", "stride"):
-        sides[name] = value = test_cfg.get(name)
+        sides[name] = value = test_cfg.get(name) or ()
         is_pair = isinstance(value, (list, tuple)) and len(value) == 2
         if not is_pair or not all(isinstance(side, int) and side > 0 for side in value):
             raise ValueError(
-                f"test_cfg.{name} must be (height, width) in pixels for mode='slide', got {value}"
+                f"test_cfg.{name} must be (height, width) in pixels for mode='slide', "
+                f"got {test_cfg.get(name)}"
             )
     crop, stride = sides["crop_size"], sides["stride"]
     if any(step > side for step, side in zip(stride, crop, strict=True)):

@@ -1,5 +1,8 @@
 """Test-time augmentation of segmentors: averages the probabilities of several views."""
 
+from typing import Any
+
+from mmengine.model import BaseModel as MmengineModel
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads import SideAdapterCLIPHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -58,7 +61,7 @@ class SegTTAModel(MmsegSegTTAModel):
         return scores.softmax(dim=0)
 
 
-def _last_head(model: nn.Module) -> nn.Module:
+def _last_head(model: MmengineModel) -> Any:
     """The head that predicts; a cascade has several."""
     head = model.decode_head
     return head[-1] if isinstance(head, nn.ModuleList) else head

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Arch(NamedTuple):
@@ -63,7 +63,7 @@ def resolve_arch(
     return variant
 
 
-def to_pair(name: str, value: int | Sequence[int], minimum: int = 1) -> tuple[int, int]:
+def to_pair(name: str, value: Any, minimum: int = 1) -> tuple[int, int]:
     """Brings a side or a pair `(h, w)` to a pair."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
     pair = pair * 2 if len(pair) == 1 else pair
@@ -83,9 +83,10 @@ def to_pairs(
 
     Two ints are a pair `(h, w)`, also where there are two stages.
     """
-    is_for_each = not isinstance(value, int) and len(value) == num_stages
-    if is_for_each and not (num_stages <= 2 and all(isinstance(side, int) for side in value)):
-        return [to_pair(f"{name}[{i}]", side, minimum) for i, side in enumerate(value)]
+    if not isinstance(value, int) and len(value) == num_stages:
+        is_one_pair = num_stages <= 2 and all(isinstance(side, int) for side in value)
+        if not is_one_pair:
+            return [to_pair(f"{name}[{i}]", side, minimum) for i, side in enumerate(value)]
     try:
         return [to_pair(name, value, minimum)] * num_stages
     except ValueError as error:

@@ -1,6 +1,7 @@
 """What Swin V1 and V2 have in common as backbones: everything but their blocks."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +107,7 @@ class SwinBackbone(BaseModule):
             norm_cfg if patch_norm else None,
             attn_backend,
         )
-        self.absolute_pos_embed = None
+        self.absolute_pos_embed: nn.Parameter | None = None
         if use_abs_pos_embed:
             image_size = to_pair("pretrain_img_size", pretrain_img_size)
             self.pos_embed_size = tuple(s // p for s, p in zip(image_size, patch_size, strict=True))
@@ -177,6 +178,7 @@ class SwinBackbone(BaseModule):
             module.requires_grad_(False).eval()
 
     def _add_pos_embed(self, x: Tensor) -> Tensor:
+        assert self.absolute_pos_embed is not None
         embed = self.absolute_pos_embed.unflatten(1, self.pos_embed_size)  # (1, Ph, Pw, C)
         if embed.shape[1:3] != x.shape[1:3]:
             # As the official detection code does for maps of another size.
@@ -199,7 +201,7 @@ class SwinBackbone(BaseModule):
             x = self._add_pos_embed(x)
         x = self.drop_after_pos(x)
         maps = {}
-        for i, stage in enumerate(self.layers):
+        for i, stage in enumerate(cast(Sequence[SwinStage], self.layers)):
             if has_hooks(stage):
                 pending = PendingResidual(stage(x))
             else:

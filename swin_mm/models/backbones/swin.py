@@ -68,7 +68,7 @@ class SwinTransformer(SwinBackbone):
         another size are resized instead of refused; unused stages are not built; `train` and
         `eval` return the module.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = SwinTransformer(arch='tiny', out_indices=(1, 3))
         >>> [tuple(map.shape) for map in backbone(torch.zeros(1, 3, 97, 141))]

@@ -41,7 +41,7 @@ class SwinTransformerV2(SwinBackbone):
         Microsoft's and timm's windows shrink; timm shifts before it pads. Where every map is
         larger than its window, and for timm divisible by it, the numbers are the same.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = SwinTransformerV2(arch='tiny', window_size=8, out_indices=(1, 3))
         >>> [tuple(map.shape) for map in backbone(torch.zeros(1, 3, 97, 141))]
@@ -141,7 +141,9 @@ class SwinTransformerV2(SwinBackbone):
         )
 
 
-def _resolve_pretrained_windows(sizes, num_stages: int) -> list[tuple[int, int]]:
+def _resolve_pretrained_windows(
+    sizes: Sequence[int | Sequence[int]] | None, num_stages: int
+) -> list[tuple[int, int]]:
     if sizes is None:
         return [(0, 0)] * num_stages
     if isinstance(sizes, int) or len(sizes) != num_stages:

@@ -1,6 +1,7 @@
 """Window attention of Swin V1, and what V2's shares with it: heads, windows and the projections."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class WindowAttentionBase(nn.Module):
         self.attn_drop_rate = attn_drop_rate
         self.attn_backend = resolve_backend(attn_backend)
         self.context_scales = check_context_scales(context_scales)
-        self.context_mix = None
+        self.context_mix: nn.Parameter | None = None
         if self.context_scales:
             head_dim = embed_dims // num_heads
             # The difference from the identity, so that weight decay leads to plain attention.
@@ -119,17 +120,22 @@ class WindowAttentionBase(nn.Module):
         # Not a buffer: on the meta device or after `to_empty` that would hold no index.
         bias = table[relative_position_index(self.window_size, table.device)]  # (N, N, nH)
         bias = bias.permute(2, 0, 1).contiguous()  # (nH, N, N)
-        windows = dict(
-            num_heads=self.num_heads, window_size=self.window_size, shift_size=self.shift_size
-        )
+        windows = self.num_heads, self.window_size, self.shift_size
         attention = attention or self._choose(qkv, bias)
         dropout = self.attn_drop_rate if self.training else 0.0
-        out = attention(qkv, bias, pad_token, **windows, scale=self.scale, dropout=dropout)
-        if self.context_scales:
-            scales = self.context_scales
-            out = out + compute_context(
-                qkv, pad_token, **windows, context_mix=self.context_mix, context_scales=scales
-            )
+        out = attention(
+            qkv,
+            bias,
+            pad_token,
+            num_heads=self.num_heads,
+            window_size=self.window_size,
+            shift_size=self.shift_size,
+            scale=self.scale,
+            dropout=dropout,
+        )
+        if self.context_mix is not None:
+            mix = self.context_mix, self.context_scales
+            out = out + compute_context(qkv, pad_token, *windows, *mix)
         return out
 
     def _choose(self, qkv: Tensor, bias: Tensor) -> Callable[..., Tensor]:
@@ -162,7 +168,7 @@ class WindowAttention(WindowAttentionBase):
     Source:
         Liu et al., Swin Transformer, 2021, section 3.2.
 
-    Example:
+    Examples:
         A sequence is a map of one row: 512 tokens of width 768 in eight windows of 64, with the
         mean of each window and that of the sequence as context.
 
@@ -178,7 +184,7 @@ class WindowAttention(WindowAttentionBase):
         window_size: tuple[int, int],
         *,
         qk_scale: float | None = None,
-        **arguments,
+        **arguments: Any,
     ) -> None:
         super().__init__(embed_dims, num_heads, window_size, **arguments)
         self.scale = (embed_dims // num_heads) ** -0.5 if qk_scale is None else qk_scale

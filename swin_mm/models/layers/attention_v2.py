@@ -1,6 +1,7 @@
 """Window attention of Swin V2: cosine scores, and a position bias computed by a small network."""
 
 import math
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class CosineWindowAttention(WindowAttentionBase):
         *,
         qkv_bias: bool = True,
         pretrained_window_size: tuple[int, int] = (0, 0),
-        **arguments,
+        **arguments: Any,
     ) -> None:
         super().__init__(embed_dims, num_heads, window_size, qkv_bias=False, **arguments)
         self.position_unit = tuple(
@@ -73,7 +74,7 @@ class CosineWindowAttention(WindowAttentionBase):
         # The meta device has no autocast.
         with torch.autocast("cpu" if device.type == "meta" else device.type, enabled=False):
             if self._has_plain_cpb_mlp():
-                hidden, _, out = self.cpb_mlp
+                hidden, out = cast(nn.Linear, self.cpb_mlp[0]), cast(nn.Linear, self.cpb_mlp[2])
                 dtype = torch.promote_types(out.weight.dtype, torch.float32)
                 table = F.linear(offsets.to(dtype), hidden.weight.to(dtype), hidden.bias.to(dtype))
                 table = F.linear(table.relu(), out.weight.to(dtype))  # ((2*Wh-1)*(2*Ww-1), nH)
@@ -92,7 +93,7 @@ class CosineWindowAttention(WindowAttentionBase):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         logit_scale, bias = self.logit_scale.flatten(), None
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         if not is_bare_linear(self.qkv):
             qkv, pad_token = self.call_qkv(x)
@@ -103,7 +104,7 @@ class CosineWindowAttention(WindowAttentionBase):
             return scale_to_cosine(qkv, logit_scale), pad_token, self.bias_table()
         qkv = F.linear(x, self.qkv.weight, bias)
         pad_token = None
-        if bias is not None:
+        if self.v_bias is not None:
             # The key of a zero token is zero, and the output of a padded query is dropped.
             no_bias = torch.zeros_like(self.v_bias)
             pad_token = torch.cat([no_bias, no_bias, self.v_bias])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from swin_mm.models.layers import fused
 from swin_mm.models.layers.attention import WindowAttentionBase
-from swin_mm.models.layers.fused import FusedForms, PendingResidual
+from swin_mm.models.layers.fused import FusedForms, FusedModule, PendingResidual
 from swin_mm.models.layers.hooks import has_hooks, is_identity
 from swin_mm.models.layers.stochastic_depth import add_branch
 from swin_mm.ops.dispatch import FusedForm
@@ -35,7 +35,7 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
-class SwinBlock(nn.Module):
+class SwinBlock(FusedModule):
     """The block of V1: `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, on a channels-last map.
 
     Args:
@@ -70,8 +70,10 @@ class SwinBlock(nn.Module):
         self.attn = attn
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = Mlp(embed_dims, int(mlp_ratio * embed_dims), act_cfg, drop_rate)
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
-        self.norm3 = None  # of some V2 blocks
+        self.drop_path: nn.Module = nn.Identity()
+        if drop_path_rate > 0:
+            self.drop_path = DropPath(drop_path_rate)
+        self.norm3: nn.Module | None = None  # of some V2 blocks
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` to `(B, H, W, C)`."""
@@ -104,7 +106,6 @@ class SwinBlock(nn.Module):
         return norms == (nn.LayerNorm, nn.LayerNorm) and not is_drawn and not is_hooked
 
     def bypassed_modules(self) -> tuple[nn.Module, ...]:
-        """Layers that the fused forms do not call."""
         attn, mlp = self.attn, self.mlp
         own = (self, self.drop_path, self.norm1, self.norm2)
         return (*own, attn, attn.proj, attn.proj_drop, mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop)

@@ -12,7 +12,7 @@ something that decides changes.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,12 @@ from swin_mm.ops.dispatch import AttnBackend, FusedForm, choose_fused, log_choic
 from swin_mm.ops.linear import linear_add, mlp_add
 from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.sdpa import window_attention as sdpa_attention
+from swin_mm.ops.self_test import RowOperator
 from swin_mm.ops.setting import Setting, setting_of
+
+if TYPE_CHECKING:
+    from swin_mm.models.layers.block import SwinBlock
+    from swin_mm.models.layers.patch import PatchEmbed, PatchMerging
 
 
 class PendingResidual(NamedTuple):
@@ -46,29 +51,43 @@ class PendingResidual(NamedTuple):
             return self.x
         from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
 
-        return add_norm(self.x, self.branch, None, self.x.dtype)[0]
+        total, _ = add_norm(self.x, self.branch, None, self.x.dtype)
+        assert total is not None
+        return total
 
     def normalize(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """The map with everything added, and that map after a norm."""
         if self.branch is None or why_not_norm(norm) or has_hooks(norm):
             x = self.materialize()
             return x, norm(x)
-        from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
 
         dtype = setting_of(self.x, needs_grad=False).norm_dtype
-        return add_norm(self.x, self.branch, norm_parameters(norm), dtype)
+        return _add_and_normalize(self.x, self.branch, norm, dtype)
 
 
 # By implementation: from a module and its input to its output.
-FusedForms = dict[str, Callable[[nn.Module, Any], Any]]
+FusedForms = dict[AttnBackend, Callable[..., Any]]
 
 
-def choose(module: nn.Module, x: Tensor, backend: AttnBackend) -> str | None:
+class FusedModule(nn.Module):
+    """A module that may be computed without calling its layers."""
+
+    fused_forms: ClassVar[FusedForms] = {}
+
+    def bypassed_modules(self) -> tuple[nn.Module, ...]:
+        """Layers that the fused forms do not call."""
+        raise NotImplementedError
+
+    def describe_fused(self) -> FusedForm:
+        """What decides whether a fused form can run, beside the setting."""
+        raise NotImplementedError
+
+
+def choose(module: FusedModule, x: Tensor, backend: AttnBackend) -> AttnBackend | None:
     """Which fused form of a module runs on a map; `None` for its layers one by one.
 
-    The module has `fused_forms`, of type `FusedForms`; `bypassed_modules()`, which the fused forms
-    do not call; and `describe_fused()`, which gives the `FusedForm`. What may change about any of
-    them is looked at in every call, in one loop without calls.
+    What may change about the bypassed modules is looked at in every call, in one loop without
+    calls.
 
     Returns:
         A key of `fused_forms`.
@@ -100,14 +119,16 @@ def choose(module: nn.Module, x: Tensor, backend: AttnBackend) -> str | None:
     return kept[1]
 
 
-def _choose(module: nn.Module, setting: Setting, backend: AttnBackend) -> tuple[str | None, str]:
+def _choose(
+    module: FusedModule, setting: Setting, backend: AttnBackend
+) -> tuple[AttnBackend | None, str]:
     form = module.describe_fused()
     norms = [m for m in module.bypassed_modules() if isinstance(m, nn.LayerNorm)]
     reason = form.reason or _why_not_modules(module) or _why_not_dtypes(norms, setting)
     return choose_fused(setting, form._replace(reason=reason), tuple(module.fused_forms), backend)
 
 
-def _why_not_modules(module: nn.Module) -> str | None:
+def _why_not_modules(module: FusedModule) -> str | None:
     if "fused_forms" not in vars(type(module)):  # its `forward` may be another too
         return f"{type(module).__name__} has no fused form"
     if nn.modules.module._has_any_global_hook():
@@ -128,17 +149,20 @@ def _why_not_dtypes(norms: Iterable[nn.LayerNorm], setting: Setting) -> str | No
     return None
 
 
-def describe_block(block: nn.Module, sum_operator: str) -> FusedForm:
+def describe_block(block: "SwinBlock", sum_operator: RowOperator) -> FusedForm:
     """The fused form of a block whose residual sums are by `sum_operator`."""
     attn, mlp = block.attn, block.mlp
     reason = _why_not_block(block)
     if reason is not None:
         return FusedForm(reason=reason)
-    operators = (sum_operator, attn.embed_dims), ("mlp", mlp.fc1.out_features)
+    operators: tuple[tuple[RowOperator, int], ...] = (
+        (sum_operator, attn.embed_dims),
+        ("mlp", mlp.fc1.out_features),
+    )
     return FusedForm(operators, attn.embed_dims, not is_identity(block.drop_path))
 
 
-def _why_not_block(block: nn.Module) -> str | None:
+def _why_not_block(block: "SwinBlock") -> str | None:
     attn, mlp = block.attn, block.mlp
     if type(attn).forward is not WindowAttentionBase.forward:
         return f"{type(attn).__name__} has a forward of its own"
@@ -159,11 +183,13 @@ def why_not_norm(norm: nn.Module) -> str | None:
     return None
 
 
-def norm_parameters(norm: nn.LayerNorm) -> Norm:
+def norm_parameters(norm: nn.Module) -> Norm:
+    """Those of a norm that kernels compute; see `why_not_norm`."""
+    assert isinstance(norm, nn.LayerNorm)
     return Norm(norm.weight, norm.bias, norm.eps)
 
 
-def build_branch(value: Tensor, bias: Tensor | None, drop_path: nn.Module) -> Branch:
+def build_branch(value: Tensor, bias: Tensor | None, drop_path: Any) -> Branch:
     """A branch with the random numbers of stochastic depth.
 
     In float32, mmcv's `DropPath` drops the same samples from the same seed. In lower precision it
@@ -175,19 +201,17 @@ def build_branch(value: Tensor, bias: Tensor | None, drop_path: nn.Module) -> Br
     return Branch(value, bias, noise, 1 - drop_path.drop_prob)
 
 
-def block_by_triton(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+def block_by_triton(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
     """V1: sum and norm, attention, sum and norm, MLP. The last sum is left to what comes next."""
-    from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
-
     x, branch, _ = pending
     dtype = setting_of(x, needs_grad=False).linear_dtype
-    x, normed = add_norm(x, branch, norm_parameters(block.norm1), dtype)
+    x, normed = _add_and_normalize(x, branch, block.norm1, dtype)
     branch = _attention_branch(block, normed)
-    x, normed = add_norm(x, branch, norm_parameters(block.norm2), dtype)
+    x, normed = _add_and_normalize(x, branch, block.norm2, dtype)
     return PendingResidual(x, _mlp_branch(block, normed, dtype))
 
 
-def block_v2_by_triton(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+def block_v2_by_triton(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
     """V2: attention, norm and sum, MLP, norm and sum."""
     from swin_mm.ops.triton.norm_add import norm_add  # imports Triton
 
@@ -204,13 +228,24 @@ def block_v2_by_triton(block: nn.Module, pending: PendingResidual) -> PendingRes
     return PendingResidual(x, low_precision=low_precision)
 
 
-def _attention_branch(block: nn.Module, x: Tensor) -> Branch:
+def _add_and_normalize(
+    x: Tensor, branch: Branch | None, norm: nn.Module, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The map with a branch added, and that map after a norm."""
+    from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
+
+    total, normed = add_norm(x, branch, norm_parameters(norm), dtype)
+    assert total is not None and normed is not None
+    return total, normed
+
+
+def _attention_branch(block: "SwinBlock", x: Tensor) -> Branch:
     """The attention of a map; the bias of its last layer is left to the sum."""
     proj = block.attn.proj
     return build_branch(F.linear(block.attn.attend(x), proj.weight), proj.bias, block.drop_path)
 
 
-def _mlp_branch(block: nn.Module, x: Tensor, dtype: torch.dtype) -> Branch:
+def _mlp_branch(block: "SwinBlock", x: Tensor, dtype: torch.dtype) -> Branch:
     """The MLP of a map; the bias of its last layer is left to the sum."""
     from swin_mm.ops.triton.mlp import mlp  # imports Triton
 
@@ -219,14 +254,14 @@ def _mlp_branch(block: nn.Module, x: Tensor, dtype: torch.dtype) -> Branch:
     return build_branch(out, fc2.bias, block.drop_path)
 
 
-def block_by_onednn(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+def block_by_onednn(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
     """V1 in inference."""
     x, attn, mlp = pending.x, block.attn, block.mlp
     x = linear_add(attn.attend(block.norm1(x), sdpa_attention), attn.proj, x)
     return PendingResidual(mlp_add(block.norm2(x), mlp.fc1, mlp.fc2, x))
 
 
-def block_v2_by_onednn(block: nn.Module, pending: PendingResidual) -> PendingResidual:
+def block_v2_by_onednn(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
     """V2 in inference."""
     x, attn, mlp = pending.x, block.attn, block.mlp
     x = x + block.norm1(attn.proj(attn.attend(x, sdpa_attention)))
@@ -234,17 +269,19 @@ def block_v2_by_onednn(block: nn.Module, pending: PendingResidual) -> PendingRes
     return PendingResidual(x if block.norm3 is None else block.norm3(x))
 
 
-def embed_by_triton(embed: nn.Module, x: Tensor) -> Tensor:
+def embed_by_triton(embed: "PatchEmbed", x: Tensor) -> Tensor:
     """A padded image `(B, in_channels, H, W)` to tokens; bias and norm are one kernel."""
     from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
 
     proj = embed.proj
     tokens = F.conv2d(x, proj.weight, stride=proj.stride).permute(0, 2, 3, 1)
     dtype = setting_of(tokens, needs_grad=False).norm_dtype
-    return add_norm(None, Branch(tokens, proj.bias), norm_parameters(embed.norm), dtype)[1]
+    _, normed = add_norm(None, Branch(tokens, proj.bias), norm_parameters(embed.norm), dtype)
+    assert normed is not None
+    return normed
 
 
-def merge_by_triton(merging: nn.Module, x: Tensor) -> Tensor:
+def merge_by_triton(merging: "PatchMerging", x: Tensor) -> Tensor:
     """Joins and normalises in one kernel, then reduces."""
     from swin_mm.ops.triton.merge_norm import merge_norm  # imports Triton
 

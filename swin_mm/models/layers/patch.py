@@ -7,13 +7,13 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from swin_mm.models.layers import fused
-from swin_mm.models.layers.fused import FusedForms
+from swin_mm.models.layers.fused import FusedForms, FusedModule
 from swin_mm.ops.dispatch import AttnBackend, FusedForm, resolve_backend
 from swin_mm.ops.reference import MERGE_ORDER, join_neighbours
 from swin_mm.ops.window import pad_bottom_right, padded_size
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(FusedModule):
     """Cuts an image into patches and projects each to a token.
 
     Args:
@@ -59,7 +59,7 @@ class PatchEmbed(nn.Module):
         return FusedForm((("add_norm", channels),), channels, reason=reason)
 
 
-class PatchMerging(nn.Module):
+class PatchMerging(FusedModule):
     """Joins 2x2 neighbours into one token of twice the channels.
 
     Args:

@@ -1,10 +1,11 @@
 """Stochastic depth that leaves out the work for the samples it drops."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmcv.cnn.bricks import DropPath
-from torch import Tensor, nn
+from torch import Tensor
 
 from swin_mm.models.layers.hooks import has_hooks, is_identity
 from swin_mm.ops.setting import setting_of
@@ -13,7 +14,7 @@ from swin_mm.ops.setting import setting_of
 def add_branch(
     x: Tensor,
     branch: Callable[[Tensor], Tensor],
-    drop_path: nn.Module,
+    drop_path: Any,
     may_skip: bool = True,
 ) -> Tensor:
     """`x + drop_path(branch(x))`; on the CPU, `branch` gets only the samples that stay.
@@ -44,7 +45,7 @@ def add_branch(
     return x.index_add(0, kept, branch(x[kept]), alpha=1 / keep_prob)
 
 
-def _can_skip_samples(x: Tensor, drop_path: nn.Module) -> bool:
+def _can_skip_samples(x: Tensor, drop_path: Any) -> bool:
     setting = setting_of(x, needs_grad=False)
     return (
         x.device.type == "cpu"  # elsewhere the host would wait for the device

@@ -43,7 +43,7 @@ class FPN(BaseModule):
         Lin et al., Feature Pyramid Networks for Object Detection, 2017,
         https://arxiv.org/abs/1612.03144; numbers as mmdet 3.3.0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> maps = [torch.rand(1, 8 * 2**i, 40 >> i, 56 >> i) for i in range(4)]
         >>> [tuple(out.shape[1:]) for out in FPN([8, 16, 32, 64], 16, num_outs=5)(maps)]

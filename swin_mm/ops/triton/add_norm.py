@@ -201,9 +201,8 @@ def _launch_backward(ctx, saved, saved_bias, noise, weight, bias, stats, grad_to
         **tile.to_kwargs(),
     )
     grad_weight, grad_bias, grad_branch_bias = partial.sum(0).unbind()
-    if grad_out is None:
-        grad_weight = grad_bias = None
-    return grad_x, grad_x if is_same else grad_value, grad_branch_bias, None, grad_weight, grad_bias
+    grad_norm = (None, None) if grad_out is None else (grad_weight, grad_bias)
+    return grad_x, grad_x if is_same else grad_value, grad_branch_bias, None, *grad_norm
 
 
 def _differentiable_backward(
@@ -227,6 +226,7 @@ def _differentiable_backward(
         grad, grad_branch_bias, grad_weight, grad_bias = found
     if grad_total is not None:
         grad = grad_total if grad is None else grad + grad_total
+    assert grad is not None  # of one of the outputs at least
     grad_value = grad
     if noise is not None:
         grad_value = grad * Branch(grad, None, noise, keep_prob).drop_path_scale()

@@ -1,5 +1,6 @@
 """Launches of the window attention kernels: grids, arguments and sums of partials."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,14 @@ class Problem(NamedTuple):
     window_size: tuple[int, int]
     shift_size: tuple[int, int]
     scale: float
+
+    @classmethod
+    def of(
+        cls, num_heads: int, window_size: Sequence[int], shift_size: Sequence[int], scale: float
+    ) -> "Problem":
+        """The same from sides in any sequence."""
+        (win_h, win_w), (shift_h, shift_w) = window_size, shift_size
+        return cls(num_heads, (win_h, win_w), (shift_h, shift_w), float(scale))
 
     @property
     def num_tokens(self) -> int:
@@ -135,8 +144,10 @@ class _Launcher:
         is_padded = tuple(qkv.shape[1:3]) != padded_size(qkv.shape[1:3], problem.window_size)
         self.fills_padding = is_padded and pad_token is not None
         # A kernel that fills no padding leaves its third argument alone.
-        pad_token = pad_token.to(qkv.dtype).contiguous() if self.fills_padding else self.qkv
-        self.inputs = self.qkv, bias.contiguous(), pad_token
+        padding = self.qkv
+        if self.fills_padding and pad_token is not None:
+            padding = pad_token.to(qkv.dtype).contiguous()
+        self.inputs = self.qkv, bias.contiguous(), padding
 
     def __call__(
         self, name: str, *tensors: Tensor, blocks: int = 1, programs: int | None = None

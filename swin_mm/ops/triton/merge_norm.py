@@ -147,10 +147,11 @@ class _MergeNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors  # read once: recomputed activations are given out once
+        x, weight, bias, stats = ctx.saved_tensors  # once: recomputed ones are given out once
         # The second, by create_graph=True.
         run = _differentiable_backward if torch.is_grad_enabled() else _launch_backward
-        pairs = zip(run(ctx, *saved, grad_out), saved[:3], strict=True)
+        grads = run(ctx, x, weight, bias, stats, grad_out)
+        pairs = zip(grads, (x, weight, bias), strict=True)
         return *(None if grad is None else grad.to(t.dtype) for grad, t in pairs), None, None
 
 

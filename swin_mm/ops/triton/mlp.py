@@ -153,8 +153,8 @@ class _Mlp(torch.autograd.Function):
         saved = ctx.saved_tensors  # read once: recomputed activations are given out once
         if torch.is_grad_enabled():  # by create_graph=True
 
-            def compute(*inputs):
-                return [reference.mlp(*inputs, ctx.dtype)]
+            def compute(x, fc1_weight, fc1_bias, fc2_weight):
+                return [reference.mlp(x, fc1_weight, fc1_bias, fc2_weight, ctx.dtype)]
 
             needed = ctx.needs_input_grad[:4]
             return *differentiable_grads(compute, saved[:4], needed, [grad]), None

@@ -186,12 +186,10 @@ def _launch_backward(ctx, value, branch_bias, noise, weight, bias, stats, grad_t
         **tile.to_kwargs(),
     )
     grad_weight, grad_bias, grad_branch_bias = partial.sum(0).unbind()
-    if branch_bias is None:
-        grad_branch_bias = None
     return (
         grad_x if is_sum else grad_total,
         grad_value,
-        grad_branch_bias,
+        None if branch_bias is None else grad_branch_bias,
         None,
         grad_weight,
         grad_bias,

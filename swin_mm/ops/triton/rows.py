@@ -144,14 +144,18 @@ def differentiable_grads(
         One for each input, `None` where none is wanted.
     """
     # Views: an input may also be one of another's origins, which is not to be followed here.
-    inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     with torch.enable_grad():
-        outputs = compute(*inputs)
-    pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
-    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-    outputs, grads = zip(*pairs, strict=True)
-    found = torch.autograd.grad(outputs, wanted, grads, create_graph=True, allow_unused=True)
-    found = iter(found)
+        outputs = compute(*views)
+    pairs = [
+        (out, grad)
+        for out, grad in zip(outputs, grads, strict=True)
+        if out is not None and grad is not None
+    ]
+    wanted = [t for t, need in zip(views, needed, strict=True) if need and t is not None]
+    used = [out for out, _ in pairs]
+    grads = [grad for _, grad in pairs]
+    found = iter(torch.autograd.grad(used, wanted, grads, create_graph=True, allow_unused=True))
     return [next(found) if need else None for need in needed]
 
 

@@ -37,7 +37,7 @@ def window_attention(
     reason = why_not_attention(setting, qkv.shape[-1] // (3 * num_heads), dropout)
     if reason is not None:
         raise ValueError(f"attn_backend='triton' cannot run: {reason}; 'auto' uses another")
-    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), float(scale))
+    problem = Problem.of(num_heads, window_size, shift_size, scale)
     return _WindowAttention.apply(qkv, rel_pos_bias, pad_token, problem)
 
 
@@ -63,7 +63,8 @@ class _WindowAttention(torch.autograd.Function):
             grads = reference.differentiate(run, inputs, needed, grad_out)
             return *grads, None
         else:
-            grads = launch.backward(grad_out, *inputs, ctx.problem)
+            qkv, rel_pos_bias, pad_token = inputs
+            grads = launch.backward(grad_out, qkv, rel_pos_bias, pad_token, ctx.problem)
         cast = [g.to(t.dtype) if n else None for g, t, n in zip(grads, inputs, needed, strict=True)]
         return *cast, None
 
@@ -78,7 +79,7 @@ def _forward_op(
     shift_size: Sequence[int],
     scale: float,
 ) -> Tensor:
-    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
+    problem = Problem.of(num_heads, window_size, shift_size, scale)
     return launch.forward(qkv, rel_pos_bias, pad_token, problem)
 
 
@@ -98,7 +99,7 @@ def _backward_op(
     shift_size: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    problem = Problem(num_heads, tuple(window_size), tuple(shift_size), scale)
+    problem = Problem.of(num_heads, window_size, shift_size, scale)
     return launch.backward(grad_out, qkv, rel_pos_bias, pad_token, problem)
 
 
