@@ -9,6 +9,10 @@ from swin_mm.datasets.reader import Reader, UnreadableError
 
 LARGEST = 255  # mmseg casts label maps to uint8
 LOSSY = ("JPEG", "MPO")
+LOSSY_ADVICE = (
+    "which changes the values of pixels, so labels are not what was drawn: export the label maps "
+    "as PNG (converting the JPEG does not bring them back)"
+)
 
 
 class LabelError(DatasetError):
@@ -46,11 +50,7 @@ def read_labels(path: str, reader: Reader | None = None) -> np.ndarray:
     except UnreadableError as error:
         raise LabelError("unreadable", str(error)) from None
     if kind in LOSSY:
-        raise LabelError(
-            "lossy",
-            f"{path} is a JPEG, which changes the values of pixels, so labels are not what was "
-            "drawn: export the label maps as PNG (converting the JPEG does not bring them back)",
-        )
+        raise LabelError("lossy", f"{path} is a JPEG, {LOSSY_ADVICE}")
     if labels.shape[2] > 1:
         remedy = "convert it: each colour to the index of its class"
         if mode == "P":
