@@ -4,8 +4,8 @@ import pytest
 from own_data import write_maps
 from PIL import Image
 
-from swin_mm.init_config import InitConfigError
 from swin_mm.datasets.check import DatasetError
+from swin_mm.init_config import InitConfigError
 from swin_mm.init_config.semantic import decide_labels, find_palette, read_classes, read_part
 
 
