@@ -11,9 +11,6 @@ PACKAGE = Path(__file__).parents[1]
 LOST_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w+))?"
 )
-LOST_RANK = re.compile(
-    r"Connection (closed|reset) by peer|NCCL communicator was aborted|remote process exited"
-)
 WORKER_TRACEBACK = "Original Traceback"
 QUALIFIED = re.compile(r"^swin_mm(\.\w+)+: ")  # the type of our errors in a traceback
 META_KEYS = ("img_shape", "ori_shape", "pad_shape", "batch_input_shape", "scale_factor")
@@ -54,28 +51,23 @@ def explain_error(error: BaseException) -> str | None:
         is_refusal = isinstance(current, ValueError) and _raised_in(current, PACKAGE)
         if is_ours or is_refusal or (is_cause and isinstance(current, OSError)):
             return _one_line(current)
-        if lost := _explain_lost_process(str(current)):
-            return lost
+        if worker := LOST_WORKER.search(str(current)):
+            return (
+                f"a worker of the data loader (process {worker[1]}) was ended from outside"
+                f"{' by ' + worker[2] if worker[2] else ''}, often for lack of memory: lower "
+                "num_workers or batch_size; train --resume goes on from the last checkpoint"
+            )
         is_cause = is_cause and current.__cause__ is not None
         follow = not current.__suppress_context__
         current = current.__cause__ or (current.__context__ if follow else None)
     return _explain_build(error) or _explain_loading(error) or _explain_missing_label(error)
 
 
-def _explain_lost_process(text: str) -> str | None:
-    """Words how PyTorch says that another process of a run has ended."""
-    if worker := LOST_WORKER.search(text):
-        return (
-            f"a worker of the data loader (process {worker[1]}) was ended from outside"
-            f"{' by ' + worker[2] if worker[2] else ''}, often for lack of memory: lower "
-            "num_workers or batch_size; train --resume goes on from the last checkpoint"
-        )
-    if LOST_RANK.search(text):
-        return (
-            "another process of this run has ended, and its own output says why; train --resume "
-            "goes on from the last checkpoint"
-        )
-    return None
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C came, also where code took it for a failure of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _raised_in(error: BaseException, folder: Path) -> bool:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
     for name, kind in OWN_HOOKS.items():
         if bare_type(dict(type=kind)) not in custom:
             hooks.setdefault(name, dict(type=kind))
+        if hooks.get(name) is None:  # switched off, which mmengine knows of its own hooks alone
+            hooks.pop(name, None)
     for settings in (hooks.checkpoint, cfg.get("optim_wrapper")):
         replaced = type_name(settings)
         if replaced in REPLACEMENTS:
@@ -150,7 +154,6 @@ def start_processes(cfg: Config) -> None:
     Raises:
         ConfigError: The launcher has not started any, or it needs GPUs and there are none.
     """
-    import torch
     from mmengine.dist import init_dist, is_distributed
     from mmengine.utils.dl_utils import set_multi_processing
 
@@ -180,10 +183,21 @@ def start_processes(cfg: Config) -> None:
     cfg.model_wrapper_cfg = wrapper
 
 
-def stop_processes() -> None:
-    """Leaves the processes of a distributed run, if this is one."""
-    import torch
+@contextmanager
+def joined_processes(cfg: Config) -> Iterator[None]:
+    """Joins the processes of a distributed run, watches them, and leaves them at the end.
 
+    Args:
+        cfg: As for `start_processes`.
+
+    Raises:
+        LostRankError: Another process has ended before this one was done.
+    """
+    from swin_mm.engine.rank_watch import RankWatch
+
+    start_processes(cfg)
+    with RankWatch():
+        yield
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
-from swin_mm.cli.errors import explain_error
+from swin_mm.cli.errors import explain_error, was_interrupted
 from swin_mm.console import printable
 from swin_mm.version import __version__
 
@@ -100,11 +100,11 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return import_command(name).main(argv) or 0
-    except KeyboardInterrupt:
-        hint = "; --resume continues from the last checkpoint" if name == "train" else ""
-        print(f"\n{PROGRAM}: interrupted{hint}", file=sys.stderr)
-        return 130
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if was_interrupted(error):
+            hint = "; --resume continues from the last checkpoint" if name == "train" else ""
+            print(f"\n{PROGRAM}: interrupted{hint}", file=sys.stderr)
+            return 130
         message = explain_error(error)
         if message is None or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             raise

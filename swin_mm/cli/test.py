@@ -13,9 +13,8 @@ from swin_mm.cli.launch import (
     build_runner,
     check_checkpoint,
     find_scope,
+    joined_processes,
     prepare_config,
-    start_processes,
-    stop_processes,
 )
 from swin_mm.cli.views import add_view_options, apply_view_options
 from swin_mm.configs import ConfigError
@@ -46,16 +45,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from swin_mm.datasets.check import check_config
     from swin_mm.engine import ExactWeightsHook
 
-    start_processes(cfg)
-    data = check_config(cfg, splits=("test",))
-    runner = build_runner(cfg, data)
-    runner.register_hook(ExactWeightsHook())
-    if args.out:
-        keep_predictions(runner, args.out)
-    metrics = runner.test()
-    if runner.rank == 0:
-        report(metrics, args, runner)
-    stop_processes()
+    with joined_processes(cfg):
+        data = check_config(cfg, splits=("test",))
+        runner = build_runner(cfg, data)
+        runner.register_hook(ExactWeightsHook())
+        if args.out:
+            keep_predictions(runner, args.out)
+        metrics = runner.test()
+        if runner.rank == 0:
+            report(metrics, args, runner)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,9 +8,8 @@ from swin_mm.cli.launch import (
     build_runner,
     check_checkpoint,
     check_pretrained,
+    joined_processes,
     prepare_config,
-    start_processes,
-    stop_processes,
 )
 from swin_mm.cli.train_options import add_train_options, apply_train_options, scale_learning_rate
 
@@ -38,18 +37,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     from swin_mm.datasets.check import check_config
     from swin_mm.engine import ExactWeightsHook
 
-    start_processes(cfg)
-    scaling = None
-    if args.auto_scale_lr or (cfg.get("auto_scale_lr") or {}).get("enable"):
-        scaling = scale_learning_rate(cfg, get_world_size())
-    data = check_config(cfg)
-    runner = build_runner(cfg, data)
-    if scaling:
-        runner.logger.info(scaling)
-    if cfg.get("resume"):
-        runner.register_hook(ExactWeightsHook())
-    runner.train()
-    stop_processes()
+    with joined_processes(cfg):
+        scaling = None
+        if args.auto_scale_lr or (cfg.get("auto_scale_lr") or {}).get("enable"):
+            scaling = scale_learning_rate(cfg, get_world_size())
+        data = check_config(cfg)
+        runner = build_runner(cfg, data)
+        if scaling:
+            runner.logger.info(scaling)
+        if cfg.get("resume"):
+            runner.register_hook(ExactWeightsHook())
+        runner.train()
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

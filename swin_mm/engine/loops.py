@@ -1,11 +1,13 @@
 """Training loops that go on, after a kill at any moment, as if there had been none."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from mmengine.dist import get_rank
+import torch
+from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from swin_mm.engine.hooks.checkpoint import CheckpointHook
 from swin_mm.engine.randomness import STEP, VALIDATION, make_resumable, seed_generators
+from swin_mm.engine.rank_state import share_buffers
 from swin_mm.engine.stop_signals import StopSignals
 from swin_mm.registry import LOOPS
 
@@ -31,6 +34,7 @@ class ResumableLoop:
         skipped_batches: Batches to pass over that were trained on before a resume.
         epoch_start: The step at which the epoch began.
         validated_iter: The step after which the last validation was run.
+        validation_batches: Batches of a validation that every rank has.
     """
 
     # What mmengine's loops have.
@@ -42,6 +46,7 @@ class ResumableLoop:
     skipped_batches = 0
     epoch_start = 0
     validated_iter = 0
+    validation_batches = 0
 
     def state(self, epoch: int, step: int) -> dict[str, int]:
         """What a checkpoint must say beside the number of epochs and steps done."""
@@ -89,6 +94,9 @@ class ResumableLoop:
         is_due = self.runner.val_loop is not None and self._is_validation_time()
         if not is_due or self._iter in (0, self.validated_iter):
             return
+        self._stop_if_asked()  # now, as a validation can take long
+        share_buffers(self.runner)
+        self.validation_batches = self._count_common_batches()
         before, self.validated_iter = self.validated_iter, self._iter
         seed_generators(VALIDATION, self.runner.seed, get_rank(), self._iter)
         try:
@@ -100,13 +108,22 @@ class ResumableLoop:
                     hook._swap_ema_parameters()
         self._stop_if_asked()
 
-    def stop_validation_if_asked(self) -> None:
-        """Ends a validation; with several processes they all go on to its end.
+    def _count_common_batches(self) -> int:
+        if not self.stop_signals.is_distributed:
+            return sys.maxsize
+        loader = self.runner.val_loop.dataloader
+        batches = torch.tensor(len(loader) if hasattr(loader, "__len__") else 0)
+        all_reduce(batches, "min")
+        return int(batches)
+
+    def stop_validation_if_asked(self, batch: int) -> None:
+        """Ends a validation after batch number `batch`.
 
         Raises:
             ValidationStoppedError: A signal asks the process to stop.
         """
-        if self.stop_signals.number and not self.stop_signals.is_distributed:
+        # Ranks can only agree after batches that all of them have.
+        if batch < self.validation_batches and self.stop_signals.agree():
             raise ValidationStoppedError
 
     def _stop_if_asked(self) -> None:

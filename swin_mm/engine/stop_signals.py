@@ -1,8 +1,9 @@
-"""Signals that ask a training to stop: it ends after its step, in all processes after the same."""
+"""Signals that ask a training to stop: it ends after its step, in all ranks after the same one."""
 
 import os
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -12,24 +13,27 @@ from mmengine.runner import Runner
 
 from swin_mm.engine.device_number import DeviceNumber
 
-# Of a terminal and of torchrun, of preemption, and of Slurm's `--signal`.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-# torchrun passes on a Ctrl-C that its processes have from the terminal as well.
+# Of a terminal that is closed, of Ctrl-C, of preemption, and of Slurm's `--signal`. torchrun hands
+# the first three on to its processes.
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# torchrun repeats a Ctrl-C that its processes get from the terminal too, and `timeout` signals its
+# process and then the group of that process.
 REPEAT_SECONDS = 2.0
 
 
 class StopSignals:
     """While entered, notes the signals that ask the process to stop; the second ends it at once.
 
-    Several processes agree on the step: the signal of any is that of all, one step later.
+    Several ranks agree on the step: a signal to any rank stops all of them, one step later.
 
     Args:
-        runner: The runner, for its log and its device.
+        runner: The runner, for its device.
     """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.is_distributed = get_dist_info()[1] > 1
+        self.rank, world_size = get_dist_info()
+        self.is_distributed = world_size > 1
         self.number = 0  # of the signal, 0 for none
         self.noted = 0.0
         self.shared: DeviceNumber | None = None
@@ -37,6 +41,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         for number in SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:  # as under nohup
+                continue
             try:
                 self.handlers[number] = signal.signal(number, self._note)
             except ValueError:  # only the main thread may
@@ -48,17 +54,21 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
         if self.number:
-            if self.is_distributed and time.monotonic() - self.noted < REPEAT_SECONDS:
-                return
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            if time.monotonic() - self.noted > REPEAT_SECONDS:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
         self.number, self.noted = number, time.monotonic()
-        self.runner.logger.warning(f"{name}: saving and stopping; a second one stops at once.")
+        if self.rank == 0:
+            name = signal.Signals(number).name
+            text = f"\n{name}: saving and stopping after this step; another one stops at once.\n"
+            # The log may be in the middle of a line, and must not be entered a second time.
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, text.encode())
 
     def agree(self) -> int:
-        """The number of the signal to stop for now, or 0; all processes must ask together."""
+        """The number of the signal to stop for now, or 0; all ranks must ask together."""
         if not self.is_distributed:
             return self.number
         agreed = int(self.shared.read()) if self.shared else 0

@@ -1,5 +1,7 @@
 """The toy task with everything random that a training has: augmentation, dropout, batches."""
 
+import multiprocessing
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,26 @@ class RecordLosses(Hook):
     def after_val_epoch(self, runner: Runner, metrics=None) -> None:
         values = " ".join(f"{name}={value.hex()}" for name, value in sorted(metrics.items()))
         self._write(f"val_{runner.iter} {values}")
+
+
+@HOOKS.register_module()
+class SignalOnce(Hook):
+    """Sends a signal after a step: to these ranks, or to a worker of their data loaders."""
+
+    def __init__(self, number: int, step: int, targets: tuple = (0,), to_worker: bool = False):
+        self.number, self.step, self.to_worker = number, step, to_worker
+        self.targets = targets
+
+    def before_train(self, runner: Runner) -> None:
+        self.is_due = runner.rank in self.targets and runner.iter == 0
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        if not self.is_due or runner.iter + 1 != self.step:
+            return
+        target = os.getpid()
+        if self.to_worker:
+            target = next(child.pid for child in multiprocessing.active_children())
+        os.kill(target, self.number)
 
 
 def write_kill_config(folder: Path, extra: str) -> Path:

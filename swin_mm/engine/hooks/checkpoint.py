@@ -14,7 +14,6 @@ from mmengine.runner import BaseLoop, Runner
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.checkpoint.finite import list_non_finite
 from swin_mm.checkpoint.report import list_names
-from swin_mm.engine.accumulation import gather_gradients, set_gradients
 from swin_mm.engine.checkpoint_files import (
     ATOMIC_BACKEND,
     POINTER_NAME,
@@ -22,6 +21,7 @@ from swin_mm.engine.checkpoint_files import (
     remove_partial_files,
     write_atomically,
 )
+from swin_mm.engine.rank_state import gather_gradients, set_gradients, share_buffers
 from swin_mm.registry import HOOKS
 
 # What a task is judged by, whatever evaluator measures it: those of single classes, or an accuracy
@@ -174,6 +174,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         loop = runner.train_loop
         if hasattr(loop, "state"):
             meta.update(loop.state(meta["epoch"], meta["iter"]))
+        share_buffers(runner)
         self.gradients = gather_gradients(runner)
         runner.save_checkpoint(
             self.out_dir,
@@ -240,7 +241,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         """Lets a signal end the validation."""
         if hasattr(runner._train_loop, "stop_validation_if_asked"):
-            runner._train_loop.stop_validation_if_asked()
+            runner._train_loop.stop_validation_if_asked(batch_idx)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         """Saves a new best checkpoint beside the one it replaces.

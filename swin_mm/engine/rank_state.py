@@ -1,11 +1,27 @@
-"""Gradients of batches whose step is still to come, for checkpoints in between."""
+"""What differs between the ranks of a run and has to survive it: gradients, buffers."""
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
+
+
+def share_buffers(runner: Runner) -> None:
+    """Gives all ranks the buffers of the first, whose are saved; all ranks must call it.
+
+    Without it each rank validates with batch norm statistics of its own, but those of the first
+    after a resume.
+    """
+    if get_world_size() == 1:
+        return
+    averages = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for model in (runner.model, *averages):
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                broadcast(buffer)
 
 
 def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:

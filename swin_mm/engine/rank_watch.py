@@ -1,0 +1,101 @@
+"""Ends a rank in one line when another has ended, which collectives of a GPU would wait for."""
+
+import os
+import re
+import select
+import signal
+import threading
+from types import TracebackType
+
+from mmengine.dist import all_gather_object, barrier, get_dist_info
+from torch.distributed import DistError
+
+# Time for this rank to fail by itself, with gloo's error or its own, before it is ended.
+GRACE_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+LOST_RANK = re.compile(
+    r"Connection (closed|reset|refused)|Broken pipe|pair closure|NCCL communicator was aborted"
+    r"|remote process exited"
+)
+
+
+class LostRankError(RuntimeError):
+    """Another rank of the run has ended; the message names it where it ran on this machine."""
+
+
+class RankWatch:
+    """While entered, watches the other ranks of this machine and the torchrun that started them.
+
+    When a rank ends, this one ends as well: with an error of its own, or else with a line on
+    standard error and status 1. When torchrun ends, a training saves and stops.
+
+    Only Linux lets processes be watched.
+
+    Raises:
+        LostRankError: On leaving, in place of an error of a collective that lost a rank.
+    """
+
+    def __enter__(self) -> "RankWatch":
+        rank, self.world_size = get_dist_info()
+        self.ranks: dict[int, str] = {}  # by a descriptor that can be read when the rank has ended
+        self.launcher: int | None = None
+        self.is_over = threading.Event()
+        own = _machine(), os.getpid()
+        if self.world_size > 1:
+            for other, (machine, process) in enumerate(all_gather_object(own)):
+                if other != rank and machine and machine == own[0]:
+                    self.ranks[os.pidfd_open(process)] = f"rank {other} (process {process})"
+        if own[0] and "TORCHELASTIC_RUN_ID" in os.environ:
+            self.launcher = os.pidfd_open(os.getppid())
+        if self.ranks or self.launcher is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                barrier()  # so that no rank takes the others' end for a loss
+            elif self.world_size > 1 and _is_lost_rank(error):
+                raise LostRankError(self._explain()) from error
+        finally:
+            self.is_over.set()
+
+    def _watch(self) -> None:
+        watched = [*self.ranks, *([] if self.launcher is None else [self.launcher])]
+        while not self.is_over.is_set():
+            ended, _, _ = select.select(watched, [], [], LOOK_SECONDS)
+            if self.launcher in ended:
+                watched.remove(self.launcher)
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif ended and not self.is_over.wait(GRACE_SECONDS):
+                os.write(2, f"swin-mm: error: {self._explain()}\n".encode())
+                os._exit(1)
+
+    def _explain(self) -> str:
+        # The connections of a process are closed a little before it counts as ended.
+        ended, _, _ = select.select(list(self.ranks), [], [], LOOK_SECONDS)
+        who = " and ".join(self.ranks[descriptor] for descriptor in ended)
+        verb = "have" if len(ended) > 1 else "has"
+        return (
+            f"{who or 'another rank'} {verb} ended, and its own output says why; start the run "
+            "again (train --resume goes on from the last checkpoint)"
+        )
+
+
+def _is_lost_rank(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, DistError) or LOST_RANK.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _machine() -> str | None:
+    """What is the same for processes that know each other by their ids, None where unknown."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None

@@ -1,0 +1,210 @@
+"""What a training does at signals, at the loss of a rank or a worker, and when it is resumed."""
+
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+import torch.distributed as dist
+from fuzz_kills import make_job, try_kills, wait
+from kill_jobs import differences, fork, import_all, is_alive, train_job
+from kill_task import write_kill_config
+
+from swin_mm.engine import rank_watch, stop_signals
+
+TRAINING = """
+train_cfg = dict(by_epoch=True, max_epochs={epochs}, val_interval=1)
+train_dataloader.update(num_workers={workers}, batch_size={batch})
+val_dataloader['batch_size'] = {batch}
+default_hooks['curves'] = None  # drawing takes longer than training
+default_hooks['checkpoint'].update(max_keep_ckpts=1, save_best='toy/error', rule='less')
+custom_hooks = [dict(type='RecordLosses'), {signal}]
+"""
+LAUNCHER_SECONDS = 60.0
+
+
+def slow(parameter):
+    return pytest.param(parameter, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What trainings that nobody stops leave, by their number of ranks."""
+    import_all()
+    return {}
+
+
+class Trainings:
+    """Runs the toy task in one folder, again and again."""
+
+    def __init__(self, folder, undisturbed):
+        self.folder, self.work_dir, self.known = folder, folder / "work", undisturbed
+        self.output = folder / "output"
+
+    def start(self, ranks=1, workers=0, epochs=2, **at):
+        """Starts a training; `at` are arguments of `SignalOnce`, by default no signal comes."""
+        at = {"number": 0, "step": 0, **at}
+        batch = 4 // ranks
+        send = dict(type="SignalOnce", **at)
+        extra = TRAINING.format(workers=workers, batch=batch, epochs=epochs, signal=send)
+        self.job = train_job(write_kill_config(self.folder, extra), "toy", ranks)
+        self.output.unlink(missing_ok=True)
+        self.output.touch()
+        return self.job.start(self.work_dir, self.output)
+
+    def run(self, **kwargs):
+        """How the processes of a training ended, and what they printed."""
+        ends = wait(self.start(**kwargs), LAUNCHER_SECONDS)
+        return ends, self.output.read_text()
+
+    def assert_resumes(self, ranks=1):
+        """A resume leaves to the bit what a training that was left alone leaves."""
+        if ranks not in self.known:
+            alone = Trainings(self.folder / "alone", self.known)
+            alone.folder.mkdir()
+            ends, text = alone.run(ranks=ranks)
+            assert set(ends) == {"0"}, text
+            self.known[ranks] = alone.job.describe(alone.work_dir)
+        ends, text = self.run(ranks=ranks)
+        assert set(ends) == {"0"}, text
+        assert differences(self.job.describe(self.work_dir), self.known[ranks]) == []
+
+
+@pytest.fixture
+def trainings(tmp_path, undisturbed):
+    return Trainings(tmp_path, undisturbed)
+
+
+def errors(text):
+    return [line for line in text.splitlines() if line.startswith("swin-mm: error: ")]
+
+
+STOPPING = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+def test_a_signal_saves_and_ends_with_its_status(trainings, number):
+    ends, text = trainings.run(number=int(number), step=3)
+    assert ends == [str(128 + number)]
+    saved = trainings.work_dir / "interrupted.pth"
+    assert f"Stopped by {number.name} after step 3, saved in {saved}; --resume goes on" in text
+    if number == signal.SIGTERM:
+        trainings.assert_resumes()
+
+
+@pytest.mark.parametrize("targets", [slow((0,)), (1,), slow((0, 1))], ids=str)
+def test_ranks_stop_after_the_same_step(trainings, targets):
+    ends, text = trainings.run(ranks=2, number=int(signal.SIGTERM), step=2, targets=targets)
+    assert ends == ["143", "143"]
+    assert "Stopped by SIGTERM after step 3, saved in" in text
+    trainings.assert_resumes(ranks=2)
+
+
+@pytest.mark.parametrize("lost", [0, slow(1)])
+def test_a_lost_rank_ends_the_others_in_one_line(trainings, lost):
+    began = time.monotonic()
+    ends, text = trainings.run(ranks=2, number=int(signal.SIGKILL), step=6, targets=(lost,))
+    assert time.monotonic() - began < LAUNCHER_SECONDS
+    assert ends == (["-9", "1"] if lost == 0 else ["1", "-9"])
+    (line,) = errors(text)
+    assert re.search(rf"rank {lost} \(process \d+\) has ended, .*\(train --resume goes on", line)
+    assert "Traceback" not in text
+    trainings.assert_resumes(ranks=2)
+
+
+def test_a_lost_worker_ends_the_run_in_one_line(trainings):
+    ends, text = trainings.run(workers=1, number=int(signal.SIGKILL), step=2, to_worker=True)
+    assert ends == ["1"]
+    (line,) = errors(text)
+    assert "a worker of the data loader (process" in line
+    assert "lower num_workers or batch_size; train --resume goes on" in line
+    assert "Traceback" not in text
+    trainings.assert_resumes()
+
+
+@pytest.fixture
+def start_ranks(tmp_path):
+    """Starts two forks that run a function of their rank under a `RankWatch`."""
+
+    def watch(function, rank):
+        dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=rank, world_size=2)
+        with rank_watch.RankWatch():
+            function(rank)
+        return 0
+
+    def start(function):
+        return [fork(lambda rank=rank: watch(function, rank), tmp_path / "out") for rank in (0, 1)]
+
+    return start
+
+
+def test_a_rank_that_waits_for_a_lost_one_is_ended(start_ranks, tmp_path, monkeypatch):
+    """As a GPU waits in a collective of NCCL, which does not notice the loss."""
+    monkeypatch.setattr(rank_watch, "GRACE_SECONDS", 0.1)
+    assert wait(start_ranks(lambda rank: os._exit(3) if rank else time.sleep(60))) == ["1", "3"]
+    (line,) = errors((tmp_path / "out").read_text())
+    assert line.startswith("swin-mm: error: rank 1 (process ")
+
+
+def test_a_rank_that_is_done_waits_for_the_others(start_ranks, monkeypatch):
+    monkeypatch.setattr(rank_watch, "GRACE_SECONDS", 0.1)
+    assert wait(start_ranks(lambda rank: time.sleep(2.0 * (rank == 0)))) == ["0", "0"]
+
+
+def test_ranks_are_asked_to_stop_when_torchrun_is_killed(trainings, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    ranks = trainings.folder / "ranks"
+
+    def torchrun():
+        ranks.write_text(" ".join(map(str, trainings.start(ranks=2, epochs=1000))))
+        losses = trainings.work_dir / "records" / "losses"
+        while not losses.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert wait([fork(torchrun, trainings.folder / "torchrun")]) == ["-9"]
+    limit = time.monotonic() + LAUNCHER_SECONDS
+    while any(map(is_alive, ranks.read_text().split())) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert (trainings.work_dir / "last_checkpoint").exists()
+    assert "Stopped by SIGTERM after step" in trainings.output.read_text()
+
+
+@pytest.mark.parametrize(("repeat_seconds", "end"), [(0.0, "-15"), (60.0, "0")])
+def test_a_second_signal_ends_at_once_unless_it_repeats_the_first(
+    tmp_path, monkeypatch, repeat_seconds, end
+):
+    monkeypatch.setattr(stop_signals, "REPEAT_SECONDS", repeat_seconds)
+
+    def run():
+        with stop_signals.StopSignals(runner=None) as signals:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.01)
+            return 0 if signals.agree() == signal.SIGTERM else 1
+
+    assert wait([fork(run, tmp_path / "out")]) == [end]
+    assert "SIGTERM: saving and stopping" in (tmp_path / "out").read_text()
+
+
+def test_signals_that_are_ignored_stay_ignored(tmp_path):
+    """As nohup has the end of a terminal ignored."""
+
+    def run():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with stop_signals.StopSignals(runner=None) as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return signals.agree()
+
+    assert wait([fork(run, tmp_path / "out")]) == ["0"]
+
+
+@pytest.mark.parametrize("kind", [slow("train"), slow("ranks"), "shapes", "convert"])
+def test_random_kills(tmp_path, kind):
+    """A few of what `fuzz_kills.py` does for hours."""
+    draw = random.Random(kind)
+    for result in try_kills(make_job(kind, draw, tmp_path / "job"), tmp_path / "job", draw, 1):
+        assert result["right_end"] and not result["workers"]
+        assert not result["lost"] and result["differs"] == []
