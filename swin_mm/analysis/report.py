@@ -14,7 +14,7 @@ from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import mean_of_known
 from swin_mm.datasets.picture import Row, prediction_sheet
-from swin_mm.datasets.transforms import load_picture
+from swin_mm.datasets.reader import Reader
 from swin_mm.engine.hooks.prediction_sheet import choose_palette
 from swin_mm.structures import Objects
 
@@ -148,7 +148,7 @@ def _section_of_worst_detections(
     ]
 
     def make_row(error: detection.ImageErrors) -> Row:
-        image = load_picture(data.image_paths[error.image], dataset)
+        image = Reader.of(dataset).picture(data.image_paths[error.image])
         truth, found = data.truth[error.image], data.found[error.image]
         has_masks = found.masks is not None and (truth.masks is not None or not len(truth.labels))
         return Row(image, _to_instances(truth, has_masks), _to_instances(found, has_masks, True))
@@ -204,7 +204,7 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
     named = [(i, Path(data.image_paths[i]).name) for i in chosen]
 
     def make_row(index: int) -> Row:
-        image = load_picture(data.image_paths[index], dataset)
+        image = Reader.of(dataset).picture(data.image_paths[index])
         return Row(image, data.truth[index](), data.found[index])
 
     palette = choose_palette(dataset.metainfo)

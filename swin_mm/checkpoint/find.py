@@ -140,12 +140,23 @@ def _holds_tensors(value: Any, depth: int = MAX_WRAPPERS) -> bool:
     return any(isinstance(part, Tensor) or _holds_tensors(part, depth - 1) for part in inner)
 
 
+def check_keys(state: Mapping[Any, Any]) -> None:
+    """Checks that keys are texts.
+
+    Raises:
+        CheckpointError: One is not.
+    """
+    if odd := [key for key in state if not isinstance(key, str)]:
+        raise CheckpointError(f"its key {odd[0]!r} is a {type(odd[0]).__name__}, wanted a text")
+
+
 def without_compiled(state: Mapping[str, Any]) -> dict[str, Any]:
     """Takes what torch.compile adds to keys out of them.
 
     Raises:
-        CheckpointError: Two keys become the same.
+        CheckpointError: Two keys become the same, or one is no text.
     """
+    check_keys(state)
     renamed = {COMPILED.sub("", key): value for key, value in state.items()}
     if len(renamed) != len(state):
         raise CheckpointError("it holds some weights twice, with and without _orig_mod")

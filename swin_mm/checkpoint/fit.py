@@ -145,6 +145,8 @@ def _num_stages(state: State) -> int:
 
 def _resize(key: str, value: Tensor, target: Tensor, backbone: Any) -> Tensor:
     """Fits what depends on sizes; what differs in more than size is returned as it is."""
+    if not value.numel() or not value.is_floating_point():
+        return value
     if key == PATCHES and value.dim() == 4 and value.shape[0] == target.shape[0]:
         return resize_patches(value, target.shape[1], (target.shape[2], target.shape[3]))
     if value.dim() != target.dim() or value.shape[-1] != target.shape[-1]:

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.find import take_backbone, unwrap, without_compiled
+from swin_mm.checkpoint.find import check_keys, take_backbone, unwrap, without_compiled
 from swin_mm.checkpoint.fit import fit
 from swin_mm.checkpoint.layouts import State, describe_foreign, find_version, recognise
 from swin_mm.checkpoint.load import origin_of
@@ -37,13 +37,14 @@ def register_load_hook(backbone: Any) -> None:
 
 def _convert_on_load(module: Any, state_dict: dict[str, Any], prefix: str, *extra: Any) -> None:
     """Replaces what is under `prefix` by the module's own parameters, in place."""
-    keys = [key for key in state_dict if key.startswith(prefix)]
-    _, source = unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
-    source = without_compiled(source)
-    name = prefix.rstrip(".") or "backbone"
-    file = origin_of(source)
+    name, file = prefix.rstrip(".") or "backbone", None
     has_lora = hasattr(module, SCALE)
     try:
+        check_keys(state_dict)
+        keys = [key for key in state_dict if key.startswith(prefix)]
+        _, source = unwrap({key[len(prefix) :]: state_dict[key] for key in keys})
+        file = origin_of(source)
+        source = without_compiled(source)
         updates = take_lora(source, module) if has_lora else {}
         source = without_lora(source) if has_lora else merge_lora(source)
         state, report = _convert(source, module, name, file)

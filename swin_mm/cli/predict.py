@@ -144,16 +144,16 @@ def predict_images(
     Returns:
         Images that cannot be read.
     """
-    from swin_mm.datasets.check.images import can_decode
     from swin_mm.datasets.progress import show_progress
-    from swin_mm.datasets.transforms import load_picture
+    from swin_mm.datasets.reader import Reader
 
+    reader = Reader.of(predictor)
     unreadable = []
     with show_progress("predicting", len(images)) as advance:
         for name, path in images.items():
-            if can_decode(str(path)):
+            if reader.can_read(path):
                 found = predictor.predict(path, min_score, _in_parts(advance))
-                files.add(name, path, load_picture(path, predictor), found)
+                files.add(name, path, reader.picture(path), found)
             else:
                 unreadable.append(path)
                 advance(1)

@@ -27,8 +27,10 @@ def why_not_faster(coco: COCO) -> str | None:
     """
     if find_spec(PACKAGE) is None:
         return "faster-coco-eval is not installed: pip install faster-coco-eval"
-    if any(type(image_id) is not int for image_id in coco.imgs):
-        return "faster-coco-eval needs whole numbers as image ids"
+    if any(type(image_id) is not int or image_id < 0 for image_id in coco.imgs):
+        return "faster-coco-eval needs whole numbers from 0 on as image ids"
+    if any(type(category_id) is not int for category_id in coco.cats):
+        return "faster-coco-eval needs whole numbers as category ids"
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from swin_mm.datasets.check.annotations import check_references, read_coco
+from swin_mm.datasets.check.annotations import check_numbers, check_references, read_coco
 from swin_mm.datasets.check.corrections import (
     check_listed_once,
     choose_folder,
@@ -58,14 +58,14 @@ class CocoPart:
     def object_shapes(self) -> list[tuple[float, float]]:
         """Returns the height and width of every box, as parts of its image's long side.
 
-        Boxes without area are left out; the check of the data speaks of them.
+        Boxes below a pixel are left out, as in training; the check of the data speaks of them.
         """
         sides = {i["id"]: max(i["width"], i["height"]) for i in self.content["images"]}
         boxes = [(a["image_id"], a["bbox"]) for a in self.content["annotations"]]
         return [
             (box[3] / sides[image_id], box[2] / sides[image_id])
             for image_id, box in boxes
-            if isinstance(box, list) and len(box) == 4 and min(box[2:]) > 0
+            if min(box[2:]) >= 1
         ]
 
     def class_counts(self) -> dict[str, int]:
@@ -94,6 +94,7 @@ def read_part(path: str, images: str | None, match: bool = False, merge: bool = 
     content = read_coco(str(file), "--coco")
     content, changes = merge_classes(content) if merge else (content, [])
     check_references(content, path)
+    check_numbers(content, path)
     check_names(content, path)
     if not content["annotations"]:
         raise InitConfigError(f"{path} has no annotations, so there is nothing to learn from it")

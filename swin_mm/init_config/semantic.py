@@ -8,16 +8,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from swin_mm.datasets.check.images import image_size, spread
-from swin_mm.datasets.check.semantic import read_labels
+from swin_mm.datasets.check.images import spread
+from swin_mm.datasets.check.label_maps import LARGEST, LOSSY_ADVICE, read_labels
 from swin_mm.datasets.check.summary import examples
+from swin_mm.datasets.reader import Reader
 from swin_mm.init_config.plan import choose_palette
 from swin_mm.init_config.split import split_names
 from swin_mm.init_config.write import InitConfigError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 IGNORED = 255  # mmseg's value for pixels without a label
+BACKGROUND = "background"
 MAPS_READ = 1000  # evenly over the data, for their values
 SIZES_READ = 200
 MOST_UNNAMED = 64  # classes that get a number for a name
@@ -56,7 +59,8 @@ class SemanticPart:
     def sizes(self) -> list[tuple[int, int]]:
         """Returns the height and width of images spread over the data."""
         files = self.image_files()
-        return [image_size(files[index]) for index in spread(len(files))[:SIZES_READ]]
+        reader = Reader()
+        return [reader.size(files[index]) for index in spread(len(files))[:SIZES_READ]]
 
     def values(self) -> dict[str, set[int]]:
         """Reads which values are in each label map, or in maps spread over the data."""
@@ -98,6 +102,8 @@ def read_part(images: str, masks: str) -> SemanticPart:
             raise InitConfigError(f"{option}: there is no folder {folder}")
         folders.append(str(path))
     image_names, map_names = _list(folders[0], IMAGE_SUFFIXES), _list(folders[1], MAP_SUFFIXES)
+    if not map_names and (lossy := _list(folders[1], LOSSY_SUFFIXES)):
+        raise InitConfigError(f"{masks}: {lossy[0]} is a JPEG, {LOSSY_ADVICE}")
     for folder, names, suffixes in (
         (images, image_names, IMAGE_SUFFIXES),
         (masks, map_names, MAP_SUFFIXES),
@@ -189,6 +195,11 @@ def decide_labels(values: set[int], given: tuple[str, ...]) -> Labels:
             "label maps hold 0 and 255 alone, black and white; mmseg ignores 255: write 1 for 255 "
             "(`mask[mask == 255] = 1`)"
         )
+    if max(values) > LARGEST:
+        raise InitConfigError(
+            f"label maps hold values up to {max(values)}, but mmseg loads them as uint8, so they "
+            "would wrap: number the classes from 0 to 254 at most"
+        )
     highest, ignored = max(labels), " 255 is ignored." if IGNORED in values else ""
     count = len(given) or (highest + 1 if 0 in labels else highest)
     if not given and count > MOST_UNNAMED:
@@ -199,10 +210,16 @@ def decide_labels(values: set[int], given: tuple[str, ...]) -> Labels:
     if highest < count and (given or 0 in labels):
         text = f"Values 0 to {count - 1} of the label maps are the classes.{ignored}"
         return Labels(names, False, text)
+    if labels == {0, 1} and len(given) == 1:
+        text = (
+            f"Value 1 of the label maps is {given[0]!r}, 0 is all else, the class "
+            f"{BACKGROUND!r}.{ignored}"
+        )
+        return Labels((BACKGROUND, *given), False, text)
     if highest == count:
         text = (
             f"Values 1 to {count} of the label maps are the {count} classes; 0 is unlabelled and "
-            f"ignored (reduce_zero_label).{ignored}"
+            f"ignored (reduce_zero_label): to learn it too, name a first class for it.{ignored}"
         )
         return Labels(names, True, text)
     wrong = sorted(value for value in labels if value > count)

@@ -346,3 +346,18 @@ def test_a_whole_stock_mask_rcnn_loads_and_gives_the_same_features():
         found, wanted = ours.extract_feat(image), stock.extract_feat(image)
     for a, b in zip(found, wanted, strict=True):
         assert relative_error(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("key", [3, b"a", ("a", "b")], ids=str)
+def test_a_key_that_is_no_text_is_named(key):
+    for state in ({"model": microsoft_state(), key: torch.zeros(1)}, {"model": {key: 1}}):
+        with pytest.raises(CheckpointError, match=r"its key .* wanted a text"):
+            SwinTransformer(**SMALL).load_state_dict(state)
+
+
+@pytest.mark.parametrize("key", ["patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"])
+def test_weights_without_values_are_of_another_shape(key):
+    state = microsoft_state()
+    state[key] = state[key][..., :0]
+    with pytest.raises(CheckpointError, match=rf"of another shape \({key}: .* 0\) in the check"):
+        SwinTransformer(**SMALL).load_state_dict(state)

@@ -300,9 +300,12 @@ def test_one_line_says_which_tool(data, ann_file, backend, caplog):
     assert ("faster_coco_eval" in sys.modules) or backend == "pycocotools"
 
 
-def test_what_faster_coco_eval_would_count_otherwise(data, tmp_path):
+@pytest.mark.parametrize(
+    ("section", "number"), [("images", "3"), ("images", -3), ("categories", "3")]
+)
+def test_ids_that_faster_coco_eval_does_not_take(data, tmp_path, section, number):
     content = copy.deepcopy(data[0])
-    content["images"][0]["id"] = "3"
+    content[section][0]["id"] = number
     path = tmp_path / "odd.json"
     path.write_text(json.dumps(content))
     assert "whole numbers" in coco_eval.why_not_faster(CocoMetric(ann_file=str(path))._coco_api)

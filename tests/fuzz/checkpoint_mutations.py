@@ -17,6 +17,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OneCycleLR
 from safetensors.torch import save_file
 from torch import nn
+from torch_archives import Call
 
 from swin_mm import SwinTransformer
 from swin_mm.checkpoint.layouts import HUGGINGFACE, MMDET, TIMM
@@ -189,8 +190,44 @@ INSERTED = (
     *(pickle.MEMOIZE, pickle.BINPERSID, pickle.FROZENSET, pickle.BINGET + b"\1", pickle.OBJ),
     *(pickle.LONG4 + b"\xff\xff\xff\x7f", pickle.BINBYTES8 + struct.pack("<Q", 2**62)),
     *(pickle.BYTEARRAY8 + struct.pack("<Q", 2**40), pickle.LONG_BINPUT + b"\xff\xff\xff\x7f"),
-    *(pickle.EMPTY_LIST * 200, (pickle.EMPTY_DICT + b"K\1") * 5000, pickle.TUPLE1 * 300),
+    *(pickle.EMPTY_LIST * 200, pickle.TUPLE1 * 300),
+)
+
+
+def encode(value: object) -> bytes:
+    """A pickle without its frame, which puts nothing into the memo, to stand within another."""
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=2)
+    pickler.fast = True
+    pickler.dump(value)
+    return file.getvalue()[2:-1]
+
+
+def lying_array(dtype: object, shape: tuple = (1,), data: bytes = b"AAAAAAAA") -> bytes:
+    empty = (np.ndarray, (0,), b"b")
+    return encode(Call(np.zeros(1).__reduce__()[0], empty, (1, shape, dtype, False, data)))
+
+
+def lying_dtype(code: str, *state: object) -> Call:
+    return Call(np.dtype, (code, False, True), (3, *state))
+
+
+# Whole values: nested deeply, within themselves, or arrays that are not what they say.
+HOSTILE = (
+    *(pickle.EMPTY_LIST * depth + pickle.APPEND * (depth - 1) for depth in (60, 99, 200, 50_000)),
+    *(pickle.NONE + pickle.TUPLE1 * depth for depth in (60, 200, 50_000)),
+    *((pickle.EMPTY_DICT + b"K\1") * n + pickle.NONE + pickle.SETITEM * n for n in (60, 200, 9999)),
     pickle.EMPTY_LIST + pickle.DUP + pickle.APPEND,
+    b"}q\xfaK\x01h\xfas",  # a dict in itself
+    b"]q\xfah\xfa\x85a",  # a list in a tuple in itself
+    *(lying_array(np.dtype(code)) for code in ("O", "M8[s]", "V8", ">f8", "f4", "U2", "?")),
+    *(lying_array(np.dtype("f8"), shape) for shape in ((2,), (-1,), (2**40,), (2**32, 2**32), ())),
+    lying_array(lying_dtype("f8", "|", None, None, None, 8, 8, 63)),
+    lying_array(lying_dtype("f8", "<", None, None, None, 2**31, 1, 0)),
+    lying_array(lying_dtype("f8", "<", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 8, 0)),
+    lying_array(lying_dtype("O8", "|", None, None, None, -1, -1, 63)),
+    encode(Call(np.ndarray, ((2**40,),))),
+    encode(np.arange(3)),
 )
 
 
@@ -200,6 +237,11 @@ def mutate_pickle(content: bytes, draw: random.Random) -> bytes:
     ends = [*places[1:], places[-1] + 1]
     parts = [content[start:end] for start, end in zip(places, ends, strict=True)]
     rest = content[ends[-1] :]
+    places = [i for i, part in enumerate(parts) if part == pickle.SETITEMS]
+    if places and draw.random() < 0.2:  # one more value, in a dict
+        at = draw.choice([places[-1], draw.choice(places)])
+        parts[at] = encode_text("planted") + draw.choice(HOSTILE) + parts[at]
+        return b"".join(parts) + rest
     for _ in range(draw.choice([1, 1, 2, 3])):
         at = _choose_opcode(parts, draw)
         kind = draw.choice(["value", "value", "value", "drop", "repeat", "swap", "insert", "move"])
@@ -227,6 +269,8 @@ def _choose_opcode(parts: list[bytes], draw: random.Random) -> int:
 
 def _other_value(part: bytes, draw: random.Random) -> bytes:
     code = part[:1]
+    if draw.random() < 0.25 and code not in (pickle.GLOBAL, pickle.BINPUT, pickle.LONG_BINPUT):
+        return draw.choice(HOSTILE)  # in place of any value
     if code == pickle.GLOBAL:
         return code + draw.choice(NAMES).replace(" ", "\n").encode() + b"\n"
     if code in (pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.UNICODE):

@@ -4,6 +4,7 @@ import pytest
 from own_data import write_maps
 from PIL import Image
 
+from swin_mm.datasets.check import DatasetError
 from swin_mm.init_config import InitConfigError
 from swin_mm.init_config.semantic import decide_labels, find_palette, read_classes, read_part
 
@@ -41,6 +42,16 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path):
         read_part(str(tmp_path / "img"), str(tmp_path / "empty"))
 
 
+def test_label_maps_as_jpeg_are_refused_with_the_reason(tmp_path):
+    write_maps(tmp_path, images=2, ending=".jpg")
+    with pytest.raises(InitConfigError, match="000.jpg is a JPEG, which changes the values"):
+        read_part(str(tmp_path / "img"), str(tmp_path / "lab"))
+    for path in (tmp_path / "lab").iterdir():
+        path.rename(path.with_suffix(".png"))  # by its name alone
+    with pytest.raises(DatasetError, match="is a JPEG, which changes the values"):
+        read_part(str(tmp_path / "img"), str(tmp_path / "lab")).values()
+
+
 @pytest.mark.parametrize(
     ("values", "given", "classes", "reduced"),
     [
@@ -50,6 +61,8 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path):
         ({0, 1, 3}, ("a", "b", "c"), ("a", "b", "c"), True),
         ({0, 1, 2}, (), ("class_0", "class_1", "class_2"), False),
         ({1, 2, 255}, (), ("class_0", "class_1"), True),
+        ({0, 1}, ("road",), ("background", "road"), False),
+        ({0, 1, 255}, ("road",), ("background", "road"), False),
     ],
     ids=str,
 )
@@ -67,8 +80,10 @@ def test_what_values_mean(values, given, classes, reduced):
         ({0, 255}, ("a", "b"), "0 and 255 alone, black and white"),
         ({0, 1, 7, 200}, ("a", "b"), r"hold the values 7, 200, but 2 classes are 0 to 1"),
         ({0, 90}, (), "up to 90: name the classes"),
+        ({0, 255}, ("road",), "write 1 for 255"),
+        ({0, 1, 256}, ("a", "b"), "up to 256, but mmseg loads them as uint8"),
     ],
-    ids=["empty", "black and white", "out of range", "unnamed"],
+    ids=["empty", "black and white", "out of range", "unnamed", "one class", "16 bits"],
 )
 def test_values_without_sense_are_refused(values, given, message):
     with pytest.raises(InitConfigError, match=message):

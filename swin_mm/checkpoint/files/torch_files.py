@@ -91,7 +91,8 @@ def read_legacy(file: io.BytesIO, size: int, map_location: Any) -> Any:
 
     content = _load(Unpickler(file, find_storage))
     keys = _load(Unpickler(file))
-    if not isinstance(keys, list) or set(keys) != set(loaded):
+    is_list = isinstance(keys, list) and all(type(key) in (str, int) for key in keys)
+    if not is_list or set(keys) != set(loaded):
         raise FileContentError("the list of its parts is not that of its tensors")
     for key in keys:
         storage, memory, location = loaded[key]

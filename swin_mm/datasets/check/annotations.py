@@ -17,6 +17,7 @@ KEYS = {
 LARGEST_ID = 2**63 - 1  # faster-coco-eval and NumPy have ids in 64 bits
 LARGEST_NUMBER = 1e12  # of pixels; beyond, float32 loses its meaning
 LARGEST_SIDE = 10**6  # pixels
+LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 
 
 def read_coco(
@@ -128,7 +129,7 @@ def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:
             name = {"images": "file_name", "categories": "name"}.get(section)
             if name and not _is_text(item[name]):
                 raise DatasetError(
-                    f"{path}: the {key} of {section}[{index}] must be a text, got {show(item[key])}"
+                    f"{path}: the {name} of {section}[{index}] must be a text, got {show(item[name])}"
                 )
     for section in {"images", "categories"} & form.keys():
         kinds = {type(item["id"]) for item in coco[section]}
@@ -224,10 +225,10 @@ def find_wrong_box(annotation: dict) -> str | None:
             f"annotation {annotation['id']} has bbox={shown}; it must be four numbers, left, top, "
             "width and height in pixels"
         )
-    if not are_numbers([area]):
+    if not are_numbers([area]) or area > LARGEST_AREA:
         return (
             f"annotation {annotation['id']} has area={show(area)}; it must be the number of pixels "
-            "of the object"
+            f"of the object, at most {LARGEST_AREA:g}"
         )
     for key in ("iscrowd", "ignore"):
         if annotation.get(key) not in (None, 0, 1):

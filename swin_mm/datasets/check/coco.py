@@ -14,18 +14,22 @@ from swin_mm.datasets.check.corrections import (
     check_listed_once,
     find_group_class,
 )
-from swin_mm.datasets.check.images import (
-    DECODED,
-    check_present,
-    image_size,
-    spread,
-)
+from swin_mm.datasets.check.images import DECODED, check_present, spread
 from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.masks import check_masks
 from swin_mm.datasets.check.objects import count_objects, named_objects, why_left_out
 from swin_mm.datasets.check.scoring import find_unscorable
+from swin_mm.datasets.check.sizes import (
+    Size,
+    check_orientation,
+    compare_sizes,
+    note_depth,
+    note_unsure,
+    sizes_of,
+)
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
+from swin_mm.datasets.reader import Reader
 
 MATCH_NAMES = "check-dataset --match-names writes annotations with their names"
 MERGE_CLASSES = "check-dataset --merge-classes, which writes annotations with one"
@@ -89,8 +93,14 @@ def check_images(coco: dict, source: Source, path: str, inspection: Inspection) 
     if inspection.thorough:
         there = [index for index, file in enumerate(files) if os.path.isfile(file)]
         images, files = [images[index] for index in there], [files[index] for index in there]
-    note = inspection.look_into(files, source.where)
-    return [*([note] if note else []), *_compare_sizes(images, files, path, inspection)]
+    reader = source.reader()
+    note = inspection.look_into(files, source.where, reader)
+    chosen = spread(len(files)) if inspection.thorough else spread(len(files))[:DECODED]
+    wanted = sizes_of([images[i] for i in chosen], [files[i] for i in chosen])
+    warnings = [note] if note else []
+    if reader.can_check:
+        warnings += _compare_sizes(coco, wanted, source, reader, inspection)
+    return warnings
 
 
 def check_categories(coco: dict, source: Source, path: str) -> list[str]:
@@ -175,22 +185,45 @@ def list_empty(coco: dict, source: Source, path: str) -> list[str]:
 
 
 def _compare_sizes(
-    images: list[dict], files: list[str], path: str, inspection: Inspection
+    coco: dict, wanted: dict[str, Size], source: Source, reader: Reader, inspection: Inspection
 ) -> list[str]:
-    """Compares the listed sizes of some images, or of all, with those in the files."""
-    chosen = spread(len(files)) if inspection.thorough else spread(len(files))[:DECODED]
-    different = [
-        files[i]
-        for i in chosen
-        if files[i] not in inspection.unreadable
-        and image_size(files[i]) != (images[i]["height"], images[i]["width"])
-    ]
-    if not different:
+    """Compares the listed sizes of images with those that are loaded; returns warnings."""
+    path = source.path(source.argument("ann_file") or "")
+    readable = {f: size for f, size in wanted.items() if f not in inspection.unreadable}
+    found = inspection.attempt(compare_sizes, reader, readable)
+    if found is None:
         return []
-    return [
-        f"{path}: {len(different)} of {len(chosen)} images have another height and width than "
-        f"listed: {examples(different)}"
-    ]
+    cut = _count_cut(coco, source, found.turned)
+    inspection.attempt(check_orientation, found, source, reader, path, cut)
+    warnings = note_unsure(found, source, reader) + note_depth(found, source, reader)
+    if found.different:
+        first, listed = found.different[0], wanted[found.different[0]]
+        text = (
+            f"{path}: {len(found.different)} of {len(readable)} images have another height and "
+            f"width than listed: {examples(found.different)}; the first has {reader.size(first)}, "
+            f"not {listed}: write sizes and annotations in the pixels of the files"
+        )
+        if reader.size(first) == listed[::-1]:  # objects beyond the listed size would be cut off
+            inspection.refuse(text)
+        else:
+            warnings.append(text)
+    return warnings
+
+
+def _count_cut(coco: dict, source: Source, files: list[str]) -> int:
+    """Counts boxes of some images that reach beyond the image's listed size."""
+    folder, chosen = source.prefix("img"), set(files)
+    sizes = {
+        image["id"]: (image["width"], image["height"])
+        for image in coco["images"]
+        if os.path.join(folder, image["file_name"]) in chosen
+    }
+    return sum(
+        a["bbox"][side] + a["bbox"][side + 2] > sizes[a["image_id"]][side] + 1
+        for a in coco["annotations"]
+        if a["image_id"] in sizes
+        for side in (0, 1)
+    )
 
 
 def summarise(coco: dict, classes: tuple[str, ...], warnings: list[str]) -> SplitSummary:

@@ -9,11 +9,12 @@ from mmengine.logging import print_log
 from swin_mm.console import printable
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.heads import check_num_classes
+from swin_mm.datasets.check.ignored import check_ignored, find_ignored
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
 from swin_mm.datasets.check.objects import check_learned, check_scored
 from swin_mm.datasets.check.panoptic import check_panoptic
 from swin_mm.datasets.check.scoring import check_evaluator
-from swin_mm.datasets.check.semantic import check_semantic
+from swin_mm.datasets.check.semantic import check_labels_learned, check_semantic
 from swin_mm.datasets.check.source import Source, find_sources
 from swin_mm.datasets.check.summary import (
     DatasetError,
@@ -72,6 +73,10 @@ def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Dat
     classes = _agree([source for sources in found.values() for source in sources], inspection)
     if classes:
         inspection.attempt(check_num_classes, cfg.get("model") or {}, classes)
+    inspection.ignored = find_ignored(cfg)
+    semantic = [s for group in found.values() for s in group if s.reads_like("BaseSegDataset")]
+    if semantic:
+        inspection.attempt(check_ignored, cfg, semantic)
 
     summaries: dict[str, SplitSummary] = {}
     for split, sources in found.items():
@@ -95,6 +100,8 @@ def _judge(
     inspection: Inspection,
 ) -> None:
     """Checks what the whole data of a loader must have: objects to learn or to score."""
+    if split != "test":
+        inspection.attempt(check_labels_learned, summary, f"{split}_dataloader")
     if split == "train":
         summary.warnings += inspection.attempt(check_learned, summary, "train_dataloader") or []
         return

@@ -1,16 +1,14 @@
 """Checks that image files are there, whole and of the size that their annotations say."""
 
 import os
-import struct
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from swin_mm.datasets.bands import MissingReaderError, is_tiff, read_bands, read_shape
 from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.reader import Reader, UnreadableError
 
 DECODED = 64  # images of a data set that are decoded whole; of the others only the ends are read
 END_BYTES = 4096  # cameras and editors may add a little after an image's end mark
@@ -53,42 +51,62 @@ def check_present(
 
 
 def check_whole(
-    paths: Sequence[str], where: str, seconds: float, what: str = "image"
+    paths: Sequence[str], where: str, seconds: float, what: str, reader: Reader
 ) -> str | None:
-    """Checks that image files are not cut short: the ends of all of them, and some by decoding.
+    """Checks that image files can be loaded: the ends of all of them, and some by decoding.
 
     Args:
         paths: Existing files.
         where: Whose they are, for the message.
         seconds: Time limit; what does not fit in it is left out, evenly over the list.
         what: What they are, for the message.
+        reader: What training loads them with.
 
     Returns:
         A warning if time ran out, else None.
 
     Raises:
-        DatasetError: A file is empty, cut short or not an image.
+        DatasetError: A file is empty, cut short or nothing that the reader reads.
     """
     deadline = time.monotonic() + seconds
     decode_every = max(1, len(paths) // DECODED)
-    damaged, looked_at = [], 0
+    unreadable: dict[str, UnreadableError] = {}
+    looked_at = 0
     for index in spread(len(paths)):
         if time.monotonic() > deadline:
             break
         path = paths[index]
         # A file with an unusual end may still be sound: decoding decides.
-        decode = looked_at % decode_every == 0 or not has_both_ends(path)
-        if decode and not can_decode(path):
-            damaged.append(path)
+        if looked_at % decode_every == 0 or not has_both_ends(path):
+            try:
+                reader.read(path)
+            except UnreadableError as error:
+                unreadable[path] = error
         looked_at += 1
-    if damaged:
-        raise DatasetError(
-            f"{where}: {len(damaged)} of {looked_at} {what} files are empty, cut short or not "
-            f"images: {examples(sorted(damaged))}; fetch them again, or take them out of the data"
-        )
+    if unreadable:
+        raise DatasetError(describe_unreadable(unreadable, looked_at, where, what))
     if looked_at < len(paths):
         return f"{where}: looked at {looked_at} of {len(paths)} {what} files in {seconds:.0f} s"
     return None
+
+
+def describe_unreadable(
+    unreadable: dict[str, UnreadableError], looked_at: int, where: str, what: str
+) -> str:
+    """Says which of some files cannot be read, and why not the first.
+
+    Args:
+        unreadable: Files, and why they cannot be read.
+        looked_at: Number of all files.
+        where: Whose they are.
+        what: What they are.
+    """
+    first = min(unreadable)
+    return (
+        f"{where}: {len(unreadable)} of {looked_at} {what} files are empty, cut short or not "
+        f"images: {examples(sorted(unreadable))}; fetch them again, or take them out "
+        f"of the data ({unreadable[first]})"
+    )
 
 
 def has_both_ends(path: str) -> bool:
@@ -101,31 +119,6 @@ def has_both_ends(path: str) -> bool:
     if start == PNG_START:
         return PNG_END in end
     return start.startswith(JPEG_START) and JPEG_END in end
-
-
-def can_decode(path: str) -> bool:
-    """Tells whether the whole picture can be decoded; OpenCV would fill up a truncated JPEG."""
-    try:
-        if is_tiff(path):  # Pillow does not know many kinds, such as 16 bits in several bands
-            read_bands(path)
-            return True
-        with Image.open(path) as image:
-            image.load()
-    except MissingReaderError:  # the file may be sound
-        raise
-    # A damaged PNG raises SyntaxError, or struct.error where a length field is cut; a damaged TIFF
-    # BandError, which is a ValueError.
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error):
-        return False
-    return True
-
-
-def image_size(path: str) -> tuple[int, int]:
-    """Reads `(height, width)` from a file's header."""
-    if is_tiff(path):
-        return read_shape(path)[:2]
-    with Image.open(path) as image:
-        return image.height, image.width
 
 
 def spread(count: int) -> np.ndarray:

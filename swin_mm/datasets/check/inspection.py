@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swin_mm.datasets.check.images import check_whole
+from swin_mm.datasets.check.images import check_whole, describe_unreadable
 from swin_mm.datasets.check.pixels import read_all
-from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.check.summary import DatasetError
+from swin_mm.datasets.reader import Reader
 from swin_mm.datasets.statistics import PixelStatistics
 
 SECONDS = 20.0  # for looking into the images of one data set before a training starts
@@ -21,11 +22,13 @@ class Inspection:
         seconds: Time limit for looking into the images of one data set.
         label_maps: How many label maps of a data set are read whole, at most.
         unreadable: Files that cannot be read, where the check has gone on after them.
+        ignored: Label that losses and metrics of a segmentor ignore.
     """
 
     seconds: float = SECONDS
     label_maps: float = LABEL_MAPS
     unreadable: set[str] = field(default_factory=set)
+    ignored: int = 255
     thorough = False
 
     def attempt(self, check: Callable, *arguments: Any) -> Any:
@@ -36,9 +39,18 @@ class Inspection:
         """Raises a fault, which ends the whole."""
         raise DatasetError(fault)
 
-    def look_into(self, paths: Sequence[str], where: str, what: str = "image") -> str | None:
+    def look_into(
+        self, paths: Sequence[str], where: str, reader: Reader, what: str = "image"
+    ) -> str | None:
         """Checks image files; returns a warning where not all could be looked at."""
-        return check_whole(paths, where, self.seconds, what)
+        if not reader.can_check:
+            return f"{where}: {what} files are loaded by {reader.name}, and are not checked"
+        return self._read_files(paths, where, reader, what)
+
+    def _read_files(
+        self, paths: Sequence[str], where: str, reader: Reader, what: str
+    ) -> str | None:
+        return check_whole(paths, where, self.seconds, what, reader)
 
 
 @dataclass
@@ -48,14 +60,12 @@ class ThoroughInspection(Inspection):
     Attributes:
         threads: How many files are read at once.
         files: How many images and how many label maps of a data set are read, at most.
-        loaders: Config path of a data set to the function that reads its images.
         faults: What training or testing would fail on, or get wrong without a word.
         statistics: Config path of a data set to mean and deviation of its images' pixels.
     """
 
     threads: int = 1
     files: float = float("inf")
-    loaders: dict[str, Callable] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     statistics: dict[str, PixelStatistics] = field(default_factory=dict)
     thorough = True
@@ -76,17 +86,16 @@ class ThoroughInspection(Inspection):
         """Keeps a fault."""
         self.faults.append(fault)
 
-    def look_into(self, paths: Sequence[str], where: str, what: str = "image") -> str | None:
-        """Decodes every file; of images, computes mean and deviation on the way."""
-        load = self.loaders.get(where) if what == "image" else None
-        found = read_all(paths, f"{where}: {what}s", self.threads, self.files, load)
+    def _read_files(
+        self, paths: Sequence[str], where: str, reader: Reader, what: str
+    ) -> str | None:
+        """Decodes every file; of training images, computes mean and deviation on the way."""
+        measure = what == "image" and where.startswith("train_dataloader")
+        title = f"{where}: {what}s"
+        found = read_all(paths, title, reader, self.threads, self.files, measure)
         self.unreadable |= set(found.unreadable)
         if found.unreadable:
-            self.refuse(
-                f"{where}: {len(found.unreadable)} of {found.read} {what} files are empty, cut "
-                f"short or not images: {examples(found.unreadable)}; fetch them again, or take "
-                "them out of the data"
-            )
+            self.refuse(describe_unreadable(found.unreadable, found.read, where, what))
         if found.statistics is not None:
             self.statistics[where] = found.statistics
         if found.why_none:

@@ -73,7 +73,7 @@ def _find_fault(mask: object, size: list[int]) -> tuple[str, str] | None:
             "the segmentation of annotation {id} is neither a list of polygons nor run lengths "
             "with size and counts; write the masks anew"
         )
-    if mask["size"] != size:
+    if mask["size"] != size or not all(type(side) is int for side in mask["size"]):
         return "size", (
             f"the mask of annotation {{id}} has size {mask['size']}, its image {size} (height, "
             "width); write the masks anew"
@@ -134,7 +134,7 @@ def read_counts(counts: object) -> np.ndarray | None:
         its memory.
     """
     if isinstance(counts, list):
-        if not all(isinstance(count, int) and abs(count) < 2**31 for count in counts):
+        if not all(type(count) is int and abs(count) < 2**31 for count in counts):
             return None
         return np.array(counts, dtype=np.int64)
     if not isinstance(counts, str) or not counts.isascii():

@@ -5,7 +5,6 @@ import time
 from importlib.util import find_spec
 
 import numpy as np
-from PIL import Image
 
 from swin_mm.datasets.check.annotations import check_references, keep_sound, read_coco
 from swin_mm.datasets.check.coco import (
@@ -20,6 +19,7 @@ from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
 from swin_mm.datasets.progress import show_progress
+from swin_mm.datasets.reader import Reader
 
 FORM = {
     "images": {"id", "file_name", "height", "width"},
@@ -127,7 +127,8 @@ def _check_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]
     inspection.attempt(check_present, list(files.values()), source.where, "map")
     if inspection.thorough:
         files = {key: file for key, file in files.items() if os.path.isfile(file)}
-    note = inspection.look_into(list(files.values()), source.where, "map")
+    reader = Reader()  # as `LoadPanopticAnnotations`, whatever its settings
+    note = inspection.look_into(list(files.values()), source.where, reader, "map")
     listed: dict = {key: set() for key in files}
     for segment in coco["annotations"]:
         if segment["image_id"] in listed:
@@ -142,7 +143,7 @@ def _check_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]
         for key in (readable[index] for index in chosen):
             if time.monotonic() > deadline:
                 break
-            ids = read_ids(files[key])
+            ids = read_ids(reader, files[key])
             if ids.shape != sizes[key]:
                 wrong.append(f"{files[key]} has {ids.shape} pixels, its image {sizes[key]}")
             drawn = set(np.unique(ids).tolist())
@@ -163,13 +164,11 @@ def _check_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]
     return warnings
 
 
-def read_ids(path: str) -> np.ndarray:
+def read_ids(reader: Reader, path: str) -> np.ndarray:
     """Reads a panoptic map: `(H, W)`, the id of each pixel's segment; 0 is none.
 
     Source:
         https://github.com/cocodataset/panopticapi/blob/master/panopticapi/utils.py: an id is red +
         256 * green + 256^2 * blue.
     """
-    with Image.open(path) as image:
-        colours = np.asarray(image.convert("RGB")).astype(np.int64)
-    return colours @ np.array([1, 256, 256**2])
+    return reader.load(path).astype(np.int64) @ np.array([1, 256, 256**2])

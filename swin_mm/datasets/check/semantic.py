@@ -4,10 +4,24 @@ import os
 import time
 
 import numpy as np
-from PIL import Image
 
-from swin_mm.datasets.check.images import check_present, image_size, spread
+from swin_mm.datasets.check.images import check_present, spread
 from swin_mm.datasets.check.inspection import Inspection
+from swin_mm.datasets.check.label_maps import (
+    LabelError,
+    check_class_count,
+    count_labels,
+    label_reader,
+    read_labels,
+)
+from swin_mm.datasets.check.sizes import (
+    check_orientation,
+    compare_sizes,
+    fits_better_turned,
+    note_depth,
+    note_unsure,
+    orientation_option,
+)
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
 from swin_mm.datasets.progress import show_progress
@@ -33,13 +47,15 @@ def check_semantic(source: Source, inspection: Inspection, labelled: bool = True
             f"{source.where}.metainfo.classes is not set: write the names of the classes, in the "
             "order of the values in the label maps"
         )
+    reduced = bool(source.argument("reduce_zero_label"))
+    inspection.attempt(check_class_count, len(classes), reduced, source.where)
     names = inspection.attempt(_list_names, source)
     if names is None:
         return SplitSummary()
     suffix = source.argument("img_suffix") or ""
     images = [os.path.join(source.prefix("img_path"), name + suffix) for name in names]
     inspection.attempt(check_present, images, source.where)
-    notes = [inspection.look_into(_there(images, inspection), source.where)]
+    notes = [inspection.look_into(_there(images, inspection), source.where, source.reader())]
     summary = SplitSummary(images=len(images))
     if labelled or (source.settings.get("data_prefix") or {}).get("seg_map_path"):
         folder = source.prefix("seg_map_path")
@@ -47,7 +63,7 @@ def check_semantic(source: Source, inspection: Inspection, labelled: bool = True
         labels = [os.path.join(folder, name + ending) for name in names]
         inspection.attempt(check_present, labels, source.where, "label map")
         there = _there(labels, inspection)
-        notes.append(inspection.look_into(there, source.where, "label map"))
+        notes.append(inspection.look_into(there, source.where, label_reader(source), "label map"))
         if not source.argument("ann_file"):  # a list takes a part of a folder on purpose
             notes.append(_note_unused(folder, ending, labels))
         inspection.attempt(_check_zero_label, source)
@@ -142,20 +158,22 @@ def _check_values(
         pairs: Image and label map.
         inspection: How closely to look.
     """
-    classes, ignore = source.classes(), source.argument("ignore_index")
+    classes, ignored = source.classes(), inspection.ignored
     label_map = inspection.attempt(_label_map, source) or {}
+    reader = label_reader(source)
     counts = np.zeros(len(classes) + 1, dtype=np.int64)  # the last for ignored pixels
     deadline = time.monotonic() + inspection.seconds
     chosen = spread(len(pairs))[: int(min(inspection.label_maps, len(pairs)))]
     faults: dict[str, list[str]] = {}
+    sizes: dict[str, tuple[int, int]] = {}  # of the label map, by image
     empty, read = [], 0
     with show_progress(f"{source.where}: labels", len(chosen)) as advance:
         for image, label in (pairs[index] for index in chosen):
             if time.monotonic() > deadline and read:
                 break
             try:
-                found = _count_values(image, label, source, label_map)
-            except WrongLabels as error:
+                found, sizes[image] = count_labels(label, reader, source, label_map, ignored)
+            except LabelError as error:
                 faults.setdefault(error.kind, []).append(str(error))
                 if not inspection.thorough:
                     break
@@ -169,6 +187,7 @@ def _check_values(
         inspection.refuse(texts[0] + more)
     shares = counts[:-1] / max(1, counts[:-1].sum())
     summary = SplitSummary(images=len(pairs), empty=len(empty))
+    summary.warnings += _compare_sizes(sizes, dict(pairs), source, inspection)
     summary.per_class = dict(zip(classes, shares.tolist(), strict=True))
     absent = [name for name, share in summary.per_class.items() if not share]
     if absent and read:
@@ -177,7 +196,7 @@ def _check_values(
         is_suspect = source.argument("reduce_zero_label") and classes[-1] in absent
         summary.warnings.append(
             f"{source.where}: no pixel of {examples(absent)} in the {read} label maps read; "
-            f"{counts[-1] / max(1, counts.sum()):.0%} of all pixels are ignored (value {ignore})"
+            f"{counts[-1] / max(1, counts.sum()):.0%} of all pixels are ignored (value {ignored})"
             f"{hint if is_suspect else ''}"
         )
     if empty and inspection.thorough:
@@ -187,59 +206,69 @@ def _check_values(
     return summary
 
 
-class WrongLabels(DatasetError):
-    """A label map that does not fit.
+def _compare_sizes(
+    sizes: dict[str, tuple[int, int]],
+    labels: dict[str, str],
+    source: Source,
+    inspection: Inspection,
+) -> list[str]:
+    """Compares images as they are loaded with their label maps; returns warnings.
 
     Args:
-        kind: Word for this kind of fault.
-        text: As of `DatasetError`.
+        sizes: Image to the height and width of its label map.
+        labels: Image to its label map.
+        source: The data set.
+        inspection: How closely to look.
     """
+    reader = source.reader()
+    if not reader.can_check:
+        return []
+    found = inspection.attempt(compare_sizes, reader, sizes)
+    if found is None:
+        return []
+    inspection.attempt(check_orientation, found, source, reader)
+    if found.different:
+        image = found.different[0]
+        more = f" (and {len(found.different) - 1} more like it)" * (len(found.different) > 1)
+        inspection.refuse(
+            f"{labels[image]} has {sizes[image]} pixels (height, width) but its image {image} "
+            f"{reader.size(image)}{more}; write the label map anew"
+        )
+    maps = {image: read_labels(labels[image], label_reader(source)) for image in found.unsure[:32]}
+    if fits_better_turned(reader, maps):
+        inspection.refuse(
+            f"{source.where}: {examples(maps)} have an EXIF orientation, and their label maps fit "
+            f"the colours of the pixels better the other way: "
+            f"{orientation_option(source, reader, next(iter(maps)))}"
+        )
+        return note_depth(found, source, reader)
+    return note_unsure(found, source, reader) + note_depth(found, source, reader)
 
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
 
+def check_labels_learned(summary: SplitSummary, where: str) -> None:
+    """Checks that label maps teach, or score, more than one class.
 
-def _count_values(image: str, label: str, source: Source, label_map: dict[int, int]) -> np.ndarray:
-    """Counts the pixels of each class in a label map, and last the ignored ones.
+    Args:
+        summary: Of all data sets of a loader.
+        where: The loader, for the message.
 
     Raises:
-        WrongLabels: It does not fit its image or the classes.
+        DatasetError: All labelled pixels are of one class, or there are none.
     """
-    classes, ignore = source.classes(), source.argument("ignore_index")
-    raw = read_labels(label)
-    if raw.shape != image_size(image):
-        raise WrongLabels(
-            "size",
-            f"{label} has {raw.shape} pixels (height, width) but its image {image} "
-            f"{image_size(image)}; write the label map anew",
-        )
-    values, pixels = np.unique(raw, return_counts=True)
-    trained = _as_trained(values, source, label_map)
-    ignored = trained == ignore
-    wrong = ~ignored & ((trained < 0) | (trained >= len(classes)))
-    if wrong.any():
-        raise WrongLabels("values", _describe_wrong(label, values[wrong], source))
-    counts = np.zeros(len(classes) + 1, dtype=np.int64)
-    np.add.at(counts, np.where(ignored, len(classes), trained), pixels)
-    return counts
-
-
-def read_labels(path: str) -> np.ndarray:
-    """Reads a label map as mmseg does: `(H, W)`, int64.
-
-    Raises:
-        DatasetError: It is a colour picture.
-    """
-    with Image.open(path) as image:
-        labels = np.array(image)  # of a palette picture the indices, as mmseg reads them
-    if labels.ndim != 2:
-        raise WrongLabels(
-            "colour",
-            f"{path} is a colour picture of shape {labels.shape}: a label map has one channel, "
-            "whose values are indices of classes; convert it",
-        )
-    return labels.astype(np.int64)
+    if summary.instances is not None or not summary.per_class:
+        return
+    present = [name for name, share in summary.per_class.items() if share]
+    if len(present) > 1:
+        return
+    what = (
+        f"all labelled pixels are of the class {present[0]!r}"
+        if present
+        else "no pixel has a label"
+    )
+    raise DatasetError(
+        f"{where}: {what}, so there is nothing to learn: 255 is ignored, not a class (of black and "
+        "white masks write 1 for 255), as is 0 with reduce_zero_label=True"
+    )
 
 
 def _label_map(source: Source) -> dict[int, int]:
@@ -248,26 +277,3 @@ def _label_map(source: Source) -> dict[int, int]:
         return source.cls.get_label_map(source.classes()) or {}
     except ValueError as error:
         raise DatasetError(f"{source.where}.metainfo.classes: {error}") from None
-
-
-def _as_trained(values: np.ndarray, source: Source, label_map: dict[int, int]) -> np.ndarray:
-    """Turns values of the file into labels as mmseg's `LoadAnnotations` does."""
-    if source.argument("reduce_zero_label"):
-        values = np.where((values == 0) | (values == 255), 255, values - 1)
-    return np.array([label_map.get(int(value), int(value)) for value in values])
-
-
-def _describe_wrong(path: str, values: np.ndarray, source: Source) -> str:
-    count, ignore = len(source.classes()), source.argument("ignore_index")
-    reduced = bool(source.argument("reduce_zero_label"))
-    first, last = (1, count) if reduced else (0, count - 1)
-    remedy = "correct the label map, or metainfo.classes"
-    if not reduced and values.tolist() == [count]:
-        remedy = (
-            f"if values start at 1 and 0 is to be ignored, --cfg-options "
-            f"{source.where}.reduce_zero_label=True"
-        )
-    return (
-        f"{source.where}: {path} has the values {examples(values.tolist())}, but {count} classes "
-        f"are {first} to {last} (and {ignore} is ignored); {remedy}"
-    )

@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS, Registry
 
 from swin_mm.configs import bare_type
 from swin_mm.datasets.check.summary import DatasetError
+from swin_mm.datasets.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Source:
     def is_remote(self) -> bool:
         """Tells whether files come from a server, where looking at each would take too long."""
         return bool(self.settings.get("backend_args")) or "://" in self.path("")
+
+    def reader(self) -> Reader:
+        """Returns what loads the images, by the pipeline."""
+        return Reader.of(self.settings.get("pipeline"))
 
     def transform(self, name: str) -> dict | None:
         """Returns the settings of a transform in the pipeline."""

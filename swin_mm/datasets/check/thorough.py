@@ -1,18 +1,12 @@
 """The check that is asked for: every file of a config's data, all faults, and what the data is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-import numpy as np
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS
 
 from swin_mm.datasets.check.config import look_over
 from swin_mm.datasets.check.inspection import ThoroughInspection
-from swin_mm.datasets.check.pixels import load_colours
-from swin_mm.datasets.check.source import Source, find_sources
 from swin_mm.datasets.check.summary import DatasetError, DatasetSummary
 from swin_mm.datasets.statistics import PixelStatistics
 
@@ -61,8 +55,6 @@ def inspect_config(
     """
     limit = float("inf") if files is None else files
     inspection = ThoroughInspection(threads=threads, files=limit)
-    sources = find_sources(cfg, "train_dataloader") if "train" in splits else []
-    inspection.loaders = {source.where: choose_loader(source) for source in sources}
     summary = look_over(cfg, splits, inspection)
     if not summary.splits:
         raise DatasetError(
@@ -71,15 +63,3 @@ def inspect_config(
     return Findings(
         summary, inspection.faults, sorted(inspection.unreadable), inspection.statistics
     )
-
-
-def choose_loader(source: Source) -> Callable[[str], np.ndarray]:
-    """Returns what reads an image of a data set as its pipeline does, but in the order RGB."""
-    settings: dict[str, Any] | None = source.transform("LoadMultiBandImage")
-    if settings is None:
-        return load_colours
-    return partial(_load, TRANSFORMS.build(settings))
-
-
-def _load(transform: Callable, path: str) -> np.ndarray:
-    return transform({"img_path": path})["img"]

@@ -9,7 +9,6 @@ float, `pad_val=dict(img=0.0)`. Those that work on colours or make a canvas of t
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
@@ -110,22 +109,3 @@ class RandomBandGain(BaseTransform):
         change = np.random.uniform(-self.strength, self.strength, bands)  # noqa: NPY002
         results["img"] = image * (1 + change).astype(np.float32)
         return results
-
-
-def load_picture(path: str | Path, dataset: object = None) -> np.ndarray:
-    """Reads an image of a data set to be looked at, whatever its bands.
-
-    Args:
-        path: The image.
-        dataset: The data set it belongs to, whose pipeline may say which bands to show.
-
-    Returns:
-        `(H, W, 3)`, uint8, RGB.
-    """
-    while hasattr(dataset, "dataset"):  # a wrapper such as RepeatDataset
-        dataset = dataset.dataset
-    pipeline = getattr(dataset, "pipeline", None)
-    for transform in getattr(pipeline, "transforms", ()):
-        if isinstance(transform, LoadMultiBandImage):
-            return transform.picture(path)
-    return mmcv.imread(path, channel_order="rgb")

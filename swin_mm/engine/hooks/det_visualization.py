@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from swin_mm.datasets.transforms import load_picture
+from swin_mm.datasets.reader import Reader
 from swin_mm.registry import HOOKS
 
 
@@ -67,7 +67,7 @@ class DetVisualizationHook(Hook):
     ) -> None:
         Visualizer.get_current_instance().add_datasample(
             Path(sample.img_path).name if self.show else name,
-            load_picture(sample.img_path, dataset),
+            Reader.of(dataset).picture(sample.img_path),
             data_sample=sample,
             show=self.show,
             wait_time=self.wait_time,

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
 from swin_mm.datasets.picture import Annotation, Colour, Row, prediction_sheet
-from swin_mm.datasets.transforms import load_picture
+from swin_mm.datasets.reader import Reader
 from swin_mm.registry import HOOKS
 from swin_mm.structures import Objects, to_runs
 
@@ -97,7 +97,7 @@ def _to_row(sample: Any, dataset: Any, min_score: float) -> Row | None:
         truth, prediction = _instances(sample.gt_instances), _instances(found)
     else:
         return None
-    return Row(load_picture(sample.img_path, dataset), truth, prediction)
+    return Row(Reader.of(dataset).picture(sample.img_path), truth, prediction)
 
 
 def _label_map(element: BaseDataElement) -> Annotation:

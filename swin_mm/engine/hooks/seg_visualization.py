@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from swin_mm.datasets.transforms import load_picture
+from swin_mm.datasets.reader import Reader
 from swin_mm.registry import HOOKS
 
 
@@ -41,7 +41,7 @@ class SegVisualizationHook(Hook):
                 file = Path(runner.work_dir, runner.timestamp, self.out_dir, f"{path.stem}.png")
             visualizer.add_datasample(
                 path.name,
-                load_picture(path, runner.test_dataloader.dataset),
+                Reader.of(runner.test_dataloader.dataset).picture(path),
                 data_sample=sample,
                 show=self.show,
                 wait_time=self.wait_time,

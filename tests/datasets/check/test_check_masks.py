@@ -61,6 +61,8 @@ FAULTS = {
     "text": ("5 5 25 5", "neither a list of polygons nor run lengths"),
     "half": ({"counts": "abc"}, "neither a list of polygons nor run lengths"),
     "size": ({"size": [WIDTH, HEIGHT], "counts": [2000]}, "has size [50, 40], its image [40, 50]"),
+    "size as floats": ({"size": [40.0, 50], "counts": [2000]}, "has size [40.0, 50]"),
+    "run lengths as bools": (runs([True] * 2000), "has no run lengths"),
     "too short": (runs([100, 10]), "run lengths that add up to 110, not the 2000 pixels"),
     "negative": (runs([2010, -10]), "run lengths that add up to 2000"),
     "no run lengths": (runs("~~~"), "has no run lengths, not the 2000 pixels"),

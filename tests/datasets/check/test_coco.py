@@ -277,11 +277,12 @@ def test_box_is_not_four_numbers(root, box):
     refuse(config(root), "annotation 1 has bbox=", "left, top, width and height")
 
 
-def test_area_is_not_a_number(root):
+@pytest.mark.parametrize("area", [None, 2e10, True], ids=["none", "beyond COCO's", "bool"])
+def test_area_that_is_not_scored(root, area):
     coco = read(root)
-    coco["annotations"][0]["area"] = None
+    coco["annotations"][0]["area"] = area
     write(root, coco)
-    refuse(config(root), "annotation 1 has area=None")
+    refuse(config(root), f"annotation 1 has area={area}", "at most 1e+10")
 
 
 @pytest.mark.parametrize("size", [0, None, "40"])

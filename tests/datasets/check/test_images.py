@@ -8,10 +8,10 @@ from swin_mm.datasets.check.images import (
     check_present,
     check_whole,
     has_both_ends,
-    image_size,
     spread,
 )
 from swin_mm.datasets.check.summary import DatasetError
+from swin_mm.datasets.reader import Reader
 
 
 @pytest.fixture
@@ -47,12 +47,12 @@ def test_every_cut_file_is_found_among_many(tmp_path, picture):
     paths = [str(tmp_path / f"{index:03d}.jpg") for index in range(300)]
     for path in paths:
         picture.save(path)
-    assert check_whole(paths, "here", seconds=60) is None
+    assert check_whole(paths, "here", 60, "image", Reader()) is None
     for index in (1, 150, 299):
         with open(paths[index], "r+b") as file:
             file.truncate(500)
     with pytest.raises(DatasetError, match="3 of 300 image files .*001.jpg, .*150.jpg, .*299.jpg;"):
-        check_whole(paths, "here", seconds=60)
+        check_whole(paths, "here", 60, "image", Reader())
 
 
 def test_damage_inside_is_found_in_small_sets(tmp_path, picture):
@@ -63,17 +63,17 @@ def test_damage_inside_is_found_in_small_sets(tmp_path, picture):
     path.write_bytes(content)
     assert has_both_ends(str(path))
     with pytest.raises(DatasetError, match="cut short"):
-        check_whole([str(path)], "here", seconds=60)
+        check_whole([str(path)], "here", 60, "image", Reader())
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tif", "webp"])
 def test_other_formats_are_decoded(tmp_path, picture, suffix):
     path = tmp_path / f"a.{suffix}"
     picture.save(path)
-    assert check_whole([str(path)], "here", seconds=60) is None
+    assert check_whole([str(path)], "here", 60, "image", Reader()) is None
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DatasetError):
-        check_whole([str(path)], "here", seconds=60)
+        check_whole([str(path)], "here", 60, "image", Reader())
 
 
 def test_time_limit_is_kept_and_reported(tmp_path, picture, monkeypatch):
@@ -81,7 +81,7 @@ def test_time_limit_is_kept_and_reported(tmp_path, picture, monkeypatch):
     picture.save(path)
     clock = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert check_whole([path] * 100, "here", seconds=9) == (
+    assert check_whole([path] * 100, "here", 9, "image", Reader()) == (
         "here: looked at 9 of 100 image files in 9 s"
     )
 
@@ -97,8 +97,3 @@ def test_missing_files_of_several_folders(tmp_path):
         f"here: 4 of 5 label map files are missing: {paths[1]}, {paths[2]}, {paths[3]} and 1 more; "
         "put them there, or correct data_root and data_prefix"
     )
-
-
-def test_image_size_is_height_then_width(tmp_path, picture):
-    picture.save(tmp_path / "a.png")
-    assert image_size(str(tmp_path / "a.png")) == (60, 80)

@@ -13,6 +13,7 @@ from PIL import Image
 from swin_mm.datasets.check import DatasetError, check_config, panoptic
 from swin_mm.datasets.check.panoptic import read_ids
 from swin_mm.datasets.check.thorough import inspect_config
+from swin_mm.datasets.reader import Reader
 
 SETTINGS = {
     "type": "CocoPanopticDataset",
@@ -142,5 +143,5 @@ def test_package_that_mmdet_needs(root, monkeypatch):
 
 
 def test_ids_are_read_as_they_are_written(root):
-    ids = read_ids(str(root / "maps" / "a.png"))
+    ids = read_ids(Reader(), str(root / "maps" / "a.png"))
     assert np.unique(ids).tolist() == [0, 5, 70000] and (ids == 70000).sum() == 400

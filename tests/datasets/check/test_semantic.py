@@ -166,6 +166,79 @@ def test_label_map_in_colour(root):
     refuse(config(root), f"{root}/labels/a.png is a colour picture of shape (20, 30, 3)")
 
 
+def test_grey_saved_as_colour_has_a_remedy_of_its_own(root):
+    labels = Image.open(root / "labels" / "a.png").convert("RGB")
+    labels.save(root / "labels" / "a.png")
+    refuse(config(root), "its channels are equal", "getchannel(0)")
+
+
+def test_label_map_compressed_with_loss(root):
+    """Whatever its name; the values near edges are none that were drawn."""
+    for name in ("a", "b", "c", "north/d"):
+        labels = Image.open(root / "labels" / f"{name}.png").copy()
+        labels.save(root / "labels" / f"{name}.jpg", quality=50)
+    refuse(config(root, seg_map_suffix=".jpg"), "a.jpg is a JPEG, which changes the values")
+    (root / "labels" / "a.jpg").rename(root / "labels" / "a.png")
+    refuse(config(root), "a.png is a JPEG")
+
+
+def test_palette_picture_that_opencv_turns_into_colours(root):
+    labels = Image.open(root / "labels" / "a.png").copy()
+    labels.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    labels.save(root / "labels" / "a.png")
+    pipeline = [{"type": "LoadAnnotations", "imdecode_backend": "cv2"}]
+    loaded = LoadAnnotations(imdecode_backend="cv2")(
+        {
+            "seg_map_path": str(root / "labels" / "a.png"),
+            "reduce_zero_label": False,
+            "seg_fields": [],
+        }
+    )["gt_seg_map"]
+    assert loaded.shape == (HEIGHT, WIDTH, 3)
+    refuse(config(root, pipeline=pipeline), "leave imdecode_backend out of LoadAnnotations")
+
+
+def test_label_map_of_fractions(root):
+    for path in (root / "labels").rglob("*.png"):
+        Image.fromarray(np.array(Image.open(path)) / np.float32(2)).save(path.with_suffix(".tif"))
+    refuse(config(root, seg_map_suffix=".tif"), "a.tif holds fractions")
+
+
+@pytest.mark.parametrize(
+    ("count", "reduced", "most"), [(256, False, 255), (255, True, 254), (300, False, 255)]
+)
+def test_more_classes_than_labels_of_eight_bits(root, count, reduced, most):
+    classes = tuple(map(str, range(count)))
+    cfg = config(root, metainfo={"classes": classes}, reduce_zero_label=reduced)
+    refuse(cfg, f"has {count} classes", f"at most {most} classes")
+    fewer = config(root, metainfo={"classes": classes[:most]}, reduce_zero_label=reduced)
+    assert len(check_config(fewer).classes) == most
+
+
+def test_one_class_leaves_nothing_to_learn(root):
+    for path in (root / "labels").rglob("*.png"):
+        Image.fromarray((np.array(Image.open(path)) == 2).astype(np.uint8)).save(path)
+    for reduced in (False, True):
+        cfg = config(root, metainfo={"classes": ("sky",)}, reduce_zero_label=reduced)
+        refuse(cfg, "has one class", "metainfo.classes=('background', NAME)", "num_classes=2")
+    cfg = config(root, metainfo={"classes": ("background", "sky")})
+    assert check_config(cfg).splits["train"].per_class == {"background": 0.5, "sky": 0.5}
+
+
+@pytest.mark.parametrize("value", [255, 0])
+def test_black_and_white_masks_leave_one_label(root, value):
+    for path in (root / "labels").rglob("*.png"):
+        Image.fromarray((np.array(Image.open(path)) == 2).astype(np.uint8) * value).save(path)
+    cfg = config(root, metainfo={"classes": ("ground", "sky")})
+    refuse(cfg, "all labelled pixels are of the class 'ground'", "write 1 for 255")
+
+
+def test_no_label_at_all(root):
+    for path in (root / "labels").rglob("*.png"):
+        Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(path)
+    refuse(config(root), "train_dataloader: no pixel has a label")
+
+
 def test_palette_picture_holds_indices(root):
     labels = Image.open(root / "labels" / "a.png").copy()
     labels.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])

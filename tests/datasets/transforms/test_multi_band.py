@@ -11,7 +11,8 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor as MmdetDataPrep
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 
 from swin_mm.datasets.bands import BandError
-from swin_mm.datasets.transforms import LoadMultiBandImage, RandomBandGain, load_picture
+from swin_mm.datasets.reader import Reader
+from swin_mm.datasets.transforms import LoadMultiBandImage, RandomBandGain
 
 MEAN_OF_FOUR = [100.0, 110, 120, 130]
 
@@ -141,10 +142,10 @@ def test_pictures_show_the_bands_that_the_pipeline_names(tiff, tmp_path):
         dataset = Dataset
 
     expected = LoadMultiBandImage(bands=(11, 2, 5)).picture(path)
-    np.testing.assert_array_equal(load_picture(path, Wrapper), expected)
+    np.testing.assert_array_equal(Reader.of(Wrapper).picture(path), expected)
     colour = np.random.default_rng(0).integers(0, 255, (5, 6, 3)).astype(np.uint8)
     mmcv.imwrite(colour, str(tmp_path / "c.png"))
-    np.testing.assert_array_equal(load_picture(tmp_path / "c.png"), colour[..., ::-1])
+    np.testing.assert_array_equal(Reader.of(None).picture(tmp_path / "c.png"), colour[..., ::-1])
 
 
 def batch(bands):

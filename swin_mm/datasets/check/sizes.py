@@ -1,0 +1,209 @@
+"""Compares the sizes of images as training loads them with those of their annotations.
+
+A photo's EXIF orientation decides: most decoders turn the pixels as it says, some leave them as
+stored, and annotations are made on either.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from swin_mm.datasets.check.source import Source
+from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.reader import LYING, Reader, UnreadableError, find_loading
+
+Size = tuple[int, int]  # height and width, pixels
+COMPARED = 32  # pictures whose colours are compared with label maps
+LEAST = 3  # pictures that colours are a proof in
+CLEAR = 0.1  # share of the variance of colours, by which the better orientation is ahead
+
+
+@dataclass
+class Sizes:
+    """How the sizes of images agree with those of their annotations.
+
+    Attributes:
+        different: Images of another size, whatever their orientation.
+        turned: Images that would fit if EXIF were heeded where it is not, or the other way round.
+        confirmed: Number of images that fit, and would not then.
+        unsure: Images that have an orientation and would fit either way.
+        deep: Images of more than 8 bits a value.
+    """
+
+    different: list[str] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
+    confirmed: int = 0
+    unsure: list[str] = field(default_factory=list)
+    deep: list[str] = field(default_factory=list)
+
+
+def compare_sizes(reader: Reader, wanted: Mapping[str, Size]) -> Sizes:
+    """Compares images with the sizes that their annotations are made for.
+
+    Args:
+        reader: What training loads them with.
+        wanted: Image file to size.
+
+    Raises:
+        DatasetError: An image cannot be read.
+    """
+    found = Sizes()
+    for path, size in wanted.items():
+        try:
+            header = reader.header(path)
+        except UnreadableError as error:
+            raise DatasetError(str(error)) from None
+        if header.is_deep:
+            found.deep.append(path)
+        if header.size != size:
+            fits = header.orientation >= LYING and header.size[::-1] == size
+            (found.turned if fits else found.different).append(path)
+        elif header.orientation >= LYING and size[0] != size[1]:
+            found.confirmed += 1
+        elif header.orientation > 1:
+            found.unsure.append(path)
+    return found
+
+
+def check_orientation(
+    found: Sizes, source: Source, reader: Reader, listed_in: str = "", cut: int = 0
+) -> None:
+    """Checks that no image lies on a side of its annotations.
+
+    Args:
+        found: What was compared.
+        source: The data set.
+        reader: What loads its images.
+        listed_in: The annotation file, if it states sizes of its own.
+        cut: Number of boxes of those images that reach beyond the listed size.
+
+    Raises:
+        DatasetError: Some do.
+    """
+    if not found.turned:
+        return
+    total = len(found.turned) + found.confirmed
+    remedy = orientation_option(source, reader, found.turned[0])
+    if found.confirmed:
+        remedy = (
+            f"the other {found.confirmed} fit as loaded, so no setting serves all: write the "
+            "pixels of all images upright, without the tag"
+        )
+    elif cut:
+        remedy = (
+            f"{cut} boxes reach beyond the listed sizes, so these are wrong: swap height and width "
+            f"of the images in {listed_in}"
+        )
+    elif listed_in:
+        remedy += f"; or, if the sizes alone are wrong, swap height and width in {listed_in}"
+    raise DatasetError(
+        f"{source.where}: {len(found.turned)} of {total} images that have an EXIF orientation lie "
+        f"on a side of their annotations: {examples(found.turned)}; {reader.name} "
+        f"{'turns them as EXIF says' if reader.turns else 'leaves them as stored'}, and the "
+        f"annotations fit the other way: {remedy}"
+    )
+
+
+def orientation_option(source: Source, reader: Reader, path: str) -> str:
+    """Returns the option that has an image loaded in its other orientation, or other advice."""
+    other, index = reader.opposite(), find_loading(source.settings.get("pipeline") or ())
+    if other is None or index is None or np.array_equal(other.load(path), reader.load(path)):
+        return "write the images anew with the pixels as annotated, without the tag"
+    return f"--cfg-options {source.where}.pipeline.{index}.color_type={other.color_type}"
+
+
+def note_unsure(found: Sizes, source: Source, reader: Reader) -> list[str]:
+    """Returns a warning of images whose size does not tell which orientation is right."""
+    if not found.unsure or found.confirmed or found.turned or not reader.turns:
+        return []
+    return [
+        f"{source.where}: {len(found.unsure)} images are turned over or mirrored when they are "
+        f"loaded, as their EXIF orientation says, and their size cannot confirm that it is right: "
+        f"{examples(found.unsure)}; if they were annotated as stored, "
+        f"{orientation_option(source, reader, found.unsure[0])}"
+    ]
+
+
+def note_depth(found: Sizes, source: Source, reader: Reader) -> list[str]:
+    """Returns a warning of values that are cut to 8 bits."""
+    if not found.deep or reader.color_type in (None, "unchanged"):
+        return []
+    loss = "cut at 255" if reader.backend == "pillow" else "divided by 256"
+    return [
+        f"{source.where}: {len(found.deep)} images have more than 8 bits a value, which "
+        f"{reader.name} makes 8 bits ({loss}): {examples(found.deep)}; "
+        "swin_mm.LoadMultiBandImage in its place keeps them"
+    ]
+
+
+def fits_better_turned(reader: Reader, labels: Mapping[str, np.ndarray]) -> bool:
+    """Tells by their colours whether images fit label maps better in their other orientation.
+
+    Args:
+        reader: What training loads them with.
+        labels: Image file to label map `(H, W)`, of images that fit either way by size.
+
+    Returns:
+        Whether that is clear: labels explain more of the colours' variance then, and by much.
+    """
+    other = reader.opposite()
+    if other is None or len(labels) < LEAST:
+        return False
+    gains = [
+        explained_share(other.load(path), values) - explained_share(reader.load(path), values)
+        for path, values in list(labels.items())[:COMPARED]
+    ]
+    return float(np.mean(gains)) > CLEAR and float(np.mean(np.array(gains) > 0)) >= 0.9
+
+
+def explained_share(image: np.ndarray, labels: np.ndarray) -> float:
+    """Share of the variance of an image's colours that is between labels: 0 to 1.
+
+    Args:
+        image: `(H, W, bands)`.
+        labels: `(H, W)`, whole numbers.
+    """
+    if image.shape[:2] != labels.shape:
+        return 0.0
+    colours = image.reshape(-1, image.shape[2]).astype(np.float64)
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    colours -= colours.mean(axis=0)
+    sums = [np.bincount(index.ravel(), weights=band) for band in colours.T]
+    between = sum((total**2 / counts).sum() for total in sums)
+    return float(between / max((colours**2).sum(), 1e-12))
+
+
+def choose_color_type(wanted: Mapping[str, Size]) -> tuple[str, str]:
+    """Chooses how colour pictures are loaded: turned as their EXIF orientation says, or as stored.
+
+    Args:
+        wanted: Image file to the size that its annotations are made for.
+
+    Returns:
+        `color_type` of `LoadImageFromFile`, and in words why it is not the usual one; else "".
+    """
+    reader = Reader()
+    found, other = compare_sizes(reader, wanted), reader.opposite()
+    if (
+        not found.turned
+        or found.confirmed
+        or other.size(found.turned[0]) != wanted[found.turned[0]]
+    ):
+        return reader.color_type, ""
+    return other.color_type, explain_choice(len(found.turned))
+
+
+def explain_choice(count: int) -> str:
+    """Says why images are loaded as stored."""
+    return (
+        f"{count} images looked at have an EXIF orientation, and their annotations fit the pixels "
+        "as stored: images are loaded without turning them (color_type=color_ignore_orientation)"
+    )
+
+
+def sizes_of(images: Sequence[dict], files: Sequence[str]) -> dict[str, Size]:
+    """Returns the size that an annotation file lists for each image file."""
+    return {
+        file: (image["height"], image["width"]) for image, file in zip(images, files, strict=True)
+    }

@@ -1,0 +1,250 @@
+"""Reads images as the pipeline of a data set does, so that all tools see what training sees."""
+
+import struct
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import TRANSFORMS
+from PIL import Image, UnidentifiedImageError
+
+from swin_mm.configs import bare_type
+from swin_mm.datasets.bands import MissingReaderError, is_tiff, read_shape, to_picture
+from swin_mm.datasets.transforms.multi_band import LoadMultiBandImage
+
+ORIENTATION = 0x0112  # tag of EXIF and TIFF: 1 upright, 2 to 4 same size, 5 to 8 lying on a side
+LYING = 5  # from here on the displayed height is the stored width
+
+
+class UnreadableError(ValueError):
+    """An image file that is damaged, or that the loading step cannot read; says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the beginning of an image file says.
+
+    Attributes:
+        size: Height and width as stored, pixels.
+        orientation: By EXIF, 1 to 8; 1 where the file says nothing.
+        is_deep: Whether values have more than 8 bits.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    is_deep: bool = False
+
+
+def read_header(path: str | Path) -> Header:
+    """Reads the header of an image file, but no pixels.
+
+    Raises:
+        UnreadableError: It is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            # Pillow decodes a whole PNG in search of EXIF at its end, where OpenCV does not look.
+            is_bare = image.format == "PNG" and "exif" not in image.info
+            orientation = 1 if is_bare else image.getexif().get(ORIENTATION, 1)
+            is_deep = image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile)
+            return Header((image.height, image.width), _clean(orientation), is_deep)
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        pass
+    try:
+        if is_tiff(path):  # Pillow does not know many kinds, such as 16 bits in several bands
+            return Header(read_shape(path)[:2], 1, True)
+        image = mmcv.imread(path, flag="unchanged")
+        return Header(image.shape[:2], 1, image.dtype != np.uint8)
+    except MissingReaderError:
+        raise
+    except Exception as error:  # decoders raise all kinds
+        raise UnreadableError(f"{path} is not an image, or it is damaged ({_why(error)})") from None
+
+
+def _why(error: Exception) -> str:
+    """Returns the reason in one line; OpenCV's errors are pages."""
+    return getattr(error, "err", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def _clean(orientation: object) -> int:
+    return orientation if orientation in range(1, 9) else 1  # decoders leave other values alone
+
+
+class Reader:
+    """Reads images as one loading step does.
+
+    Args:
+        step: The step: a transform, its settings, or None for `LoadImageFromFile`.
+
+    Attributes:
+        name: The step's class.
+        backend: What decodes in `LoadImageFromFile`; None in other steps.
+        color_type: How; None in other steps.
+        can_check: Whether the step reads one image file. Others (volumes, arrays, a user's own) may
+            read anything: pictures of their files are read as by `LoadImageFromFile`.
+    """
+
+    def __init__(self, step: dict | Callable | None = None) -> None:
+        step = dict(type="LoadImageFromFile") if step is None else step
+        self.name = bare_type(step) or type(step).__name__
+        self._step: Any = _build(step) if isinstance(step, dict) else step
+        self.can_check = isinstance(self._step, LoadMultiBandImage) or (
+            getattr(type(self._step), "transform", None) is LoadImageFromFile.transform
+        )
+        if not self.can_check:
+            self._step = LoadImageFromFile()
+        self.backend: str | None = getattr(self._step, "imdecode_backend", None)
+        self.color_type: str | None = getattr(self._step, "color_type", None)
+
+    @classmethod
+    def of(cls, pipeline: Any) -> "Reader":
+        """Builds the reader of a pipeline.
+
+        Args:
+            pipeline: Settings of the steps, a `Compose`, or something that has one as `pipeline`,
+                such as a data set; wrappers of data sets are looked into. None and pipelines
+                without a loading step give a reader for colour pictures.
+        """
+        while hasattr(pipeline, "dataset"):  # a wrapper such as RepeatDataset
+            pipeline = pipeline.dataset
+        steps = getattr(pipeline, "pipeline", pipeline)
+        steps = getattr(steps, "transforms", steps)
+        index = find_loading(steps if isinstance(steps, Sequence) else ())
+        return cls(None if index is None else steps[index])
+
+    @property
+    def turns(self) -> bool:
+        """Whether pixels are turned as EXIF says; TIFF is by all decoders but tifffile."""
+        return self.backend in ("cv2", "pillow") and self.color_type in ("color", "grayscale")
+
+    def opposite(self) -> "Reader | None":
+        """Returns a reader that turns by EXIF where this one does not, and the other way round.
+
+        It differs in `color_type` alone. None where no setting does that.
+        """
+        if self.backend not in ("cv2", "pillow"):
+            return None
+        others = {
+            "color": "color_ignore_orientation",
+            "grayscale": "grayscale_ignore_orientation",
+            "unchanged": "color",
+        }
+        others |= {value: key for key, value in others.items() if value not in others}
+        step = copy(self._step)
+        step.color_type = others[self.color_type]
+        return Reader(step)
+
+    def header(self, path: str | Path) -> Header:
+        """Returns what the header says, with the size as loaded.
+
+        A picture that lies on a side is decoded: whether it is turned depends on its format, the
+        decoder and its version.
+
+        Raises:
+            UnreadableError: The file cannot be read.
+        """
+        if isinstance(self._step, LoadMultiBandImage) and is_tiff(path):
+            return Header(read_shape(path)[:2], 1)
+        header = read_header(path)
+        if header.orientation < LYING:
+            return header
+        return replace(header, size=self.load(path).shape[:2])
+
+    def size(self, path: str | Path) -> tuple[int, int]:
+        """Returns height and width as loaded, in pixels.
+
+        Raises:
+            UnreadableError: The file cannot be read.
+        """
+        return self.header(path).size
+
+    def load(self, path: str | Path) -> np.ndarray:
+        """Loads an image as training does, but in the order red, green, blue.
+
+        Returns:
+            `(H, W, bands)`.
+
+        Raises:
+            UnreadableError: The loading step cannot read it.
+            MissingReaderError: What is needed to read it is not installed.
+        """
+        try:
+            image = self._step({"img_path": str(path)})["img"]
+        except MissingReaderError:
+            raise
+        except Exception as error:  # decoders raise all kinds
+            raise UnreadableError(
+                f"{path} cannot be loaded by {self.name} ({_why(error)})"
+            ) from None
+        if image.ndim == 2:
+            return image[..., None]
+        if self.backend in (None, "tifffile") or image.shape[2] < 3:
+            return image
+        return np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Loads an image as `load` does, once it is known to be whole.
+
+        Raises:
+            UnreadableError: It is damaged or cut short, or cannot be loaded.
+            MissingReaderError: As for `load`.
+        """
+        check_file(path)
+        return self.load(path)
+
+    def can_read(self, path: str | Path) -> bool:
+        """Tells whether `read` succeeds, or cannot be judged."""
+        if not self.can_check:
+            return True
+        try:
+            self.read(path)
+        except UnreadableError:
+            return False
+        return True
+
+    def picture(self, path: str | Path) -> np.ndarray:
+        """Loads an image to be looked at: `(H, W, 3)`, uint8, RGB."""
+        if isinstance(self._step, LoadMultiBandImage):
+            return self._step.picture(path)
+        image = self.load(path)
+        if self.color_type != "unchanged" and self.backend != "tifffile":
+            image = image.astype(np.uint8)  # 8 bits, also where they are loaded as float32
+        return to_picture(image)
+
+
+def _build(step: dict) -> Callable | None:
+    try:
+        return TRANSFORMS.build(step)
+    except Exception:  # unknown here, or a package that it needs is missing: its user will see
+        return None
+
+
+def find_loading(steps: Sequence) -> int | None:
+    """Returns the index of the step of a pipeline that loads the image, or None."""
+    for index, step in enumerate(steps):
+        name = bare_type(step) or type(step).__name__
+        if "Load" in name and "Annotation" not in name and "Proposals" not in name:
+            return index
+    return None
+
+
+def check_file(path: str | Path) -> None:
+    """Decodes an image file strictly; OpenCV fills up a JPEG that is cut short, without a word.
+
+    Raises:
+        UnreadableError: It is damaged or cut short.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format != "TIFF":  # of which every decoder wants the whole
+                image.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return  # a format, or a size, that the loading step may know how to read
+    # A damaged PNG raises SyntaxError, or struct.error where a length field is cut.
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise UnreadableError(f"{path} is damaged or cut short ({error})") from None

@@ -1,0 +1,95 @@
+"""The ignored label: every setting that names it must name the same."""
+
+import pytest
+from mmengine.config import Config
+
+from swin_mm.datasets.check import DatasetError
+from swin_mm.datasets.check.ignored import check_ignored, find_ignored
+from swin_mm.datasets.check.source import find_sources
+
+
+def config(**options) -> Config:
+    cfg = Config(
+        dict(
+            default_scope="mmseg",
+            train_dataloader=dict(
+                dataset=dict(
+                    type="BaseSegDataset",
+                    metainfo=dict(classes=("a", "b")),
+                    pipeline=[
+                        dict(type="LoadImageFromFile"),
+                        dict(type="LoadAnnotations"),
+                        dict(type="RandomCrop", crop_size=(8, 8)),
+                        dict(type="Pad", size=(8, 8)),
+                    ],
+                )
+            ),
+            model=dict(
+                data_preprocessor=dict(size=(8, 8)),
+                decode_head=dict(type="UPerHead"),
+                auxiliary_head=[dict(type="FCNHead")],
+            ),
+            val_evaluator=dict(type="IoUMetric"),
+            test_evaluator=[dict(type="IoUMetric")],
+        )
+    )
+    cfg.merge_from_dict(options, allow_list_keys=True)
+    return cfg
+
+
+def check(cfg: Config) -> None:
+    check_ignored(cfg, find_sources(cfg, "train_dataloader"))
+
+
+KEYS = {
+    "model.auxiliary_head.0.ignore_index": 0,
+    "model.data_preprocessor.seg_pad_val": 0,
+    "val_evaluator.ignore_index": 0,
+    "test_evaluator.0.ignore_index": 0,
+    "train_dataloader.dataset.ignore_index": 0,
+    "train_dataloader.dataset.pipeline.2.ignore_index": 0,
+    "train_dataloader.dataset.pipeline.3.pad_val.seg": 0,
+}
+
+
+def test_defaults_agree():
+    check(config())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_one_that_differs_is_named_with_the_option(key):
+    with pytest.raises(DatasetError) as error:
+        check(config(**{key: 0}))
+    message = str(error.value)
+    assert f"ignore the label 255 (ignore_index of model.decode_head), but {key} stands" in message
+    assert message.endswith(f"--cfg-options {key}=255") and "\n" not in message
+
+
+def test_all_others_are_named_where_the_head_differs():
+    """Also what pads with 255 by default: the loss would meet a label beyond its classes."""
+    cfg = config(**{"model.decode_head.ignore_index": 0})
+    with pytest.raises(DatasetError) as error:
+        check(cfg)
+    options = str(error.value).partition("--cfg-options ")[2]
+    named = {option.partition("=")[0] for option in options.split()}
+    by_default = {*KEYS} - {
+        "train_dataloader.dataset.ignore_index",
+        "train_dataloader.dataset.pipeline.2.ignore_index",
+    }
+    assert named == by_default
+    cfg = config(**{"model.decode_head.ignore_index": 0} | dict.fromkeys(named, 0))
+    check(cfg)
+    assert find_ignored(cfg) == 0
+
+
+def test_a_zero_that_is_reduced_becomes_255():
+    zero = dict.fromkeys(KEYS, 7) | {"model.decode_head.ignore_index": 7}
+    check(config(**zero))
+    with pytest.raises(DatasetError, match="leave ignore_index and the padding .* at 255"):
+        check(config(**zero, **{"train_dataloader.dataset.reduce_zero_label": True}))
+
+
+def test_what_is_not_used_does_not_count():
+    """A data preprocessor that pads nothing, a loss that masks by itself."""
+    settings = {"model.data_preprocessor.size": None, "model.data_preprocessor.seg_pad_val": 0}
+    check(config(**settings, **{"model.auxiliary_head.0.ignore_index": None}))
