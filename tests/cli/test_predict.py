@@ -1,6 +1,8 @@
 """Predicting image files from the command line."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -126,6 +128,36 @@ def test_images_that_cannot_be_read_are_named(photos, capsys):
     assert len(content["images"]) == 2
     error = capsys.readouterr().err
     assert "1 of 3 images are empty, cut short or not images: photos/c.png\n" in error
+
+
+def png_of(width, height):
+    """A PNG whose header states a size, without the pixels."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"x")]
+    parts.append((b"IEND", b""))
+    crcs = (struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+    chunks = (struct.pack(">I", len(data)) + name + data for name, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(map(b"".join, zip(chunks, crcs, strict=True)))
+
+
+BAD_IMAGES = {
+    "bomb": lambda: png_of(60_000, 60_000),  # Pillow raises DecompressionBombError
+    "larger-than-memory": lambda: png_of(2**31 - 1, 2**31 - 1),
+    "no-pixels": lambda: png_of(0, 0),
+    "text": lambda: b"not an image",
+    "tiff": lambda: b"II*\0" + b"\xff" * 64,
+    "gif": lambda: b"GIF89a" + bytes(3),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_an_image_that_no_decoder_takes_does_not_end_the_run(photos, capsys, name):
+    Path("photos", "b.png").write_bytes(BAD_IMAGES[name]())
+    code, content = predict()
+    assert code == 1
+    assert [i["file_name"] for i in content["images"]] == ["photos/a.png", "photos/sub/b.png"]
+    assert len(content["annotations"]) == 4
+    errors = capsys.readouterr().err
+    assert "1 of 3 images are empty, cut short or not images: photos/b.png" in errors
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=str)

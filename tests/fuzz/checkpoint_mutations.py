@@ -310,7 +310,8 @@ def mutate_archive(path: Path, draw: random.Random) -> None:
         method = zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in records:
-            with warnings.catch_warnings(action="ignore"):  # of names that are there twice
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of names that are there twice
                 archive.writestr(zipfile.ZipInfo(name), content, method)
 
 
