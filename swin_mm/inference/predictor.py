@@ -45,8 +45,7 @@ class Predictor:
         init_default_scope(scope)
         dataset = innermost_dataset(cfg.test_dataloader.dataset)
         self.pipeline = Compose(without_annotations(dataset.pipeline))
-        model = MODELS.build(cfg.model)
-        self.meta = _find_meta(_load_weights(model, checkpoint), dataset)
+        model, self.meta = load_model(cfg, checkpoint)
         self.classes: Sequence[str] = self.meta["classes"]
         self.model = model.to(device).eval()
 
@@ -78,6 +77,21 @@ class Predictor:
             if progress is not None:
                 progress(1, 1)
         return read_prediction(sample, min_score, len(self.classes))
+
+
+def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the model of a config, whose scope is the default one, and loads its weights.
+
+    Returns:
+        The model, on the CPU, and what is known of its data, such as `classes`.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+        ConfigError: Neither checkpoint nor config names the classes.
+    """
+    model = MODELS.build(cfg.model)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    return model, _find_meta(_load_weights(model, checkpoint), dataset)
 
 
 def without_annotations(steps: Sequence[dict]) -> list[dict]:

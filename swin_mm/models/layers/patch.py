@@ -95,7 +95,8 @@ class PatchMerging(FusedModule):
         if self.stride == 2:
             return self.reduce(join_neighbours(x))
         height, width = x.shape[1:3]
-        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        # Not `-(-side // stride)`: in an exported ONNX file negative quotients round towards zero.
+        rows, columns = ((side + self.stride - 1) // self.stride for side in (height, width))
         last_row, last_column = (rows - 1) * self.stride + 2, (columns - 1) * self.stride + 2
         x = pad_bottom_right(x, (max(last_row, height), max(last_column, width)))
         neighbours = [

@@ -1,0 +1,204 @@
+"""Detectors with the outputs that a file has: `boxes`, `scores`, `labels` and, with masks, `masks`.
+
+The layers are the detector's own. What mmdet and our heads do between them, image by image and
+with as many boxes as there happen to be, is done here for all at once with places that may be
+empty.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swin_mm.export import boxes, operators
+from swin_mm.export.inputs import Batch, ImageInput
+
+Outputs = tuple[Tensor, ...]
+
+
+class DenseDetector(nn.Module):
+    """A detector of one stage with anchors: RetinaNet, ATSS.
+
+    Args:
+        model: mmdet's.
+        image_input: Prepares its images.
+    """
+
+    output_names = ("boxes", "scores", "labels")
+
+    def __init__(self, model: Any, image_input: ImageInput) -> None:
+        super().__init__()
+        self.model, self.image_input = model, image_input
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Detects in images `(B, H, W, bands)`: `(B, K, 4)`, `(B, K)` and `(B, K)` int64."""
+        batch = self.image_input(image)
+        head = self.model.bbox_head
+        cfg = head.test_cfg
+        levels = zip(*head(self.model.extract_feat(batch.images)), strict=True)
+        found = [self._candidates(i, batch, *level) for i, level in enumerate(levels)]
+        places, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        scores = boxes.drop_small(places, scores, cfg.get("min_bbox_size", -1))
+        # As mmcv's `batched_nms`: classes are moved apart, so that one NMS does for all.
+        apart = places
+        if not cfg.nms.get("class_agnostic", False):
+            largest = places.amax((1, 2), keepdim=True) + 1
+            apart = places + labels[..., None].float() * largest
+        kept = operators.suppress(
+            apart, scores[:, None], cfg.nms.iou_threshold, 0.0, cfg.max_per_img
+        )
+        scores, index = boxes.top(kept[:, 0], cfg.max_per_img)
+        return boxes.take(places, index), scores, labels.gather(1, index)
+
+    def _candidates(
+        self, level: int, batch: Batch, cls: Tensor, deltas: Tensor, *center: Tensor
+    ) -> Outputs:
+        """The best boxes of a level: `(B, N, 4)`, their scores and labels, `(B, N)`."""
+        head, cfg = self.model.bbox_head, self.model.bbox_head.test_cfg
+        num_classes = head.cls_out_channels
+        anchors = boxes.make_anchors(head.prior_generator, level, cls)
+        scores = cls.permute(0, 2, 3, 1).flatten(1).sigmoid()  # (B, A*C)
+        scores = torch.where(scores > cfg.get("score_thr", 0), scores, 0.0)
+        scores, index = boxes.top(scores, cfg.get("nms_pre", 1000))
+        index, labels = index // num_classes, index % num_classes
+        deltas = boxes.take(deltas.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)), index)
+        places = boxes.decode(head.bbox_coder, anchors[index], deltas, batch)
+        if center:  # the centerness of each anchor, after the choice by class
+            factors = center[0].permute(0, 2, 3, 1).flatten(1).sigmoid()
+            scores = scores * factors.gather(1, index)
+        return places, scores, labels
+
+
+class TwoStageDetector(nn.Module):
+    """Faster R-CNN, Mask R-CNN and their cascades.
+
+    Args:
+        model: mmdet's.
+        image_input: Prepares its images.
+    """
+
+    def __init__(self, model: Any, image_input: ImageInput) -> None:
+        super().__init__()
+        self.model, self.image_input = model, image_input
+        self.is_cascade = isinstance(model.roi_head.bbox_head, nn.ModuleList)
+        self.has_masks = model.roi_head.with_mask
+        masks = ("masks",) if self.has_masks else ()
+        self.output_names = ("boxes", "scores", "labels", *masks)
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Detects in images `(B, H, W, bands)`.
+
+        Returns:
+            `(B, K, 4)`, `(B, K)`, `(B, K)` int64 and, with masks, `(B, K, h, w)`, from 0 to 1.
+        """
+        batch = self.image_input(image)
+        features = self.model.extract_feat(batch.images)
+        proposals, is_proposal = self._propose(features, batch)
+        places, scores, labels = self._detect(features, proposals, is_proposal, batch)
+        if not self.has_masks:
+            return places, scores, labels
+        return places, scores, labels, self._masks(features, places, labels)
+
+    def _propose(self, features: Sequence[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Proposals `(B, P, 4)`, and where there are any, `(B, P)` bool."""
+        head = self.model.rpn_head
+        cfg = head.test_cfg
+        found, ranked = [], []
+        for level, (cls, deltas) in enumerate(zip(*head(features), strict=True)):
+            anchors = boxes.make_anchors(head.prior_generator, level, cls)
+            scores = cls.permute(0, 2, 3, 1).flatten(1).sigmoid()
+            scores, index = boxes.top(scores, cfg.nms_pre)
+            deltas = boxes.take(deltas.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)), index)
+            places = boxes.decode(head.bbox_coder, anchors[index], deltas, batch)
+            scores = boxes.drop_small(places, scores, cfg.get("min_bbox_size", -1))
+            limits = cfg.nms.iou_threshold, 0.0, cfg.max_per_img
+            found.append(places)
+            ranked.append(operators.suppress(places, scores[:, None], *limits)[:, 0])
+        scores, index = boxes.top(torch.cat(ranked, dim=1), cfg.max_per_img)
+        return boxes.take(torch.cat(found, dim=1), index), scores > 0
+
+    def _detect(
+        self, features: Sequence[Tensor], proposals: Tensor, is_proposal: Tensor, batch: Batch
+    ) -> Outputs:
+        roi_head = self.model.roi_head
+        heads = list(roi_head.bbox_head) if self.is_cascade else [roi_head.bbox_head]
+        total: Any = 0
+        for stage, head in enumerate(heads):
+            pooled = _pool(self._extractor("bbox", stage), features, proposals)
+            logits, deltas = head(pooled)
+            logits = logits.unflatten(0, proposals.shape[:2])  # (B, P, C + 1)
+            deltas = deltas.unflatten(0, proposals.shape[:2])  # (B, P, 4 or C * 4)
+            total = total + logits
+            if stage < len(heads) - 1:
+                if not head.reg_class_agnostic:
+                    deltas = _of_class(deltas, logits[..., :-1].argmax(-1))
+                proposals = boxes.decode(head.bbox_coder, proposals, deltas, batch)
+        scores = (total / len(heads)).softmax(-1)[..., :-1]
+        scores = torch.where(is_proposal[..., None], scores, 0.0).transpose(1, 2)  # (B, C, P)
+        return self._choose(head, proposals, deltas, scores, batch)
+
+    def _choose(
+        self, head: Any, proposals: Tensor, deltas: Tensor, scores: Tensor, batch: Batch
+    ) -> Outputs:
+        """Suppresses detections class by class and keeps the best."""
+        cfg = self.model.roi_head.test_cfg
+        limits = cfg.nms.iou_threshold, cfg.score_thr, cfg.max_per_img
+        num_classes, num_boxes = scores.shape[1:]
+        if head.reg_class_agnostic:
+            places = boxes.decode(head.bbox_coder, proposals, deltas, batch)
+            kept = operators.suppress(places, scores, *limits)
+        else:
+            each = deltas.unflatten(2, (-1, 4)).transpose(1, 2).flatten(1, 2)  # (B, C*P, 4)
+            places = boxes.decode(head.bbox_coder, proposals.repeat(1, num_classes, 1), each, batch)
+            groups = places.unflatten(1, (num_classes, num_boxes)).flatten(0, 1)
+            kept = operators.suppress(groups, scores.flatten(0, 1)[:, None], *limits)
+            kept = kept.unflatten(0, (-1, num_classes))[:, :, 0]
+        best, index = boxes.top(kept.flatten(1), cfg.max_per_img)
+        labels = index // num_boxes
+        place = index % num_boxes if head.reg_class_agnostic else index
+        return boxes.take(places, place), best, labels
+
+    def _masks(self, features: Sequence[Tensor], places: Tensor, labels: Tensor) -> Tensor:
+        """Masks `(B, K, h, w)` of detections, averaged over the stages of a cascade."""
+        heads = self.model.roi_head.mask_head
+        heads = list(heads) if self.is_cascade else [heads]
+        total: Any = 0
+        for stage, head in enumerate(heads):
+            masks = head(_pool(self._extractor("mask", stage), features, places)).sigmoid()
+            if masks.shape[1] == 1:
+                masks = masks[:, 0]
+            else:
+                index = labels.flatten()[:, None, None, None]
+                masks = masks.gather(1, index.expand(-1, -1, *masks.shape[2:]))[:, 0]
+            total = total + masks
+        return (total / len(heads)).unflatten(0, places.shape[:2])
+
+    def _extractor(self, branch: str, stage: int) -> Any:
+        extractor = getattr(self.model.roi_head, f"{branch}_roi_extractor")
+        return extractor[stage] if self.is_cascade else extractor
+
+
+def _of_class(deltas: Tensor, labels: Tensor) -> Tensor:
+    """Those `(B, P, 4)` of a class `(B, P)` from those of each, `(B, P, C * 4)`."""
+    each = deltas.unflatten(2, (-1, 4))
+    return each.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+
+
+def _pool(extractor: Any, features: Sequence[Tensor], places: Tensor) -> Tensor:
+    """Features `(B*K, C, h, w)` of boxes `(B, K, 4)`."""
+    maps = list(features[: extractor.num_inputs])
+    flat = places.flatten(0, 1)
+    levels = extractor.map_roi_levels(
+        torch.cat([torch.zeros_like(flat[:, :1]), flat], 1), len(maps)
+    )
+    layer = extractor.roi_layers[0]
+    return operators.pool_rois(
+        maps,
+        places,
+        levels.view(places.shape[:2]),
+        [layer.spatial_scale for layer in extractor.roi_layers],
+        layer.output_size,
+        layer.sampling_ratio,
+        layer.aligned,
+    )

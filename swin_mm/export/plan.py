@@ -1,0 +1,237 @@
+"""Which models can be exported, and how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
+from torch import nn
+
+from swin_mm.configs import bare_type, innermost_dataset
+from swin_mm.export.detectors import DenseDetector, TwoStageDetector
+from swin_mm.export.inputs import ImageInput
+from swin_mm.export.others import Features, Segmentor
+from swin_mm.models.backbones.base import SwinBackbone
+
+PARTS = ("model", "neck", "backbone")
+ONE_STAGE = {"RetinaHead": "RetinaNet", "ATSSHead": "ATSS"}
+ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead")
+BOX_HEADS = ("BBoxHead", "ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead")
+PROMISED = "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, RetinaNet and ATSS"
+# A stage's map of one pixel would be recorded as one pixel for good.
+MIN_SIDE = 65
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported, or a file that does not compute what the model does."""
+
+
+@dataclass
+class Plan:
+    """A model as it will be exported.
+
+    Attributes:
+        module: Takes images `(B, H, W, bands)` uint8, and has `output_names`.
+        task: `detection`, `instance segmentation`, `semantic segmentation` or `features`.
+        bands: Of an image.
+        padding: What a picture smaller than a fixed size is padded with, for each band.
+        resize: How test images are resized: `scale` and `keep_ratio`, or `factor`; `None` for not.
+        mask_threshold: From which value on a pixel belongs to an object.
+    """
+
+    module: Any
+    task: str
+    bands: int
+    padding: list[int]
+    resize: dict[str, Any] | None
+    mask_threshold: float = 0.5
+
+
+def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> Plan:
+    """Finds out how a model is exported.
+
+    Args:
+        model: mmdet's or mmseg's.
+        test_dataset: Settings of the test data, whose pipeline says how images are read and
+            resized; `None` takes RGB images as they are.
+        part: `model`, or `neck` or `backbone` for the maps alone.
+
+    Raises:
+        ExportError: The model is none of those that can be exported; says why.
+    """
+    if part not in PARTS:
+        raise ExportError(f"part must be one of {PARTS}, got {part!r}")
+    if not isinstance(getattr(model, "backbone", None), SwinBackbone):
+        found = type(getattr(model, "backbone", model)).__name__
+        raise ExportError(f"the backbone must be a Swin of swin_mm, got {found}")
+    steps = list(innermost_dataset(test_dataset).get("pipeline", ())) if test_dataset else []
+    preprocessor: Any = model.data_preprocessor
+    bands = model.backbone.patch_embed.proj.in_channels
+    image_input = ImageInput(preprocessor, _flips_bands(preprocessor, steps, bands))
+    if image_input.pads_to_size:
+        raise ExportError(
+            "data_preprocessor.test_cfg.size pads images to one size: use size_divisor, or export "
+            "with data_preprocessor.test_cfg=None and --size"
+        )
+    module, task = _wrap(model, image_input, part)
+    padding = [0] * bands
+    if image_input.is_normalised:
+        mean = image_input.mean.flatten().tolist()
+        mean = mean[::-1] if image_input.flip_bands else mean
+        padding = [min(max(round(value), 0), 255) for value in mean]
+    roi_cfg = getattr(getattr(model, "roi_head", None), "test_cfg", None) or {}
+    return Plan(
+        module.eval(),
+        task,
+        bands,
+        padding,
+        _find_resize(steps),
+        roi_cfg.get("mask_thr_binary", 0.5),
+    )
+
+
+def _flips_bands(preprocessor: Any, steps: list[dict], bands: int) -> bool:
+    """Whether the model takes BGR: files take RGB, and mm's loaders of three bands give BGR."""
+    is_multi_band = any("MultiBand" in bare_type(step) for step in steps)
+    if bands != 3 or is_multi_band:
+        return False
+    key = (
+        "_channel_conversion"
+        if hasattr(preprocessor, "_channel_conversion")
+        else "channel_conversion"
+    )
+    return not getattr(preprocessor, key)
+
+
+def _find_resize(steps: list[dict]) -> dict[str, Any] | None:
+    """The rule by which a test pipeline resizes.
+
+    Raises:
+        ExportError: There are several views, or a way that the runtime does not know.
+    """
+    found = [step for step in steps if "Resize" in bare_type(step)]
+    if not found or bare_type(found[0]) == "ResizeShortestEdge":
+        if found:
+            raise ExportError("the test pipeline resizes with ResizeShortestEdge: use Resize")
+        return None
+    step = found[0]
+    if len(found) > 1 or bare_type(step) not in ("Resize", "FixShapeResize"):
+        kinds = ", ".join(bare_type(step) for step in found)
+        raise ExportError(f"the test pipeline must have one Resize, got {kinds}")
+    if (factor := step.get("scale_factor")) is not None:
+        pair = [factor, factor] if isinstance(factor, int | float) else list(factor)
+        return None if pair == [1.0, 1.0] else dict(factor=pair)
+    scale = step.get("scale") or (step.get("width"), step.get("height"))
+    scale = [scale, scale] if isinstance(scale, int) else list(scale)
+    return dict(scale=scale, keep_ratio=bool(step.get("keep_ratio", False)))
+
+
+def _wrap(model: Any, image_input: ImageInput, part: str) -> tuple[Any, str]:
+    if part != "model":
+        with_neck = part == "neck"
+        if with_neck and not model.with_neck:
+            raise ExportError("the model has no neck: export the backbone")
+        count = model.neck.num_outs if with_neck else len(model.backbone.out_indices)
+        return Features(model, image_input, with_neck, count), "features"
+    if hasattr(model, "decode_head"):
+        if reason := _why_not_segmentor(model):
+            raise ExportError(reason)
+        return Segmentor(model, image_input), "semantic segmentation"
+    if hasattr(model, "roi_head"):
+        if reason := _why_not_two_stage(model):
+            raise ExportError(reason)
+        task = "instance segmentation" if model.roi_head.with_mask else "detection"
+        return TwoStageDetector(model, image_input), task
+    if reason := _why_not_dense(model):
+        raise ExportError(reason)
+    return DenseDetector(model, image_input), "detection"
+
+
+def _why_not_segmentor(model: Any) -> str | None:
+    head = model.decode_head
+    if type(head).__name__ != "UPerHead":
+        name = type(head[-1] if isinstance(head, nn.ModuleList) else head).__name__
+        return f"segmentors with {name} cannot be exported; those with UPerHead can"
+    if model.test_cfg.get("mode", "whole") != "whole":
+        return (
+            "test_cfg.mode='slide' averages windows, as a file does not: "
+            "--cfg-options model.test_cfg.mode=whole looks at whole images"
+        )
+    return None
+
+
+def _why_not_two_stage(model: Any) -> str | None:
+    roi_head = model.roi_head
+    if type(roi_head).__name__ not in ROI_HEADS or not model.with_rpn:
+        return f"detectors with {type(roi_head).__name__} cannot be exported; there are {PROMISED}"
+    if type(model.rpn_head).__name__ != "RPNHead" or not model.rpn_head.use_sigmoid_cls:
+        return f"the proposals of {type(model.rpn_head).__name__} cannot be exported"
+    if roi_head.with_shared_head:
+        return "a shared head between RoIAlign and box head cannot be exported"
+    cascade = isinstance(roi_head.bbox_head, nn.ModuleList)
+    heads = list(roi_head.bbox_head) if cascade else [roi_head.bbox_head]
+    extractors = [roi_head.bbox_roi_extractor]
+    if roi_head.with_mask:
+        masks = list(roi_head.mask_head) if cascade else [roi_head.mask_head]
+        if kinds := {type(head).__name__ for head in masks} - {"FCNMaskHead"}:
+            return f"masks of {', '.join(kinds)} cannot be exported"
+        extractors.append(roi_head.mask_roi_extractor)
+    for head in heads:
+        if type(head).__name__ not in BOX_HEADS or head.custom_activation:
+            loss = type(head.loss_cls).__name__
+            return f"boxes of {type(head).__name__} with {loss} cannot be exported"
+    for extractor in extractors:
+        for one in extractor if cascade else [extractor]:
+            if type(one).__name__ != "SingleRoIExtractor" or (
+                {type(layer).__name__ for layer in one.roi_layers} != {"RoIAlign"}
+            ):
+                return f"features of {type(one).__name__} cannot be exported; those of RoIAlign can"
+            if any(layer.pool_mode != "avg" for layer in one.roi_layers):
+                return "RoIAlign with pool_mode='max' cannot be exported; 'avg' can"
+    return (
+        _why_not_anchors(model.rpn_head)
+        or _why_not_coder(*(head.bbox_coder for head in heads))
+        or _why_not_nms(model.rpn_head.test_cfg)
+        or _why_not_nms(roi_head.test_cfg)
+    )
+
+
+def _why_not_dense(model: Any) -> str | None:
+    head: Any = getattr(model, "bbox_head", None)
+    if type(head).__name__ not in ONE_STAGE or hasattr(model, "rpn_head"):
+        name = (
+            type(model).__name__
+            if head is None
+            else f"{type(model).__name__} with {type(head).__name__}"
+        )
+        return f"{name} cannot be exported; there are {PROMISED}"
+    if not head.use_sigmoid_cls:
+        return "a head with softmax cannot be exported; one with sigmoid can"
+    if any("Deform" in type(module).__name__ for module in model.modules()):
+        return "deformable convolutions have no operator in ONNX that runtimes share"
+    return _why_not_anchors(head) or _why_not_coder(head.bbox_coder) or _why_not_nms(head.test_cfg)
+
+
+def _why_not_anchors(head: Any) -> str | None:
+    generator = head.prior_generator
+    if type(generator) is not AnchorGenerator or getattr(generator, "use_box_type", False):
+        return f"anchors of {type(generator).__name__} cannot be exported"
+    return None
+
+
+def _why_not_coder(*coders: Any) -> str | None:
+    for coder in coders:
+        if type(coder) is not DeltaXYWHBBoxCoder or coder.add_ctr_clamp:
+            return f"boxes coded by {type(coder).__name__} cannot be exported"
+    return None
+
+
+def _why_not_nms(cfg: Any) -> str | None:
+    nms = dict(cfg.nms)
+    if nms.pop("type", "nms") != "nms" or set(nms) - {"iou_threshold", "class_agnostic"}:
+        return f"NMS must be plain, got {dict(cfg.nms)}: soft NMS is in no standard operator"
+    if nms.get("class_agnostic") and "score_thr" in cfg and "nms_pre" not in cfg:
+        return "NMS across classes cannot be exported for heads of regions"
+    if cfg.max_per_img < 1:
+        return f"test_cfg must limit detections, got max_per_img={cfg.max_per_img}"
+    return None

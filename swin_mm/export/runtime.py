@@ -1,0 +1,302 @@
+"""Runs exported models with NumPy, Pillow and onnxruntime or OpenVINO; PyTorch is not needed.
+
+This file imports nothing else of swin_mm, so it can be copied beside an exported model:
+
+    from runtime import ExportedModel
+
+    model = ExportedModel("mask_rcnn.onnx")
+    found = model.predict("street.jpg")
+    print(found.boxes, found.scores, found.names)
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+METADATA_KEY = "swin_mm"
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+@dataclass
+class Found:
+    """What was found in an image; fields that a model does not predict are `None`.
+
+    Attributes:
+        boxes: `(N, 4)` float32, x1, y1, x2, y2 in pixels of the image.
+        scores: `(N,)` float32, falling.
+        labels: `(N,)` int64, indices of classes.
+        names: Their names.
+        masks: `(N, H, W)` bool.
+        label_map: `(H, W)`, the class of each pixel.
+        features: Maps `(C, H_i, W_i)` of a backbone or neck.
+    """
+
+    boxes: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    names: list[str] = field(default_factory=list)
+    masks: np.ndarray | None = None
+    label_map: np.ndarray | None = None
+    features: list[np.ndarray] | None = None
+
+
+class ExportedModel:
+    """A file written by `swin-mm export`.
+
+    Args:
+        path: The `.onnx` file, or the `.xml` of OpenVINO with its `.bin` beside it.
+        threads: Threads to compute with; `None` leaves that to the runtime.
+
+    Attributes:
+        metadata: What the file says of itself: `task`, `classes`, `resize`, `size`, `versions`,
+            `difference` and others.
+
+    Raises:
+        ValueError: The file is not one of `swin-mm export`.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no exported model {path}")
+        openers = {".onnx": _open_onnx, ".xml": _open_openvino}
+        if path.suffix not in openers:
+            raise ValueError(f"an exported model is an .onnx or .xml file, got {path.name}")
+        self._run, text = openers[path.suffix](path, threads)
+        if not text:
+            raise ValueError(f"{path} has no metadata of swin_mm: export it with `swin-mm export`")
+        self.metadata: dict[str, Any] = json.loads(text)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the file as it is.
+
+        Args:
+            images: `(B, H, W, bands)` uint8, RGB, of the size that the model works at.
+
+        Returns:
+            Its outputs by name; a score of 0 means that there is no detection.
+
+        Raises:
+            ValueError: The file does not take images of this kind.
+        """
+        size, bands = self.metadata["size"], self.metadata["bands"]
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != bands:
+            raise ValueError(
+                f"images must be (B, H, W, {bands}) uint8, got {images.shape} {images.dtype}"
+            )
+        if size and list(images.shape[1:3]) != size:
+            raise ValueError(f"the file is for images of {size}, got {images.shape[1:3]}")
+        if min(images.shape[1:3]) < self.metadata["min_side"]:
+            raise ValueError(
+                f"sides must be at least {self.metadata['min_side']}, got {images.shape[1:3]}"
+            )
+        return dict(zip(self.metadata["outputs"], self._run(images), strict=True))
+
+    def predict(
+        self, image: str | Path | Image.Image | np.ndarray, score_thr: float = 0.3
+    ) -> Found:
+        """Predicts one image.
+
+        Args:
+            image: A file, a picture of Pillow, or an array `(H, W, bands)` uint8, RGB.
+            score_thr: Detections below this score are left out.
+
+        Returns:
+            What was found, in pixels of the image.
+        """
+        pixels = read_image(image)
+        height, width = pixels.shape[:2]
+        resized = self._fit(pixels)
+        inner_h, inner_w = resized.shape[:2]
+        if size := self.metadata["size"]:
+            resized = self._pad(resized, size)
+        outputs = self.run(resized[None])
+        if "label_map" in outputs:
+            label_map = outputs["label_map"][0, :inner_h, :inner_w]
+            return Found(label_map=resize_nearest(label_map, height, width))
+        if "boxes" not in outputs:
+            return Found(features=[outputs[name][0] for name in self.metadata["outputs"]])
+        factors = np.array([inner_w / width, inner_h / height] * 2, np.float32)
+        return self._detections(outputs, factors, (height, width), score_thr)
+
+    def _detections(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        factors: np.ndarray,
+        shape: tuple[int, int],
+        score_thr: float,
+    ) -> Found:
+        scores = outputs["scores"][0]
+        keep = (scores > 0) & (scores >= score_thr)
+        boxes = outputs["boxes"][0][keep] / factors
+        if self.metadata["size"]:  # the file knows nothing of the padding
+            boxes = np.minimum(boxes, np.array([shape[1], shape[0]] * 2, np.float32))
+        labels = outputs["labels"][0][keep]
+        masks = None
+        if "masks" in outputs:
+            threshold = self.metadata["mask_threshold"]
+            masks = paste_masks(outputs["masks"][0][keep], boxes, shape, threshold)
+        names = [self.metadata["classes"][label] for label in labels]
+        return Found(boxes, scores[keep], labels, names, masks)
+
+    def _fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Resizes an image as the model's test data was, and into a file's fixed size."""
+        height, width = pixels.shape[:2]
+        rule, size = self.metadata["resize"], self.metadata["size"]
+        if rule and "factor" in rule:
+            new_w, new_h = (
+                int(side * f + 0.5) for side, f in zip((width, height), rule["factor"], strict=True)
+            )
+        elif rule and not rule["keep_ratio"]:
+            new_w, new_h = rule["scale"]
+        elif rule:
+            factor = min(
+                max(rule["scale"]) / max(height, width), min(rule["scale"]) / min(height, width)
+            )
+            new_w, new_h = int(width * factor + 0.5), int(height * factor + 0.5)
+        else:
+            new_w, new_h = width, height
+        if size and (new_h > size[0] or new_w > size[1] or not rule):
+            factor = min(size[0] / height, size[1] / width)
+            new_w = min(int(width * factor + 0.5), size[1])
+            new_h = min(int(height * factor + 0.5), size[0])
+        return resize_bilinear(pixels, max(new_h, 1), max(new_w, 1))
+
+    def _pad(self, pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        out = np.empty((*size, pixels.shape[2]), np.uint8)
+        out[:] = self.metadata["padding"]
+        out[: pixels.shape[0], : pixels.shape[1]] = pixels
+        return out
+
+
+def _open_onnx(path: Path, threads: int | None) -> tuple[Run, str | None]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("an .onnx file needs onnxruntime: pip install onnxruntime") from error
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=onnxruntime.get_available_providers()
+    )
+    name = session.get_inputs()[0].name
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    return lambda images: session.run(None, {name: images}), text
+
+
+def _open_openvino(path: Path, threads: int | None) -> tuple[Run, str | None]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("an .xml file needs OpenVINO: pip install openvino") from error
+
+    model = openvino.Core().read_model(str(path))
+    text = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else None
+    # By default OpenVINO computes in bfloat16 where the processor can.
+    settings = {"INFERENCE_PRECISION_HINT": json.loads(text)["precision"]} if text else {}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.compile_model(model, "CPU", settings)
+    return lambda images: list(compiled(images).values()), text
+
+
+def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+    """An image as an array `(H, W, bands)` uint8; files and pictures come out in RGB, upright.
+
+    Raises:
+        ValueError: An array is not of this kind.
+    """
+    if isinstance(image, str | Path):
+        with Image.open(image) as picture:
+            return read_image(picture)
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image)
+        raise ValueError(f"an image must be a file, a picture or (H, W, bands) uint8, got {kind}")
+    return image
+
+
+def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes `(H, W, bands)` uint8 as OpenCV's `INTER_LINEAR` does.
+
+    Pillow's filters average when they make an image smaller; models were trained without that.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    # OpenCV's fixed point: weights of 11 bits, and sums that lose 4 and then 16 of them.
+    top, bottom, row_weight = _neighbours(pixels.shape[0], height)
+    left, right, column_weight = _neighbours(pixels.shape[1], width)
+    weight = column_weight[:, None]
+    rows = np.arange(pixels.shape[0])
+    wide = pixels[rows].astype(np.int64)
+    wide = wide[:, left] * (2048 - weight) + wide[:, right] * weight  # (H, width, bands)
+    weight = row_weight[:, None, None]
+    upper = ((wide[top] >> 4) * (2048 - weight)) >> 16
+    lower = ((wide[bottom] >> 4) * weight) >> 16
+    return np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+
+
+def _neighbours(size: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each new pixel the two it lies between, and the weight of the second, of 2048."""
+    position = ((np.arange(new) + 0.5) * (size / new) - 0.5).astype(np.float32)
+    low = np.floor(position).astype(np.int64)
+    weight = np.rint((position - low) * np.float32(2048)).astype(np.int64)
+    weight[low < 0] = 0
+    weight[low >= size - 1] = 0
+    low = low.clip(0, size - 1)
+    return low, (low + 1).clip(max=size - 1), weight
+
+
+def resize_nearest(label_map: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes a label map `(H, W)`."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1)
+        for new, size in zip((height, width), label_map.shape, strict=True)
+    )
+    return label_map[rows[:, None], columns]
+
+
+def paste_masks(
+    masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int], threshold: float
+) -> np.ndarray:
+    """Puts the masks of boxes into an image.
+
+    Args:
+        masks: `(N, h, w)`, from 0 to 1.
+        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels of the image.
+        shape: `(H, W)` of the image.
+        threshold: A pixel is of the object where its interpolated value is at least this.
+
+    Returns:
+        `(N, H, W)` bool.
+    """
+    out = np.zeros((len(masks), *shape), bool)
+    for mask, (x1, y1, x2, y2), pasted in zip(masks, boxes, out, strict=True):
+        first_x, first_y = max(int(np.floor(x1)) - 1, 0), max(int(np.floor(y1)) - 1, 0)
+        end_x, end_y = min(int(np.ceil(x2)) + 1, shape[1]), min(int(np.ceil(y2)) + 1, shape[0])
+        if x2 <= x1 or y2 <= y1 or end_x <= first_x or end_y <= first_y:
+            continue
+        rows = _interpolation(first_y, end_y, y1, y2, mask.shape[0])
+        columns = _interpolation(first_x, end_x, x1, x2, mask.shape[1])
+        pasted[first_y:end_y, first_x:end_x] = rows @ mask @ columns.T >= threshold
+    return out
+
+
+def _interpolation(first: int, end: int, start: float, stop: float, cells: int) -> np.ndarray:
+    """Linear interpolation of cells at the centres of pixels, `(end - first, cells)`.
+
+    Outside of the outermost cells the values fall to zero.
+    """
+    centre = np.arange(first, end, dtype=np.float32) + np.float32(0.5)
+    place = (centre - start) / (stop - start) * cells - np.float32(0.5)
+    distance = np.abs(place[:, None] - np.arange(cells, dtype=np.float32))
+    return np.maximum(1 - distance, 0).astype(np.float32)

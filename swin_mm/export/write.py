@@ -1,0 +1,196 @@
+"""Records a model and writes it as a file, which is checked before it is kept."""
+
+import copy
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swin_mm.export.check import Difference, check_file
+from swin_mm.export.plan import MIN_SIDE, ExportError, Plan
+from swin_mm.export.prepare import prepare
+from swin_mm.export.runtime import METADATA_KEY, ExportedModel
+from swin_mm.version import __version__
+
+OPSET = 18
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+EXAMPLE = (256, 320)
+# Multiples of all that is padded to, and sizes that are not.
+OTHER_SIZES = ((320, 224), (203, 301))
+
+
+def export_model(
+    plan: Plan,
+    out: str | Path,
+    classes: Sequence[str] = (),
+    file_format: str = "onnx",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    check: bool = True,
+) -> tuple[dict[str, Any], list[Difference]]:
+    """Writes a model as a file.
+
+    Args:
+        plan: The model; it is left as it is.
+        out: The file, `.onnx` or `.xml`.
+        classes: Names of the classes.
+        file_format: `onnx` or `openvino`.
+        size: `(H, W)` of all images; `None` for any.
+        batch: Number of images; `None` for any.
+        check: Whether the file is run beside the model.
+
+    Returns:
+        The file's metadata, and how it differs from the model at each size tried.
+
+    Raises:
+        ExportError: The model cannot be recorded, or the file computes something else; then no file
+            is left.
+    """
+    if file_format not in SUFFIXES:
+        raise ExportError(f"format must be one of {tuple(SUFFIXES)}, got {file_format!r}")
+    out = Path(out)
+    if out.suffix != SUFFIXES[file_format]:
+        raise ExportError(
+            f"a file of {file_format} ends in {SUFFIXES[file_format]}, got {out.name}"
+        )
+    _check_runtime(file_format)
+    module = copy.deepcopy(plan.module)
+    prepare(module.model)
+    program, min_side = record(module, plan.bands, size, batch)
+    metadata = _describe(plan, module, classes, size, batch, min_side)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    differences: list[Difference] = []
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
+        file = Path(folder, out.name)
+        _save(program, file, metadata)
+        if check:
+            exported = ExportedModel(file)
+            differences = check_file(exported, plan.module.model, plan, _sizes(size, batch))
+            metadata["difference"] = {d.describe().split(":")[0]: d.values for d in differences}
+            del exported
+            _save(program, file, metadata)
+        for part in Path(folder).iterdir():
+            shutil.move(part, out.parent / part.name)
+    return metadata, differences
+
+
+def _check_runtime(file_format: str) -> None:
+    needed = {"onnx": "onnx onnxscript onnxruntime", "openvino": "onnx onnxscript openvino"}
+    try:
+        for name in needed[file_format].split():
+            __import__(name)
+    except ImportError as error:
+        raise ExportError(
+            f"--format {file_format} needs {error.name}: pip install 'swin-mm[{file_format}]'"
+        ) from error
+
+
+def _sizes(size: tuple[int, int] | None, batch: int | None) -> list[tuple[int, int, int]]:
+    shapes = [size] if size else [EXAMPLE, *OTHER_SIZES]
+    batches = [batch] * len(shapes) if batch else [1, 2, 1]
+    return [(count, *shape) for count, shape in zip(batches, shapes, strict=False)]
+
+
+def record(
+    module: Any, bands: int, size: tuple[int, int] | None, batch: int | None
+) -> tuple[Any, int]:
+    """Records a prepared module as a program of ONNX.
+
+    Returns:
+        PyTorch's `ONNXProgram`, and the smallest side that an image may have.
+
+    Raises:
+        ExportError: It cannot be recorded, or only for some sizes.
+    """
+    from swin_mm.export.onnx_operators import TRANSLATIONS
+
+    any_size = torch.export.Dim.DYNAMIC
+    dims = {}
+    if batch is None:
+        dims[0] = any_size
+    if size is None:
+        dims |= {1: any_size, 2: any_size}
+    # A batch of one would be recorded as one for good.
+    example = torch.zeros(batch or 2, *(size or EXAMPLE), bands, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad():
+            recorded = torch.export.export(
+                module, (example,), dynamic_shapes=(dims or None,), strict=False
+            )
+            program: Any = torch.onnx.export(
+                recorded,
+                input_names=["image"],
+                output_names=list(module.output_names),
+                opset_version=OPSET,
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+                custom_translation_table=TRANSLATIONS,
+            )
+    except Exception as error:  # many kinds, of PyTorch, SymPy and onnxscript
+        raise ExportError(f"the model cannot be recorded: {str(error).strip()[:600]}") from error
+    _require_standard(program.model)
+    names = {0: "batch", 1: "height", 2: "width"}
+    for axis, dim in enumerate(program.model.graph.inputs[0].shape):
+        if axis in dims and isinstance(dim, int):
+            raise ExportError(f"the recorded {names[axis]} is {dim} alone: give --size and --batch")
+    lowest = 1
+    if size is None:
+        bounds = [int(found.lower) for found in recorded.range_constraints.values()]
+        lowest = max([MIN_SIDE, *bounds])
+    return program, lowest
+
+
+def _require_standard(model: Any) -> None:
+    others = {f"{n.domain}::{n.op_type}" for n in model.graph if n.domain not in ("", "ai.onnx")}
+    if others or len(model.functions):
+        raise ExportError(f"operators that are not ONNX's are left: {', '.join(sorted(others))}")
+
+
+def _describe(
+    plan: Plan,
+    module: Any,
+    classes: Sequence[str],
+    size: tuple[int, int] | None,
+    batch: int | None,
+    min_side: int,
+) -> dict[str, Any]:
+    return dict(
+        format=1,
+        task=plan.task,
+        classes=list(classes),
+        outputs=list(module.output_names),
+        bands=plan.bands,
+        size=list(size) if size else None,
+        batch=batch,
+        min_side=min_side,
+        resize=plan.resize,
+        padding=plan.padding,
+        mask_threshold=plan.mask_threshold,
+        precision="f32",
+        versions=dict(swin_mm=__version__, torch=torch.__version__, opset=OPSET),
+        difference=None,
+    )
+
+
+def _save(program: Any, file: Path, metadata: dict[str, Any]) -> None:
+    text = json.dumps(metadata)
+    if file.suffix == ".onnx":
+        program.model.metadata_props[METADATA_KEY] = text
+        program.save(file)
+        return
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        between = Path(folder, "model.onnx")
+        program.save(between)
+        model = openvino.convert_model(str(between))
+        model.set_rt_info(text, METADATA_KEY)
+        openvino.save_model(model, str(file), compress_to_fp16=False)

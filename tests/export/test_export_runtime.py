@@ -1,0 +1,56 @@
+"""What the runtime does around a file, beside the libraries that it does without."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+from swin_mm.export.runtime import ExportedModel, paste_masks, read_image, resize_bilinear
+
+
+@pytest.mark.parametrize(
+    "size", [(60, 91), (30, 41), (17, 200), (120, 182), (61, 90), (8, 9)], ids=str
+)
+def test_resizing_equals_opencv(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 91, 3), dtype=np.uint8)
+    expected = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    found = resize_bilinear(pixels, *size)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert (found != expected).mean() < 0.01
+
+
+def test_pasted_masks_equal_mmdets():
+    rng = np.random.default_rng(0)
+    masks = rng.random((6, 28, 28), dtype=np.float32)
+    corner, sides = rng.uniform(-10, 60, (6, 2)), rng.uniform(3, 70, (6, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    expected, _ = _do_paste_mask(
+        torch.from_numpy(masks)[:, None], torch.from_numpy(boxes), 80, 100, skip_empty=False
+    )
+    found = paste_masks(masks, boxes, (80, 100), 0.5)
+    # Values that are one half up to rounding may be on either side.
+    unsure = (expected - 0.5).abs().numpy() < 1e-5
+    assert ((found == (expected.numpy() >= 0.5)) | unsure).all()
+    assert found.any((1, 2)).sum() >= 4
+
+
+def test_a_box_without_area_or_outside_has_an_empty_mask():
+    boxes = np.array([[5, 5, 5, 9], [200, 200, 220, 220]], np.float32)
+    assert not paste_masks(np.ones((2, 28, 28), np.float32), boxes, (50, 50), 0.5).any()
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), 3], ids=str
+)
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(ValueError, match="an image must be"):
+        read_image(image)
+
+
+def test_what_is_no_exported_model_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no exported model"):
+        ExportedModel(tmp_path / "model.onnx")
+    (tmp_path / "model.pth").touch()
+    with pytest.raises(ValueError, match=r"an \.onnx or \.xml file, got model\.pth"):
+        ExportedModel(tmp_path / "model.pth")

@@ -1,0 +1,48 @@
+"""Faster R-CNN, Mask R-CNN and cascades as files beside themselves in PyTorch."""
+
+import pytest
+from tiny_models import DATASET, build, two_stage
+
+from swin_mm.export.plan import ExportError, make_plan
+from swin_mm.export.write import export_model
+
+MODELS = {
+    "mask-v1": two_stage(),
+    "faster-v2": two_stage("v2", masks=False),
+    "cascade-context": two_stage("context", stages=2),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "mask-v1" else pytest.mark.slow) for name in MODELS],
+)
+def test_detections_equal_the_models_at_three_sizes(name, tmp_path):
+    plan = make_plan(build(MODELS[name]), DATASET, "model")
+    _, differences = export_model(plan, tmp_path / "model.onnx", list("abc"))
+    assert len({d.size[1:] for d in differences}) == 3
+    for difference in differences:
+        assert difference.compared >= 10 * difference.size[0]
+        assert ("share of mask pixels" in difference.values) == (name != "faster-v2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(nms=dict(type="soft_nms", iou_threshold=0.5)), "soft NMS"),
+        (dict(max_per_img=-1), "max_per_img=-1"),
+    ],
+)
+def test_what_has_no_fixed_size_is_refused(change, message):
+    cfg = two_stage(masks=False)
+    cfg["test_cfg"]["rcnn"].update(change)
+    with pytest.raises(ExportError, match=message):
+        make_plan(build(cfg), DATASET, "model")
+
+
+def test_other_heads_are_refused():
+    cfg = two_stage(masks=False)
+    cfg["roi_head"]["type"] = "DoubleHeadRoIHead"
+    cfg["roi_head"].update(reg_roi_scale_factor=1.3)
+    with pytest.raises(ExportError, match="DoubleHeadRoIHead cannot be exported"):
+        make_plan(build(cfg), DATASET, "model")
