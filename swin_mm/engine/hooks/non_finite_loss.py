@@ -39,12 +39,13 @@ class NonFiniteLossHook(Hook):
     finite is computed on the device, copied while the backward pass is being queued, and read
     before the optimizer's step, when all that is waited for is the forward pass.
 
-    Gradients are looked at by their norm, which clipping computes anyway. A fused optimizer of a
-    GPU is told on the device not to change anything, as a loss scaler does, and the outcome is read
-    a step later, so that nothing waits for the backward pass. Other optimizers have to wait.
+    Gradients are checked by their norm, which clipping computes anyway. A fused optimizer gets the
+    result as a flag on the device, as from a loss scaler, and changes nothing where the flag is
+    set. The CPU reads the flag a step later, so that nothing waits for the backward pass. Other
+    optimizers wait.
 
-    Steps that float16's loss scale passes over in search of the right scale are none of this
-    hook's, as only scaled gradients are infinite there, until it falls below 1.
+    Float16's loss scaler skips steps while it searches for its scale: only the scaled gradients are
+    infinite there. Such steps do not count, until the scale falls below 1.
 
     Args:
         action: `stop` raises, with the weights as they were before the step. `skip` leaves out the
@@ -76,8 +77,8 @@ class NonFiniteLossHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model.register_forward_hook(self._look)
         several = isinstance(runner.optim_wrapper, OptimWrapperDict)
-        wrappers = runner.optim_wrapper.values() if several else [runner.optim_wrapper]
-        for wrapper in wrappers:
+        self.wrappers = list(runner.optim_wrapper.values()) if several else [runner.optim_wrapper]
+        for wrapper in self.wrappers:
             wrapper.optimizer.register_step_pre_hook(partial(self._before_step, wrapper))
             wrapper.optimizer.register_step_post_hook(partial(self._after_step, wrapper))
         self.runner = runner
@@ -102,7 +103,7 @@ class NonFiniteLossHook(Hook):
         if bad is None or _has_loss_scale(wrapper):  # the loss scaler leaves out steps by itself
             return
         pending = _Pending(self.runner.iter + 1, self.files, DeviceNumber(bad))
-        if bad.is_cuda and _skips_on_device(optimizer):
+        if _skips_on_device(optimizer):
             # Fused optimizers read both, which a loss scaler sets.
             vars(optimizer).update(found_inf=bad, grad_scale=None)
             self.pending = pending
@@ -167,15 +168,16 @@ class NonFiniteLossHook(Hook):
     ) -> None:
         if self.checks and not self.checks[-1].is_finite and outputs:
             outputs.clear()  # means over many steps would be NaN as well
-        if runner.optim_wrapper.should_update():
+        if all(wrapper.should_update() for wrapper in self.wrappers):
             # A loss scaler that finds infinite gradients does not let the optimizer step, so this
             # is then the first to know.
             self._handle()
-            self._watch_loss_scale(runner.optim_wrapper)
+            for wrapper in self.wrappers:
+                self._watch_loss_scale(wrapper)
             self._start_step()
 
     def _watch_loss_scale(self, wrapper: OptimWrapper) -> None:
-        """Has it found, a step later, that gradients stay infinite whatever the loss scale."""
+        """Reports, a step later, that gradients stay infinite whatever the loss scale."""
         if not _has_loss_scale(wrapper):
             return
         self._read_pending()
@@ -214,9 +216,11 @@ def _has_loss_scale(wrapper: OptimWrapper) -> bool:
 
 
 def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer leaves out a step where its `found_inf` is 1."""
+    """Whether an optimizer skips a step where its `found_inf` is 1."""
     fused = all(group.get("fused") for group in optimizer.param_groups)
-    return fused and getattr(optimizer, "_step_supports_amp_scaling", False)
+    # A first step that is skipped leaves fused SGD with momentum buffers that nothing has written.
+    has_begun = bool(optimizer.state)
+    return fused and has_begun and getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 class _Check:

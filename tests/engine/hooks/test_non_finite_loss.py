@@ -12,6 +12,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
@@ -20,7 +21,7 @@ from toy_task import ToyDataset, write_toy_config
 from swin_mm.engine import NonFiniteLossError, NonFiniteLossHook
 
 CONFIG = """
-model = dict(type='PoisonedModel', bad={bad}, value={value!r})
+model = dict(type='PoisonedModel', bad={bad}, value={value!r}, is_gradient={is_gradient})
 train_dataloader['sampler'] = dict(type='DefaultSampler', shuffle=False)
 train_dataloader['collate_fn'] = dict(type='pseudo_collate')
 train_cfg['max_epochs'] = 1
@@ -37,23 +38,29 @@ PLAIN = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.02, weight_dec
 
 @MODELS.register_module()
 class PoisonedModel(BaseModel):
-    """The toy task, whose loss is `value` where the batch holds sample `bad`."""
+    """The toy task, whose loss is `value` where the batch holds sample `bad`.
 
-    def __init__(self, bad=-1, value="nan"):
+    Or its gradient alone is NaN there, as that of a root at 0 is; `bad` 100 means any sample.
+    """
+
+    def __init__(self, bad=-1, value="nan", is_gradient=False):
         super().__init__()
         self.linear = nn.Linear(4, 1)
-        self.bad, self.value = bad, float(value)
+        self.bad, self.value, self.is_gradient = bad, float(value), is_gradient
 
     def forward(self, inputs, data_samples=None, target=None, index=None, mode="tensor"):
         inputs, target = torch.stack(inputs), torch.stack(target)
         loss = (self.linear(inputs).squeeze(1) - target).square().mean()
-        if self.bad in index:
-            loss = loss * self.value
+        if self.bad in (*index, 100):
+            root = (self.linear.weight.sum() * 0).square().sqrt()
+            loss = loss + root if self.is_gradient else loss * self.value
         return {"loss_fit": loss, "losses": [torch.zeros(())], "accuracy": loss.detach()}
 
 
-def build(tmp_path, action="skip", bad=5, value="nan", wrapper=PLAIN):
-    text = CONFIG.format(action=action, bad=bad, value=value, wrapper=wrapper)
+def build(tmp_path, action="skip", bad=5, value="nan", wrapper=PLAIN, is_gradient=False):
+    text = CONFIG.format(
+        action=action, bad=bad, value=value, wrapper=wrapper, is_gradient=is_gradient
+    )
     cfg = Config.fromfile(write_toy_config(tmp_path, text))
     cfg.work_dir = str(tmp_path / "work")
     # mmengine's message hub is shared between runs of one name.
@@ -76,26 +83,30 @@ def run(runner):
     return runner.model.linear.weight.detach().clone()
 
 
-def train_by_hand(tmp_path, batches):
+def train_by_hand(tmp_path, batches, wrapper=PLAIN):
     """The weights after steps on these samples."""
     runner = build(tmp_path)  # for its initial weights
     linear, data = runner.model.linear, ToyDataset()
-    optimizer = torch.optim.SGD(linear.parameters(), lr=0.02, weight_decay=0.01)
+    settings = dict(wrapper["optimizer"])
+    optimizer = getattr(torch.optim, settings.pop("type"))(linear.parameters(), **settings)
     for batch in batches:
         optimizer.zero_grad()
         (linear(data.inputs[batch]).squeeze(1) - data.targets[batch]).square().mean().backward()
+        if "clip_grad" in wrapper:
+            nn.utils.clip_grad_norm_(linear.parameters(), **wrapper["clip_grad"])
         optimizer.step()
     return linear.weight
 
 
 class Watch(Hook):
-    """Keeps the weights after every batch."""
+    """Keeps the weights and the number of skipped steps after every batch."""
 
     def __init__(self):
-        self.weights = []
+        self.weights, self.skipped = [], []
 
     def after_train_iter(self, runner, *_, **__):
         self.weights.append(runner.model.linear.weight.detach().clone())
+        self.skipped.append(hook_of(runner).skipped)
 
 
 def hook_of(runner):
@@ -176,6 +187,122 @@ def test_a_scaler_that_does_not_step_does_not_hide_the_loss(tmp_path):
     runner.optim_wrapper.loss_scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     with pytest.raises(NonFiniteLossError, match="in step 2: loss_fit of image_4.jpg"):
         runner.train()
+
+
+def optimizer_wrapper(kind, clip=None, **kwargs):
+    wrapper = dict(type="swin_mm.OptimWrapper", optimizer=dict(type=kind, lr=0.02, **kwargs))
+    return {**wrapper, "clip_grad": clip} if clip else wrapper
+
+
+BATCHES = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+FUSED = optimizer_wrapper("AdamW", fused=True)
+WRAPPERS = {
+    "sgd": PLAIN,
+    "clipped": optimizer_wrapper("SGD", clip=dict(max_norm=0.1), momentum=0.9),
+    "fused sgd": optimizer_wrapper("SGD", momentum=0.9, fused=True),
+    "fused adamw": FUSED,
+    "fused clipped": optimizer_wrapper("AdamW", clip=dict(max_norm=0.1), fused=True),
+}
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("wrapper", WRAPPERS.values(), ids=WRAPPERS)
+def test_gradients_that_are_not_finite_skip_that_step_alone(tmp_path, capsys, wrapper, step):
+    runner = build(tmp_path, bad=BATCHES[step - 1][1], wrapper=wrapper, is_gradient=True)
+    weight = run(runner)
+    others = [batch for batch in BATCHES if batch is not BATCHES[step - 1]]
+    assert torch.equal(weight, train_by_hand(tmp_path, others, wrapper))
+    first = BATCHES[step - 1][0]
+    message = f"non-finite gradients in step {step}: gradients of image_{first}.jpg, "
+    assert message in capsys.readouterr().out
+    # Losses were finite, so that all are logged.
+    assert len(runner.message_hub.get_scalar("train/loss").data[0]) == 4
+
+
+@pytest.mark.parametrize(("wrapper", "skipped"), [(PLAIN, [0, 1, 1, 1]), (FUSED, [0, 0, 1, 1])])
+def test_a_fused_optimizer_is_not_waited_for(tmp_path, wrapper, skipped):
+    runner = build(tmp_path, wrapper=wrapper, is_gradient=True)
+    watch = Watch()
+    runner.register_hook(watch, "LOWEST")
+    run(runner)
+    assert watch.skipped == skipped
+    assert torch.equal(watch.weights[0], watch.weights[1])
+
+
+@pytest.mark.parametrize("bad", [5, 13])
+def test_stop_at_gradients_saves_nothing_after_them(tmp_path, bad):
+    runner = build(tmp_path, "stop", bad=bad, wrapper=FUSED, is_gradient=True)
+    step = bad // 4 + 1
+    with pytest.raises(NonFiniteLossError, match=f"non-finite gradients in step {step}: "):
+        runner.train()
+    expected = train_by_hand(tmp_path, BATCHES[: step - 1], FUSED)
+    assert torch.equal(runner.model.linear.weight, expected)
+    assert not list((tmp_path / "work").glob("*.pth"))
+
+
+def test_accumulated_gradients_that_are_not_finite_leave_out_the_whole_step(tmp_path):
+    wrapper = {**FUSED, "accumulative_counts": 2}
+    runner = build(tmp_path, bad=9, wrapper=wrapper, is_gradient=True)
+    watch = Watch()
+    runner.register_hook(watch)
+    weight = run(runner)
+    assert torch.equal(weight, watch.weights[1]) and not torch.equal(weight, watch.weights[0])
+    assert hook_of(runner).skipped == 1
+
+
+def test_a_loss_scale_that_falls_to_nothing_stops(tmp_path):
+    runner = build(tmp_path, "stop", bad=100, is_gradient=True)
+    runner.optim_wrapper = runner.build_optim_wrapper(
+        dict(PLAIN, type="swin_mm.AmpOptimWrapper", dtype="bfloat16")
+    )
+    # 2 and 1 may still be the right scale, 0.5 is not.
+    runner.optim_wrapper.loss_scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    weight = runner.model.linear.weight.detach().clone()
+    with pytest.raises(NonFiniteLossError, match="non-finite gradients in step 3: "):
+        runner.train()
+    assert torch.equal(runner.model.linear.weight, weight)
+
+
+@MODELS.register_module()
+class TwoPartsModel(PoisonedModel):
+    """Two parts with an optimizer each, of which the second has a bad gradient."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.other = nn.Linear(4, 1)
+
+    def train_step(self, data, optim_wrapper):
+        inputs, target = torch.stack(data["inputs"]), torch.stack(data["target"])
+        losses = {}
+        for name in ("linear", "other"):
+            part = getattr(self, name)
+            loss = (part(inputs).squeeze(1) - target).square().mean()
+            if name == "other" and self.bad in data["index"]:
+                loss = loss + (part.weight.sum() * 0).square().sqrt()
+            optim_wrapper[name].update_params(loss)
+            losses[f"loss_{name}"] = loss.detach()
+        return losses
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_each_of_several_optimizers_skips_its_own_bad_gradients(tmp_path, fused):
+    runner = build(tmp_path, is_gradient=True)
+    runner.model = model = TwoPartsModel(bad=5)
+    model.linear.load_state_dict(build(tmp_path).model.linear.state_dict())
+    watch = Watch()
+    runner.register_hook(watch)
+    wrappers = {
+        name: OptimWrapper(
+            torch.optim.SGD(getattr(model, name).parameters(), 0.02, weight_decay=0.01, fused=fused)
+        )
+        for name in ("linear", "other")
+    }
+    runner.optim_wrapper = OptimWrapperDict(**wrappers)
+    weight = run(runner)
+    plain = optimizer_wrapper("SGD", weight_decay=0.01, fused=fused)
+    assert torch.equal(weight, train_by_hand(tmp_path, BATCHES, plain))
+    assert model.other.weight.isfinite().all()
+    assert hook_of(runner).skipped == 1
 
 
 def leave_out_together(rank, folder):
