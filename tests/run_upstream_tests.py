@@ -4,8 +4,9 @@
     python tests/run_upstream_tests.py mmcv path/to/mmcv
 
 Both want a checkout of the installed version, and the package parameterized. mmdet's tests run
-twice, with its own classes and with ours of the same names; those that end otherwise are listed.
-Tests that ask for a GPU run on the CPU. docs/compatibility.md explains what is listed.
+twice, with its own classes and with ours of the same names; those that end otherwise are listed,
+and those that fail with both. Tests that ask for a GPU run on the CPU. docs/compatibility.md
+explains what is listed.
 """
 
 import argparse
@@ -107,6 +108,8 @@ def compare_mmdet(checkout: Path) -> None:
         before, after = (r.get(name, ("MISSING", "")) for r in (stock, ours))
         if before[0] != after[0]:
             print(f"{before[0]} -> {after[0]} {name}: {after[1] or before[1]}")
+        elif before[0] in ("FAILED", "ERROR"):
+            print(f"{before[0]} with both {name}: {before[1]}")
     for label, found in (("mmdet's classes", stock), ("ours", ours)):
         print(f"{label}: {count(found)}")
 

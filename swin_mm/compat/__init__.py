@@ -19,6 +19,7 @@ REPAIRS = (
     "swin_mm.compat.data_workers",
     "swin_mm.compat.polygon_transforms",
     "swin_mm.compat.bitmap_masks",
+    "swin_mm.compat.thin_images",
     "swin_mm.compat.transform_errors",
 )
 

@@ -45,7 +45,7 @@ class PackSegInputs(MmsegPackSegInputs):
             del others["gt_seg_map"]
         packed = super().transform(others)
         if is_narrow:
-            labels = torch.from_numpy(np.ascontiguousarray(labels))[None]  # (1, H, W)
+            labels = torch.from_numpy(_contiguous(labels))[None]  # (1, H, W)
             packed["data_samples"].gt_sem_seg = PixelData(data=labels)
         if "img" not in results:
             return packed
@@ -54,5 +54,11 @@ class PackSegInputs(MmsegPackSegInputs):
 
 def _as_bands_first(image: np.ndarray) -> Tensor:
     """`(bands, H, W)` in the memory of `(H, W, bands)`, or of `(H, W)`."""
-    image = np.ascontiguousarray(image if image.ndim == 3 else image[..., None])
+    image = _contiguous(image if image.ndim == 3 else image[..., None])
     return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+    """The array in C order; NumPy takes a flipped side of one pixel for that, PyTorch does not."""
+    array = np.ascontiguousarray(array)
+    return array.copy() if min(array.strides) < 0 else array

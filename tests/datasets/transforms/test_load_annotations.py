@@ -80,6 +80,7 @@ def image_with(kind: type, **kwargs) -> dict:
         dict(type="RandomErasing", n_patches=2, ratio=0.3),
         dict(type="CachedMosaic", img_scale=(24, 30), prob=1.0, max_cached_images=4),
         dict(type="RandomFlip", prob=1.0),
+        dict(type="Rotate", prob=1.0),
         dict(type="Pad", size=(40, 50)),
     ],
     ids=lambda step: step["type"],
@@ -101,7 +102,7 @@ def test_transforms_give_what_they_give_with_bitmaps(step):
     assert (ours["gt_bboxes"].numpy() == theirs["gt_bboxes"].numpy()).all()
 
 
-@pytest.mark.parametrize("kind", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+@pytest.mark.parametrize("kind", ["ShearX", "ShearY", "TranslateX", "TranslateY"])
 def test_polygons_move_with_the_image(kind):
     np.random.seed(3)  # noqa: NPY002
     moved = TRANSFORMS.build(dict(type=kind, prob=1.0, _scope_="mmdet"))(
