@@ -48,7 +48,7 @@ def _patch_loading(module: ModuleType) -> None:
     module.LoadAnnotations._load_seg_map = load_seg_map
 
 
-def _patch_resizing(module: ModuleType) -> None:
+def _patch_resizing(module: Any) -> None:
     scale_size = module._scale_size
     if hasattr(scale_size, MARK):
         return

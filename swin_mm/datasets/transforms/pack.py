@@ -44,7 +44,7 @@ class PackSegInputs(MmsegPackSegInputs):
         if is_narrow:
             del others["gt_seg_map"]
         packed = super().transform(others)
-        if is_narrow:
+        if labels is not None and is_narrow:
             labels = torch.from_numpy(_contiguous(labels))[None]  # (1, H, W)
             packed["data_samples"].gt_sem_seg = PixelData(data=labels)
         if "img" not in results:
