@@ -6,6 +6,7 @@ from pathlib import Path
 
 EXAMPLES = """\
 examples:
+  swin-mm init-config FOLDER
   swin-mm init-config --coco train.json val.json
   swin-mm init-config --coco all.json --images photos --method cascade --backbone small
   swin-mm init-config --images img/train img/val --masks lab/train lab/val --classes road car sky
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from swin_mm.console import PlainConsole
-    from swin_mm.init_config import Options, init_detection, init_segmentation
+    from swin_mm.init_config import Options, init_detection, init_folder, init_segmentation
 
     preset = args.preset
     if preset == "auto":
@@ -46,11 +47,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         match_names=args.match_names,
         merge_classes=args.merge_classes,
     )
-    if args.coco:
+    if args.folder:
+        written = init_folder(args.folder, args.classes, options)
+    elif args.coco:
         written = init_detection(args.coco, args.images, options)
     else:
         written = init_segmentation(args.masks, args.images, args.classes, options)
     console = PlainConsole(soft_wrap=True)
+    if written.found:
+        console.print(f"found:   {written.found}")
     console.print(f"data:    {written.data}\nmodel:   {written.model}")
     if args.preset == "auto":
         reason = "a GPU is here" if preset == "full" else "no GPU is here; --preset full for one"
@@ -71,6 +76,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     data = parser.add_argument_group("data")
     kind = data.add_mutually_exclusive_group(required=True)
+    kind.add_argument(
+        "folder",
+        nargs="?",
+        metavar="FOLDER",
+        help="a data set: annotations as COCO, YOLO (data.yaml), Pascal VOC or labelme write them, "
+        "or images and masks; what was found is printed",
+    )
     kind.add_argument(
         "--coco",
         nargs="+",
@@ -108,7 +120,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="with --masks: names of the values 0, 1, ..., or a text file with one on each line",
+        help="of masks: names of the values 0, 1, ..., or a text file with one on each line",
     )
     data.add_argument(
         "--val-share",
@@ -156,12 +168,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, values in (("--coco", args.coco), ("--masks", args.masks), ("--images", args.images)):
         if values and len(values) > 2:
             parser.error(f"{name} takes one or two, got {len(values)}")
+    if args.folder and args.images:
+        parser.error("--images goes with --coco or --masks: FOLDER has the images")
     if args.masks and not args.images:
         parser.error("--masks needs --images")
     if args.masks and (args.match_names or args.merge_classes):
         parser.error("--match-names and --merge-classes go with --coco")
-    if args.classes and not args.masks:
-        parser.error("--classes goes with --masks: COCO files name their classes")
+    if args.classes and args.coco:
+        parser.error("--classes goes with masks: COCO files name their classes")
     if not 0 < args.val_share < 1:
         parser.error(f"--val-share must be between 0 and 1, got {args.val_share}")
     if args.batch_size is not None and args.batch_size < 1:

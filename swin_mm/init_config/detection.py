@@ -52,8 +52,28 @@ def init_detection(coco: Sequence[str], images: Sequence[str], options: Options)
         DatasetError: The data cannot be trained on.
     """
     check_out(options.out, options.force)
+    folders: Sequence[str | None] = [*images, *images][:2] if images else [None, None]
+    parts = [
+        read_part(file, folder, options.match_names, options.merge_classes)
+        for file, folder in zip(coco, folders, strict=False)
+    ]
+    return init_parts(parts, [], options)
+
+
+def init_parts(
+    parts: Sequence[CocoPart], notes: Sequence[str], options: Options, found_as: str = ""
+) -> Written:
+    """As `init_detection`, for annotations that have been read.
+
+    Args:
+        parts: Training and validation data; of one alone a part is split off.
+        notes: What the user should know of them.
+        options: Further choices.
+        found_as: What data set they are of, in words.
+    """
+    check_out(options.out, options.force)
     method = recipe.check_method(options.method or "mask_rcnn", recipe.DETECTION)
-    train, val, notes = _read(coco, images, options)
+    train, val, notes = _split(parts, list(notes), options)
     classes = check_names(train.content, str(train.file))
     group = find_group_class(train.content)
     if group and not val.class_counts().get(group):
@@ -103,23 +123,19 @@ def init_detection(coco: Sequence[str], images: Sequence[str], options: Options)
         f"{scale[0]} x {scale[1]}",
         notes=notes,
         checkpoint=Path("work_dirs", options.out.stem, f"epoch_{schedule.epochs}.pth"),
+        found=found_as,
     )
 
 
-def _read(
-    coco: Sequence[str], images: Sequence[str], options: Options
+def _split(
+    parts: Sequence[CocoPart], notes: list[str], options: Options
 ) -> tuple[CocoPart, CocoPart, list[str]]:
-    folders: Sequence[str | None] = [*images, *images][:2] if images else [None, None]
-    parts = [
-        read_part(file, folder, options.match_names, options.merge_classes)
-        for file, folder in zip(coco, folders, strict=False)
-    ]
     if len(parts) == 2:
-        return parts[0], parts[1], []
+        return parts[0], parts[1], notes
     files = options.beside("train.json"), options.beside("val.json")
     train, val = split_part(parts[0], files, options.val_share)
     note = options.split_note(len(val.sizes()), f": {train.file.name}, {val.file.name}")
-    return train, val, [note]
+    return train, val, [*notes, note]
 
 
 def _paths(train: CocoPart, val: CocoPart) -> dict[str, str]:

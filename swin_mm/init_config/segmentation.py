@@ -42,18 +42,37 @@ def init_segmentation(
         DatasetError: The data cannot be trained on.
     """
     check_out(options.out, options.force)
-    method = recipe.check_method(options.method or "upernet", recipe.SEGMENTATION)
     if len(masks) != len(images):
         raise InitConfigError(
             f"--images and --masks go together: got {len(images)} folders and {len(masks)}"
         )
     parts = [read_part(*folders) for folders in zip(images, masks, strict=True)]
+    return init_semantic_parts(parts, read_classes(classes), [], options)
+
+
+def init_semantic_parts(
+    parts: Sequence[SemanticPart],
+    classes: tuple[str, ...],
+    notes: Sequence[str],
+    options: Options,
+    found_as: str = "",
+) -> Written:
+    """As `init_segmentation`, for folders that have been paired.
+
+    Args:
+        parts: Training and validation data; of one alone a part is split off.
+        classes: Names; without any, classes get numbers.
+        notes: What the user should know of the data.
+        options: Further choices.
+        found_as: What data set it is, in words.
+    """
+    check_out(options.out, options.force)
+    method = recipe.check_method(options.method or "upernet", recipe.SEGMENTATION)
     values = [part.values() for part in parts]
     labels = decide_labels(
-        {value for part in values for found in part.values() for value in found},
-        read_classes(classes),
+        {value for part in values for found in part.values() for value in found}, classes
     )
-    notes = [labels.explanation]
+    notes = [*notes, labels.explanation]
     if len(parts) == 1:
         parts = list(split_part(parts[0], values[0], options.val_share))
         notes.append(options.split_note(len(parts[1].names)))
@@ -93,6 +112,7 @@ def init_segmentation(
         model=f"{title}, {schedule.steps} steps of {schedule.batch} crops of {crop} x {crop}",
         notes=notes,
         checkpoint=Path("work_dirs", options.out.stem, f"iter_{schedule.steps}.pth"),
+        found=found_as,
     )
 
 

@@ -1,6 +1,7 @@
 """Options of a config for one's own data, and writing it once its data is checked."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from swin_mm.configs import read_config
 from swin_mm.datasets.check import check_config
 from swin_mm.engine.checkpoint_files import write_atomically
+
+SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])")
 
 
 class InitConfigError(ValueError):
@@ -68,6 +71,7 @@ class Written:
         model: The model and schedule in words.
         notes: What the user should know; one line each.
         checkpoint: What training will leave at its end.
+        found: What data set was found in a folder, in words.
     """
 
     config: Path
@@ -76,6 +80,13 @@ class Written:
     model: str
     notes: list[str]
     checkpoint: Path
+    found: str = ""
+
+
+def find_split(root: Path, path: Path) -> str:
+    """Returns `train`, `val` or `test` as the names of folders, or of the file, say; else "all"."""
+    found = SPLIT.findall(path.relative_to(root).as_posix().lower())
+    return found[-1] if found else "all"
 
 
 def check_out(out: Path, force: bool, others: Sequence[Path] = ()) -> None:

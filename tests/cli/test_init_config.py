@@ -61,14 +61,25 @@ def test_the_preset_is_explained(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "one of the arguments --coco --masks is required"),
+        ([], "one of the arguments FOLDER --coco --masks is required"),
         (["--coco", "a", "b", "c"], "--coco takes one or two, got 3"),
         (["--masks", "a"], "--masks needs --images"),
-        (["--coco", "a", "--classes", "x"], "--classes goes with --masks"),
+        (["data", "--images", "a"], "--images goes with --coco or --masks"),
+        (["data", "--coco", "a"], "not allowed with"),
+        (["--coco", "a", "--classes", "x"], "--classes goes with masks"),
         (["--coco", "a", "--val-share", "1"], "--val-share must be between 0 and 1"),
         (["--coco", "a", "--batch-size", "0"], "--batch-size must be positive"),
     ],
-    ids=["nothing", "three files", "no images", "classes twice", "share", "batch"],
+    ids=[
+        "nothing",
+        "three files",
+        "no images",
+        "images",
+        "two kinds",
+        "classes twice",
+        "share",
+        "batch",
+    ],
 )
 def test_options_without_sense(capsys, options, message):
     with pytest.raises(SystemExit):

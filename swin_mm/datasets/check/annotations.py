@@ -129,7 +129,8 @@ def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:
             name = {"images": "file_name", "categories": "name"}.get(section)
             if name and not _is_text(item[name]):
                 raise DatasetError(
-                    f"{path}: the {name} of {section}[{index}] must be a text, got {show(item[name])}"
+                    f"{path}: the {name} of {section}[{index}] must be a text, got "
+                    f"{show(item[name])}"
                 )
     for section in {"images", "categories"} & form.keys():
         kinds = {type(item["id"]) for item in coco[section]}

@@ -1,0 +1,323 @@
+"""Finds out what data set a folder holds, and writes the config for it."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swin_mm.datasets.check.summary import examples
+from swin_mm.datasets.reader import Reader
+from swin_mm.init_config import convert
+from swin_mm.init_config.coco import CocoPart, read_part
+from swin_mm.init_config.detection import init_parts
+from swin_mm.init_config.masks import init_masks
+from swin_mm.init_config.semantic import IMAGE_SUFFIXES
+from swin_mm.init_config.write import InitConfigError, Options, Written, find_split
+
+NAME_FILES = ("classes.txt", "obj.names", "classes.names")
+KINDS = "COCO, YOLO, Pascal VOC, labelme annotations, or folders of images and masks"
+
+Files = list[Path]
+Parts = dict[str, CocoPart]
+Found = tuple[str, Parts, list[str]]  # what it is, in words; the data of each split; notes
+Finder = Callable[[Path, Files, Options], Found | None]
+
+
+def init_folder(folder: str, classes: Sequence[str] | None, options: Options) -> Written:
+    """Writes a config for the data set in a folder.
+
+    Args:
+        folder: Holds COCO, YOLO, Pascal VOC or labelme annotations, or images and masks.
+        classes: Names of the values of masks.
+        options: Further choices.
+
+    Raises:
+        InitConfigError: No data set is found, or no config can be written for it.
+        DatasetError: The data cannot be trained on.
+    """
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise InitConfigError(f"there is no folder {folder}")
+    files = list_files(root, options)
+    finders: tuple[Finder, ...] = (find_coco, find_yolo, find_voc, find_labelme)
+    for find in finders:
+        found = find(root, files, options)
+        if found is not None:
+            if classes:
+                raise InitConfigError(f"--classes goes with masks, but {folder} has {found[0]}")
+            return _write(*found, options)
+    written = init_masks(root, files, classes, options)
+    if written is None:
+        counts = Counter(file.suffix.lower() or file.name for file in files)
+        there = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(5))
+        raise InitConfigError(
+            f"no data set is recognised in {folder} ({there or 'no file'}): expected are {KINDS}; "
+            "name files with --coco, or folders with --masks and --images"
+        )
+    return written
+
+
+def list_files(root: Path, options: Options) -> Files:
+    """Lists the files of a folder in order, without hidden ones and those of an earlier config."""
+    files = []
+    beside, written = options.out.parent.resolve(), f"{options.out.stem}_"
+    for parent, folders, names in os.walk(root):
+        ignored: tuple[str, ...] = (".", "__", "work_dirs")
+        if Path(parent) == beside:
+            ignored = (*ignored, written)
+        folders[:] = [name for name in folders if not name.startswith(ignored)]
+        files += [Path(parent, name) for name in names if not name.startswith(ignored)]
+    return sorted(files)
+
+
+def _write(kind: str, parts: Parts, notes: list[str], options: Options) -> Written:
+    """Trains on the training part, or on what there is, and validates on the validation part."""
+    used = {split: part for split, part in parts.items() if split != "test" or len(parts) == 1}
+    train = used.pop("train", None) or used.pop("all", None)
+    val = used.pop("val", None)
+    if train is None:
+        train, val = val or used.popitem()[1], None
+    if "test" in parts and train is not parts["test"]:
+        notes = [
+            *notes,
+            f"{len(parts['test'].sizes())} test images are left for a test of your own",
+        ]
+    counts = ", ".join(f"{len(part.sizes())} {split}" for split, part in parts.items())
+    found = f"{kind}: {counts.replace(' all', '')} images"
+    return init_parts([train] if val is None else [train, val], notes, options, found)
+
+
+def find_coco(root: Path, files: Files, options: Options) -> Found | None:
+    """Finds COCO annotations, such as of Roboflow, CVAT and Label Studio."""
+    by_split: dict[str, Files] = defaultdict(list)
+    for file in files:
+        if file.suffix.lower() == ".json" and _is_coco(convert.read_json(file)):
+            by_split[find_split(root, file)].append(file)
+    chosen = {}
+    for split, there in by_split.items():
+        instances = [file for file in there if file.name.startswith("instances")]
+        if len(there) > 1 and len(instances) != 1:
+            raise InitConfigError(
+                f"{len(there)} COCO files could be the data: "
+                f"{examples(file.relative_to(root) for file in there)}; name those for training "
+                "and validation with --coco"
+            )
+        chosen[split] = (instances or there)[0]
+    if not chosen:
+        return None
+    rest = (options.match_names, options.merge_classes)
+    parts = {split: read_part(str(file), None, *rest) for split, file in chosen.items()}
+    names = examples(str(file.relative_to(root)) for file in chosen.values())
+    return f"COCO annotations ({names})", parts, []
+
+
+def _is_coco(content: Any) -> bool:
+    """Whether it has boxes of images, unlike captions and panoptic segments."""
+    if not isinstance(content, dict):
+        return False
+    sections = [content.get(key) for key in ("images", "annotations", "categories")]
+    if not all(isinstance(section, list) for section in sections):
+        return False
+    first = sections[1][0] if sections[1] else {}
+    return isinstance(first, dict) and "segments_info" not in first and "caption" not in first
+
+
+def find_yolo(root: Path, files: Files, options: Options) -> Found | None:
+    """Finds YOLO labels: by `data.yaml`, or by a file of names beside images and labels."""
+    described = [(file, _read_yaml(file)) for file in files if file.suffix in (".yaml", ".yml")]
+    described = [(file, content) for file, content in described if "names" in content]
+    named = [file for file in files if file.name in NAME_FILES]
+    if len(described) > 1:
+        raise InitConfigError(
+            f"{len(described)} files describe a data set: "
+            f"{examples(file.relative_to(root) for file, _ in described)}; keep one in the folder"
+        )
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if described:
+        source, content = described[0]
+        names = _yolo_names(content["names"], source)
+        splits = {s: _yolo_images(content, s, source, images) for s in ("train", "val", "test")}
+    elif named and any(_yolo_file(image).is_file() for image in images):
+        source, content, splits = named[0], {}, defaultdict(list)
+        names = _yolo_names(source.read_text(encoding="utf-8").split("\n"), source)
+        for image in images:
+            splits[find_split(root, image.parent)].append(image)
+    else:
+        return None
+    labels = {image: _yolo_file(image) for there in splits.values() for image in there}
+    if not any(file.is_file() for file in labels.values()):
+        raise InitConfigError(
+            f"no image of {source} has labels: {examples(map(str, labels.values()))} are not there"
+        )
+    poses, size = "kpt_shape" in content, Reader().size
+    parts: Parts = {}
+    for split, there in splits.items():
+        read = [(i, convert.read_yolo(labels[i], names, size(str(i)), poses)) for i in there]
+        if read:
+            parts[split] = _part(read, names, root, split, options)
+    return _converted(f"YOLO labels ({source.relative_to(root)})", parts, options)
+
+
+def _read_yaml(file: Path) -> dict:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _yolo_names(names: Any, source: Path) -> list[str]:
+    """Returns the classes in order, from a list or from a dict by number."""
+    if isinstance(names, dict):
+        numbers = [key for key in names if isinstance(key, int)]
+        last = max(numbers, default=-1)
+        names = [names.get(index, f"class_{index}") for index in range(last + 1)]
+    names = [str(name).strip() for name in names if str(name).strip()]
+    if not names or len(set(names)) < len(names):
+        raise InitConfigError(f"{source}: different names of classes are expected, got {names}")
+    return names
+
+
+def _yolo_images(content: dict, split: str, source: Path, images: Files) -> Files:
+    """Lists the images of a split, which is a folder, a list file, or several of them."""
+    value = content.get("valid") if split == "val" and "val" not in content else content.get(split)
+    found: dict[Path, None] = {}
+    for entry in value if isinstance(value, list) else [value] if value else []:
+        place = _find_place(str(content.get("path") or ""), str(entry), source)
+        if place.is_file():
+            lines = place.read_text(encoding="utf-8").split("\n")
+            listed = [
+                _find_place(str(place.parent), line.strip(), source) for line in lines if line
+            ]
+            found.update(dict.fromkeys(listed))
+        else:
+            found.update(dict.fromkeys(i for i in images if i.is_relative_to(place)))
+    return list(found)
+
+
+def _find_place(base: str, entry: str, source: Path) -> Path:
+    """Finds a path of `data.yaml`, which often begins as on the machine where it was written.
+
+    Raises:
+        InitConfigError: It is not there.
+    """
+    path = Path(entry.replace("\\", "/"))
+    tried = [source.parent / base / path, source.parent / path]
+    parts = [part for part in path.parts if part not in ("..", ".", "/")]
+    tried += [source.parent.joinpath(*parts[index:]) for index in range(len(parts))]
+    for place in tried:
+        if place.exists() and place.resolve().is_relative_to(source.parent):
+            return place.resolve()
+    raise InitConfigError(
+        f"{source} names {entry}, which is not in {source.parent}: correct it there"
+    )
+
+
+def _yolo_file(image: Path) -> Path:
+    """Returns the file of an image's labels: in `labels` for `images`, or beside the image."""
+    parts = list(image.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+        other = Path(*parts).with_suffix(".txt")
+        if other.parent.is_dir():
+            return other
+    return image.with_suffix(".txt")
+
+
+def find_voc(root: Path, files: Files, options: Options) -> Found | None:
+    """Finds Pascal VOC files; `ImageSets/Main` or the names of folders say which are for what."""
+    found = [file for file in files if file.suffix.lower() == ".xml"]
+    found = [file for file in found if b"<annotation" in file.read_bytes()[:2000]]
+    if not found:
+        return None
+    lists = {}
+    for file in files:
+        if file.parent.name == "Main" and file.stem in ("train", "val", "test"):
+            lists[file.stem] = set(file.read_text(encoding="utf-8").split())
+    read, locate = defaultdict(list), ImageFinder(files)
+    for file in found:
+        name, things = convert.read_voc(file)
+        splits = [split for split, stems in lists.items() if file.stem in stems]
+        if not lists:
+            splits = [find_split(root, file.parent)]
+        for split in splits:
+            read[split].append((locate(file, name), things))
+    things = [thing for there in read.values() for _, those in there for thing in those]
+    names = sorted({thing.name for thing in things})
+    parts = {split: _part(there, names, root, split, options) for split, there in read.items()}
+    return _converted(f"Pascal VOC annotations ({len(found)} xml files)", parts, options)
+
+
+def find_labelme(root: Path, files: Files, options: Options) -> Found | None:
+    """Finds labelme files, one beside each image."""
+    read, locate = defaultdict(list), ImageFinder(files)
+    skipped: Counter[str] = Counter()
+    for file in files:
+        content = convert.read_json(file) if file.suffix.lower() == ".json" else None
+        if isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys():
+            image = locate(file, str(content["imagePath"]))
+            things = convert.read_labelme(content, skipped)
+            read[find_split(root, file.parent)].append((image, things))
+    if not read:
+        return None
+    things = [thing for there in read.values() for _, those in there for thing in those]
+    names = sorted({thing.name for thing in things})
+    parts = {split: _part(there, names, root, split, options) for split, there in read.items()}
+    kind, parts, notes = _converted("labelme annotations", parts, options)
+    if skipped:
+        shapes = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
+        notes.append(f"shapes without an area are left out: {shapes}")
+    return kind, parts, notes
+
+
+class ImageFinder:
+    """Finds the images that annotation files belong to."""
+
+    def __init__(self, files: Files) -> None:
+        self._by_name: dict[str, Files] = defaultdict(list)
+        for file in files:
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                for name in {file.stem, file.name}:
+                    self._by_name[name].append(file)
+
+    def __call__(self, annotation: Path, name: str) -> Path:
+        """Finds an image by the name of its annotations, or by what they call it.
+
+        Raises:
+            InitConfigError: There is none, or several are as near.
+        """
+        called = re.split(r"[\\/]", name)[-1]
+        found = self._by_name.get(called) or self._by_name.get(annotation.stem) or []
+        near = [file for file in found if file.parent == annotation.parent]
+        near = near or [f for f in found if f.parent.parent == annotation.parent.parent] or found
+        if len(near) != 1:
+            raise InitConfigError(
+                f"{annotation} is of the image {called or annotation.stem}, of which there "
+                f"{'is none' if not near else f'are {len(near)}: {examples(map(str, near))}'}"
+            )
+        return near[0]
+
+
+def _part(
+    read: Iterable[tuple[Path, list[convert.Thing]]],
+    names: Sequence[str],
+    root: Path,
+    split: str,
+    options: Options,
+) -> CocoPart:
+    content = convert.build_coco(read, names, root)
+    return CocoPart(options.beside(f"{split}.json"), content, str(root), is_new=True)
+
+
+def _converted(kind: str, parts: Parts, options: Options) -> Found:
+    if not any(part.content["annotations"] for part in parts.values()):
+        raise InitConfigError(f"{kind} have no object, so there is nothing to learn from them")
+    return (
+        kind,
+        parts,
+        ["annotations are converted to COCO files beside the config; yours stay as they are"],
+    )

@@ -1,0 +1,272 @@
+"""A folder as annotation tools leave it becomes a config, with the objects that were annotated."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from layouts import LAYOUTS, NAMES, SPLITS, objects, write_as_jpeg
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.visualization import Visualizer
+from PIL import Image
+
+from swin_mm.cli import init_config, test, train
+from swin_mm.init_config import InitConfigError, Options, init_folder
+
+DETECTION = ["roboflow", "cvat", "yolo", "yolo_polygons", "voc", "labelme"]
+WITH_POLYGONS = {"roboflow", "cvat", "yolo_polygons", "labelme"}
+MASKS = ["masks", "binary_masks", "coloured_masks"]
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Writes a data set in a layout and a config for it, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make_config(layout, change=None, classes=None, folder="data", **options):
+        if not (tmp_path / "data").exists():
+            LAYOUTS[layout](tmp_path / "data")
+        if change is not None:
+            change(tmp_path / "data")
+        written = init_folder(folder, classes, Options(preset="small", **options))
+        cfg = Config.fromfile("my_config.py")
+        init_default_scope(cfg.default_scope)
+        return written, cfg
+
+    return make_config
+
+
+def content_of(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("layout", DETECTION)
+def test_boxes_and_polygons_are_those_annotated(tmp_path, make, layout):
+    LAYOUTS[layout](tmp_path / "data")
+    before = content_of(tmp_path / "data")
+    written, cfg = make(layout)
+    assert content_of(tmp_path / "data") == before
+    assert cfg.classes == NAMES
+    boxes = []
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        dataset = DATASETS.build({**loader.dataset, "pipeline": []})
+        for index in range(len(dataset)):
+            sample = dataset.get_data_info(index)
+            number = int(sample["img_path"].rpartition("/")[2][:3])
+            assert (sample["height"], sample["width"]) == (64, 96)
+            found = [(i["bbox_label"], *i["bbox"]) for i in sample["instances"]]
+            expected = [(n, x, y, x + s, y + s) for n, x, y, s in objects(number)]
+            assert np.allclose(found, expected, atol=1e-4)
+            for instance, (_, left, top, side) in zip(
+                sample["instances"], objects(number), strict=True
+            ):
+                if layout in WITH_POLYGONS:
+                    points = np.reshape(instance["mask"], (-1, 2))
+                    assert np.allclose(points.min(0), (left, top), atol=1e-4)
+                    assert np.allclose(points.max(0), (left + side, top + side), atol=1e-4)
+            boxes.append(number)
+    assert sorted(boxes) == (
+        sorted([*range(4), *range(2)])
+        if layout in ("roboflow", "yolo", "yolo_polygons")
+        else list(range(6))
+    )
+    assert ("boxes and masks" in written.data) == (layout in WITH_POLYGONS)
+
+
+@pytest.mark.parametrize("layout", MASKS)
+def test_masks_become_label_maps(tmp_path, make, layout):
+    LAYOUTS[layout](tmp_path / "data")
+    before = content_of(tmp_path / "data")
+    _, cfg = make(layout)
+    assert content_of(tmp_path / "data") == before
+    classes = {
+        "masks": ("class_0", "class_1", "class_2"),
+        "binary_masks": ("background", "foreground"),
+        "coloured_masks": ("background", *NAMES),
+    }
+    assert cfg.classes == classes[layout]
+    loaders = (cfg.train_dataloader, cfg.val_dataloader)
+    for loader, images in zip(loaders, SPLITS.values(), strict=True):
+        dataset = DATASETS.build({**loader.dataset, "pipeline": []})
+        assert len(dataset) == images
+        for index in range(images):
+            with Image.open(dataset.get_data_info(index)["seg_map_path"]) as image:
+                labels = np.array(image)
+            expected = np.zeros((64, 96), dtype=np.uint8)
+            for label, left, top, side in objects(index):
+                value = 1 if layout == "binary_masks" else label + 1
+                expected[top : top + side, left : left + side] = value
+            assert np.array_equal(labels, expected)
+
+
+@pytest.mark.parametrize(
+    "layout", ["roboflow", "yolo", "yolo_polygons", "voc", "masks", "coloured_masks"]
+)
+def test_two_commands_lead_to_a_trained_model_and_a_third_to_its_picture(
+    tmp_path, monkeypatch, layout
+):
+    for manager in (MessageHub, MMLogger, Visualizer):
+        monkeypatch.setattr(manager, "_instance_dict", type(manager._instance_dict)())
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.chdir(tmp_path)
+    LAYOUTS[layout](tmp_path / "data")
+    init_config.main(["data", "--preset", "small"])
+    loop = ["train_cfg.max_epochs=1"]
+    if "masks" in layout:
+        loop = ["train_cfg.max_iters=1", "default_hooks.checkpoint.interval=1"]
+    train.main(["my_config.py", "--cfg-options", *loop])
+    weights = "work_dirs/my_config/" + ("iter_1.pth" if "masks" in layout else "epoch_1.pth")
+    test.main(["my_config.py", weights])
+    assert (tmp_path / "work_dirs/my_config/predictions.png").stat().st_size > 10_000
+    init_config.main(["data", "--preset", "small", "--force"])  # what is there is not mistaken
+
+
+def test_a_config_within_its_data_is_written_again(tmp_path, monkeypatch):
+    """Files written beside the config are not taken for the data."""
+    LAYOUTS["yolo"](tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = [init_folder(".", None, Options(preset="small", force=True)).found for _ in range(2)]
+    assert found == ["YOLO labels (data.yaml): 4 train, 2 val images"] * 2
+
+
+def test_what_was_found_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    LAYOUTS["voc"](tmp_path / "data")
+    init_config.main(["data", "--preset", "small"])
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "found:   Pascal VOC annotations (6 xml files): 4 train, 2 val images\ndata:    4 training"
+    )
+    assert "converted to COCO files beside the config; yours stay as they are" in said
+
+
+def rewrite(pattern, text):
+    """Replaces what is in some files, or removes them where `text` is None."""
+
+    def change(folder):
+        for path in folder.glob(pattern):
+            if text is not None:
+                path.write_text(text)
+            else:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def test_a_folder_without_validation_is_split(make):
+    written, _ = make("roboflow", rewrite("valid", None))
+    assert written.found.endswith("4 train images")
+    assert "3 training and 1 validation images" in written.data
+
+
+def test_test_images_are_left_alone(tmp_path, make):
+    def add_test(folder):
+        shutil.copytree(folder / "valid", folder / "test")
+
+    written, _ = make("roboflow", add_test)
+    assert written.found.endswith("2 test, 4 train, 2 val images")
+    assert "4 training and 2 validation" in written.data
+    assert "2 test images are left for a test of your own" in written.notes
+
+
+def test_polygons_of_one_group_are_one_object(tmp_path, make):
+    def group(folder):
+        for file in folder.glob("*.json"):
+            content = json.loads(file.read_text())
+            for shape in content["shapes"]:
+                shape.update(label="cat", group_id=7)
+            content["shapes"].append(dict(label="x", shape_type="line", points=[[0, 0], [5, 5]]))
+            file.write_text(json.dumps(content))
+
+    written, cfg = make("labelme", group)
+    assert (
+        cfg.classes == ("cat",) and "shapes without an area are left out: 6 line" in written.notes
+    )
+    coco = json.loads(next(p for p in written.files if p.name.endswith("_val.json")).read_text())
+    (annotation,) = coco["annotations"]
+    assert len(annotation["segmentation"]) == 2 and annotation["area"] == 2 * 20 * 20
+    assert annotation["bbox"][0::2] == [4, 48]
+
+
+def test_keypoints_after_boxes_are_no_polygons(tmp_path, make):
+    def add_keypoints(folder):
+        with (folder / "data.yaml").open("a") as file:
+            file.write("kpt_shape: [2, 3]\n")
+        for file in folder.glob("*/labels/*.txt"):
+            lines = [f"{line} 0.5 0.5 2 0.1 0.1 0" for line in file.read_text().splitlines()]
+            file.write_text("\n".join(lines))
+
+    written, _ = make("yolo", add_keypoints)
+    assert "boxes (there are no masks)" in written.data
+
+
+def test_names_of_indices_come_from_the_folder_or_the_command(make):
+    table = "Pixel Value, Class\n0, unlabelled\n1, cat\n2, dog\n"
+    _, cfg = make("masks", lambda folder: (folder / "_classes.csv").write_text(table))
+    assert cfg.classes == ("unlabelled", "cat", "dog")
+    _, cfg = make("masks", classes=["a", "b", "c"], force=True)
+    assert cfg.classes == ("a", "b", "c")
+
+
+def test_masks_beside_their_images(tmp_path, make):
+    def move(folder):
+        for mask in sorted(folder.glob("masks/*/*.png")):
+            mask.rename(folder / "images" / mask.parent.name / f"{mask.stem}_mask.png")
+
+    written, cfg = make("masks", move)
+    assert written.found == "masks with indices: 4 train, 2 val images"
+    dataset = DATASETS.build({**cfg.val_dataloader.dataset, "pipeline": []})
+    assert [dataset.get_data_info(i)["seg_map_path"][-12:] for i in range(2)] == [
+        "000_mask.png",
+        "001_mask.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "message"),
+    [
+        ("masks", write_as_jpeg, "is a JPEG, which changes the values"),
+        ("coloured_masks", rewrite("labelmap.txt", None), "3 colours.* road:128.* 200,10,30"),
+        ("coloured_masks", rewrite("labelmap.txt", "a:0,0,0\n"), "colours of no class: 20,220,60"),
+        ("coloured_masks", rewrite("labelmap.txt", "a:0,0\n"), "a name and three numbers"),
+        ("yolo", rewrite("train/labels/002.txt", "5 0.5 0.5 0.1 0.1"), "002.txt, line 1: class 5"),
+        ("yolo", rewrite("train/labels/002.txt", "0 48 32 20 20"), "parts of the image's width"),
+        ("yolo", rewrite("train/labels/002.txt", "0 0.5 nan 0.1 0.1"), "0 to 1, got nan"),
+        ("yolo", rewrite("train/labels/002.txt", "cat 0.5 0.5 0.1 0.1"), "numbers are expected"),
+        ("yolo", rewrite("train/labels/002.txt", "0 0.5 0.5 0.1"), "points of a polygon"),
+        ("yolo", rewrite("*/labels", None), "no image of .*data.yaml has labels"),
+        ("yolo", rewrite("*/labels/*.txt", ""), "have no object, so there is nothing to learn"),
+        ("yolo", rewrite("data.yaml", "names: [a, a]"), "different names"),
+        (
+            "yolo",
+            rewrite("data.yaml", "names: [a]\ntrain: far/away"),
+            "names far/away, which is not",
+        ),
+        ("voc", rewrite("Annotations/002.xml", "<annotation><object>"), "no Pascal VOC annotation"),
+        (
+            "voc",
+            rewrite("JPEGImages/002.jpg", None),
+            "of the image 002.jpg, of which there is none",
+        ),
+        ("cvat", rewrite("annotations", None), "no data set is recognised in data .6 .png"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, make, layout, change, message):
+    with pytest.raises(InitConfigError, match=message):
+        make(layout, change)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_several_coco_files_are_not_guessed_between(make):
+    def copy(folder):
+        shutil.copytree(folder / "annotations", folder / "older")
+
+    with pytest.raises(InitConfigError, match="2 COCO files could be the data.*--coco"):
+        make("cvat", copy)
+
+
+def test_no_folder():
+    with pytest.raises(InitConfigError, match="there is no folder nowhere"):
+        init_folder("nowhere", None, Options())
