@@ -63,9 +63,14 @@ def init_folder(folder: str, classes: Sequence[str] | None, options: Options) ->
 
 def list_files(root: Path, options: Options) -> Files:
     """Lists the files of a folder in order, without hidden ones and those of an earlier config."""
-    files = []
+    files: Files = []
     beside, written = options.out.parent.resolve(), f"{options.out.stem}_"
-    for parent, folders, names in os.walk(root):
+    seen: set[str] = set()  # links may lead around in a circle
+    for parent, folders, names in os.walk(root, followlinks=True):
+        if (place := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         ignored: tuple[str, ...] = (".", "__", "work_dirs")
         if Path(parent) == beside:
             ignored = (*ignored, written)
@@ -140,12 +145,12 @@ def find_yolo(root: Path, files: Files, options: Options) -> Found | None:
     if described:
         source, content = described[0]
         names = _yolo_names(content["names"], source)
-        splits = {s: _yolo_images(content, s, source, images) for s in ("train", "val", "test")}
+        splits = {s: _yolo_images(content, s, source, files) for s in ("train", "val", "test")}
+        if not any(splits.values()):
+            splits = _by_folder(root, images)
     elif named and any(_yolo_file(image).is_file() for image in images):
-        source, content, splits = named[0], {}, defaultdict(list)
-        names = _yolo_names(source.read_text(encoding="utf-8").split("\n"), source)
-        for image in images:
-            splits[find_split(root, image.parent)].append(image)
+        source, content, splits = named[0], {}, _by_folder(root, images)
+        names = _yolo_names(source.read_text(encoding="utf-8-sig").split("\n"), source)
     else:
         return None
     labels = {image: _yolo_file(image) for there in splits.values() for image in there}
@@ -159,7 +164,17 @@ def find_yolo(root: Path, files: Files, options: Options) -> Found | None:
         read = [(i, convert.read_yolo(labels[i], names, size(str(i)), poses)) for i in there]
         if read:
             parts[split] = _part(read, names, root, split, options)
-    return _converted(f"YOLO labels ({source.relative_to(root)})", parts, options)
+    kind, parts, notes = _converted(f"YOLO labels ({source.relative_to(root)})", parts, options)
+    if splits.get("train") and splits["train"] == splits.get("val"):
+        notes.append(f"{source.name} names the same images for training and validation")
+    return kind, parts, notes
+
+
+def _by_folder(root: Path, images: Files) -> dict[str, Files]:
+    splits: dict[str, Files] = defaultdict(list)
+    for image in images:
+        splits[find_split(root, image.parent)].append(image)
+    return splits
 
 
 def _read_yaml(file: Path) -> dict:
@@ -182,39 +197,40 @@ def _yolo_names(names: Any, source: Path) -> list[str]:
     return names
 
 
-def _yolo_images(content: dict, split: str, source: Path, images: Files) -> Files:
+def _yolo_images(content: dict, split: str, source: Path, files: Files) -> Files:
     """Lists the images of a split, which is a folder, a list file, or several of them."""
     value = content.get("valid") if split == "val" and "val" not in content else content.get(split)
     found: dict[Path, None] = {}
+    known = set(files) | {parent for file in files for parent in file.parents}
     for entry in value if isinstance(value, list) else [value] if value else []:
-        place = _find_place(str(content.get("path") or ""), str(entry), source)
-        if place.is_file():
-            lines = place.read_text(encoding="utf-8").split("\n")
-            listed = [
-                _find_place(str(place.parent), line.strip(), source) for line in lines if line
-            ]
-            found.update(dict.fromkeys(listed))
-        else:
-            found.update(dict.fromkeys(i for i in images if i.is_relative_to(place)))
+        place = _find_place(content.get("path") or "", entry, source, known)
+        if place is None and split == "test":  # often named and left out of an export
+            continue
+        if place is None:
+            raise InitConfigError(
+                f"{source} names {entry} for {split}, which is not in the folder: correct it there"
+            )
+        inside = [place]
+        if place in files:
+            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+            listed = [_find_place(place.parent, line, source, known) for line in lines if line]
+            inside = [image for image in listed if image is not None]
+            if len(inside) < len(listed):
+                raise InitConfigError(f"{len(listed) - len(inside)} files of {place} do not exist")
+        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        chosen = set(inside)
+        found.update(dict.fromkeys(i for i in images if chosen & {i, *i.parents}))
     return list(found)
 
 
-def _find_place(base: str, entry: str, source: Path) -> Path:
-    """Finds a path of `data.yaml`, which often begins as on the machine where it was written.
-
-    Raises:
-        InitConfigError: It is not there.
-    """
-    path = Path(entry.replace("\\", "/"))
-    tried = [source.parent / base / path, source.parent / path]
+def _find_place(base: str | Path, entry: str, source: Path, known: set[Path]) -> Path | None:
+    """Finds a path of `data.yaml`, which often begins as on the machine where it was written."""
+    path = Path(str(entry).replace("\\", "/"))
     parts = [part for part in path.parts if part not in ("..", ".", "/")]
+    tried = [source.parent / base / path, source.parent / path]
     tried += [source.parent.joinpath(*parts[index:]) for index in range(len(parts))]
-    for place in tried:
-        if place.exists() and place.resolve().is_relative_to(source.parent):
-            return place.resolve()
-    raise InitConfigError(
-        f"{source} names {entry}, which is not in {source.parent}: correct it there"
-    )
+    places = (Path(os.path.normpath(place)) for place in tried)
+    return next((place for place in places if place in known), None)
 
 
 def _yolo_file(image: Path) -> Path:
@@ -231,13 +247,16 @@ def _yolo_file(image: Path) -> Path:
 def find_voc(root: Path, files: Files, options: Options) -> Found | None:
     """Finds Pascal VOC files; `ImageSets/Main` or the names of folders say which are for what."""
     found = [file for file in files if file.suffix.lower() == ".xml"]
-    found = [file for file in found if b"<annotation" in file.read_bytes()[:2000]]
+    found = [file for file in found if re.search(rb"<annotation[\s>]", file.read_bytes()[:2000])]
     if not found:
         return None
-    lists = {}
+    lists: dict[str, set[str]] = defaultdict(set)
     for file in files:
-        if file.parent.name == "Main" and file.stem in ("train", "val", "test"):
-            lists[file.stem] = set(file.read_text(encoding="utf-8").split())
+        if file.parent.name == "Main" and file.stem in ("train", "val", "test", "trainval"):
+            lists[file.stem].update(file.read_text(encoding="utf-8").split())
+    both = lists.pop("trainval", set())
+    if both and not lists["train"]:
+        lists["train"] = both
     read, locate = defaultdict(list), ImageFinder(files)
     for file in found:
         name, things = convert.read_voc(file)

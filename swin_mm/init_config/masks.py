@@ -18,9 +18,9 @@ from swin_mm.init_config.segmentation import init_semantic_parts
 from swin_mm.init_config.semantic import IGNORED, IMAGE_SUFFIXES, SemanticPart, read_classes
 from swin_mm.init_config.write import InitConfigError, Options, Written, check_out, find_split
 
-MASK_WORDS = re.compile(
-    r"(?<![a-z])(mask|label|annotation|seg(?!mentationobject)|gt|ground_?truth)"
-)
+MASK_WORDS = re.compile(r"mask|label|annotation|(?<![a-z])(seg(?!mentationobject)|gt|ground)")
+IMAGE_WORDS = re.compile(r"image|img|photo|picture|(?<![a-z])(rgb|input)")
+MASK_ENDING = re.compile(r"[-_.](masks?|labels?|labelids|seg|gt)$")
 LOOKED_AT = 50  # masks, to find out their kind
 COLOURS_SHOWN = 12
 BORDER = (224, 224, 192)  # Pascal VOC's colour of pixels without a label
@@ -94,7 +94,7 @@ def find_parts(root: Path, files: Sequence[Path]) -> dict[str, SemanticPart]:
     images: dict[Path, dict[str, Path]] = defaultdict(dict)  # by stem
     for file in files:
         if file.suffix.lower() in IMAGE_SUFFIXES:
-            if MASK_WORDS.search(file.relative_to(root).as_posix().lower()):
+            if _is_mask(file.relative_to(root)):
                 masks[file.parent].append(file)
             else:
                 images[file.parent][file.stem] = file
@@ -106,7 +106,9 @@ def find_parts(root: Path, files: Sequence[Path]) -> dict[str, SemanticPart]:
             for place, stems in images.items()
         }
         place = max(
-            pairs, key=lambda p: (len(pairs[p]), find_split(root, p) == split), default=None
+            pairs,
+            key=lambda p: (bool(pairs[p]), find_split(root, p) == split, len(pairs[p])),
+            default=None,
         )
         if place is None or not pairs[place]:
             continue
@@ -116,7 +118,25 @@ def find_parts(root: Path, files: Sequence[Path]) -> dict[str, SemanticPart]:
                 "--masks and --images"
             )
         parts[split] = _pair(place, list(images[place].values()), folder, pairs[place])
+    if masks and images and not parts:
+        folder, place = next(iter(masks)), next(iter(images))
+        raise InitConfigError(
+            f"no mask in {folder} is named like an image in {place}: {masks[folder][0].name} "
+            f"should begin with the name of its image, as {next(iter(images[place]))}.png does"
+        )
     return parts
+
+
+def _is_mask(path: Path) -> bool:
+    """Tells by the end of a file's name, or else by the nearest folder that says something."""
+    if MASK_ENDING.search(path.stem.lower()):
+        return True
+    for parent in path.parents:
+        if MASK_WORDS.search(parent.name.lower()):
+            return True
+        if IMAGE_WORDS.search(parent.name.lower()):
+            return False
+    return False
 
 
 def _beginnings(stem: str) -> Iterator[str]:
@@ -156,10 +176,10 @@ def find_kind(masks: Sequence[str]) -> str:
                 raise InitConfigError(f"{path} is a JPEG, {LOSSY_ADVICE}")
             pixels = np.array(image)
             modes.add(image.mode)
-        if pixels.ndim == 3:
-            if (pixels[..., :3] != pixels[..., :1]).any():
-                return "colours"
-            pixels = pixels[..., 0]
+        is_colour = pixels.ndim == 3 and pixels.shape[2] >= 3
+        if is_colour and (pixels[..., :3] != pixels[..., :1]).any():
+            return "colours"
+        pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
         values.update(np.unique(pixels).tolist())
     if values == {0, 255} and "P" not in modes:
         return "0 and 255"

@@ -224,6 +224,122 @@ def test_masks_beside_their_images(tmp_path, make):
     ]
 
 
+def rename_masks(folder):
+    for mask in sorted(folder.glob("masks/*/*.png")):
+        mask.rename(mask.with_name(f"mask_{mask.name}"))
+
+
+def as_cvat_xml(folder):
+    (folder / "annotations" / "instances_default.json").unlink()
+    (folder / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
+
+
+def move(folder, pattern, place):
+    """Moves files to `place`, where `{split}` is the folder of the first level."""
+    for path in sorted(folder.glob(pattern)):
+        split = path.relative_to(folder).parts[0]
+        target = folder / place.format(split={"valid": "val"}.get(split, split)) / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+def as_ultralytics(folder):
+    """Splits within `images` and `labels`, names by number, a list of files, no test images."""
+    for kind in ("images", "labels"):
+        move(folder, f"*/{kind}/*", kind + "/{split}")
+    names = "\n".join(f"./images/val/{index:03d}.png" for index in range(2))
+    (folder / "val.txt").write_text(names + "\n\n")
+    (folder / "data.yaml").write_text(
+        "path: ../datasets/pets\ntrain: images/train\nval: val.txt\ntest: images/test\n"
+        "names: {0: cat, 1: dog}\n"
+    )
+
+
+def as_label_studio(folder):
+    """All images in one folder, and the names in a text file."""
+    shutil.rmtree(folder / "valid")
+    for kind in ("images", "labels"):
+        move(folder, f"train/{kind}/*", kind)
+    (folder / "data.yaml").unlink()
+    (folder / "classes.txt").write_text("cat\ndog\n")
+
+
+def as_darknet(folder):
+    """Labels beside the images, as CVAT exports them."""
+    shutil.rmtree(folder / "valid")
+    move(folder, "train/*/*", "obj_{split}_data")
+    (folder / "data.yaml").unlink()
+    (folder / "obj.names").write_text("cat\ndog\n")
+
+
+def as_linked(folder):
+    """The data elsewhere, and links that lead to it and around in a circle."""
+    shutil.copytree(folder / "train", folder.parent / "elsewhere")
+    shutil.rmtree(folder / "train")
+    (folder / "train").symlink_to(folder.parent / "elsewhere")
+    (folder / "train" / "again").symlink_to(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (as_ultralytics, "(data.yaml): 4 train, 2 val images"),
+        (as_label_studio, "(classes.txt): 4 images"),
+        (as_darknet, "(obj.names): 4 train images"),
+        (as_linked, "(data.yaml): 4 train, 2 val images"),
+        (rewrite("data.yaml", "names: [cat, dog]"), "(data.yaml): 4 train, 2 val images"),
+    ],
+)
+def test_other_layouts_of_yolo(make, change, found):
+    written, cfg = make("yolo", change)
+    assert written.found == f"YOLO labels {found}"
+    assert cfg.classes == NAMES
+    assert sum(len(json.loads(p.read_text())["annotations"]) for p in written.files[:2]) == (
+        2 * sum(int(word) for word in found.split() if word.isdigit())
+    )
+
+
+def test_the_same_images_for_training_and_validation_are_noted(make):
+    paths = "train: train/images\nval: train/images\nnames: [cat, dog]\n"
+    written, _ = make("yolo", rewrite("data.yaml", paths))
+    assert "data.yaml names the same images for training and validation" in written.notes
+
+
+def test_voc_with_lists_for_all_training_and_for_tests(make):
+    def rename(folder):
+        lists = folder / "ImageSets" / "Main"
+        (lists / "train.txt").rename(lists / "trainval.txt")
+        (lists / "val.txt").rename(lists / "test.txt")
+
+    written, _ = make("voc", rename)
+    assert sorted(written.found.partition(": ")[2].split(", ")) == ["2 test images", "4 train"]
+
+
+def test_coco_as_published_with_captions_and_keypoints(tmp_path, make):
+    def add(folder):
+        coco = json.loads((folder / "annotations/instances_default.json").read_text())
+        (folder / "annotations/person_keypoints_default.json").write_text(json.dumps(coco))
+        coco["annotations"] = [dict(id=1, image_id=1, caption="a cat")]
+        (folder / "annotations/captions_default.json").write_text(json.dumps(coco))
+
+    written, _ = make("cvat", add)
+    assert written.found == "COCO annotations (annotations/instances_default.json): 6 images"
+
+
+def test_words_in_names_of_other_folders_and_files_do_not_mislead(make):
+    """A folder called segmentation above images, and images whose names begin with seg."""
+
+    def nest(folder):
+        for file in sorted(folder.glob("*/*/*.png")):
+            kind, split = file.relative_to(folder).parts[:2]
+            target = folder / "segmentation" / split / kind / f"seg_{file.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+
+    written, _ = make("masks", nest)
+    assert written.found == "masks with indices: 4 train, 2 val images"
+
+
 @pytest.mark.parametrize(
     ("layout", "change", "message"),
     [
@@ -242,7 +358,7 @@ def test_masks_beside_their_images(tmp_path, make):
         (
             "yolo",
             rewrite("data.yaml", "names: [a]\ntrain: far/away"),
-            "names far/away, which is not",
+            "names far/away for train, which is not",
         ),
         ("voc", rewrite("Annotations/002.xml", "<annotation><object>"), "no Pascal VOC annotation"),
         (
@@ -251,6 +367,8 @@ def test_masks_beside_their_images(tmp_path, make):
             "of the image 002.jpg, of which there is none",
         ),
         ("cvat", rewrite("annotations", None), "no data set is recognised in data .6 .png"),
+        ("masks", rename_masks, "no mask in .*masks/train is named like .*000.png does"),
+        ("cvat", as_cvat_xml, "no data set is recognised in data .6 .png, 1 .xml"),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, make, layout, change, message):
