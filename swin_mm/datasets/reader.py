@@ -72,7 +72,8 @@ def _why(error: Exception) -> str:
 
 
 def _clean(orientation: object) -> int:
-    return orientation if orientation in range(1, 9) else 1  # decoders leave other values alone
+    """Takes other values than 1 to 8 for 1, as decoders do."""
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 class Reader:
@@ -127,7 +128,7 @@ class Reader:
 
         It differs in `color_type` alone. None where no setting does that.
         """
-        if self.backend not in ("cv2", "pillow"):
+        if self.backend not in ("cv2", "pillow") or self.color_type is None:
             return None
         others = {
             "color": "color_ignore_orientation",

@@ -18,10 +18,12 @@ from swin_mm.datasets.check.corrections import (
 )
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
+from swin_mm.datasets.check.sizes import choose_color_type, count_cut, sizes_of
 from swin_mm.datasets.check.summary import examples
 from swin_mm.init_config.split import split_names
 from swin_mm.init_config.write import InitConfigError
 
+SIZES_READ = 200
 SOUGHT = 20  # images that are looked for to find the folder
 
 
@@ -50,6 +52,16 @@ class CocoPart:
     def sizes(self) -> list[tuple[int, int]]:
         """Returns the height and width of every image."""
         return [(image["height"], image["width"]) for image in self.content["images"]]
+
+    def color_type(self) -> tuple[str, list[str]]:
+        """Chooses whether images are turned as EXIF says; returns `color_type` and notes."""
+        files, images = self.image_files(), self.content["images"]
+        chosen = spread(len(files))[:SIZES_READ]
+        listed = sizes_of([images[i] for i in chosen], [files[i] for i in chosen])
+        color_type, notes = choose_color_type(listed)
+        if notes and count_cut(self.content, self.images, list(listed)):
+            return "color", []  # the sizes are wrong; the check of the data says so
+        return color_type, notes
 
     def images_with_objects(self) -> int:
         """Counts the images that are trained on."""

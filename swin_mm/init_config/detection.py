@@ -96,7 +96,8 @@ def init_parts(
         title = title.replace("Mask R-CNN", "Faster R-CNN")
     values = _fit(train, base, options)
     schedule, scale = values["schedule"], values["scale"]
-    notes += _doubts(train, val, classes, values["zoom"])
+    values["turning"], told = plan.choose_turning(values["bands"], (train, val))
+    notes += [*told, *_doubts(train, val, classes, values["zoom"])]
     text = fill_template(
         "detection.py.jinja",
         title=title,

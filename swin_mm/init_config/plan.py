@@ -1,7 +1,11 @@
 """The rules by which a config for one's own data is fitted to it; each states its arithmetic."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
+
+from swin_mm.datasets.check.sizes import UNTURNED
 
 PRESETS = ("full", "small")
 
@@ -208,3 +212,18 @@ def choose_palette(count: int) -> list[tuple[int, int, int]]:
         red, green, blue = (round(255 * part) for part in hsv_to_rgb(hue, 0.75, value))
         colours.append((red, green, blue))
     return colours
+
+
+def choose_turning(bands: object, parts: Sequence[Any]) -> tuple[str, list[str]]:
+    """Chooses whether colour pictures are turned as their EXIF orientation says.
+
+    Args:
+        bands: What other images than colour pictures have; they are never turned.
+        parts: Training and validation data.
+
+    Returns:
+        What the loading step needs besides its type, and notes.
+    """
+    found = [part.color_type() for part in parts] if bands is None else []
+    notes = [note for _, notes in found for note in notes]
+    return (f', color_type="{UNTURNED}"' if notes else ""), notes[:1]

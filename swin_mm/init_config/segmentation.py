@@ -82,6 +82,8 @@ def init_semantic_parts(
     train, val = parts
     name, base, title = recipe.choose_recipe(method, options.backbone, options.preset)
     settings = _fit(train, options)
+    settings["turning"], told = plan.choose_turning(settings["bands"], parts)
+    notes += told
     schedule, crop, count = settings["schedule"], settings["crop"], len(train.names)
     class_count, zero = len(labels.classes), labels.reduce_zero_label
     text = fill_template(

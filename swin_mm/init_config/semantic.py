@@ -10,6 +10,7 @@ from PIL import Image
 
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.label_maps import LARGEST, LOSSY_ADVICE, read_labels
+from swin_mm.datasets.check.sizes import choose_color_type
 from swin_mm.datasets.check.summary import examples
 from swin_mm.datasets.reader import Reader
 from swin_mm.init_config.plan import choose_palette
@@ -55,6 +56,16 @@ class SemanticPart:
     def mask_file(self, name: str) -> str:
         """Returns the path of a label map."""
         return os.path.join(self.masks, name + self.mask_suffix)
+
+    def color_type(self) -> tuple[str, list[str]]:
+        """Chooses whether images are turned as EXIF says; returns `color_type` and notes."""
+        names = [self.names[index] for index in spread(len(self.names))[:SIZES_READ]]
+        maps = {
+            os.path.join(self.images, name + self.image_suffix): self.mask_file(name)
+            for name in names
+        }
+        sizes = {image: read_labels(path).shape for image, path in maps.items()}
+        return choose_color_type(sizes, lambda image: read_labels(maps[image]))
 
     def sizes(self) -> list[tuple[int, int]]:
         """Returns the height and width of images spread over the data."""

@@ -23,6 +23,7 @@ from swin_mm.datasets.check.sizes import (
     Size,
     check_orientation,
     compare_sizes,
+    count_cut,
     note_depth,
     note_unsure,
     sizes_of,
@@ -193,7 +194,7 @@ def _compare_sizes(
     found = inspection.attempt(compare_sizes, reader, readable)
     if found is None:
         return []
-    cut = _count_cut(coco, source, found.turned)
+    cut = count_cut(coco, source.prefix("img"), found.turned)
     inspection.attempt(check_orientation, found, source, reader, path, cut)
     warnings = note_unsure(found, source, reader) + note_depth(found, source, reader)
     if found.different:
@@ -208,22 +209,6 @@ def _compare_sizes(
         else:
             warnings.append(text)
     return warnings
-
-
-def _count_cut(coco: dict, source: Source, files: list[str]) -> int:
-    """Counts boxes of some images that reach beyond the image's listed size."""
-    folder, chosen = source.prefix("img"), set(files)
-    sizes = {
-        image["id"]: (image["width"], image["height"])
-        for image in coco["images"]
-        if os.path.join(folder, image["file_name"]) in chosen
-    }
-    return sum(
-        a["bbox"][side] + a["bbox"][side + 2] > sizes[a["image_id"]][side] + 1
-        for a in coco["annotations"]
-        if a["image_id"] in sizes
-        for side in (0, 1)
-    )
 
 
 def summarise(coco: dict, classes: tuple[str, ...], warnings: list[str]) -> SplitSummary:

@@ -4,16 +4,19 @@ A photo's EXIF orientation decides: most decoders turn the pixels as it says, so
 stored, and annotations are made on either.
 """
 
-from collections.abc import Mapping, Sequence
+import os.path
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from swin_mm.datasets.check.annotations import find_wrong_box
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, examples
 from swin_mm.datasets.reader import LYING, Reader, UnreadableError, find_loading
 
 Size = tuple[int, int]  # height and width, pixels
+UNTURNED = "color_ignore_orientation"
 COMPARED = 32  # pictures whose colours are compared with label maps
 LEAST = 3  # pictures that colours are a proof in
 CLEAR = 0.1  # share of the variance of colours, by which the better orientation is ahead
@@ -174,31 +177,50 @@ def explained_share(image: np.ndarray, labels: np.ndarray) -> float:
     return float(between / max((colours**2).sum(), 1e-12))
 
 
-def choose_color_type(wanted: Mapping[str, Size]) -> tuple[str, str]:
+def choose_color_type(
+    wanted: Mapping[str, Size], read_map: Callable[[str], np.ndarray] | None = None
+) -> tuple[str, list[str]]:
     """Chooses how colour pictures are loaded: turned as their EXIF orientation says, or as stored.
 
     Args:
         wanted: Image file to the size that its annotations are made for.
+        read_map: Reads the label map of an image, where there is one.
 
     Returns:
-        `color_type` of `LoadImageFromFile`, and in words why it is not the usual one; else "".
+        `color_type` of `LoadImageFromFile`, and a note where it is not the usual one.
     """
-    reader = Reader()
-    found, other = compare_sizes(reader, wanted), reader.opposite()
-    if (
-        not found.turned
-        or found.confirmed
-        or other.size(found.turned[0]) != wanted[found.turned[0]]
-    ):
-        return reader.color_type, ""
-    return other.color_type, explain_choice(len(found.turned))
+    usual, unturned = Reader(), Reader(dict(type="LoadImageFromFile", color_type=UNTURNED))
+    found = compare_sizes(usual, wanted)
+    fitting = found.turned
+    if read_map and not found.turned and not found.confirmed:
+        maps = {image: read_map(image) for image in found.unsure[:COMPARED]}
+        fitting = found.unsure if fits_better_turned(usual, maps) else []
+    if not fitting or found.confirmed or unturned.size(fitting[0]) != wanted[fitting[0]]:
+        return "color", []
+    return UNTURNED, [
+        f"{len(fitting)} of the images looked at have an EXIF orientation, and their annotations "
+        f"fit the pixels as stored, so images are loaded without turning (color_type={UNTURNED})"
+    ]
 
 
-def explain_choice(count: int) -> str:
-    """Says why images are loaded as stored."""
-    return (
-        f"{count} images looked at have an EXIF orientation, and their annotations fit the pixels "
-        "as stored: images are loaded without turning them (color_type=color_ignore_orientation)"
+def count_cut(coco: dict, folder: str, files: Sequence[str]) -> int:
+    """Counts boxes of some images that reach beyond the listed size of the image.
+
+    Args:
+        coco: Annotations.
+        folder: Of the images.
+        files: The images that count.
+    """
+    chosen = set(files)
+    sizes = {
+        image["id"]: (image["width"], image["height"])
+        for image in coco["images"]
+        if os.path.join(folder, image["file_name"]) in chosen
+    }
+    return sum(
+        any(a["bbox"][i] + a["bbox"][i + 2] > sizes[a["image_id"]][i] + 1 for i in (0, 1))
+        for a in coco["annotations"]
+        if a["image_id"] in sizes and not find_wrong_box(a)
     )
 
 

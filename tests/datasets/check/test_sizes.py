@@ -17,6 +17,8 @@ from swin_mm.datasets.check.sizes import (
     fits_better_turned,
 )
 from swin_mm.datasets.reader import Reader
+from swin_mm.init_config import init_detection, init_segmentation
+from swin_mm.init_config.write import Options
 
 STORED, SHOWN = (64, 80), (80, 64)  # height and width of a picture that lies on a side
 UNTURNED = "color_ignore_orientation"
@@ -147,6 +149,41 @@ def test_sixteen_bits_that_become_eight_are_told(tmp_path, loading, words):
     assert words in found[0] if words else found == []
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_init_config_for_photos_labelled_as_stored(tmp_path, orientation):
+    """By the sizes of those on a side, by the colours of those on their head."""
+    semantic_config(tmp_path, orientation, corner())
+    options = Options(out=tmp_path / "own.py", preset="small")
+    folders = [str(tmp_path / "labels")], [str(tmp_path / "images")]
+    written = init_segmentation(*folders, ("ground", "cat"), options)
+    assert any(f"color_type={UNTURNED}" in note for note in written.notes)
+    cfg = Config.fromfile(tmp_path / "own.py")
+    for pipeline in (cfg.train_pipeline, cfg.test_pipeline):
+        assert pipeline[0] == dict(type="LoadImageFromFile", color_type=UNTURNED)
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "color_type"),
+    [(STORED, (3, 4, 20, 30), UNTURNED), (SHOWN, (3, 4, 20, 30), None)],
+    ids=["stored", "displayed"],
+)
+def test_init_config_for_photos_annotated_with_boxes(tmp_path, size, box, color_type):
+    coco_config(tmp_path, [size] * 4, [6] * 4, box)
+    options = Options(out=tmp_path / "own.py", preset="small")
+    written = init_detection([str(tmp_path / "train.json")], [str(tmp_path / "images")], options)
+    assert sum("EXIF" in note for note in written.notes) == (color_type is not None)
+    cfg = Config.fromfile(tmp_path / "own.py")
+    for pipeline in (cfg.train_pipeline, cfg.test_pipeline):
+        assert pipeline[0].get("color_type") == color_type
+
+
+def test_init_config_leaves_sizes_that_are_wrong_to_the_check(tmp_path):
+    coco_config(tmp_path, [STORED] * 4, [6] * 4, box=(3, 4, 20, 71))
+    options = Options(out=tmp_path / "own.py", preset="small")
+    with pytest.raises(DatasetError, match="boxes reach beyond the listed sizes"):
+        init_detection([str(tmp_path / "train.json")], [str(tmp_path / "images")], options)
+
+
 def test_what_sizes_tell(tmp_path):
     for index, orientation in enumerate((1, 3, 6, 6, 6)):
         save(tmp_path / f"{index}.jpg", orientation)
@@ -155,10 +192,10 @@ def test_what_sizes_tell(tmp_path):
     assert compare_sizes(Reader(), sizes) == Sizes(
         different=[paths[4]], turned=[paths[3]], confirmed=1, unsure=[paths[1]]
     )
-    assert choose_color_type(sizes) == ("color", "")
-    chosen, why = choose_color_type({paths[3]: STORED, paths[4]: STORED, paths[0]: STORED})
-    assert chosen == UNTURNED and "2 images" in why
-    assert choose_color_type({paths[2]: SHOWN}) == ("color", "")
+    assert choose_color_type(sizes) == ("color", [])
+    chosen, (why,) = choose_color_type({paths[3]: STORED, paths[4]: STORED, paths[0]: STORED})
+    assert chosen == UNTURNED and "2 of the images" in why
+    assert choose_color_type({paths[2]: SHOWN}) == ("color", [])
 
 
 def test_share_of_the_variance_between_labels():
