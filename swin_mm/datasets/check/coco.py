@@ -12,6 +12,7 @@ from swin_mm.datasets.check.annotations import (
 from swin_mm.datasets.check.corrections import (
     check_images_present,
     check_listed_once,
+    class_key,
     find_group_class,
 )
 from swin_mm.datasets.check.images import DECODED, check_present, spread
@@ -112,10 +113,17 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
     setting = f"{source.where}.metainfo.classes"
     if not wanted:
         raise DatasetError(f"{setting} is not set: write the names, {tuple(names)}")
+    if not names:
+        raise DatasetError(f"{path} has no categories: it must list the classes")
     check_listed_once(coco, path, MERGE_CLASSES, wanted)
     if lacking:
+        same = {class_key(name): name for name in names}
         nearest = [
-            f"{name!r} (is it {match[0]!r}?)" if match else repr(name)
+            f"{name!r} (it has {same[class_key(name)]!a}, other characters that look the same)"
+            if class_key(name) in same
+            else f"{name!r} (is it {match[0]!r}?)"
+            if match
+            else repr(name)
             for name in lacking
             for match in [difflib.get_close_matches(name, names, n=1)]
         ]

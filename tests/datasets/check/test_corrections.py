@@ -156,3 +156,20 @@ def test_training_says_what_matches_names_and_merges_classes(tmp_path):
         match=r"1 of 1 image files are missing.*\(im0.png for D:/im0.png\): check-dataset --match-",
     ):
         check_config(cfg)
+
+
+def test_names_that_only_look_the_same_are_told_apart(tmp_path):
+    coco = listing("a.png") | labelled(unicodedata.normalize("NFD", "é"), "dog ")
+    coco["images"][0].update(height=8, width=8)
+    for annotation in coco["annotations"]:
+        annotation.update(image_id=0, bbox=[0, 0, 4, 4], area=16, iscrowd=0)
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    dataset = {
+        "type": "CocoDataset",
+        "ann_file": f"{tmp_path}/train.json",
+        "data_prefix": {"img": f"{tmp_path}/"},
+        "metainfo": {"classes": ("é", "dog")},
+    }
+    cfg = Config({"default_scope": "mmdet", "train_dataloader": {"dataset": dataset}})
+    with pytest.raises(DatasetError, match=r"it has 'e\\u0301', .* 'dog' \(it has 'dog '"):
+        check_config(cfg)
