@@ -135,11 +135,26 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
             f"cannot resume from {file}: it was saved without {' and '.join(missing)}; to start "
             f"anew from its weights, use --cfg-options load_from={file}"
         )
-    if not all(isinstance(part, dict) for part in hub.values()):
+    if not _is_hub(hub):
         raise CheckpointError(f"cannot resume from {file}: its message_hub is damaged")
     if not isinstance(meta.get("seed"), int | None):
         raise CheckpointError(f"cannot resume from {file}: its seed is no number")
     return checkpoint
+
+
+def _is_hub(hub: dict) -> bool:
+    """Whether the state of a message hub can be gone on with; mmengine looks at it late."""
+    from mmengine.logging import HistoryBuffer
+
+    kinds = {"log_scalars": HistoryBuffer, "resumed_keys": bool, "runtime_info": object}
+    return all(
+        isinstance(part, dict)
+        and all(
+            isinstance(key, str) and isinstance(value, kinds.get(name, object))
+            for key, value in part.items()
+        )
+        for name, part in hub.items()
+    )
 
 
 def _wrap_inferencer(inferencer: Any) -> None:
