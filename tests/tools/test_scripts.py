@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,46 @@ def test_killed_while_writing_a_checkpoint(run, tmp_path):
     assert "resumed       │ after epoch 1, step 4" in result.stdout
     assert not list(work_dir.glob(".*"))
     assert torch.load(work_dir / "epoch_4.pth", weights_only=False)["meta"]["iter"] == 16
+
+
+TRAIN_TOY = """#!/usr/bin/env bash
+# The quick start's first model is the toy task; the second is there, and neither is tested.
+case "$1 $2" in
+  "tools/train.py mask_rcnn"*) exec {python} {tools}/train.py {config} "${{@:3}}" ;;
+esac
+"""
+KILLED_ONCE = """
+custom_imports['imports'] += ['kill_task']
+default_hooks['curves'] = None
+custom_hooks = [dict(type='SignalOnce', number=15, step=3)]
+"""
+
+
+@pytest.mark.slow
+def test_the_quick_start_marks_no_killed_training_as_done(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'fuzz'}")
+    config = write_toy_config(tmp_path, KILLED_ONCE)
+    (tmp_path / "tools").mkdir()
+    script = shutil.copy(TOOLS / "quickstart.sh", tmp_path / "tools")
+    (tmp_path / "tools" / "make_env.sh").touch()
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f"PATH={programs}:$PATH")
+    (programs / "swin-mm").write_text("#!/bin/sh\n")
+    text = TRAIN_TOY.format(python=sys.executable, tools=TOOLS, config=config)
+    (programs / "python").write_text(text)
+    for program in ("swin-mm", "python"):
+        (programs / program).chmod(0o755)
+    folder = tmp_path / "work_dirs" / "quickstart" / "mask_rcnn_swin_mini_shapes"
+    mark = folder / "trained"
+    (folder.with_name("upernet_swin_mini_shapes")).mkdir(parents=True)
+    (folder.with_name("upernet_swin_mini_shapes") / "trained").touch()
+
+    killed = run(os.path.relpath(script, TOOLS))
+    assert killed.returncode == 128 + signal.SIGTERM
+    assert (folder / "interrupted.pth").exists() and not mark.exists()
+    run(os.path.relpath(script, TOOLS))
+    assert (folder / "epoch_4.pth").exists() and mark.exists()
 
 
 SMALL = """
