@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ KINDS = "COCO, YOLO, Pascal VOC, labelme annotations, or folders of images and m
 
 Files = list[Path]
 Parts = dict[str, CocoPart]
+Read = dict[str, list[tuple[Path, list[convert.Thing]]]]  # images and objects of each split
 Found = tuple[str, Parts, list[str]]  # what it is, in words; the data of each split; notes
 Finder = Callable[[Path, Files, Options], Found | None]
 
@@ -159,12 +160,13 @@ def find_yolo(root: Path, files: Files, options: Options) -> Found | None:
             f"no image of {source} has labels: {examples(map(str, labels.values()))} are not there"
         )
     poses, size = "kpt_shape" in content, Reader().size
-    parts: Parts = {}
-    for split, there in splits.items():
-        read = [(i, convert.read_yolo(labels[i], names, size(str(i)), poses)) for i in there]
-        if read:
-            parts[split] = _part(read, names, root, split, options)
-    kind, parts, notes = _converted(f"YOLO labels ({source.relative_to(root)})", parts, options)
+    read = {
+        split: [(i, convert.read_yolo(labels[i], names, size(str(i)), poses)) for i in there]
+        for split, there in splits.items()
+        if there
+    }
+    kind = f"YOLO labels ({source.relative_to(root)})"
+    kind, parts, notes = _convert(kind, read, root, options, names)
     if splits.get("train") and splits["train"] == splits.get("val"):
         notes.append(f"{source.name} names the same images for training and validation")
     return kind, parts, notes
@@ -257,7 +259,8 @@ def find_voc(root: Path, files: Files, options: Options) -> Found | None:
     both = lists.pop("trainval", set())
     if both and not lists["train"]:
         lists["train"] = both
-    read, locate = defaultdict(list), ImageFinder(files)
+    read: Read = defaultdict(list)
+    locate = ImageFinder(files)
     for file in found:
         name, things = convert.read_voc(file)
         splits = [split for split, stems in lists.items() if file.stem in stems]
@@ -265,15 +268,13 @@ def find_voc(root: Path, files: Files, options: Options) -> Found | None:
             splits = [find_split(root, file.parent)]
         for split in splits:
             read[split].append((locate(file, name), things))
-    things = [thing for there in read.values() for _, those in there for thing in those]
-    names = sorted({thing.name for thing in things})
-    parts = {split: _part(there, names, root, split, options) for split, there in read.items()}
-    return _converted(f"Pascal VOC annotations ({len(found)} xml files)", parts, options)
+    return _convert(f"Pascal VOC annotations ({len(found)} xml files)", read, root, options)
 
 
 def find_labelme(root: Path, files: Files, options: Options) -> Found | None:
     """Finds labelme files, one beside each image."""
-    read, locate = defaultdict(list), ImageFinder(files)
+    read: Read = defaultdict(list)
+    locate = ImageFinder(files)
     skipped: Counter[str] = Counter()
     for file in files:
         content = convert.read_json(file) if file.suffix.lower() == ".json" else None
@@ -283,10 +284,7 @@ def find_labelme(root: Path, files: Files, options: Options) -> Found | None:
             read[find_split(root, file.parent)].append((image, things))
     if not read:
         return None
-    things = [thing for there in read.values() for _, those in there for thing in those]
-    names = sorted({thing.name for thing in things})
-    parts = {split: _part(there, names, root, split, options) for split, there in read.items()}
-    kind, parts, notes = _converted("labelme annotations", parts, options)
+    kind, parts, notes = _convert("labelme annotations", read, root, options)
     if skipped:
         shapes = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         notes.append(f"shapes without an area are left out: {shapes}")
@@ -321,22 +319,16 @@ class ImageFinder:
         return near[0]
 
 
-def _part(
-    read: Iterable[tuple[Path, list[convert.Thing]]],
-    names: Sequence[str],
-    root: Path,
-    split: str,
-    options: Options,
-) -> CocoPart:
-    content = convert.build_coco(read, names, root)
-    return CocoPart(options.beside(f"{split}.json"), content, str(root), is_new=True)
-
-
-def _converted(kind: str, parts: Parts, options: Options) -> Found:
-    if not any(part.content["annotations"] for part in parts.values()):
+def _convert(
+    kind: str, read: Read, root: Path, options: Options, names: Sequence[str] = ()
+) -> Found:
+    """Makes COCO annotations of what was read; without `names`, classes are sorted by name."""
+    used = {thing.name for there in read.values() for _, things in there for thing in things}
+    if not used:
         raise InitConfigError(f"{kind} have no object, so there is nothing to learn from them")
-    return (
-        kind,
-        parts,
-        ["annotations are converted to COCO files beside the config; yours stay as they are"],
-    )
+    parts = {}
+    for split, there in read.items():
+        content = convert.build_coco(there, names or sorted(used), root)
+        parts[split] = CocoPart(options.beside(f"{split}.json"), content, str(root), is_new=True)
+    note = "annotations are converted to COCO files beside the config; yours stay as they are"
+    return kind, parts, [note]

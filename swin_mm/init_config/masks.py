@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,23 @@ from PIL import Image
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.label_maps import LOSSY_ADVICE
 from swin_mm.datasets.check.summary import examples
-from swin_mm.init_config.segmentation import init_semantic_parts
-from swin_mm.init_config.semantic import IGNORED, IMAGE_SUFFIXES, SemanticPart, read_classes
-from swin_mm.init_config.write import InitConfigError, Options, Written, check_out, find_split
+from swin_mm.init_config.segmentation import init_parts
+from swin_mm.init_config.semantic import (
+    IGNORED,
+    IMAGE_SUFFIXES,
+    SemanticPart,
+    pair,
+    read_classes,
+    read_part,
+)
+from swin_mm.init_config.write import (
+    InitConfigError,
+    Options,
+    Written,
+    check_new,
+    check_out,
+    find_split,
+)
 
 MASK_WORDS = re.compile(r"mask|label|annotation|(?<![a-z])(seg(?!mentationobject)|gt|ground)")
 IMAGE_WORDS = re.compile(r"image|img|photo|picture|(?<![a-z])(rgb|input)")
@@ -25,42 +40,54 @@ LOOKED_AT = 50  # masks, to find out their kind
 COLOURS_SHOWN = 12
 BORDER = (224, 224, 192)  # Pascal VOC's colour of pixels without a label
 
+INDICES, BINARY, COLOURS, GREY = "indices", "0 and 255", "colours", "indices as grey colours"
+
 Colour = tuple[int, int, int]
+
+
+def init_segmentation(
+    masks: Sequence[str], images: Sequence[str], classes: Sequence[str] | None, options: Options
+) -> Written:
+    """Writes a config that trains a segmentor on images and masks.
+
+    Args:
+        masks: Folders of masks for training and validation; of one alone a part is split off.
+        images: Folders of the images, likewise.
+        classes: Names, or a file of names; else a file beside the masks may name them.
+        options: Further choices.
+
+    Raises:
+        InitConfigError: No config can be written; the message says why.
+        DatasetError: The data cannot be trained on.
+    """
+    check_out(options.out, options.force)
+    if len(masks) != len(images):
+        raise InitConfigError(
+            f"--images and --masks go together: got {len(images)} folders and {len(masks)}"
+        )
+    parts = [read_part(*folders) for folders in zip(images, masks, strict=True)]
+    folder = Path(parts[0].masks)
+    places = (folder, *folder.parents[:2])  # masks may lie in `masks/train`
+    beside = [file for place in places for file in sorted(place.iterdir())]
+    used = dict(zip(("train", "val"), parts, strict=False))
+    return _init(used, find_kind(used), beside, classes, options)
 
 
 def init_masks(
     root: Path, files: Sequence[Path], classes: Sequence[str] | None, options: Options
 ) -> Written | None:
-    """Writes a config for images and masks; None where there are none.
-
-    Masks with values 0 and 255, or with colours, are converted to label maps beside the config.
+    """As `init_segmentation`, for folders of images and masks that are found; None without any.
 
     Args:
         root: The folder.
         files: All files below it.
-        classes: Names of the classes, or a file of them; else a file in the folder may name them.
+        classes: Names, or a file of names; else a file in the folder may name them.
         options: Further choices.
-
-    Raises:
-        InitConfigError: Masks cannot be used; the message says why.
-        DatasetError: The data cannot be trained on.
     """
     parts = find_parts(root, files)
     if not parts:
         return None
-    masks = [part.mask_file(name) for part in parts.values() for name in part.names]
-    kind = find_kind([masks[index] for index in spread(len(masks))[:LOOKED_AT]])
-    table = read_colours(files)
-    names = read_classes(classes) or _read_names(files)
-    notes = []
-    if kind == "colours":
-        if not table:
-            raise InitConfigError(_describe_colours(masks, root))
-        names = names or tuple(table.values())
-    elif kind == "0 and 255":
-        names = names or ("background", "foreground")
-    else:
-        names = names or tuple(table.values())
+    kind = find_kind(parts)
     counts = ", ".join(f"{len(part.names)} {split}" for split, part in parts.items())
     found = f"masks with {kind}: {counts.replace(' all', '')} images"
     train = parts.pop("train", None) or parts.pop("all", None)
@@ -68,17 +95,37 @@ def init_masks(
     if train is None:
         train, val = val or parts.popitem()[1], None
     used = {"train": train} if val is None else {"train": train, "val": val}
-    written: list[Path] = []
+    return replace(_init(used, kind, files, classes, options), found=found)
+
+
+def _init(
+    parts: dict[str, SemanticPart],
+    kind: str,
+    files: Sequence[Path],
+    classes: Sequence[str] | None,
+    options: Options,
+) -> Written:
+    """Converts masks that are no label maps beside the config, and writes it."""
+    table = read_colours(files)
+    names = read_classes(classes) or read_names(files) or tuple(table.values())
+    if kind == COLOURS and not table:
+        raise InitConfigError(_describe_colours(parts))
+    if kind == BINARY:
+        names = names or ("background", "foreground")
+    notes, written = [], list[Path]()
     try:
-        if kind in ("0 and 255", "colours", "grey colours"):
+        if kind != INDICES:
             folder = options.beside("masks")
-            for split, part in used.items():
-                used[split] = _convert(part, folder / split, kind, table, written, options.force)
+            for split, part in parts.items():
+                parts[split] = _convert(part, folder / split, kind, table, written, options.force)
             notes.append(f"label maps are written to {folder}; your masks stay as they are")
-        return init_semantic_parts(list(used.values()), names, notes, options, found)
+        return init_parts(list(parts.values()), names, notes, options)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
+        for place in [path.parent for path in written] + [options.beside("masks")]:
+            with suppress(OSError):  # other files are in it, or it is gone
+                place.rmdir()
         raise
 
 
@@ -117,7 +164,9 @@ def find_parts(root: Path, files: Sequence[Path]) -> dict[str, SemanticPart]:
                 f"several folders of masks, {parts[split].masks} and {folder}: name folders with "
                 "--masks and --images"
             )
-        parts[split] = _pair(place, list(images[place].values()), folder, pairs[place])
+        image_names = [image.name for image in images[place].values()]
+        mask_names = [mask.name for mask in there]
+        parts[split] = pair(str(place), image_names, str(folder), mask_names)
     if masks and images and not parts:
         folder, place = next(iter(masks)), next(iter(images))
         raise InitConfigError(
@@ -147,27 +196,13 @@ def _beginnings(stem: str) -> Iterator[str]:
         yield stem
 
 
-def _pair(place: Path, images: list[Path], folder: Path, pairs: dict[str, Path]) -> SemanticPart:
-    suffixes = Counter(image.suffix for image in images if image.stem in pairs)
-    if len(suffixes) > 1:
-        raise InitConfigError(
-            f"{place} has images of several kinds ({', '.join(sorted(suffixes))}), but mmseg reads "
-            "one kind a folder: convert them, or keep kinds in folders of their own"
-        )
-    endings = Counter(mask.name.removeprefix(stem) for stem, mask in pairs.items())
-    suffix, ending = next(iter(suffixes)), endings.most_common(1)[0][0]
-    names = sorted(stem for stem, mask in pairs.items() if mask.name == stem + ending)
-    # mmseg lists the images of a folder itself only if each has a mask and none is one.
-    is_whole = len(names) == len(images) and not (place == folder and ending.endswith(suffix))
-    return SemanticPart(str(place), str(folder), suffix, ending, names, is_whole)
-
-
-def find_kind(masks: Sequence[str]) -> str:
-    """Finds out what masks hold: indices, 0 and 255, colours, or indices in colour files.
+def find_kind(parts: dict[str, SemanticPart]) -> str:
+    """Finds out what masks hold, by looking at some of them.
 
     Raises:
         InitConfigError: They are JPEG files.
     """
+    masks = _sample(parts)
     values: set[int] = set()
     modes = set()
     for path in masks:
@@ -176,14 +211,26 @@ def find_kind(masks: Sequence[str]) -> str:
                 raise InitConfigError(f"{path} is a JPEG, {LOSSY_ADVICE}")
             pixels = np.array(image)
             modes.add(image.mode)
-        is_colour = pixels.ndim == 3 and pixels.shape[2] >= 3
-        if is_colour and (pixels[..., :3] != pixels[..., :1]).any():
-            return "colours"
-        pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
-        values.update(np.unique(pixels).tolist())
+        grey = _as_grey(pixels)
+        if grey is None:
+            return COLOURS
+        values.update(np.unique(grey).tolist())
     if values == {0, 255} and "P" not in modes:
-        return "0 and 255"
-    return "grey colours" if modes & {"RGB", "RGBA", "LA"} else "indices"
+        return BINARY
+    return GREY if modes & {"RGB", "RGBA", "LA"} else INDICES
+
+
+def _sample(parts: dict[str, SemanticPart]) -> list[str]:
+    masks = [part.mask_file(name) for part in parts.values() for name in part.names]
+    return [masks[index] for index in spread(len(masks))[:LOOKED_AT]]
+
+
+def _as_grey(pixels: np.ndarray) -> np.ndarray | None:
+    """Returns the one channel of a mask, or None where it has colours; opacity is left out."""
+    if pixels.ndim == 2:
+        return pixels
+    colours = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
+    return None if (colours != colours[..., :1]).any() else colours[..., 0]
 
 
 def read_colours(files: Sequence[Path]) -> dict[Colour, str]:
@@ -214,7 +261,7 @@ def read_colours(files: Sequence[Path]) -> dict[Colour, str]:
     return {}
 
 
-def _read_names(files: Sequence[Path]) -> tuple[str, ...]:
+def read_names(files: Sequence[Path]) -> tuple[str, ...]:
     """Reads the names of indices, from Roboflow's `_classes.csv` or from `classes.txt`."""
     for file in files:
         if file.name == "_classes.csv":
@@ -226,17 +273,18 @@ def _read_names(files: Sequence[Path]) -> tuple[str, ...]:
     return ()
 
 
-def _describe_colours(masks: Sequence[str], root: Path) -> str:
+def _describe_colours(parts: dict[str, SemanticPart]) -> str:
     colours: Counter[Colour] = Counter()
-    for index in spread(len(masks))[:LOOKED_AT]:
-        with Image.open(masks[index]) as image:
+    for mask in _sample(parts):
+        with Image.open(mask) as image:
             pixels = np.array(image.convert("RGB")).reshape(-1, 3)
         found, counts = np.unique(pixels, axis=0, return_counts=True)
         colours.update(dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True)))
     listed = ", ".join(",".join(map(str, c)) for c, _ in colours.most_common(COLOURS_SHOWN))
     return (
         f"masks have {len(colours)} colours, and no file says which class each is: write "
-        f"{root / 'labelmap.txt'} with a line such as road:128,64,128 for each of {listed}"
+        "labelmap.txt beside the folder of masks with a line such as road:128,64,128 for each of "
+        f"{listed}"
     )
 
 
@@ -249,32 +297,43 @@ def _convert(
     force: bool,
 ) -> SemanticPart:
     """Writes label maps of masks; adds their paths to `written`."""
-    labels = {_code(colour): index for index, colour in enumerate(table)}
-    labels.setdefault(_code(BORDER), IGNORED)
     for name in part.names:
         path = folder / f"{name}.png"
-        check_out(path.with_suffix(".py"), force, [path])
+        check_new([path], force)
         with Image.open(part.mask_file(name)) as image:
-            pixels = np.array(image)
-        if kind == "colours":
-            pixels = np.array(Image.fromarray(pixels).convert("RGB"), dtype=np.int64)
-            codes, places = np.unique(_code(np.moveaxis(pixels, -1, 0)), return_inverse=True)
-            unknown = [code for code in codes.tolist() if code not in labels]
-            if unknown:
-                colours = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in unknown]
-                raise InitConfigError(
-                    f"{part.mask_file(name)} has colours of no class: {examples(colours)}; name "
-                    "them in the table of colours, or correct the mask"
-                )
-            found = np.array([labels[code] for code in codes.tolist()])
-            pixels = found[places].reshape(pixels.shape[:2])
-        else:
-            pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
-            pixels = pixels == 255 if kind == "0 and 255" else pixels
+            pixels = np.array(image.convert("RGB") if kind == COLOURS else image)
+        try:
+            labels = _look_up(pixels, table) if kind == COLOURS else _label(pixels, kind)
+        except InitConfigError as error:
+            raise InitConfigError(f"{part.mask_file(name)} {error}") from None
         path.parent.mkdir(parents=True, exist_ok=True)
         written.append(path)
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        Image.fromarray(labels.astype(np.uint8)).save(path)
     return replace(part, masks=str(folder), mask_suffix=".png")
+
+
+def _label(pixels: np.ndarray, kind: str) -> np.ndarray:
+    """Turns a grey mask into indices."""
+    grey = _as_grey(pixels)
+    if grey is None or (kind == BINARY and not np.isin(grey, (0, 255)).all()):
+        raise InitConfigError(f"does not hold {kind}, as other masks do: correct it")
+    return grey == 255 if kind == BINARY else grey
+
+
+def _look_up(pixels: np.ndarray, table: dict[Colour, str]) -> np.ndarray:
+    """Turns colours `(H, W, 3)` into indices of the table."""
+    labels = {_code(BORDER): IGNORED}
+    labels.update({_code(colour): index for index, colour in enumerate(table)})
+    planes = np.moveaxis(pixels.astype(np.int64), -1, 0)
+    codes, places = np.unique(_code(planes), return_inverse=True)
+    unknown = [code for code in codes.tolist() if code not in labels]
+    if unknown:
+        colours = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in unknown]
+        raise InitConfigError(
+            f"has colours of no class: {examples(colours)}; name them in the table of colours, or "
+            "correct the mask"
+        )
+    return np.array([labels[code] for code in codes.tolist()])[places].reshape(pixels.shape[:2])
 
 
 def _code(colour: Any) -> Any:

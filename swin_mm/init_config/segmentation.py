@@ -10,13 +10,10 @@ from swin_mm.init_config.semantic import (
     SemanticPart,
     decide_labels,
     find_palette,
-    read_classes,
-    read_part,
     split_part,
 )
 from swin_mm.init_config.text import Code, fill_template
 from swin_mm.init_config.write import (
-    InitConfigError,
     Options,
     Written,
     check_out,
@@ -26,45 +23,23 @@ from swin_mm.init_config.write import (
 )
 
 
-def init_segmentation(
-    masks: Sequence[str], images: Sequence[str], classes: Sequence[str] | None, options: Options
-) -> Written:
-    """Writes a config that trains a segmentor on images and label maps.
-
-    Args:
-        masks: Folders of label maps for training and validation; of one alone a part is split off.
-        images: Folders of the images, likewise.
-        classes: Names, or a file of names; without, classes get numbers.
-        options: Further choices.
-
-    Raises:
-        InitConfigError: No config can be written; the message says why.
-        DatasetError: The data cannot be trained on.
-    """
-    check_out(options.out, options.force)
-    if len(masks) != len(images):
-        raise InitConfigError(
-            f"--images and --masks go together: got {len(images)} folders and {len(masks)}"
-        )
-    parts = [read_part(*folders) for folders in zip(images, masks, strict=True)]
-    return init_semantic_parts(parts, read_classes(classes), [], options)
-
-
-def init_semantic_parts(
+def init_parts(
     parts: Sequence[SemanticPart],
     classes: tuple[str, ...],
     notes: Sequence[str],
     options: Options,
-    found_as: str = "",
 ) -> Written:
-    """As `init_segmentation`, for folders that have been paired.
+    """Writes a config that trains a segmentor on images and label maps.
 
     Args:
         parts: Training and validation data; of one alone a part is split off.
         classes: Names; without any, classes get numbers.
         notes: What the user should know of the data.
         options: Further choices.
-        found_as: What data set it is, in words.
+
+    Raises:
+        InitConfigError: No config can be written; the message says why.
+        DatasetError: The data cannot be trained on.
     """
     check_out(options.out, options.force)
     method = recipe.check_method(options.method or "upernet", recipe.SEGMENTATION)
@@ -114,7 +89,6 @@ def init_semantic_parts(
         model=f"{title}, {schedule.steps} steps of {schedule.batch} crops of {crop} x {crop}",
         notes=notes,
         checkpoint=Path("work_dirs", options.out.stem, f"iter_{schedule.steps}.pth"),
-        found=found_as,
     )
 
 

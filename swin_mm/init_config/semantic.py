@@ -121,6 +121,21 @@ def read_part(images: str, masks: str) -> SemanticPart:
     ):
         if not names:
             raise InitConfigError(f"there is no file in {folder} that ends in {examples(suffixes)}")
+    return pair(folders[0], image_names, folders[1], map_names)
+
+
+def pair(images: str, image_names: list[str], masks: str, map_names: list[str]) -> SemanticPart:
+    """Pairs images with label maps whose names begin as theirs.
+
+    Args:
+        images: Folder of the images.
+        image_names: Files in it, with suffix.
+        masks: Folder of the label maps.
+        map_names: Files in it.
+
+    Raises:
+        InitConfigError: Images are of several kinds, or no names go together.
+    """
     kinds = Counter(os.path.splitext(name)[1] for name in image_names)
     suffix = kinds.most_common(1)[0][0]
     if len(kinds) > 1:
@@ -137,8 +152,9 @@ def read_part(images: str, masks: str) -> SemanticPart:
         )
     there = set(map_names)
     paired = [stem for stem in stems if stem + ending in there]
-    is_whole = len(paired) == len(stems)
-    return SemanticPart(folders[0], folders[1], suffix, ending, paired, is_whole)
+    # mmseg itself lists the images of a folder only if each has a label map and none is one.
+    is_whole = len(paired) == len(stems) and not (images == masks and ending.endswith(suffix))
+    return SemanticPart(images, masks, suffix, ending, paired, is_whole)
 
 
 def _list(folder: str, suffixes: tuple[str, ...]) -> list[str]:

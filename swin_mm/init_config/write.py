@@ -98,7 +98,12 @@ def check_out(out: Path, force: bool, others: Sequence[Path] = ()) -> None:
     """
     if out.suffix != ".py":
         raise InitConfigError(f"--out must end in .py, got {out}")
-    there = [str(path) for path in (out, *others) if path.exists()]
+    check_new([out, *others], force)
+
+
+def check_new(paths: Sequence[Path], force: bool) -> None:
+    """Checks that files are not there yet, or may be replaced."""
+    there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise InitConfigError(f"{', '.join(there)} exists already: --force replaces it")
 

@@ -13,7 +13,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from swin_mm.cli import init_config, test, train
-from swin_mm.init_config import InitConfigError, Options, init_folder
+from swin_mm.init_config import InitConfigError, Options, init_folder, init_segmentation
 
 DETECTION = ["roboflow", "cvat", "yolo", "yolo_polygons", "voc", "labelme"]
 WITH_POLYGONS = {"roboflow", "cvat", "yolo_polygons", "labelme"}
@@ -208,6 +208,36 @@ def test_names_of_indices_come_from_the_folder_or_the_command(make):
     assert cfg.classes == ("unlabelled", "cat", "dog")
     _, cfg = make("masks", classes=["a", "b", "c"], force=True)
     assert cfg.classes == ("a", "b", "c")
+
+
+def test_folders_that_are_named_are_converted_too(tmp_path, monkeypatch):
+    LAYOUTS["coloured_masks"](tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    folders = [[f"data/{kind}/{split}" for split in SPLITS] for kind in ("masks", "images")]
+    init_segmentation(*folders, None, Options(preset="small"))
+    assert Config.fromfile("my_config.py").classes == ("background", *NAMES)
+
+
+def test_masks_that_differ_from_those_looked_at_are_refused(tmp_path, make, monkeypatch):
+    def blur(folder):
+        mask = np.zeros((64, 96), dtype=np.uint8)
+        mask[:, 40:50] = 128
+        Image.fromarray(mask).save(folder / "masks" / "train" / "001.png")
+
+    monkeypatch.setattr("swin_mm.init_config.masks.LOOKED_AT", 1)
+    with pytest.raises(InitConfigError, match="train/001.png does not hold 0 and 255, as other"):
+        make("binary_masks", blur)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_indices_in_files_of_several_channels(make, mode):
+    def convert(folder):
+        for path in folder.glob("masks/*/*.png"):
+            Image.open(path).convert("L").convert(mode).save(path)
+
+    written, cfg = make("masks", convert)
+    assert written.found.startswith("masks with indices as grey colours") and cfg.num_classes == 3
 
 
 def test_masks_beside_their_images(tmp_path, make):
