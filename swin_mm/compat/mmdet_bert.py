@@ -8,7 +8,7 @@ its inner layer with other arguments, and models no longer extend masks.
 """
 
 from collections.abc import Iterable
-from importlib import metadata
+from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,7 @@ from swin_mm.compat.module_finder import when_imported
 TARGET = "mmdet.models.language_models.bert"
 FUSION = "mmdet.models.utils.vlfuse_helper"
 UTILITIES = "transformers.modeling_utils"
+MOVED = ("GenerationConfig", "GenerationMixin", "PretrainedConfig")
 
 
 def install() -> None:
@@ -72,6 +73,14 @@ def _restore_names(module: ModuleType) -> None:
             setattr(module, name, getattr(pytorch_utils, name))
     if not hasattr(module, "find_pruneable_heads_and_indices"):
         vars(module)["find_pruneable_heads_and_indices"] = _find_pruneable_heads_and_indices
+    vars(module).setdefault("__getattr__", _look_up)
+
+
+def _look_up(name: str) -> Any:
+    """Gives what `transformers.modeling_utils` had of the package, imported when asked for."""
+    if name in MOVED:
+        return getattr(import_module("transformers"), name)
+    raise AttributeError(f"module {UTILITIES!r} has no attribute {name!r}")
 
 
 def _find_pruneable_heads_and_indices(

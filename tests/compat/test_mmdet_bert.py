@@ -119,13 +119,20 @@ def test_the_layer_of_glips_fusion_is_berts(mask):
 
 
 def test_functions_are_where_language_models_import_them_from():
-    """As mmpretrain's BLIP does it."""
+    """As mmpretrain's BLIP and OFA do it."""
     from transformers.modeling_utils import (
+        GenerationConfig,
+        GenerationMixin,
+        PretrainedConfig,
         apply_chunking_to_forward,
         find_pruneable_heads_and_indices,
         prune_linear_layer,
     )
 
+    assert GenerationMixin is transformers.GenerationMixin
+    assert GenerationConfig is transformers.GenerationConfig
+    assert PretrainedConfig is transformers.PretrainedConfig
+    assert not hasattr(transformers.modeling_utils, "no_such_name")
     assert callable(prune_linear_layer) and callable(apply_chunking_to_forward)
     heads, channels = find_pruneable_heads_and_indices([0, 2, 3], 3, 2, {0})
     assert heads == {2, 3}

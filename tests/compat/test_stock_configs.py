@@ -34,10 +34,13 @@ DET_FOLDER, SEG_FOLDER = (Path(p.__file__).parent / ".mim" / "configs" for p in 
 DETECTION = [p for p in DET_FOLDER.glob("*/*.py") if "SwinTransformer" in p.read_text()]
 # Those that inherit are copies of these with other weights, but for the one of five stages.
 DETECTION += [DET_FOLDER / "rtmdet" / "rtmdet_l_swin_b_p6_4xb16-100e_coco.py"]
+# Text and image are fused, which the one of GLIP that names Swin leaves out.
+DETECTION += [DET_FOLDER / "glip" / "glip_atss_swin-t_b_fpn_dyhead_pretrain_obj365.py"]
 SEGMENTATION = [p for p in SEG_FOLDER.glob("*/*.py") if "swin" in p.name]
 # Published for prediction: their heads lack an assigner, or have a loss of another kind of box.
 NOT_FOR_TRAINING = {
     "glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365",
+    "glip_atss_swin-t_b_fpn_dyhead_pretrain_obj365",
     "grounding_dino_swin-t_pretrain_obj365_goldg_cap4m",
 }
 # mmdet 3.3.0 cannot build these: its FPN has no `force_grad_on_level`.
