@@ -179,6 +179,7 @@ def images():
 class TestRoIMasks:
     """Mask R-CNN and cascades: masks of merged boxes, averaged."""
 
+    @pytest.mark.slow
     def test_plain_view_alone_changes_nothing(self, detector, images):
         plain = detector.test_step(pseudo_collate([make_view(im, 1, None) for im in images]))
         model = MaskTTAModel(module=detector, tta_cfg=TTA)
@@ -189,6 +190,7 @@ class TestRoIMasks:
             torch.testing.assert_close(ours.scores, theirs.scores)
             assert torch.equal(ours.masks, theirs.masks)
 
+    @pytest.mark.slow
     def test_masks_against_mmdet_view_by_view(self, detector, images):
         """The oracle: what mmdet pastes for the merged boxes in each view, in 256 steps."""
         views = [(1, None), (2, "horizontal"), (1, "vertical"), (2, "diagonal")]

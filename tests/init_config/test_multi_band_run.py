@@ -51,6 +51,7 @@ def write_bands(folder):
     (folder / "all.json").write_text(json.dumps(coco))
 
 
+@pytest.mark.slow
 def test_detection(folder):
     write_bands(folder)
     init_config.main(["--coco", "all.json", "--images", "tiff", "--preset", "small"])

@@ -149,6 +149,7 @@ def attend(tensors, backend="auto", **changes):
     return dispatch.window_attention(*tensors, **settings, backend=backend)
 
 
+@pytest.mark.slow
 def test_attention_that_passes_serves(caplog):
     """And its self-test takes no random number, nor sees what the caller has set."""
     state = torch.get_rng_state()
@@ -163,6 +164,7 @@ def test_attention_that_passes_serves(caplog):
     assert name == "triton" and "self-test passed" in reason
 
 
+@pytest.mark.slow
 def test_a_self_test_within_a_checkpointed_pass():
     """Its saved tensors are not the checkpoint's, which counts them."""
     tensors = make_inputs()
@@ -209,6 +211,7 @@ def test_attention_that_lies_does_not_serve(what, lie, reason, monkeypatch, capl
     assert name == "sdpa" and "not triton: self-test failed: " in why and reason in why
 
 
+@pytest.mark.slow
 def test_kernels_that_fail_after_their_self_test(monkeypatch, caplog):
     """As with more heads than were tried."""
     tensors = make_inputs()
@@ -232,6 +235,7 @@ def test_compiled_code_starts_no_self_test(monkeypatch):
         assert torch.equal(compiled(tensors), attend(tensors, "sdpa"))
 
 
+@pytest.mark.slow
 def test_compiled_code_takes_what_has_passed(monkeypatch):
     torch._dynamo.reset()
     tensors = make_inputs()
@@ -243,6 +247,7 @@ def test_compiled_code_takes_what_has_passed(monkeypatch):
     assert torch.equal(compiled(tensors), attend(tensors, "triton")) and len(ran) == 2
 
 
+@pytest.mark.slow
 def test_compiled_code_recalls_results_of_float32():
     """They depend on how PyTorch multiplies, which no graph can ask."""
     torch._dynamo.reset()
@@ -299,6 +304,7 @@ def arithmetic_of_a_gpu(monkeypatch):
         monkeypatch.setattr(builder, name, roughen(getattr(builder, name), most))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtypes", [(F32, torch.bfloat16), (F32, F32)], ids=str)
 @pytest.mark.usefixtures("arithmetic_of_a_gpu")
@@ -307,6 +313,7 @@ def test_rough_kernels_by_rows_pass(operator, dtypes, monkeypatch):
     assert self_test.why_not_rows(RowKernel(operator, 96, CPU, *dtypes)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arithmetic_of_a_gpu")
 def test_rough_attention_passes():
     assert self_test.why_not_attention(CPU, F32, (4, 4), 16) is None

@@ -179,6 +179,7 @@ def few_programs(monkeypatch):
     monkeypatch.setattr(triton_mlp, "BLOCK_C", 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 def test_sums_of_several_programs(case, few_programs):
     assert_within_twice_the_reference(*tensors_of(case))
@@ -367,6 +368,7 @@ def test_calls_without_sense(arguments, message):
         add_norm(x, Branch(x), None, F32, "fast")
 
 
+@pytest.mark.slow
 def test_compiled_for_an_h100():
     """No kernel keeps more in memory than a few numbers for want of registers, or divides roughly.
 

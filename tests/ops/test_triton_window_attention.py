@@ -96,6 +96,7 @@ def test_values_and_gradients(case):
     assert_within_twice_the_reference(tensors, window, shift, heads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 @pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
 def test_large_scores(dtype, window):
@@ -125,6 +126,7 @@ def test_any_problem(data):
     assert_within_twice_the_reference(tensors, window, shift, heads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 def test_batches_in_programs_of_several_windows(window, monkeypatch):
     """Partial sums of several programs, each of several windows."""
@@ -158,6 +160,7 @@ def test_huge_scores(window, dtype):
         torch.testing.assert_close(found[0], expected[0], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 def test_nothing_outside_the_map_is_read(window):
     """The map lies amid numbers that are none, and its channels are read where they are."""
@@ -247,6 +250,7 @@ def test_recomputed_in_backward():
     assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.slow
 def test_compiled_in_one_graph_for_sizes_that_change():
     torch._dynamo.reset()
     window = (9, 8)
@@ -273,6 +277,7 @@ def test_what_does_not_fit_is_refused(arguments, message):
     assert re.search(message, why_not(**fits | arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 @pytest.mark.parametrize("dtype", [F32, F16, BF16] if HAS_GPU else [BF16], ids=str)
 def test_a_self_test_passes(dtype, window, monkeypatch, caplog):
@@ -360,6 +365,7 @@ def test_by_name_through_the_dispatch():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_compiled_for_an_h100():
     """In registers but for a few numbers, and in the shared memory that the smallest GPUs have."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}

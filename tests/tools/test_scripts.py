@@ -81,6 +81,7 @@ def test_shell_scripts_say_how_to_call_them(run, name, arguments):
     assert name in result.stderr or "must be positive, got 'many'" in result.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test(run, tmp_path):
     config = write_toy_config(tmp_path)
     result = run("dist_train.sh", config, 2, "--cfg-options", "train_cfg.max_epochs=2")
@@ -140,6 +141,7 @@ def test_what_is_asked_of_slurm(run, tmp_path, monkeypatch, name, arguments, env
     assert result.stdout.strip() == expected, result.stderr
 
 
+@pytest.mark.slow
 def test_killed_while_writing_a_checkpoint(run, tmp_path):
     """Kills two trainings in the middle of a large checkpoint and lets a third finish."""
     # 60 MiB of ballast take a while to write.
@@ -214,6 +216,7 @@ optim_wrapper = dict(type='swin_mm.AmpOptimWrapper')
 """
 
 
+@pytest.mark.slow
 def test_mmdet_own_tool_trains_our_config(run, tmp_path):
     """No word of swin_mm but in the config, and a base of mmdet within it."""
     data = write_shapes(tmp_path / "shapes", "tiny")

@@ -65,6 +65,7 @@ def test_scene_is_consistent(scenes, preset):
             assert box.tolist() == [left, top, left + w, top + h]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_masks_are_the_outlines_minus_what_covers_them(monkeypatch, preset):
     """Draws the recorded outlines again, later over earlier, and checks the visibility rule."""
@@ -142,6 +143,7 @@ def test_standard_is_a_real_task(scenes):
     assert any(len(draw_scene(seed, "standard").classes) == 0 for seed in range(40, 90))
 
 
+@pytest.mark.slow
 def test_colour_does_not_tell_the_class():
     """In the standard preset mean colours of classes differ by less than what chance allows."""
     colours = {label: [] for label in range(len(CLASSES))}

@@ -135,6 +135,7 @@ def test_other_folder_for_checkpoints(train, tmp_path):
     assert train(epochs=1, resume=True, **out).iter == 4
 
 
+@pytest.mark.slow
 def test_no_kill_loses_more_than_the_work_since_the_last_checkpoint(tmp_path):
     """Kills at each of the steps that training takes in the file system, and resumes."""
     config = write_toy_config(tmp_path, KEEP_ONE)

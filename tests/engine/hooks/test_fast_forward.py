@@ -54,6 +54,7 @@ def test_goes_on_in_the_order_of_the_first_run(train, workers):
     assert train(resume=True, workers=workers) == first[7:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "mmengine"])
 def test_loads_no_sample_twice(train, monkeypatch, fast):
     train()

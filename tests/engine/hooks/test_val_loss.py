@@ -161,7 +161,7 @@ def mean_loss_by_hand(model, dataset, pipeline):
     for i in range(len(data)):
         batch = model.data_preprocessor(pseudo_collate([data[i]]), True)
         losses.append(model.parse_losses(model(**batch, mode="loss"))[1])
-    return {key: sum(float(loss[key]) for loss in losses) / len(losses) for key in losses[0]}
+    return {key: sum(loss[key].item() for loss in losses) / len(losses) for key in losses[0]}
 
 
 def build(task, folder):
@@ -185,6 +185,7 @@ def build(task, folder):
     return runner, dataset, train_pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [detection, segmentation])
 def test_equals_the_loss_of_training_on_these_images(task, tmp_path):
     runner, dataset, train_pipeline = build(task, tmp_path)

@@ -86,6 +86,7 @@ def test_a_gpu_takes_the_kernel(monkeypatch):
     assert torch.equal(nms_sorted(boxes, valid, 0.5), wanted)
 
 
+@pytest.mark.slow
 def test_the_kernel_compiles_for_an_h100():
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     command = [sys.executable, str(Path(__file__).parents[2] / "ops" / "compile_nms.py")]

@@ -140,6 +140,7 @@ def test_values_and_gradients(backbone, dtype, window, launched):
     assert len(launched) == (1 + DIRECTIONS) * len(forward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [SwinTransformer, SwinTransformerV2])
 def test_stochastic_depth_drops_the_same_samples(backbone):
     plain, quick = (model.train() for model in build(backbone, drop_path_rate=0.6, depths=(1, 2)))
@@ -151,6 +152,7 @@ def test_stochastic_depth_drops_the_same_samples(backbone):
     assert not torch.equal(found["map1"], run(quick, images, seed=4)["map1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -171,6 +173,7 @@ def test_options(changes, launched):
     )  # the image wants a gradient through frozen stages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [SwinTransformer, SwinTransformerV2])
 def test_a_float32_sum_of_narrow_branches(backbone, monkeypatch):
     """What CUDA's autocast gives norms, and with them the sums; the CPU's leaves them narrow."""
@@ -187,6 +190,7 @@ def test_a_float32_sum_of_narrow_branches(backbone, monkeypatch):
     assert_within_twice(found, stock, expected)
 
 
+@pytest.mark.slow
 def test_extra_norm_of_v2():
     plain, quick = build(SwinTransformerV2, extra_norm_every_n_blocks=1)
     assert_within_twice_the_plain(plain, quick, make_images(batch=3), HALF)
@@ -331,6 +335,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [SwinTransformer, SwinTransformerV2])
 def test_auto_is_fused_where_all_self_tests_pass(backbone, untried, launched, caplog):
     _, quick = build(backbone, depths=(1, 1))
