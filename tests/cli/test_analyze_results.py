@@ -107,6 +107,7 @@ def test_detector_as_a_page_and_as_a_folder(config, data, capsys):
     assert Image.open("folder/worst_1.png").size[0] > 100
 
 
+@pytest.mark.slow
 def test_segmentor_of_a_checkpoint(config, capsys):
     cfg = config("mmseg")
     torch.manual_seed(0)

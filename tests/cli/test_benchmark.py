@@ -49,6 +49,7 @@ def test_from_command_to_files(quick, capsys, monkeypatch):
     assert (quick / "found/result.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_sweep_has_a_case_for_each_value(quick):
     argv = ["--sweep", "side", "--values", "64", "32", "--rounds", "1", "--out", "found"]
     assert benchmark.main([*argv, "--device", "cpu"]) == 0

@@ -129,6 +129,7 @@ def test_new_key_of_an_untyped_dict_is_warned_of_once(capsys, monkeypatch, rank,
     assert capsys.readouterr().err.count("no model.test_cfg.rcnn.colour: nothing may") == lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides", "expected"),
     [

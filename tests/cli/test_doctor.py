@@ -113,6 +113,7 @@ def test_a_package_that_cannot_be_imported(monkeypatch, capsys):
     assert "--force-reinstall --no-deps 'mmdet<3.4,>=3.3'" in text
 
 
+@pytest.mark.slow
 def test_a_broken_compiled_mmcv(tmp_path):
     """Its symbols are those of another PyTorch; only a fresh process can import it anew."""
     code = (

@@ -139,11 +139,13 @@ def test_what_is_right_passes(write, text):
     check_keys(write(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", packaged_configs())
 def test_our_configs_pass(name):
     check_keys(Config.fromfile(packaged_configs()[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(STOCK), ids=lambda path: path.stem)
 def test_stock_configs_pass(path):
     cfg = Config.fromfile(path)
@@ -225,6 +227,7 @@ def test_arguments_through_bases(maker, names):
     assert takes(maker) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_mini_shapes", "upernet_swin_mini_shapes"])
 def test_in_a_process_that_has_imported_neither_framework(name):
     """Registries of mmdet and mmseg exist only once they are imported."""

@@ -22,6 +22,7 @@ def test_unknown_preset(capsys):
     assert "invalid choice: 'huge'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tool_runs_from_anywhere(tmp_path):
     tool = Path(__file__).parents[2] / "tools" / "make_shapes.py"
     subprocess.run([sys.executable, tool, "tiny"], cwd=tmp_path, check=True)

@@ -84,6 +84,7 @@ def test_detector(untrained, data, capsys):
     assert re.search("│ test data +│ 6 images, ", output)
 
 
+@pytest.mark.slow
 def test_segmentor_keeps_label_maps(untrained, data):
     arguments = untrained("mmseg")
     command.main([*arguments, "--out", "maps.pkl", "--show-dir", "pictures"])
@@ -116,6 +117,7 @@ def test_segmentor_averages_views(untrained):
     assert "mIoU" in read_metrics()["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -151,6 +153,7 @@ def test_predictions_of_a_detector_go_to_a_pickle(untrained):
         command.main([*untrained("mmdet"), "--out", "folder"])
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_model_is_refused(untrained):
     untrained("mmseg")
     Path("model.pth").rename("segmentor.pth")

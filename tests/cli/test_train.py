@@ -32,6 +32,7 @@ def test_trains_and_leaves_checkpoints_log_and_curves(toy, capsys):
     assert "toy/error" in output
 
 
+@pytest.mark.slow
 def test_resume_goes_on_as_if_there_had_been_no_stop(toy, capsys):
     config = toy()
     main([config, "--work-dir", "whole"])

@@ -108,6 +108,7 @@ def test_lora_of_a_backbone(toy, kind):
     assert apply(toy(backbone), "--lora", "8").model.backbone.lora == dict(alpha=4, r=8)
 
 
+@pytest.mark.slow
 def test_ema_is_validated_saved_and_resumed(toy):
     """Against the average by hand; a whole training equals one that was resumed."""
     ema = ["--ema", "0.25"]
@@ -191,6 +192,7 @@ def test_tensorboard_has_what_the_log_has(toy):
     assert len(events.Scalars("loss")) == len([r for r in records if "loss" in r])
 
 
+@pytest.mark.slow
 def test_wandb_writes_a_run_without_a_connection(toy, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)

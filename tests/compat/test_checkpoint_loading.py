@@ -45,6 +45,7 @@ def run_python(code, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_mmengine_still_needs_the_repair(tmp_path):
     """When this fails, mmengine reads its own checkpoints again and the repair can go."""
     result = run_python(SAVE_AND_LOAD, tmp_path / "a.pth")
@@ -52,6 +53,7 @@ def test_mmengine_still_needs_the_repair(tmp_path):
     assert "HistoryBuffer" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "before",
     [

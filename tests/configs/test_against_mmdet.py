@@ -190,6 +190,7 @@ def optimizer_settings(cfg: Config) -> dict[str, tuple]:
     return settings | {"": (type(wrapper.optimizer), str(wrapper.clip_grad_kwargs))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -248,6 +249,7 @@ def test_heads_are_mmdets(name):
     assert_differs_only_as_meant(ours, theirs, meant)
 
 
+@pytest.mark.slow
 def test_stock_mask_rcnn_weights_give_the_same_detections_and_losses():
     """mmdet's own config and our recipe, with the state dict of the first."""
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import os
 import tempfile
 from datetime import timedelta
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -70,6 +71,7 @@ def run_process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gradients_are_the_mean_over_processes_and_mmdets(monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(run_process, (folder,), nprocs=WORLD)

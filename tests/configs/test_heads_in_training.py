@@ -12,8 +12,8 @@ from recipe_tools import cut, detection_data, load, narrow, narrow_heads
 from swin_mm.heads.ops import roi_align
 from swin_mm.inference.roi_masks import predicts_roi_masks
 
-STEPS = 10
-BIT_STEPS = 6
+STEPS = 4
+BIT_STEPS = 4
 OUR_PARTS = ("rpn_head", "roi_head")
 
 
@@ -68,6 +68,7 @@ def test_losses_of_each_step_are_those_with_mmdets_heads(name, monkeypatch):
     assert predicts_roi_masks(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t"])
 def test_weights_are_those_with_mmdets_heads_to_the_bit(name, monkeypatch):
     """Where the number of anchors of a batch is a multiple of 32 on every level.

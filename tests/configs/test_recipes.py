@@ -23,6 +23,7 @@ def test_there_are_configs():
     assert {"mask_rcnn_swin_t", "upernet_swin_t"} <= set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_builds_with_the_parameters_that_are_published(name):
     """In full size; the number is quoted by the recipe, to the million."""

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from checkpoint_mutations import KINDS
@@ -11,6 +13,7 @@ from fuzz_checkpoints import LOADED, fuzz
 COUNT = 20 * len(KINDS)
 
 
+@pytest.mark.slow
 def test_changed_checkpoints_load_right_or_end_in_one_line(tmp_path):
     lines = list(fuzz(list(range(COUNT)), seed=7, folder=tmp_path))
     assert [line["number"] for line in lines] == list(range(COUNT))

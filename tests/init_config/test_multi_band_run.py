@@ -61,6 +61,7 @@ def test_detection(folder):
     check_pictures(folder / "work_dirs" / "my_config")
 
 
+@pytest.mark.slow
 def test_segmentation(folder):
     write_bands(folder)
     init_config.main(["--masks", "labels", "--images", "tiff", "--preset", "small"])

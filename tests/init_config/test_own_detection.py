@@ -119,6 +119,7 @@ def test_bands_can_be_chosen(tmp_path, write):
         write(bands=[5], force=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "masks"), METHODS, ids=str)
 def test_recipes_build(tmp_path, write, method, masks):
     write_coco(tmp_path, images=6, masks=masks)
@@ -138,6 +139,7 @@ def test_recipes_build(tmp_path, write, method, masks):
     assert ("masks" in batch["data_samples"][0].gt_instances) == with_masks
 
 
+@pytest.mark.slow
 def test_full_preset_trains_from_weights_of_timm(tmp_path, write):
     """A whole Swin-T, whose weights are those of a file, takes three steps on one batch."""
     write_coco(tmp_path, images=6)

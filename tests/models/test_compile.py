@@ -39,6 +39,7 @@ def assert_compiled_equals_eager(compiled, model, image, training):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "arguments", "backend", "training"),
     [
@@ -64,6 +65,7 @@ def test_one_graph_for_all_sizes(backbone, arguments, backend, training):
             assert_compiled_equals_eager(compiled, model, torch.randn(3, 3, *size), training)
 
 
+@pytest.mark.slow
 def test_with_every_option_in_one_graph():
     """Stochastic depth, dropout, checkpointing, position embedding, mixed precision."""
     torch.manual_seed(0)
@@ -85,6 +87,7 @@ def test_with_every_option_in_one_graph():
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @pytest.mark.parametrize("dynamic", [True, False], ids=["any-size", "one-size"])
 def test_code_that_inductor_writes(dynamic):

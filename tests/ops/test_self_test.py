@@ -196,6 +196,7 @@ LIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "lie", "reason"), LIES.values(), ids=LIES)
 def test_attention_that_lies_does_not_serve(what, lie, reason, monkeypatch, caplog):
     honest = getattr(launch, what)

@@ -23,6 +23,7 @@ def run(code, *args):
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_upstream_still_lacks_its_extension():
     """Fails when `mmcv_ext` is no longer needed."""
     result = run("import mmcv.ops")

@@ -30,6 +30,7 @@ def scenes() -> dict[str, list[Scene]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_seed_always_gives_the_same_scene(scenes, preset):
     for seed, scene in enumerate(scenes[preset][:4]):

@@ -4,6 +4,7 @@ import itertools
 import os
 import tempfile
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -55,6 +56,7 @@ def run_process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gradients_are_the_mean_over_processes_whatever_is_frozen_or_recomputed():
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(run_process, (folder,), nprocs=WORLD)
