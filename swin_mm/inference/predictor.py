@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.model import BaseTTAModel
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_state_dict
@@ -47,7 +47,7 @@ class Predictor:
         self.pipeline = Compose(without_annotations(dataset.pipeline))
         model, self.meta = load_model(cfg, checkpoint)
         self.classes: Sequence[str] = self.meta["classes"]
-        self.model = model.to(device).eval()
+        self.model: BaseModel = model.to(device).eval()
 
     def predict(
         self, path: str | Path, min_score: float = 0.3, progress: Progress | None = None
