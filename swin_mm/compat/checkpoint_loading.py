@@ -135,11 +135,31 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
             f"cannot resume from {file}: it was saved without {' and '.join(missing)}; to start "
             f"anew from its weights, use --cfg-options load_from={file}"
         )
+    if not all(map(_is_schedule, _list_schedules(checkpoint))):
+        raise CheckpointError(f"cannot resume from {file}: its param_schedulers are damaged")
     if not _is_hub(hub):
         raise CheckpointError(f"cannot resume from {file}: its message_hub is damaged")
     if not isinstance(meta.get("seed"), int | None):
         raise CheckpointError(f"cannot resume from {file}: its seed is no number")
     return checkpoint
+
+
+def _list_schedules(checkpoint: dict) -> list:
+    found = checkpoint.get("param_schedulers") or []
+    if isinstance(found, dict):  # of several optimizers
+        found = [one for several in found.values() for one in several]
+    return found if isinstance(found, list) else [found]
+
+
+def _is_schedule(state: Any) -> bool:
+    """Whether the state of a schedule can be gone on with; mmengine takes any."""
+    if not isinstance(state, dict) or type(state.get("last_step")) is not int:
+        return False
+    values = [state.get(name, []) for name in ("base_values", "_last_value")]
+    return all(
+        isinstance(several, list) and all(isinstance(value, int | float) for value in several)
+        for several in values
+    )
 
 
 def _is_hub(hub: dict) -> bool:

@@ -275,11 +275,14 @@ def test_the_environment_cannot_switch_safety_off(tmp_path, monkeypatch):
         (b"\n<!DOCTYPE html><html>Not found</html>", "it is an HTML page"),
         (b"<html><body>Sign in</body></html>", "it is an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
+        (b"\x1f\x8b\x08", "it is compressed by gzip"),
+        (b"\x93NUMPY\x01", "it is an array of NumPy"),
+        (b"GGUF\x03", "it is a file of GGUF"),
         (b"garbage", "it cannot be read; is it a checkpoint"),
         (pickle.dumps([1], protocol=4), "it holds a list, wanted a dict"),
         (bytes(range(256)) * 8, "it cannot be read"),
     ],
-    ids=["empty", "html", "html-tag", "lfs", "garbage", "pickle", "bytes"],
+    ids=["empty", "html", "html-tag", "lfs", "gzip", "npy", "gguf", "garbage", "pickle", "bytes"],
 )
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content, wanted):
     path = tmp_path / "weights.pth"

@@ -180,6 +180,10 @@ CHANGES = {
         lambda content: content["message_hub"]["log_scalars"].update({"train/lr": 1.0}),
         "its message_hub is damaged",
     ),
+    "schedule": (
+        lambda content: content["param_schedulers"][0].update(base_values=1.0),
+        "its param_schedulers are damaged",
+    ),
     "no-optimizer": (lambda content: content.pop("optimizer"), "it was saved without optimizer;"),
     "no-schedules": (lambda content: content.pop("param_schedulers"), "without param_schedulers;"),
     "optimizer": (lambda content: content.update(optimizer={"state": 1}), NO_FIT),

@@ -23,7 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from checkpoint_mutations import KINDS, TINY, mutate
+from checkpoint_kinds import KINDS, TINY
+from checkpoint_mutations import mutate
 from checkpoint_oracle import is_same, read_otherwise, use
 
 from swin_mm import SwinTransformer

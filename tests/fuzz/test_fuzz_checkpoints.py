@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from checkpoint_mutations import KINDS
+from checkpoint_kinds import KINDS
 from fuzz_checkpoints import LOADED, fuzz
 
 COUNT = 20 * len(KINDS)

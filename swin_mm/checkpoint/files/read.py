@@ -14,6 +14,15 @@ from swin_mm.checkpoint.files.values import FileContentError
 
 INDEX_SUFFIX = ".index.json"
 MAX_INDEX_BYTES = 2**26
+# How files of other kinds begin.
+OTHERS = {
+    b"version https://git-lfs": "it is a Git LFS pointer; fetch the file itself: `git lfs pull`",
+    b"{": f"it is JSON; only the index of weights in several files, *{INDEX_SUFFIX}, is read",
+    b"\x89HDF": "it is a file of HDF5, such as Keras writes; convert it to PyTorch first",
+    b"\x93NUMPY": "it is an array of NumPy; save a dict of weights by torch.save",
+    b"\x1f\x8b": "it is compressed by gzip; unpack it first",
+    b"GGUF": "it is a file of GGUF, for language models",
+}
 
 
 def read_file(path: Path, map_location: Any = "cpu") -> Any:
@@ -65,13 +74,7 @@ def _explain_other(start: bytes) -> str | None:
         return "the file is empty"
     if start.lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is an HTML page, as a failed download leaves it; fetch the file itself"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    if start.startswith(b"{"):
-        return f"it is JSON; only the index of weights in several files, *{INDEX_SUFFIX}, is read"
-    if start.startswith(b"\x89HDF"):
-        return "it is a file of HDF5, such as Keras writes; convert it to PyTorch first"
-    return None
+    return next((reason for magic, reason in OTHERS.items() if start.startswith(magic)), None)
 
 
 def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
