@@ -11,21 +11,27 @@ compat.install()
 # Modules are imported on first use, so that `swin-mm --help` does not wait for torch.
 _EXPORTS = {
     "FPN": "swin_mm.models",
+    "Model": "swin_mm.inference.model",
+    "Prediction": "swin_mm.inference.prediction",
     "MaskTTAModel": "swin_mm.inference",
     "SlicedInference": "swin_mm.inference",
     "SwinTransformer": "swin_mm.models",
     "SwinTransformerV2": "swin_mm.models",
     "base_config": "swin_mm.configs",
+    "load": "swin_mm.inference.model",
 }
 
 __all__ = [
     "FPN",
     "MaskTTAModel",
+    "Model",
+    "Prediction",
     "SlicedInference",
     "SwinTransformer",
     "SwinTransformerV2",
     "__version__",
     "base_config",
+    "load",
 ]
 
 

@@ -112,6 +112,36 @@ def bare_type(settings: Any) -> str:
     return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
+def find_scope(cfg: "Config") -> str:
+    """Finds out which package a config is for: mmdet for detection, mmseg for segmentation.
+
+    Args:
+        cfg: The config. One in pure Python style may have no scope, but then its model is a class.
+
+    Returns:
+        The name of the package.
+
+    Raises:
+        ConfigError: The config does not say.
+    """
+    scope = cfg.get("default_scope")
+    kind = (cfg.get("model") or {}).get("type")
+    if not scope and isinstance(kind, type):
+        scope = kind.__module__.partition(".")[0]
+    if not scope:
+        raise ConfigError(
+            f"{cfg.filename} has no default_scope: set it to 'mmdet' for detection or to 'mmseg' "
+            "for segmentation"
+        )
+    return scope
+
+
+def type_name(settings: Any) -> str | None:
+    """The `type` of a part of a config, as text; pure Python configs have the class itself."""
+    kind = settings.get("type") if isinstance(settings, dict) else None
+    return getattr(kind, "__name__", kind)
+
+
 def innermost_dataset(dataset: "ConfigDict") -> "ConfigDict":
     """The settings of the data set within wrappers such as `RepeatDataset`."""
     while "dataset" in dataset:

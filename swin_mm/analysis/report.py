@@ -13,9 +13,8 @@ from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusion
 from swin_mm.analysis.page import Analysis, Section, Table
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import mean_of_known
-from swin_mm.datasets.picture import Row, prediction_sheet
+from swin_mm.datasets.picture import Row, choose_palette, prediction_sheet
 from swin_mm.datasets.reader import Reader
-from swin_mm.engine.hooks.prediction_sheet import choose_palette
 from swin_mm.structures import Objects
 
 BACKGROUND = "background"

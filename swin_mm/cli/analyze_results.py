@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swin_mm.cli import test
-from swin_mm.cli.launch import find_scope, prepare_config
-from swin_mm.configs import ConfigError
+from swin_mm.cli.launch import prepare_config
+from swin_mm.configs import ConfigError, find_scope
 
 if TYPE_CHECKING:
     from swin_mm.analysis.page import Analysis

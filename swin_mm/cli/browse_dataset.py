@@ -85,10 +85,9 @@ def browse(cfg: Config, split: str, folder: Path, number: int, repeat: int) -> i
     Returns:
         How many pictures were drawn.
     """
-    from swin_mm.datasets.picture import draw_large, sample_sheet
+    from swin_mm.datasets.picture import choose_palette, draw_large, sample_sheet
     from swin_mm.datasets.progress import show_progress
     from swin_mm.datasets.samples import build_dataset, read_sample, shrink, spread_evenly
-    from swin_mm.engine.hooks.prediction_sheet import choose_palette
 
     dataset = build_dataset(cfg, split)
     classes, palette = dataset.metainfo["classes"], choose_palette(dataset.metainfo)

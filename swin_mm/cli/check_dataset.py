@@ -209,9 +209,8 @@ def _numbers(values: Sequence[float]) -> str:
 
 def write_pictures(found: "Findings", cfg: Config, folder: Path, count: int) -> list[str]:
     """Draws a sheet of samples of each data loader; returns what to say of it."""
-    from swin_mm.datasets.picture import sample_sheet
+    from swin_mm.datasets.picture import choose_palette, sample_sheet
     from swin_mm.datasets.samples import build_dataset, draw_evenly
-    from swin_mm.engine.hooks.prediction_sheet import choose_palette
 
     lines = []
     for split in found.summary.splits if count else ():

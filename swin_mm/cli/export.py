@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
-from swin_mm.cli.launch import check_checkpoint, find_scope
-from swin_mm.configs import ConfigError
+from swin_mm.cli.launch import check_checkpoint
+from swin_mm.configs import ConfigError, find_scope
 
 if TYPE_CHECKING:
     from swin_mm.export.check import Difference
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from swin_mm.export.plan import make_plan
     from swin_mm.export.write import export_model
-    from swin_mm.inference.predictor import load_model
+    from swin_mm.inference.model import load_model
 
     init_default_scope(scope)
     model, meta = load_model(cfg, args.checkpoint)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.launch import find_scope
-from swin_mm.configs import ConfigError
+from swin_mm.configs import ConfigError, find_scope
 
 if TYPE_CHECKING:
     from swin_mm.analysis.flops import Complexity

@@ -5,14 +5,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.config import Config
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
-from swin_mm.configs import ConfigError, bare_type
+from swin_mm.configs import ConfigError, bare_type, find_scope, type_name
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -111,36 +111,6 @@ def _use_own_loop(train_cfg: dict) -> None:
         del train_cfg["by_epoch"]
     if kind in LOOPS:
         train_cfg["type"] = LOOPS[kind]
-
-
-def find_scope(cfg: Config) -> str:
-    """Finds out which package a config is for: mmdet for detection, mmseg for segmentation.
-
-    Args:
-        cfg: The config. One in pure Python style may have no scope, but then its model is a class.
-
-    Returns:
-        The name of the package.
-
-    Raises:
-        ConfigError: The config does not say.
-    """
-    scope = cfg.get("default_scope")
-    kind = (cfg.get("model") or {}).get("type")
-    if not scope and isinstance(kind, type):
-        scope = kind.__module__.partition(".")[0]
-    if not scope:
-        raise ConfigError(
-            f"{cfg.filename} has no default_scope: set it to 'mmdet' for detection or to 'mmseg' "
-            "for segmentation"
-        )
-    return scope
-
-
-def type_name(settings: Any) -> str | None:
-    """The `type` of a part of a config, as text; pure Python configs have the class itself."""
-    kind = settings.get("type") if isinstance(settings, dict) else None
-    return getattr(kind, "__name__", kind)
 
 
 def start_processes(cfg: Config) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "analyze-results": "say where a model goes wrong, as a page with pictures",
     "convert": "rewrite a checkpoint in the layout of another library",
     "inspect": "say what is in a checkpoint",
+    "weights": "list published weights, which have names",
     "benchmark": "measure time and memory, beside other libraries",
     "doctor": "check this installation and say how to mend it",
     "shapes": "draw the built-in data set",

@@ -4,24 +4,25 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
-from swin_mm.cli.launch import check_checkpoint, find_scope
-from swin_mm.cli.views import add_view_options, apply_view_options
-from swin_mm.configs import ConfigError
+from swin_mm.cli.launch import check_checkpoint
+from swin_mm.cli.views import add_view_options, read_view_options
+from swin_mm.configs import ConfigError, find_scope
 from swin_mm.console import printable
 
 if TYPE_CHECKING:
+    from swin_mm.inference.model import Model
     from swin_mm.inference.prediction_files import PredictionFiles
-    from swin_mm.inference.predictor import Predictor
 
 EXAMPLES = """\
 examples:
   swin-mm predict mask_rcnn_swin_t epoch_12.pth photo.jpg
   swin-mm predict my_config.py best.pth photos/ --out found --score-thr 0.5
-  swin-mm predict my_config.py best.pth aerial.tif --sliced --slice-height 640 --slice-width 640"""
+  swin-mm predict my_config.py best.pth aerial.tif --sliced --slice-height 640 --slice-width 640
+  swin-mm predict my_config.py best.pth street.mp4 "photos/*.jpg" https://example.com/a.jpg"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,30 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{args.config} has no test_dataloader, whose pipeline images go through")
     if scope == "mmseg" and args.score_thr is not None:
         raise ConfigError("--score-thr is for detectors; a segmentor labels every pixel")
-    apply_view_options(cfg, args)
+    views = read_view_options(args)
     check_checkpoint(args.checkpoint)
 
-    from swin_mm.engine.hooks.prediction_sheet import choose_palette
+    from swin_mm.inference.model import Model
     from swin_mm.inference.prediction_files import PredictionFiles, find_images
-    from swin_mm.inference.predictor import Predictor
 
-    device = choose_device(args.device)
     out = Path(args.out).expanduser()
     images = find_images(args.images, out)
-    predictor = Predictor(cfg, scope, args.checkpoint, device)
-    palette, things = choose_palette(predictor.meta), predictor.meta.get("thing_classes")
-    files = PredictionFiles(out, predictor.classes, palette, args.draw, things)
-    min_score = 0.3 if args.score_thr is None else args.score_thr
+    model = Model(cfg, args.checkpoint, args.device)
+    things = model.meta.get("thing_classes")
+    files = PredictionFiles(out, model.classes, model.palette, args.draw, things)
+    if args.score_thr is not None:
+        views["score_thr"] = args.score_thr
     try:
-        unreadable = predict_images(predictor, images, files, min_score)
+        unreadable = predict_images(model, images, files, **views)
     finally:  # also of a run that an error or a signal ends
         if files.images:
             report(files)
     if unreadable:
-        names = ", ".join(map(str, unreadable[:3])) + (", ..." if len(unreadable) > 3 else "")
+        names = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
         print(
-            f"{len(unreadable)} of {len(images)} images are empty, cut short or not images: "
-            f"{printable(names)}",
+            f"{len(unreadable)} of {len(images)} images could not be read: {printable(names)}",
             file=sys.stderr,
         )
     return int(bool(unreadable))
@@ -85,7 +84,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
     parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
     parser.add_argument(
-        "images", nargs="+", metavar="image|folder", help="folders are searched through"
+        "images",
+        nargs="+",
+        metavar="image|folder|video",
+        help="files, folders (searched with those below), patterns such as 'photos/*.jpg', "
+        "addresses, videos, and numbers of cameras",
     )
     parser.add_argument("--out", default="predictions", metavar="DIR", help="(%(default)s)")
     parser.add_argument(
@@ -110,52 +113,39 @@ def _share(text: str) -> float:
     return value
 
 
-def choose_device(name: str | None) -> str:
-    """Chooses where to compute.
-
-    Raises:
-        ConfigError: There is no such device here.
-    """
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if name is None:
-        return "cuda" if gpus else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name}: must be such as cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ConfigError(f"--device {name}: this machine has {gpus} GPUs that PyTorch can use")
-    return name
-
-
 def predict_images(
-    predictor: "Predictor", images: dict[str, Path], files: "PredictionFiles", min_score: float
-) -> list[Path]:
-    """Predicts images one after another and writes what is found.
+    model: "Model",
+    images: dict[str, Path | str | int],
+    files: "PredictionFiles",
+    **options: Any,
+) -> list[str]:
+    """Predicts images and videos one after another and writes what is found.
 
     Args:
-        predictor: The model.
-        images: The images by name.
+        model: The model.
+        images: What to predict, by name.
         files: Where predictions go.
-        min_score: Detections below this score are left out.
+        **options: Of `Model.predict`.
 
     Returns:
-        Images that cannot be read.
+        What is wrong with those that cannot be read.
     """
     from swin_mm.datasets.progress import show_progress
-    from swin_mm.datasets.reader import Reader
+    from swin_mm.datasets.reader import UnreadableError
+    from swin_mm.inference.prediction import Prediction
+    from swin_mm.inference.sources import PredictError
 
-    reader = Reader.of(predictor)
     unreadable = []
     with show_progress("predicting", len(images)) as advance:
-        for name, path in images.items():
-            if reader.can_read(path):
-                found = predictor.predict(path, min_score, _in_parts(advance))
-                files.add(name, path, reader.picture(path), found)
-            else:
-                unreadable.append(path)
+        for name, source in images.items():
+            try:
+                found = model.predict(source, **options, progress=_in_parts(advance))
+                if isinstance(found, Prediction):
+                    files.add(name, found)
+                else:
+                    files.add_video(name, source, iter(found))
+            except (UnreadableError, PredictError) as error:
+                unreadable.append(str(error))
                 advance(1)
     return unreadable
 

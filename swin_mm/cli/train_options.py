@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from swin_mm.cli.launch import type_name
-from swin_mm.configs import ConfigError, bare_type
+from swin_mm.checkpoint.published import resolve_weights
+from swin_mm.configs import ConfigError, bare_type, type_name
 
 AUTO = "auto"
 # Of 5000 steps, the mean of about so many. It is mmengine's default.
@@ -27,6 +27,13 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         help="continue from this checkpoint, or without CKPT from the newest in the work folder; "
         "if there is none, start at the beginning",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="start from published weights of the whole model (`swin-mm weights` lists names), or "
+        "from a file or address; parts that do not fit, such as a head for other classes, are left "
+        "out and named in the log",
     )
     methods = parser.add_argument_group("methods (docs/training.md)")
     methods.add_argument(
@@ -95,6 +102,13 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == AUTO else args.resume
+    if args.weights:
+        if args.resume:
+            raise ConfigError(
+                "--weights starts a new run and --resume continues one: give --weights alone to "
+                "start, --resume alone to go on"
+            )
+        cfg.load_from = resolve_weights(args.weights)
     if args.amp:
         _use_mixed_precision(cfg, args.amp)
     if args.accumulate is not None:

@@ -9,6 +9,7 @@ checkpoint is the concern of `checkpoint_config.py`.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from functools import wraps
@@ -20,6 +21,7 @@ from swin_mm.compat.module_finder import explain_replacement, when_imported
 TARGET = "mmengine.runner.checkpoint"
 # What a run saves, unless `CheckpointHook` is told otherwise.
 RUN_PARTS = ("optimizer", "param_schedulers")
+HASH = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 # What the content of a file that is no state of this run can end in.
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
@@ -231,13 +233,21 @@ def load_url(
         os.makedirs(folder, exist_ok=True)
         print_log(f"downloading {url} to {file}", logger="current")
         try:
-            torch.hub.download_url_to_file(url, file, progress=progress)
+            torch.hub.download_url_to_file(url, file, _hash_in(file), progress)
+        except RuntimeError as error:
+            raise CheckpointError(f"{url} arrived damaged ({error}); fetch it again") from error
         except OSError as error:  # of urllib and of sockets alike
             raise CheckpointError(_explain_download(url, error)) from error
     try:
         return load_from_local(file, map_location)
     except CheckpointError as error:
         raise CheckpointError(f"{error}. Delete {file} to have {url} fetched again") from error
+
+
+def _hash_in(file: str) -> str | None:
+    """The beginning of the file's SHA-256 that publishers put at the end of its name."""
+    found = HASH.search(os.path.basename(file))
+    return found[1] if found else None
 
 
 def _explain_download(url: str, error: OSError) -> str:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,6 +26,7 @@ KEY_LINE, KEY_LETTER, KEY_PATCH = 0.2, 0.075, 0.4  # of the legend below a large
 LARGE = 12.0  # longer side that a large picture is drawn at, so that its letters can be read
 
 DPI = 110
+TAB20 = 20  # colours of matplotlib's table of this name
 MASK_OPACITY, MAP_OPACITY = 0.45, 0.65
 MAX_LEGEND = 40  # classes
 Colour = Sequence[int]
@@ -43,6 +46,23 @@ class Row:
     image: np.ndarray
     truth: Annotation
     prediction: Annotation
+
+
+def choose_palette(meta: dict[str, Any]) -> list[Colour]:
+    """Finds a colour for each class.
+
+    Args:
+        meta: Meta information of a data set. Its palette may be absent or a word such as `random`;
+            where the config names classes of its own it is still that of COCO's eighty.
+
+    Returns:
+        A colour for each class, RGB 0-255.
+    """
+    count, palette = len(meta["classes"]), meta.get("palette")
+    if isinstance(palette, list | tuple) and len(palette) >= count:
+        return list(palette[:count])
+    table = [colormaps["tab20"](i)[:3] for i in range(TAB20)]
+    return [tuple(round(255 * part) for part in table[i % len(table)]) for i in range(count)]
 
 
 def prediction_sheet(
@@ -97,7 +117,7 @@ def sample_sheet(
 def draw_large(
     image: np.ndarray,
     annotation: Annotation | None,
-    path: str | Path,
+    path: str | Path | BinaryIO,
     classes: Sequence[str],
     palette: Sequence[Colour],
 ) -> None:
@@ -106,7 +126,7 @@ def draw_large(
     Args:
         image: `(H, W, 3)`, uint8, RGB.
         annotation: What is in it; None draws it bare.
-        path: Where the PNG goes; the folder is made if absent.
+        path: Where the PNG goes, or a file object; the folder is made if absent.
         classes: Class names.
         palette: Colour of each class, RGB 0-255.
 
@@ -122,7 +142,7 @@ def draw_large(
 def draw_large_map(
     image: np.ndarray,
     labels: np.ndarray,
-    path: str | Path,
+    path: str | Path | BinaryIO,
     classes: Sequence[str],
     palette: Sequence[Colour],
 ) -> None:
@@ -178,8 +198,9 @@ def _open_figure(image: np.ndarray, below: int = 0) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+def _save(figure: Figure, path: str | Path | BinaryIO) -> None:
+    if isinstance(path, str | Path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
 

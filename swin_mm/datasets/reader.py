@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -182,11 +183,51 @@ class Reader:
             raise UnreadableError(
                 f"{path} cannot be loaded by {self.name} ({_why(error)})"
             ) from None
+        return self.swap_colours(image)
+
+    def swap_colours(self, image: np.ndarray) -> np.ndarray:
+        """Turns the order of colours as loaded into red, green, blue, and back.
+
+        Args:
+            image: `(H, W)` or `(H, W, bands)`.
+
+        Returns:
+            `(H, W, bands)`.
+        """
         if image.ndim == 2:
             return image[..., None]
         if self.backend in (None, "tifffile") or image.shape[2] < 3:
             return image
         return np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
+
+    def take(self, image: np.ndarray) -> np.ndarray:
+        """Gives pixels in memory the form that the loading step gives those of a file.
+
+        Args:
+            image: `(H, W)` or `(H, W, bands)`, colours in the order red, green, blue.
+
+        Returns:
+            The image as loaded; for a model of colour pictures `(H, W, 3)` in blue, green, red.
+
+        Raises:
+            UnreadableError: The model is for images of another kind.
+        """
+        bands = image.shape[2] if image.ndim == 3 else 1
+        if isinstance(self._step, LoadMultiBandImage):
+            return self._step.convert(image.reshape(*image.shape[:2], bands), "the array")
+        if image.dtype != np.uint8 or bands not in (1, 3, 4):
+            raise UnreadableError(
+                "an array must be uint8 from 0 to 255, (H, W), (H, W, 3) in RGB or (H, W, 4), got "
+                f"{image.dtype} {image.shape}"
+            )
+        if self.color_type is not None and self.color_type.startswith("grayscale"):
+            image = image if bands == 1 else cv2.cvtColor(image[..., :3], cv2.COLOR_RGB2GRAY)
+            image = image.reshape(image.shape[:2])
+        elif self.color_type != "unchanged":
+            image = image.reshape(*image.shape[:2], bands)[..., :3]
+            image = image.repeat(3, axis=2) if bands == 1 else image
+        image = np.ascontiguousarray(self.swap_colours(image) if image.ndim == 3 else image)
+        return image.astype(np.float32) if getattr(self._step, "to_float32", False) else image
 
     def read(self, path: str | Path) -> np.ndarray:
         """Loads an image as `load` does, once it is known to be whole.
@@ -212,7 +253,10 @@ class Reader:
         """Loads an image to be looked at: `(H, W, 3)`, uint8, RGB."""
         if isinstance(self._step, LoadMultiBandImage):
             return self._step.picture(path)
-        image = self.load(path)
+        return self.show(self.load(path))
+
+    def show(self, image: np.ndarray) -> np.ndarray:
+        """Makes a picture, `(H, W, 3)`, uint8, RGB, of an image that `load` has given."""
         if self.color_type != "unchanged" and self.backend != "tifffile":
             image = image.astype(np.uint8)  # 8 bits, also where they are loaded as float32
         return to_picture(image)

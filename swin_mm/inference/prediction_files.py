@@ -1,73 +1,67 @@
-"""Which image files are predicted, and the files that come of it."""
+"""What is predicted by a command, and the files that are written."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlparse
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from swin_mm.datasets.picture import (
-    MASK_OPACITY,
-    Colour,
-    draw_large,
-    draw_large_map,
-)
+from swin_mm.datasets.picture import Colour
 from swin_mm.engine.checkpoint_files import write_atomically
 from swin_mm.inference.panoptic import to_categories, to_png, to_segments_info
-from swin_mm.structures import IGNORED, Content, Objects, Run, Segments
+from swin_mm.inference.prediction import Prediction, draw_prediction, objects_to_coco
+from swin_mm.inference.sources import PredictError, is_video, open_sources, open_video
+from swin_mm.structures import Objects, Segments
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PICTURES, LABELS, SEGMENTS, SUMMARY = "pictures", "labels", "panoptic", "predictions.json"
-# Larger pictures are drawn smaller: to be looked at, and in memory. The numbers keep their size.
-MAX_PIXELS = 2048 * 2048
-OUTLINE = 2  # pixels
 
 
-class PredictError(ValueError):
-    """Images that cannot be predicted; the message says why."""
-
-
-def find_images(paths: Sequence[str], out: Path) -> dict[str, Path]:
-    """Finds the images to predict.
+def find_images(arguments: Sequence[str], out: Path) -> dict[str, Path | str | int]:
+    """Finds what to predict.
 
     Args:
-        paths: Images, and folders that are searched through for images.
+        arguments: Images, folders that are searched through for images, patterns, addresses,
+            videos, and numbers of cameras.
         out: Where predictions go; pictures of an earlier run there are no images to predict.
 
     Returns:
-        The images by name: relative to the folder that was named, without suffix.
+        What is to be predicted, by name: of files in a folder relative to it, without suffix.
 
     Raises:
         PredictError: There is none, or two would have the same name.
     """
-    found: dict[str, Path] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and out not in file.parents
-            )
-            if not files:
+    found: dict[str, Path | str | int] = {}
+    for argument in arguments:
+        for name, source in _find(argument, out):
+            other = found.setdefault(name, source)
+            if other != source:
                 raise PredictError(
-                    f"no images in {path}: no file below it ends in {', '.join(IMAGE_SUFFIXES)}"
-                )
-        elif path.is_file():
-            files = [path]
-        else:
-            raise PredictError(f"there is no image or folder {path}")
-        for file in files:
-            name = file.relative_to(path if path.is_dir() else path.parent).with_suffix("")
-            other = found.setdefault(name.as_posix(), file)
-            if other != file:
-                raise PredictError(
-                    f"predictions of {other} and {file} would have the same name: predict them "
+                    f"predictions of {other} and {source} would have the same name: predict them "
                     "one after the other, with another --out"
                 )
     return found
+
+
+def _find(argument: str, out: Path) -> Iterator[tuple[str, Path | str | int]]:
+    """What one argument stands for, each by the name of its predictions."""
+    path = Path(argument).expanduser()
+    if argument.isdigit() and not path.exists():
+        yield f"camera {argument}", int(argument)
+    elif "://" in argument:
+        yield Path(urlparse(argument).path).stem or "image", argument
+    elif is_video(argument):
+        yield path.stem, path
+    else:
+        files = [source.path for source in open_sources(argument) if source.path is not None]
+        if path.is_dir():
+            files = [file for file in files if out not in file.parents]
+        if not files:
+            raise PredictError(f"no images in {argument} but those below {out}")
+        for file in files:
+            start = path if path.is_dir() else file.parent
+            yield file.relative_to(start).with_suffix("").as_posix(), file
 
 
 class PredictionFiles:
@@ -103,36 +97,72 @@ class PredictionFiles:
         self.annotations: list[dict] = []
         self.maps: str | None = None
 
-    def add(self, name: str, path: Path, picture: np.ndarray, found: Content) -> None:
+    def add(self, name: str, found: Prediction, frame: int | None = None) -> None:
         """Writes the files of one image.
 
         Args:
             name: Names its files.
-            path: The image.
-            picture: The image to draw on, `(H, W, 3)`, uint8, RGB.
             found: What was predicted.
+            frame: Its number where it is one of a video, whose pictures go elsewhere.
         """
-        height, width = picture.shape[:2]
-        entry = dict(id=len(self.images) + 1, file_name=str(path), height=height, width=width)
-        if isinstance(found, Objects):
+        height, width = found.image.shape[:2]
+        entry = dict(id=len(self.images) + 1, file_name=found.name, height=height, width=width)
+        if frame is not None:
+            entry["frame_id"] = frame
+            name = f"{name}/{frame:06d}"
+        content = found.content
+        if isinstance(content, Objects):
             self.annotations += [
                 dict(id=len(self.annotations) + number, image_id=entry["id"], **annotation)
-                for number, annotation in enumerate(_to_coco(found), start=1)
+                for number, annotation in enumerate(objects_to_coco(content), start=1)
             ]
-        elif isinstance(found, Segments):
+        elif isinstance(content, Segments):
             self.maps = SEGMENTS
-            info = to_segments_info(found)
+            info = to_segments_info(content)
             file = f"{name}.png"
             self.annotations.append(dict(image_id=entry["id"], file_name=file, segments_info=info))
-            _write_png(self.folder / SEGMENTS / file, to_png(found)[..., ::-1])  # OpenCV wants BGR
+            _write_png(self.folder / SEGMENTS / file, to_png(content)[..., ::-1])  # as BGR
         else:
             self.maps = LABELS
             entry["label_map"] = f"{LABELS}/{name}.png"
-            _write_labels(self.folder / entry["label_map"], found)
+            _write_labels(self.folder / entry["label_map"], content)
         self.images.append(entry)
-        if self.draw:
+        if self.draw and frame is None:
             target = self.folder / PICTURES / f"{name}.png"
-            draw_prediction(picture, found, target, self.classes, self.palette)
+            draw_prediction(found.image, content, target, self.classes, self.palette)
+
+    def add_video(
+        self, name: str, source: Path | str | int, frames: Iterator[Prediction]
+    ) -> Path | None:
+        """Writes the predictions of a video, and the video with what was found drawn in it.
+
+        Args:
+            name: Names its files.
+            source: The video, or the number of a camera.
+            frames: What was predicted, frame by frame.
+
+        Returns:
+            The video that was written; None where no pictures are.
+        """
+        video = open_video(source)
+        rate = video.get(cv2.CAP_PROP_FPS) or 25.0
+        video.release()
+        path, writer = self.folder / PICTURES / f"{name}.mp4", None
+        try:
+            for number, found in enumerate(frames):
+                self.add(name, found, number)
+                if not self.draw:
+                    continue
+                picture = found.plot()[: found.image.shape[0]]  # without the legend of a label map
+                if writer is None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    size = picture.shape[1], picture.shape[0]
+                    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+                writer.write(np.ascontiguousarray(picture[: size[1], : size[0], ::-1]))
+        finally:
+            if writer is not None:
+                writer.release()
+        return path if writer is not None else None
 
     def close(self) -> Path:
         """Writes the JSON file; returns its path."""
@@ -156,26 +186,6 @@ class PredictionFiles:
         return path
 
 
-def _to_coco(found: Objects) -> list[dict]:
-    annotations = []
-    assert found.boxes is not None and found.scores is not None
-    for index, (left, top, right, bottom) in enumerate(found.boxes.astype(float).tolist()):
-        box = [round(side, 2) for side in (left, top, right - left, bottom - top)]
-        annotation = dict(
-            category_id=int(found.labels[index]) + 1,
-            bbox=box,
-            area=round(box[2] * box[3], 2),
-            iscrowd=0,
-            score=round(float(found.scores[index]), 4),
-        )
-        if found.masks is not None:
-            run = found.masks[index]
-            annotation["area"] = int(coco_mask.area(run))
-            annotation["segmentation"] = dict(run, counts=run["counts"].decode())
-        annotations.append(annotation)
-    return annotations
-
-
 def _write_labels(path: Path, labels: np.ndarray) -> None:
     kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
     _write_png(path, labels.astype(kind))
@@ -185,65 +195,3 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _, content = cv2.imencode(".png", pixels)
     write_atomically(path, content.tobytes())
-
-
-def draw_prediction(
-    picture: np.ndarray,
-    found: Content,
-    path: Path,
-    classes: Sequence[str],
-    palette: Sequence[Colour],
-) -> None:
-    """Draws what was predicted in an image, at most four megapixels large.
-
-    Below segments and label maps stands which colour is which class; segments have white borders.
-
-    Args:
-        picture: The image, `(H, W, 3)`, uint8, RGB.
-        found: Objects, segments, or a label map `(H, W)`.
-        path: Where the PNG goes; the folder is made if absent.
-        classes: Names of the classes.
-        palette: Colour of each class, RGB 0-255.
-    """
-    height, width = picture.shape[:2]
-    scale = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
-    size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    if scale < 1:
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    if isinstance(found, Segments):
-        segments = found.resize(size)
-        labels, borders = segments.label_map(), segments.borders()
-        labels[borders] = IGNORED
-        picture = np.where(borders[..., None], np.uint8(255), picture)
-        draw_large_map(picture, labels, path, classes, palette)
-        return
-    if isinstance(found, np.ndarray):
-        labels = cv2.resize(found.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
-        draw_large_map(picture, labels, path, classes, palette)
-        return
-    picture = picture.copy()
-    # The surest go on top.
-    for index, mask in reversed(list(enumerate(found.masks if found.masks is not None else ()))):
-        _tint(picture, mask, palette[found.labels[index]], scale)
-    boxes = None if found.boxes is None else found.boxes * scale
-    shown = Objects(labels=found.labels, boxes=boxes, scores=found.scores)
-    draw_large(picture, shown, path, classes, palette)
-
-
-def _tint(picture: np.ndarray, run: Run, colour: Colour, scale: float) -> None:
-    """Colours a mask in place; touches no more of the picture than the mask covers."""
-    left, top, width, height = coco_mask.toBbox(run).astype(int)
-    if not width:
-        return
-    mask = coco_mask.decode(run)[top : top + height, left : left + width]
-    x, y = round(scale * left), round(scale * top)
-    if scale < 1:
-        size = (max(1, round(scale * width)), max(1, round(scale * height)))
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-    part = picture[y : y + mask.shape[0], x : x + mask.shape[1]]
-    mask = mask[: part.shape[0], : part.shape[1]]
-    shade = np.array(colour, dtype=np.float32)
-    mixed = (1 - MASK_OPACITY) * part + MASK_OPACITY * shade
-    part[:] = np.where(mask[..., None] > 0, mixed, part).astype(np.uint8)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, [int(c) for c in colour], OUTLINE, offset=(x, y))

@@ -19,8 +19,9 @@ from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli import predict as command
 from swin_mm.cli.main import run_command
 from swin_mm.configs import ConfigError, find_config
-from swin_mm.inference.prediction_files import PredictError, PredictionFiles
-from swin_mm.inference.predictor import without_annotations
+from swin_mm.inference.model import without_annotations
+from swin_mm.inference.prediction_files import PredictionFiles
+from swin_mm.inference.sources import PredictError
 
 EXACT = """
 default_scope = 'mmdet'
@@ -127,7 +128,22 @@ def test_images_that_cannot_be_read_are_named(photos, capsys):
     assert code == 1
     assert len(content["images"]) == 2
     error = capsys.readouterr().err
-    assert "1 of 3 images are empty, cut short or not images: photos/c.png\n" in error
+    assert "1 of 3 images could not be read: photos/c.png " in error
+
+
+def test_a_video_comes_out_drawn(photos):
+    writer = cv2.VideoWriter("clip.avi", cv2.VideoWriter_fourcc(*"FFV1"), 12, (170, 120))
+    for _ in range(3):
+        writer.write(as_image(photos))
+    writer.release()
+    assert command.main(["exact.py", "exact.pth", "clip.avi"]) == 0
+    content = json.loads(Path("predictions", "predictions.json").read_text())
+    assert [image["frame_id"] for image in content["images"]] == [0, 1, 2]
+    assert len(content["annotations"]) == 6
+    video = cv2.VideoCapture("predictions/pictures/clip.mp4")
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (3, 12)
+    _, frame = video.read()
+    assert frame.shape == (120, 170, 3) and frame[20, 100].max() > 50  # tinted
 
 
 def png_of(width, height):
@@ -157,7 +173,7 @@ def test_an_image_that_no_decoder_takes_does_not_end_the_run(photos, capsys, nam
     assert [i["file_name"] for i in content["images"]] == ["photos/a.png", "photos/sub/b.png"]
     assert len(content["annotations"]) == 4
     errors = capsys.readouterr().err
-    assert "1 of 3 images are empty, cut short or not images: photos/b.png" in errors
+    assert "1 of 3 images could not be read: photos/b.png " in errors
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=str)
@@ -180,7 +196,7 @@ def test_a_single_image_that_cannot_be_read(photos, capsys):
     Path("empty.png").touch()
     assert run_command("predict", ["exact.py", "exact.pth", "empty.png"]) == 1
     output = capsys.readouterr()
-    assert "1 of 1 images are empty, cut short or not images: empty.png\n" in output.err
+    assert "1 of 1 images could not be read: empty.png " in output.err
     assert not Path("predictions").exists() and "predictions:" not in output.out
 
 
@@ -333,7 +349,7 @@ def test_weights_of_another_model_are_refused(photo):
     [
         (["none.png"], PredictError, "there is no image or folder none.png"),
         (["photos", "--tta", "--sliced"], ConfigError, "do not go together"),
-        (["photos", "--device", "tpu9"], ConfigError, "--device tpu9: must be such as cpu, cuda"),
+        (["photos", "--device", "tpu9"], ConfigError, "device tpu9: must be such as cpu, cuda"),
         (["photos", "--device", "cuda:99"], ConfigError, "this machine has . GPUs"),
         (
             ["photos", "--cfg-options", "test_dataloader=None"],

@@ -9,13 +9,13 @@ import pytest
 from panoptic_stand_in import rgb2id
 from pycocotools import mask as coco_mask
 
-from swin_mm.inference import prediction_files as module
+from swin_mm.inference import prediction as module
+from swin_mm.inference.prediction import Prediction, draw_prediction
 from swin_mm.inference.prediction_files import (
-    PredictError,
     PredictionFiles,
-    draw_prediction,
     find_images,
 )
+from swin_mm.inference.sources import PredictError
 from swin_mm.structures import Objects, Segments, to_runs
 
 CLASSES, PALETTE = ("red", "grün"), [(255, 0, 0), (0, 255, 0)]
@@ -80,11 +80,12 @@ def test_objects_in_cocos_format(tmp_path):
     boxes_alone = Objects(found.labels[1:], found.boxes[1:], found.scores[1:])
     files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False)
     picture = np.zeros((30, 40, 3), dtype=np.uint8)
-    files.add("sub/a", tmp_path / "in" / "a.jpg", picture, found)
-    files.add("b", tmp_path / "b.jpg", picture, boxes_alone)
+    name = str(tmp_path / "in" / "a.jpg")
+    files.add("sub/a", Prediction(found, picture, CLASSES, PALETTE, name))
+    files.add("b", Prediction(boxes_alone, picture, CLASSES, PALETTE))
     content = json.loads(files.close().read_text())
     assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "grün"}]
-    image = {"file_name": str(tmp_path / "in" / "a.jpg"), "height": 30, "width": 40, "id": 1}
+    image = {"file_name": name, "height": 30, "width": 40, "id": 1}
     assert content["images"][0] == image
     first, _, last = content["annotations"]
     run = first.pop("segmentation")
@@ -108,7 +109,8 @@ def test_label_maps(tmp_path, highest):
     labels = np.zeros((30, 40), dtype=np.int64)
     labels[5:] = highest
     files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False)
-    files.add("sub/a", tmp_path / "a.jpg", np.zeros((30, 40, 3), dtype=np.uint8), labels)
+    picture = np.zeros((30, 40, 3), dtype=np.uint8)
+    files.add("sub/a", Prediction(labels, picture, CLASSES, PALETTE))
     content = json.loads(files.close().read_text())
     assert content["images"][0]["label_map"] == "labels/sub/a.png"
     assert content["classes"][1] == {"label": 1, "name": "grün", "colour": [0, 255, 0]}
@@ -122,7 +124,7 @@ def test_segments_in_cocos_panoptic_format(tmp_path):
     found = Segments(ids, np.array([1, 0]))
     files = PredictionFiles(tmp_path, CLASSES, PALETTE, draw=False, things=("red",))
     picture = np.zeros((30, 40, 3), dtype=np.uint8)
-    files.add("sub/a", tmp_path / "a.jpg", picture, found)
+    files.add("sub/a", Prediction(found, picture, CLASSES, PALETTE))
     content = json.loads(files.close().read_text())
     (annotation,) = content["annotations"]
     assert (annotation["image_id"], annotation["file_name"]) == (1, "sub/a.png")

@@ -59,26 +59,35 @@ class LoadMultiBandImage(BaseTransform):
             BandError: It cannot be read, lacks a band, or holds values that are not finite.
         """
         path = results["img_path"]
-        image = self._read(path).astype(np.float32)
-        if not np.isfinite(image).all():
-            raise BandError(f"{path} holds values that are not finite: write numbers for no data")
-        if self.value_range is not None:
-            low, high = self.value_range
-            image = ((image - low) * (255 / (high - low))).clip(0, 255)
-        results["img"] = image
+        content = get(path, backend_args=self.backend_args)
+        results["img"] = image = self.convert(decode_bands(content, path), path)
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
         return results
 
+    def convert(self, image: np.ndarray, name: str | Path) -> np.ndarray:
+        """Chooses and scales the bands of an image `(H, W, bands)`; the result is float32.
+
+        Raises:
+            BandError: The image lacks a band, or holds values that are not finite.
+        """
+        image = self._choose(image, name).astype(np.float32)
+        if not np.isfinite(image).all():
+            raise BandError(f"{name} holds values that are not finite: write numbers for no data")
+        if self.value_range is not None:
+            low, high = self.value_range
+            image = ((image - low) * (255 / (high - low))).clip(0, 255)
+        return image
+
     def picture(self, path: str | Path) -> np.ndarray:
         """Reads an image to be looked at: `(H, W, 3)`, uint8, RGB."""
-        return to_picture(self._read(path), self.picture_bands)
-
-    def _read(self, path: str | Path) -> np.ndarray:
         image = decode_bands(get(path, backend_args=self.backend_args), path)
+        return to_picture(self._choose(image, path), self.picture_bands)
+
+    def _choose(self, image: np.ndarray, name: str | Path) -> np.ndarray:
         if self.bands is None:
             return image
         if max(self.bands) >= image.shape[2]:
-            raise BandError(f"{path} has {image.shape[2]} bands, but bands={self.bands} are wanted")
+            raise BandError(f"{name} has {image.shape[2]} bands, but bands={self.bands} are wanted")
         return image[..., self.bands]
 
 

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
-from swin_mm.datasets.picture import Annotation, Colour, Row, prediction_sheet
+from swin_mm.datasets.picture import Annotation, Row, choose_palette, prediction_sheet
 from swin_mm.datasets.reader import Reader
 from swin_mm.registry import HOOKS
 from swin_mm.structures import Objects, to_runs
@@ -64,26 +63,6 @@ class PredictionSheetHook(Hook):
         )
         self.rows = []
         print_log(f"Drew predictions beside the ground truth: {path}", logger="current")
-
-
-TAB20 = 20  # colours of matplotlib's table of this name
-
-
-def choose_palette(meta: dict[str, Any]) -> list[Colour]:
-    """Finds a colour for each class.
-
-    Args:
-        meta: Meta information of a data set. Its palette may be absent or a word such as `random`;
-            where the config names classes of its own it is still that of COCO's eighty.
-
-    Returns:
-        A colour for each class, RGB 0-255.
-    """
-    count, palette = len(meta["classes"]), meta.get("palette")
-    if isinstance(palette, list | tuple) and len(palette) >= count:
-        return list(palette[:count])
-    table = [colormaps["tab20"](i)[:3] for i in range(TAB20)]
-    return [tuple(round(255 * part) for part in table[i % len(table)]) for i in range(count)]
 
 
 def _to_row(sample: Any, dataset: Any, min_score: float) -> Row | None:

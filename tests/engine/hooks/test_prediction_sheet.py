@@ -9,7 +9,8 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from swin_mm.engine.hooks.prediction_sheet import PredictionSheetHook, choose_palette
+from swin_mm.datasets.picture import choose_palette
+from swin_mm.engine.hooks.prediction_sheet import PredictionSheetHook
 
 THREE = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
 

@@ -3,8 +3,8 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from swin_mm.cli.views import use_sliced_inference, use_test_time_augmentation
 from swin_mm.configs import ConfigError, find_config
+from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
 
 LOAD = dict(type="LoadImageFromFile", backend_args=None)
 ANNOTATIONS = dict(type="LoadAnnotations", with_bbox=True)

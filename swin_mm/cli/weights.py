@@ -1,0 +1,50 @@
+"""Lists published weights that are known by name."""
+
+import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from swin_mm.checkpoint.published import list_weights
+
+EXAMPLES = """\
+examples:
+  swin-mm weights "mask2former*"
+  swin-mm train mask_rcnn_swin_t_3x --weights mask_rcnn_swin_t_3x
+  python -c "import swin_mm; swin_mm.load('mask_rcnn_swin_t_3x').predict('a.jpg').save('b.jpg')"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Lists them as a command line says; returns 1 where none matches."""
+    parser = argparse.ArgumentParser(
+        description="List published detectors and segmentors with a Swin backbone. Each name, and "
+        "that of a recipe, serves as --weights and in swin_mm.load.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="of names or recipes ('*dino*')")
+    pattern = parser.parse_args(argv).pattern
+    chosen = [
+        weights
+        for weights in list_weights()
+        if any(fnmatch(name, pattern) for name in (weights.name, weights.recipe or ""))
+    ]
+    if not chosen:
+        print(f"no published weights match {pattern}")
+        return 1
+    chosen.sort(key=lambda weights: weights.recipe is None)  # ours first
+    table = Table(box=SIMPLE, pad_edge=False)
+    for column in ("name", "data", "published"):
+        table.add_column(column, overflow="fold")
+    taken = set()
+    for weights in chosen:
+        short = weights.recipe not in taken and weights.recipe
+        taken.add(weights.recipe)
+        metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
+        table.add_row(short or weights.name, weights.dataset, metrics)
+    Console(highlight=False).print(table)
+    return 0

@@ -1,0 +1,375 @@
+"""Trained models from Python: `swin_mm.load(...).predict(...)`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseTTAModel
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_state_dict
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from swin_mm.checkpoint.published import find_weights, resolve_weights
+from swin_mm.configs import ConfigError, bare_type, find_config, find_scope, innermost_dataset
+from swin_mm.configs import read_config as read_config_file
+from swin_mm.datasets.bands import MissingReaderError
+from swin_mm.datasets.picture import choose_palette
+from swin_mm.datasets.reader import Reader, UnreadableError, check_file, find_loading
+from swin_mm.engine.hooks.exact_weights import watch_weights
+from swin_mm.heads.ops.encode_masks import encode_masks
+from swin_mm.inference.panoptic import read_segments
+from swin_mm.inference.prediction import Prediction
+from swin_mm.inference.run_length import RunLengthMasks
+from swin_mm.inference.sliced import Progress, SlicedInference
+from swin_mm.inference.sources import Source, is_single, open_sources
+from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
+from swin_mm.structures import Content, Objects, Run
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+def load(
+    model: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> "Model":
+    """Loads a trained detector or segmentor.
+
+    Args:
+        model: The name of a recipe or of weights that are published (`swin-mm weights`); a
+            checkpoint written by training, which carries its config as data; or a config (a path,
+            the name of a recipe, or a `Config`).
+        checkpoint: The trained weights of a config: path, address, or name of published ones.
+        device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
+        cfg_options: Settings of the config that change, by dotted key.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ConfigError: There is no such config, or no checkpoint was given for one.
+        CheckpointError: The checkpoint is of another model, carries no config, or is not known.
+    """
+    if isinstance(model, Config):
+        cfg = model.copy()
+    elif checkpoint is None and Path(model).suffix in CHECKPOINT_SUFFIXES:
+        checkpoint, cfg = model, read_carried_config(model)
+    elif checkpoint is None and not Path(model).exists():
+        weights = find_weights(str(model))
+        checkpoint, cfg = weights.address, read_config_file(find_config(weights.config))
+    else:
+        cfg = read_config_file(find_config(str(model)))
+    if checkpoint is None:
+        raise ConfigError(f"{model} is a config: give its trained weights too, as checkpoint=...")
+    if cfg_options:
+        cfg.merge_from_dict(dict(cfg_options))
+    return Model(cfg, resolve_weights(str(checkpoint)), device)
+
+
+def read_carried_config(checkpoint: str | Path) -> Config:
+    """Reads the config that training wrote into a checkpoint, as data: nothing of it is executed.
+
+    Raises:
+        CheckpointError: It carries none.
+    """
+    from swin_mm.checkpoint import CheckpointError
+    from swin_mm.compat.checkpoint_config import parse_config_text
+
+    meta = CheckpointLoader.load_checkpoint(str(checkpoint), map_location="cpu").get("meta") or {}
+    text = meta.get("cfg") or meta.get("config")
+    if not text:
+        raise CheckpointError(
+            f"{checkpoint} carries no config: give one, as swin_mm.load(CONFIG, CHECKPOINT)"
+        )
+    try:
+        return Config(parse_config_text(text))
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+
+
+class Model:
+    """A trained detector or segmentor, for images without annotations.
+
+    Args:
+        cfg: Its config. Images go through the pipeline of its test data.
+        checkpoint: File or address of the trained weights.
+        device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
+
+    Attributes:
+        cfg: The config.
+        module: The network.
+        classes: Names of the classes.
+        palette: Colour of each, RGB 0-255.
+        meta: What else is known of the data that the model was trained on.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+        ConfigError: The config has no test data, or nothing names the classes.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None) -> None:
+        if cfg.get("test_dataloader") is None:
+            name = cfg.filename or "the config"
+            raise ConfigError(f"{name} has no test_dataloader, whose pipeline images go through")
+        self.cfg, self.scope = cfg, find_scope(cfg)
+        # For this call alone: another model may be of another package.
+        with DefaultScope.overwrite_default_scope(self.scope):
+            module, self.meta = load_model(cfg, checkpoint)
+        self.module: nn.Module = module.to(choose_device(device)).eval()
+        self.classes: Sequence[str] = self.meta["classes"]
+        self.palette = choose_palette(self.meta)
+        self._views: dict[tuple, _View] = {}
+
+    def predict(
+        self,
+        source: Any,
+        *,
+        score_thr: float = 0.3,
+        batch_size: int = 1,
+        tta: bool = False,
+        sliced: bool | Mapping[str, Any] = False,
+        progress: Progress | None = None,
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """Predicts images.
+
+        Args:
+            source: What `open_sources` takes: a path or address, a folder, a pattern, a video, the
+                number of a camera, a PIL image, an RGB array, a tensor, or an iterable of these.
+            score_thr: Detections below this score are left out.
+            batch_size: Images at a time, where there are several.
+            tta: Whether to merge predictions of flipped and scaled views of each image.
+            sliced: Whether to predict large images in slices, for detectors; or the arguments of
+                `SlicedInference`, such as `dict(slice_height=640, slice_width=640)`.
+            progress: Called with the number of slices of an image done and of all, or with 1 and 1.
+
+        Returns:
+            One prediction for one image, a list for a list or a tuple, else a generator.
+
+        Raises:
+            PredictError: There is no such image.
+            UnreadableError: An image is damaged.
+            ConfigError: The options do not go together.
+        """
+        if tta and sliced:
+            raise ConfigError("tta and sliced do not go together: choose one")
+        if not 0 <= score_thr <= 1:
+            raise ConfigError(f"score_thr must be from 0 to 1, got {score_thr}")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        found = self._predict_all(source, score_thr, batch_size, self._view(tta, sliced), progress)
+        if is_single(source):
+            return next(found)
+        return list(found) if isinstance(source, list | tuple) else found
+
+    def _predict_all(
+        self,
+        source: Any,
+        score_thr: float,
+        batch_size: int,
+        view: "_View",
+        progress: Progress | None,
+    ) -> Iterator[Prediction]:
+        sources = open_sources(source)
+        while batch := list(islice(sources, batch_size)):
+            loaded = [view.load(one) for one in batch]
+            samples = view.run(loaded, progress)
+            for one, results, sample in zip(batch, loaded, samples, strict=True):
+                content = read_content(sample, score_thr, len(self.classes))
+                image = view.picture(results["img"])
+                yield Prediction(content, image, self.classes, self.palette, one.name)
+
+    def _view(self, tta: bool, sliced: bool | Mapping[str, Any]) -> "_View":
+        settings = dict(sliced) if isinstance(sliced, Mapping) else {}
+        is_sliced = bool(sliced) or isinstance(sliced, Mapping)
+        key = (tta, is_sliced, *sorted(settings.items()))
+        if key not in self._views:
+            self._views[key] = self._make_view(tta, is_sliced, settings)
+        return self._views[key]
+
+    def _make_view(self, tta: bool, sliced: bool, settings: dict[str, Any]) -> "_View":
+        cfg, module = self.cfg.copy(), self.module
+        if tta:
+            use_test_time_augmentation(cfg)
+        if sliced:
+            use_sliced_inference(cfg, **settings)
+        dataset = innermost_dataset(cfg.test_dataloader.dataset)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            if tta or sliced:
+                module = MODELS.build(ConfigDict(cfg.model, module=module))
+            return _View(without_annotations(dataset.pipeline), module)
+
+
+class _View:
+    """How images reach a model: plainly, in several views, or in slices.
+
+    Args:
+        steps: Settings of the transforms, without those that load annotations.
+        module: The network, or a wrapper that merges what it predicts.
+    """
+
+    def __init__(self, steps: list[dict], module: Any) -> None:
+        index = find_loading(steps)
+        if index is None:
+            raise ConfigError("the pipeline of test_dataloader has no step that loads the image")
+        self.reader = Reader(steps[index])
+        self.loading = Compose(steps[: index + 1])
+        self.rest = Compose(steps[index + 1 :])
+        self.module = module
+
+    def load(self, source: Source) -> dict[str, Any]:
+        """Loads an image, once, as the pipeline does."""
+        if source.path is not None:
+            check_file(source.path)
+            try:
+                return self.loading({"img_path": str(source.path), "img_id": 0})
+            except MissingReaderError:
+                raise
+            except Exception as error:  # decoders raise all kinds
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise UnreadableError(f"{source.path} cannot be loaded ({reason})") from None
+        assert source.image is not None
+        image = self.reader.take(source.image)
+        size = image.shape[:2]
+        return dict(img=image, img_path=source.name, img_id=0, img_shape=size, ori_shape=size)
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Turns a loaded image into `(H, W, 3)`, uint8, RGB."""
+        return self.reader.show(self.reader.swap_colours(image))
+
+    def run(
+        self, batch: Sequence[dict[str, Any]], progress: Progress | None = None
+    ) -> list[BaseDataElement]:
+        """Predicts loaded images."""
+        data = [self.rest({**results}) for results in batch]
+        if isinstance(self.module, SlicedInference):
+            samples = []
+            for one in data:
+                sample = one["data_samples"]
+                image = one["inputs"].permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
+                sample.pred_instances = self.module.predict_image(image, sample.metainfo, progress)
+                samples.append(sample)
+            return samples
+        with torch.no_grad():
+            samples = self.module.test_step(pseudo_collate(data))
+        if progress is not None:
+            progress(1, 1)
+        return samples
+
+
+def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds the model of a config, whose scope is the default one, and loads its weights.
+
+    Returns:
+        The model, on the CPU, and what is known of its data, such as `classes`.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+        ConfigError: Neither checkpoint nor config names the classes.
+    """
+    model = MODELS.build(cfg.model)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    return model, _find_meta(_load_weights(model, checkpoint), dataset)
+
+
+def without_annotations(steps: Sequence[dict]) -> list[dict]:
+    """Leaves out of a pipeline what loads annotations, also within `TestTimeAug`."""
+    kept = []
+    for step in steps:
+        if "Annotations" in bare_type(step):
+            continue
+        if "transforms" in step:
+            branches = (without_annotations(branch) for branch in step["transforms"])
+            step = dict(step, transforms=[branch for branch in branches if branch])
+        kept.append(step)
+    return kept
+
+
+def read_content(sample: BaseDataElement, score_thr: float, num_classes: int) -> Content:
+    """Takes over what was predicted in an image.
+
+    Args:
+        sample: With `pred_panoptic_seg`, `pred_instances` or `pred_sem_seg`; the first is taken.
+        score_thr: Detections below this score are left out.
+        num_classes: Number of classes.
+
+    Raises:
+        ConfigError: There is none of these.
+    """
+    if "pred_panoptic_seg" in sample:
+        return read_segments(sample.pred_panoptic_seg, num_classes)
+    if "pred_instances" in sample and "bboxes" in sample.pred_instances:
+        found = sample.pred_instances
+        found = found[found.scores >= score_thr]
+        found = found[found.scores.argsort(descending=True, stable=True)].cpu()
+        return Objects(
+            found.labels.numpy(),
+            found.bboxes.numpy(),
+            found.scores.numpy(),
+            _to_runs(found.masks) if "masks" in found else None,
+        )
+    if "pred_sem_seg" in sample:
+        return sample.pred_sem_seg.data.squeeze(0).cpu().numpy()  # (H, W)
+    raise ConfigError(
+        f"the model predicts neither boxes nor a label map, but {', '.join(sample.keys())}"
+    )
+
+
+def _to_runs(masks: RunLengthMasks | torch.Tensor) -> list[Run]:
+    if isinstance(masks, RunLengthMasks):
+        return masks.runs
+    return encode_masks(masks)
+
+
+def _load_weights(model: nn.Module, file: str) -> Mapping[str, Any]:
+    """Loads all of a model's weights; returns the checkpoint."""
+    checkpoint = CheckpointLoader.load_checkpoint(file, map_location="cpu")
+    handle = watch_weights(model, checkpoint)
+    try:
+        inner = model.module if isinstance(model, BaseTTAModel) else model
+        load_state_dict(inner, checkpoint.get("state_dict", checkpoint), strict=False)
+    finally:
+        handle.remove()
+    return checkpoint
+
+
+def _find_meta(checkpoint: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Finds what the classes are: those of the training, else those of the config's test data."""
+    meta = checkpoint.get("meta", {})
+    trained_on = meta.get("dataset_meta") or {}
+    if "CLASSES" in meta:  # of mmdet 2 and mmseg 0
+        trained_on = {"classes": meta["CLASSES"], "palette": meta.get("PALETTE")}
+    known = getattr(DATASETS.get(dataset["type"]), "METAINFO", {})
+    found = trained_on or {**known, **dataset.get("metainfo", {})}
+    found = {key.lower(): value for key, value in found.items()}
+    if not found.get("classes"):
+        raise ConfigError(
+            "neither the checkpoint nor the config names the classes: set "
+            "test_dataloader.dataset.metainfo=dict(classes=(...))"
+        )
+    return found
+
+
+def choose_device(name: str | None) -> str:
+    """Chooses where to compute.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    gpus = torch.cuda.device_count()
+    if name is None:
+        return "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name}: must be such as cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ConfigError(f"device {name}: this machine has {gpus} GPUs that PyTorch can use")
+    return name
