@@ -2,15 +2,14 @@
 
 For PyTorch 2.14 and earlier. A worker looks whether that process lives only while it waits for
 indices; one that is blocked in handing over a batch outlives a kill, and holds memory for good.
-And a terminal's Ctrl-C ends workers at once, so that a process that wants to finish its step
-first, and save, fails in between.
+And signals that go to all processes of a group (Ctrl-C, those of torchrun and `timeout`) end
+workers at once, so that a process that wants to finish its step first, and save, fails in between.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-import time
 from types import ModuleType
 from typing import Any
 
@@ -42,11 +41,14 @@ def _patch(module: ModuleType) -> None:
 
 def run_worker(*args: Any, **kwargs: Any) -> None:
     """Does what PyTorch's worker does, and ends where its process has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What a training does at these is none of a worker's business.
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    # A terminal, torchrun, `timeout` and Slurm signal workers as well; the training decides.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # The thread takes SIGTERM, since it learns who sent it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
     if _run_worker is None:  # in a process that was spawned
         import swin_mm.compat
 
@@ -54,8 +56,10 @@ def run_worker(*args: Any, **kwargs: Any) -> None:
     _run_worker(*args, **kwargs)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    while parent is not None and os.getppid() == parent.pid:
-        time.sleep(LOOK_SECONDS)
+def _end_with(parent: int | None) -> None:
+    """Ends this process when its parent has ended or terminates it."""
+    while os.getppid() == parent:
+        sent = signal.sigtimedwait({signal.SIGTERM}, LOOK_SECONDS)
+        if sent is not None and sent.si_pid == parent:
+            os._exit(0)  # as PyTorch's worker does
     os._exit(1)

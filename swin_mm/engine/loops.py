@@ -160,8 +160,9 @@ class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
         with self._start():
             self.runner.call_hook("before_train")
             self.epoch_start = self._iter - self.skipped_batches
-            if self.skipped_batches == 0:  # at the end of an epoch
-                self._note_last_step(self._epoch - 1)
+            is_between_epochs = self.skipped_batches == 0
+            self._note_last_step(self._epoch - is_between_epochs)
+            if is_between_epochs:
                 self._validate_if_due()
             while self._epoch < self._max_epochs and not self.stop_training:
                 self.run_epoch()

@@ -32,7 +32,7 @@ class RankWatch:
     Only Linux lets processes be watched.
 
     Raises:
-        LostRankError: On leaving, in place of an error of a collective that lost a rank.
+        LostRankError: In place of an error of a collective that lost a rank.
     """
 
     def __enter__(self) -> "RankWatch":
@@ -41,10 +41,9 @@ class RankWatch:
         self.launcher: int | None = None
         self.is_over = threading.Event()
         own = _machine(), os.getpid()
-        if self.world_size > 1:
-            for other, (machine, process) in enumerate(all_gather_object(own)):
-                if other != rank and machine and machine == own[0]:
-                    self.ranks[os.pidfd_open(process)] = f"rank {other} (process {process})"
+        for other, (machine, process) in enumerate(self._gather(own)):
+            if other != rank and machine and machine == own[0]:
+                self.ranks[os.pidfd_open(process)] = f"rank {other} (process {process})"
         if own[0] and "TORCHELASTIC_RUN_ID" in os.environ:
             self.launcher = os.pidfd_open(os.getppid())
         if self.ranks or self.launcher is not None:
@@ -61,6 +60,12 @@ class RankWatch:
                 raise LostRankError(self._explain()) from error
         finally:
             self.is_over.set()
+
+    def _gather(self, own: tuple[str | None, int]) -> list[tuple[str | None, int]]:
+        try:
+            return all_gather_object(own)
+        except RuntimeError as error:
+            raise LostRankError(self._explain()) from error
 
     def _watch(self) -> None:
         watched = [*self.ranks, *([] if self.launcher is None else [self.launcher])]

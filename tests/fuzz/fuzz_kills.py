@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import kill_jobs
 from kill_jobs import Job, differences, is_alive, list_children, signal_process
 
-KINDS = ["train"] * 4 + ["ranks"] * 3 + ["detector"] * 2 + ["shapes", "convert"]
+KINDS = ["train"] * 4 + ["ranks"] * 3 + ["detector", "shapes", "convert"]
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 WORKER_SECONDS = 5.0  # that workers of a killed process may live on
 LAUNCHER_SECONDS = 20.0  # after which a launcher ends the other ranks of a lost one
@@ -74,19 +74,22 @@ def kill_after(job: Job, folder: Path, output: Path, seconds: float, draw: rando
     targets = processes if target is None else [target]
     for process in targets:
         signal_process(process, number)
+    is_group = number != signal.SIGKILL and draw.random() < 0.5  # as from torchrun or a terminal
+    for worker in workers if is_group else ():
+        signal_process(int(worker), number)
     ends = wait(processes, LAUNCHER_SECONDS)
     limit = time.monotonic() + WORKER_SECONDS
     while any(map(is_alive, workers)) and time.monotonic() < limit:
         time.sleep(0.05)
-    # Before ranks have found each other, which comes before the first line, none can miss another.
-    is_early = not output.read_bytes()[printed:].strip()
+    # Before ranks have found each other, which the table at the start shows, none misses another.
+    is_early = b"work folder" not in output.read_bytes()[printed:]
     right = [
         (end == "launcher" and is_early) or is_right_end(end, number, process in targets)
         for process, end in zip(processes, ends, strict=True)
     ]
     return dict(
         job=job.name,
-        signal=number.name,
+        signal=number.name + " of the group" * is_group,
         after=round(seconds, 3),
         ends=ends,
         right_end=all(right),

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,13 @@ class RecordLosses(Hook):
 
 @HOOKS.register_module()
 class SignalOnce(Hook):
-    """Sends a signal after a step: to these ranks, or to a worker of their data loaders."""
+    """Sends a signal after a step, to these ranks.
 
-    def __init__(self, number: int, step: int, targets: tuple = (0,), to_worker: bool = False):
-        self.number, self.step, self.to_worker = number, step, to_worker
+    Or to one of the `workers` of their data loaders in their place, or to all of them first.
+    """
+
+    def __init__(self, number: int, step: int, targets: tuple = (0,), workers: str = ""):
+        self.number, self.step, self.workers = number, step, workers
         self.targets = targets
 
     def before_train(self, runner: Runner) -> None:
@@ -82,10 +86,13 @@ class SignalOnce(Hook):
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         if not self.is_due or runner.iter + 1 != self.step:
             return
-        target = os.getpid()
-        if self.to_worker:
-            target = next(child.pid for child in multiprocessing.active_children())
-        os.kill(target, self.number)
+        children = [child.pid for child in multiprocessing.active_children()]
+        if self.workers == "one":
+            os.kill(children[0], self.number)
+            return
+        for process in [*(children if self.workers == "all" else []), os.getpid()]:
+            os.kill(process, self.number)
+            time.sleep(0.05)
 
 
 def write_kill_config(folder: Path, extra: str) -> Path:

@@ -11,12 +11,13 @@ import torch.distributed as dist
 from fuzz_kills import make_job, try_kills, wait
 from kill_jobs import differences, fork, import_all, is_alive, train_job
 from kill_task import write_kill_config
+from torch.utils.data import DataLoader
 
 from swin_mm.engine import rank_watch, stop_signals
 
 TRAINING = """
 train_cfg = dict(by_epoch=True, max_epochs={epochs}, val_interval=1)
-train_dataloader.update(num_workers={workers}, batch_size={batch})
+train_dataloader.update(num_workers={num_workers}, batch_size={batch})
 val_dataloader['batch_size'] = {batch}
 default_hooks['curves'] = None  # drawing takes longer than training
 default_hooks['checkpoint'].update(max_keep_ckpts=1, save_best='toy/error', rule='less')
@@ -43,12 +44,12 @@ class Trainings:
         self.folder, self.work_dir, self.known = folder, folder / "work", undisturbed
         self.output = folder / "output"
 
-    def start(self, ranks=1, workers=0, epochs=2, **at):
+    def start(self, ranks=1, num_workers=0, epochs=2, **at):
         """Starts a training; `at` are arguments of `SignalOnce`, by default no signal comes."""
         at = {"number": 0, "step": 0, **at}
         batch = 4 // ranks
         send = dict(type="SignalOnce", **at)
-        extra = TRAINING.format(workers=workers, batch=batch, epochs=epochs, signal=send)
+        extra = TRAINING.format(num_workers=num_workers, batch=batch, epochs=epochs, signal=send)
         self.job = train_job(write_kill_config(self.folder, extra), "toy", ranks)
         self.output.unlink(missing_ok=True)
         self.output.touch()
@@ -86,7 +87,8 @@ STOPPING = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal
 
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_a_signal_saves_and_ends_with_its_status(trainings, number):
-    ends, text = trainings.run(number=int(number), step=3)
+    """Also where its workers get it too, from a terminal, torchrun or `timeout`."""
+    ends, text = trainings.run(num_workers=1, number=int(number), step=3, workers="all")
     assert ends == [str(128 + number)]
     saved = trainings.work_dir / "interrupted.pth"
     assert f"Stopped by {number.name} after step 3, saved in {saved}; --resume goes on" in text
@@ -115,13 +117,28 @@ def test_a_lost_rank_ends_the_others_in_one_line(trainings, lost):
 
 
 def test_a_lost_worker_ends_the_run_in_one_line(trainings):
-    ends, text = trainings.run(workers=1, number=int(signal.SIGKILL), step=2, to_worker=True)
+    ends, text = trainings.run(num_workers=1, number=int(signal.SIGKILL), step=2, workers="one")
     assert ends == ["1"]
     (line,) = errors(text)
     assert "a worker of the data loader (process" in line
     assert "lower num_workers or batch_size; train --resume goes on" in line
     assert "Traceback" not in text
     trainings.assert_resumes()
+
+
+def test_a_worker_ends_at_the_sigterm_of_its_process_alone(tmp_path):
+    def run():
+        iterator = iter(DataLoader(range(100), num_workers=1))
+        worker = iterator._workers[0]
+        other = fork(lambda: os.kill(worker.pid, signal.SIGTERM) or 0, tmp_path / "other")
+        assert wait([other]) == ["0"]
+        worker.join(1.5)
+        assert worker.is_alive() and next(iterator) == 0
+        worker.terminate()
+        worker.join(10)
+        return worker.exitcode
+
+    assert wait([fork(run, tmp_path / "out")]) == ["0"], (tmp_path / "out").read_text()
 
 
 @pytest.fixture

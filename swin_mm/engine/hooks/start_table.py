@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich import box
 from rich.table import Table
@@ -43,11 +44,15 @@ class StartTableHook(Hook):
     def before_train(self, runner: Runner) -> None:
         model = _unwrap(runner.model)
         data = self.data or check_config(runner.cfg)
+        wrappers = _list_wrappers(runner)
         rows = [
             *_describe_machine(),
-            ("precision", _describe_precision(runner.optim_wrapper)),
+            ("precision", _describe_precision(wrappers[0])),
             ("batch", _describe_batch(runner)),
-            ("learning rate", _describe_optimizer(runner)),
+            *(
+                ("learning rate", _describe_optimizer(runner, one))
+                for one in _list_wrappers(runner)
+            ),
             *_describe_model(model),
             *_describe_start(runner),
             *data.rows(),
@@ -104,7 +109,7 @@ def _describe_batch(runner: Runner) -> str:
     per_process = runner.train_dataloader.batch_size
     if per_process is None:  # a batch sampler of the user's own
         per_process = runner.train_dataloader.batch_sampler.batch_size
-    world, steps = get_world_size(), runner.optim_wrapper._accumulative_counts
+    world, steps = get_world_size(), _list_wrappers(runner)[0]._accumulative_counts
     factors = [f"{per_process} images"]
     factors += [f"{world} processes"] if world > 1 else []
     factors += [f"{steps} accumulated steps"] if steps > 1 else []
@@ -112,8 +117,13 @@ def _describe_batch(runner: Runner) -> str:
     return factors[0] if len(factors) == 1 else f"{total} = {' x '.join(factors)}"
 
 
-def _describe_optimizer(runner: Runner) -> str:
-    optimizer = runner.optim_wrapper.optimizer
+def _list_wrappers(runner: Runner) -> list[OptimWrapper]:
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def _describe_optimizer(runner: Runner, wrapper: OptimWrapper) -> str:
+    optimizer = wrapper.optimizer
     rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups})
     text = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
     text += f" ({type(optimizer).__name__}"
