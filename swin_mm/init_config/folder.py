@@ -137,7 +137,7 @@ def find_yolo(root: Path, files: Files, options: Options) -> Found | None:
     described = [(file, _read_yaml(file)) for file in files if file.suffix in (".yaml", ".yml")]
     described = [(file, content) for file, content in described if "names" in content]
     named = [file for file in files if file.name in NAME_FILES]
-    if len(described) > 1:
+    if any(content != described[0][1] for _, content in described[1:]):
         raise InitConfigError(
             f"{len(described)} files describe a data set: "
             f"{examples(file.relative_to(root) for file, _ in described)}; keep one in the folder"

@@ -101,9 +101,15 @@ def test_masks_become_label_maps(tmp_path, make, layout):
             assert np.array_equal(labels, expected)
 
 
-@pytest.mark.parametrize(
-    "layout", ["roboflow", "yolo", "yolo_polygons", "voc", "masks", "coloured_masks"]
-)
+SLOW = pytest.mark.slow
+TRAINED = [
+    "yolo_polygons",
+    "coloured_masks",
+    *(pytest.param(name, marks=SLOW) for name in ("roboflow", "yolo", "voc", "masks")),
+]
+
+
+@pytest.mark.parametrize("layout", TRAINED)
 def test_two_commands_lead_to_a_trained_model_and_a_third_to_its_picture(
     tmp_path, monkeypatch, layout
 ):
@@ -302,6 +308,13 @@ def as_darknet(folder):
     (folder / "obj.names").write_text("cat\ndog\n")
 
 
+def as_hotcoco(folder):
+    """The names beside the labels of each split."""
+    for split in SPLITS:
+        (folder / split / "labels" / "data.yaml").write_text("nc: 2\nnames: [cat, dog]\n")
+    (folder / "data.yaml").unlink()
+
+
 def as_linked(folder):
     """The data elsewhere, and links that lead to it and around in a circle."""
     shutil.copytree(folder / "train", folder.parent / "elsewhere")
@@ -316,6 +329,7 @@ def as_linked(folder):
         (as_ultralytics, "(data.yaml): 4 train, 2 val images"),
         (as_label_studio, "(classes.txt): 4 images"),
         (as_darknet, "(obj.names): 4 train images"),
+        (as_hotcoco, "(train/labels/data.yaml): 4 train, 2 val images"),
         (as_linked, "(data.yaml): 4 train, 2 val images"),
         (rewrite("data.yaml", "names: [cat, dog]"), "(data.yaml): 4 train, 2 val images"),
     ],
