@@ -282,6 +282,28 @@ def change_sizes(coco: dict, draw: random.Random) -> str:
     return f"{image['height']!r}, {image['width']!r}"
 
 
+def enlarge(coco: dict, draw: random.Random) -> str:
+    """Annotates an image, or all, at twice the resolution of the file."""
+    chosen = coco["images"] if draw.random() < 0.5 else [pick(coco, draw, "images")]
+    ids = [image["id"] for image in chosen]
+    for image in chosen:
+        image.update(height=2 * image["height"], width=2 * image["width"])
+    for item in coco["annotations"]:
+        if item["image_id"] not in ids:
+            continue
+        item.update(bbox=[2 * x for x in item["bbox"]], area=4 * item["area"])
+        mask = item["segmentation"]
+        if isinstance(mask, list):
+            item["segmentation"] = [[2 * x for x in polygon] for polygon in mask]
+            continue
+        as_list = isinstance(mask["counts"], list)
+        runs = coco_mask.frPyObjects(mask, *mask["size"]) if as_list else mask
+        pixels = np.kron(coco_mask.decode(runs), np.ones((2, 2), np.uint8))
+        runs = coco_mask.encode(np.asfortranarray(pixels))
+        item["segmentation"] = {"size": runs["size"], "counts": runs["counts"].decode()}
+    return f"{len(chosen)} images"
+
+
 def change_files(coco: dict, draw: random.Random) -> str:
     image = pick(coco, draw, "images")
     name = image["file_name"]
@@ -333,7 +355,7 @@ def add_nesting(coco: dict, draw: random.Random) -> str:
 
 CHANGES = [set_value, set_value, set_value, set_in_list, delete_key, repeat_item, drop_items]
 CHANGES += [change_ids, change_ids, change_boxes, change_boxes, change_masks, change_masks]
-CHANGES += [change_masks, change_crowds, change_areas, change_sizes, change_files]
+CHANGES += [change_masks, change_crowds, change_areas, change_sizes, enlarge, change_files]
 CHANGES += [change_categories, change_top, add_nesting]
 
 

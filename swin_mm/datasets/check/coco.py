@@ -24,6 +24,7 @@ from swin_mm.datasets.check.sizes import (
     Size,
     check_orientation,
     compare_sizes,
+    count_beyond,
     count_cut,
     note_depth,
     note_unsure,
@@ -212,7 +213,10 @@ def _compare_sizes(
             f"width than listed: {examples(found.different)}; the first has {reader.size(first)}, "
             f"not {listed}: write sizes and annotations in the pixels of the files"
         )
-        if reader.size(first) == listed[::-1]:  # objects beyond the listed size would be cut off
+        is_turned = reader.size(first) == listed[::-1]  # what is beyond would be cut off
+        with_mask = (source.transform("LoadAnnotations") or {}).get("with_mask")
+        files = {file: reader.size(file) for file in found.different}
+        if is_turned or count_beyond(coco, source.prefix("img"), files, bool(with_mask)):
             inspection.refuse(text)
         else:
             warnings.append(text)

@@ -224,6 +224,28 @@ def count_cut(coco: dict, folder: str, files: Sequence[str]) -> int:
     )
 
 
+def count_beyond(coco: dict, folder: str, files: Mapping[str, Size], with_mask: bool) -> int:
+    """Counts objects that cannot be those of their files: annotations of another resolution.
+
+    Args:
+        coco: Annotations.
+        folder: Of the images.
+        files: Images of another size than listed, and their size.
+        with_mask: Whether masks are loaded; run lengths are for the listed size alone.
+
+    Returns:
+        Objects whose box reaches beyond the file's pixels, or whose mask does not fit them.
+    """
+    images = []
+    for image in coco["images"]:
+        if size := files.get(os.path.join(folder, image["file_name"])):
+            images.append({**image, "height": size[0], "width": size[1]})
+    ids = {image["id"] for image in images}
+    masks = (a.get("segmentation") for a in coco["annotations"] if a["image_id"] in ids)
+    runs = sum(isinstance(mask, dict) for mask in masks) if with_mask else 0
+    return runs + count_cut({**coco, "images": images}, folder, list(files))
+
+
 def sizes_of(images: Sequence[dict], files: Sequence[str]) -> dict[str, Size]:
     """Returns the size that an annotation file lists for each image file."""
     return {

@@ -374,3 +374,27 @@ def test_files_on_a_server_are_left_alone(root):
     summary = check_config(config(root, backend_args={"backend": "petrel"}))
     assert "files on a server are not checked" in summary.splits["train"].warnings[0]
     assert summary.splits["train"].describe() == "not checked"
+
+
+@pytest.mark.parametrize("form", ["polygons", "run lengths", "boxes"])
+def test_annotations_of_another_resolution(root, form):
+    """Made for images of twice the size: boxes and masks are not those of the files."""
+    coco = read(root)
+    for image in coco["images"]:
+        image.update(height=2 * HEIGHT, width=2 * WIDTH)
+    for annotation in coco["annotations"]:
+        if form == "run lengths":
+            mask = np.zeros((2 * HEIGHT, 2 * WIDTH), np.uint8, order="F")
+            mask[5:25, 5:25] = 1
+            runs = coco_mask.encode(mask)
+            runs["counts"] = runs["counts"].decode()
+            annotation["segmentation"] = runs
+        else:
+            annotation["bbox"] = [60, 10, 20, 20]  # the files end at 50 x 40
+    write(root, coco)
+    loading = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": form != "boxes"}
+    refuse(
+        config(root, pipeline=[loading]),
+        "3 of 3 images have another height and width than listed",
+        "the first has (40, 50), not (80, 100): write sizes and annotations in the pixels",
+    )
