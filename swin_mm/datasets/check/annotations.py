@@ -39,27 +39,6 @@ def read_coco(
     Raises:
         DatasetError: It is absent, not JSON that pycocotools reads, or not COCO.
     """
-    coco, encoding = parse_coco(path, where, task, form, labelled)
-    if encoding != "utf-8":
-        raise DatasetError(
-            f"{path} is in {describe_encoding(encoding)}, which pycocotools cannot read: write it "
-            "as UTF-8 without a mark"
-        )
-    check_form(coco, path, form)
-    return coco
-
-
-def parse_coco(
-    path: str, where: str, task: str, form: dict[str, set[str]] = KEYS, labelled: bool = True
-) -> tuple[dict, str]:
-    """Parses an annotation file to a dict of lists of dicts.
-
-    Returns:
-        The annotations and the encoding of the file, as `json.detect_encoding` names it.
-
-    Raises:
-        DatasetError: It is absent, not JSON, or something other than lists of dicts.
-    """
     option = f"--cfg-options {where}.ann_file=FILE (relative to data_root)"
     try:
         content = Path(path).read_bytes()
@@ -90,7 +69,13 @@ def parse_coco(
                 raise DatasetError(_lacks(path, section, index, form[section], form[section]))
     if not coco["images"]:
         raise DatasetError(f"{path} lists no images; write it again, or name another file")
-    return coco, json.detect_encoding(content)
+    if (encoding := json.detect_encoding(content)) != "utf-8":
+        named = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
+        raise DatasetError(
+            f"{path} is in {named}, which pycocotools cannot read: write it as UTF-8 without a mark"
+        )
+    check_form(coco, path, form)
+    return coco
 
 
 def _lacks(path: str, section: str, index: int, lacking: set[str], keys: set[str]) -> str:
@@ -103,11 +88,6 @@ def _lacks(path: str, section: str, index: int, lacking: set[str], keys: set[str
 def _first_missing_folder(path: str) -> str:
     missing = [str(p) for p in Path(path).parents if not p.exists()]
     return f" (not even the folder {missing[-1]})" if missing else ""
-
-
-def describe_encoding(encoding: str) -> str:
-    """Names an encoding for a message."""
-    return "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
 
 
 def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:

@@ -66,12 +66,10 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
     if loading.get("with_mask"):
         warnings += inspection.attempt(check_masks, coco, path) or []
 
-    summary = summarise(coco, source.classes(), warnings)
+    summary = summarise(coco, source.classes(), warnings, path, labelled)
     summary.unscorable = find_unscorable(coco)
     if labelled and len(coco["annotations"]) == given:  # else the faults say enough
         count_objects(coco, source, summary)
-    if labelled:
-        summary.warnings += list_empty(coco, source, path)
     summary.warnings += check_images(coco, source, path, inspection)
     if loading.get("with_seg"):
         inspection.attempt(_check_maps, coco, source)
@@ -186,14 +184,6 @@ def check_boxes(coco: dict, path: str) -> list[str]:
     return warnings
 
 
-def list_empty(coco: dict, source: Source, path: str) -> list[str]:
-    """Returns a warning that names images without objects, if there are any."""
-    classes = set(source.classes())
-    occupied = {a["image_id"] for name, a in named_objects(coco) if name in classes}
-    empty = [i["file_name"] for i in coco["images"] if i["id"] not in occupied]
-    return [f"{path}: {len(empty)} images have no object: {examples(empty)}"] * bool(empty)
-
-
 def _compare_sizes(
     coco: dict, wanted: dict[str, Size], source: Source, reader: Reader, inspection: Inspection
 ) -> list[str]:
@@ -223,16 +213,22 @@ def _compare_sizes(
     return warnings
 
 
-def summarise(coco: dict, classes: tuple[str, ...], warnings: list[str]) -> SplitSummary:
+def summarise(
+    coco: dict, classes: tuple[str, ...], warnings: list[str], path: str, labelled: bool
+) -> SplitSummary:
+    """Counts images and objects; images without objects are a warning where data is labelled."""
     per_class: dict[str, float] = dict.fromkeys(classes, 0)
     occupied = set()
     for name, annotation in named_objects(coco):
         if name in per_class:
             per_class[name] += 1
             occupied.add(annotation["image_id"])
+    empty = [image["file_name"] for image in coco["images"] if image["id"] not in occupied]
+    if empty and labelled:
+        warnings = [*warnings, f"{path}: {len(empty)} images have no object: {examples(empty)}"]
     return SplitSummary(
         images=len(coco["images"]),
-        empty=len(coco["images"]) - len(occupied),
+        empty=len(empty),
         instances=int(sum(per_class.values())),
         per_class=per_class,
         warnings=warnings,

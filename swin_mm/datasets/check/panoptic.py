@@ -11,7 +11,6 @@ from swin_mm.datasets.check.coco import (
     check_boxes,
     check_categories,
     check_images,
-    list_empty,
     summarise,
 )
 from swin_mm.datasets.check.images import check_present, spread
@@ -57,10 +56,9 @@ def check_panoptic(source: Source, inspection: Inspection, labelled: bool = True
     warnings += inspection.attempt(check_boxes, coco, path) or []
     if inspection.thorough:
         coco = keep_sound(coco)
-    summary = summarise(coco, source.classes(), warnings)
+    summary = summarise(coco, source.classes(), warnings, path, labelled)
     if labelled:
         inspection.attempt(_check_instances, summary, path)
-        summary.warnings += list_empty(coco, source, path)
     summary.warnings += check_images(coco, source, path, inspection)
     if labelled:
         summary.warnings += _check_maps(coco, source, inspection)
