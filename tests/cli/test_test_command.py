@@ -106,6 +106,7 @@ def test_segmentor_keeps_label_maps(untrained, data):
         assert np.array_equal(np.asarray(Image.open(path)), entry["labels"])
 
 
+@pytest.mark.slow
 def test_segmentor_averages_views(untrained):
     views = [[dict(type="Resize", scale=(96, 96), keep_ratio=True)]]
     flips = [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)]

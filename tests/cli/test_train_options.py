@@ -124,6 +124,7 @@ def test_ema_is_validated_saved_and_resumed(toy):
     assert not torch.equal(whole["state_dict"]["linear.weight"], plain["linear.weight"])
 
 
+@pytest.mark.slow
 def test_ema_weights_are_those_that_are_tested(toy):
     from swin_mm.cli import test
 

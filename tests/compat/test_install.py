@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import swin_mm
 from swin_mm import compat
 
@@ -24,6 +26,7 @@ def test_install_twice_changes_nothing():
     assert sys.meta_path == before
 
 
+@pytest.mark.slow
 def test_a_config_can_bring_the_repairs():
     """As in mmdet's own train.py, which imports this much before it reads the config."""
     code = (

@@ -29,6 +29,7 @@ def test_mmengine_still_needs_pkg_resources():
     assert "No module named 'pkg_resources'" in message
 
 
+@pytest.mark.slow
 def test_mmengine_finds_packages():
     status, message = run(
         "import swin_mm\n"

@@ -169,6 +169,7 @@ def detection_data(kind, path):
     )
 
 
+@pytest.mark.slow
 @cases(DETECTION)
 def test_detection(path, bert):
     model, _ = build(path, DETECTORS, bert)
@@ -200,6 +201,7 @@ def segmentation_data(channels):
     return data
 
 
+@pytest.mark.slow
 @cases(SEGMENTATION)
 def test_segmentation(path, bert):
     model, config = build(path, SEGMENTORS, bert)

@@ -25,6 +25,8 @@ KINDS = (
     "mask2former_swin_t_panoptic",
     "rtmdet_swin_b",
 )
+# The one-stage, two-stage and mask-classifying kind.
+FIRST_TIER = ("mask_rcnn_swin_t", "retinanet_swin_t", "mask2former_swin_t_panoptic")
 # Millions, as published: by the official repository, by table 2(a) of the paper on Swin, and by
 # the tables of the paper on Mask2Former (https://arxiv.org/abs/2112.01527).
 PARAMETERS = {
@@ -52,7 +54,9 @@ def test_a_model_of_every_family_is_trained_here():
     assert {n.split("_swin")[0] for n in NAMES} == {n.split("_swin")[0] for n in KINDS}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FIRST_TIER else pytest.mark.slow) for n in KINDS]
+)
 def test_model_learns_and_predicts(name):
     cfg = load(name)
     results = learn_and_predict(cfg)

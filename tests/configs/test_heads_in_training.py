@@ -52,6 +52,7 @@ def train(model, batches, lr=1e-4):
     return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t"])
 def test_losses_of_each_step_are_those_with_mmdets_heads(name, monkeypatch):
     # The CPU's pooling rounds otherwise, by 1e-6, which AdamW and sampling enlarge within steps.

@@ -210,6 +210,7 @@ def test_backbone_has_the_shape_that_the_name_of_its_weights_tells(name):
         assert backbone.get("window_size", 7) == window
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["upernet_swin_s", "mask2former_swin_s_ade20k", "knet_swin_t", "knet_swin_l_22k"]
 )

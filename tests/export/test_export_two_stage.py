@@ -13,10 +13,8 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name == "mask-v1" else pytest.mark.slow) for name in MODELS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_detections_equal_the_models_at_three_sizes(name, tmp_path):
     plan = make_plan(build(MODELS[name]), DATASET, "model")
     _, differences = export_model(plan, tmp_path / "model.onnx", list("abc"))

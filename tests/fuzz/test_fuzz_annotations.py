@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).with_name("fuzz_annotations.py")
 
 
+@pytest.mark.slow
 def test_no_mutation_gives_a_wrong_result_or_a_crash(tmp_path):
     command = [sys.executable, str(SCRIPT), "--count", "150", "--seed", "20", "--seconds", "60"]
     done = subprocess.run(

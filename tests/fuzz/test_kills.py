@@ -85,7 +85,11 @@ def errors(text):
 STOPPING = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
 
-@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [number if number == signal.SIGTERM else slow(number) for number in STOPPING],
+    ids=lambda number: number.name,
+)
 def test_a_signal_saves_and_ends_with_its_status(trainings, number):
     """Also where its workers get it too, from a terminal, torchrun or `timeout`."""
     ends, text = trainings.run(num_workers=1, number=int(number), step=3, workers="all")
@@ -96,6 +100,7 @@ def test_a_signal_saves_and_ends_with_its_status(trainings, number):
         trainings.assert_resumes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [slow((0,)), (1,), slow((0, 1))], ids=str)
 def test_ranks_stop_after_the_same_step(trainings, targets):
     ends, text = trainings.run(ranks=2, number=int(signal.SIGTERM), step=2, targets=targets)
@@ -104,6 +109,7 @@ def test_ranks_stop_after_the_same_step(trainings, targets):
     trainings.assert_resumes(ranks=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, slow(1)])
 def test_a_lost_rank_ends_the_others_in_one_line(trainings, lost):
     began = time.monotonic()
@@ -116,6 +122,7 @@ def test_a_lost_rank_ends_the_others_in_one_line(trainings, lost):
     trainings.assert_resumes(ranks=2)
 
 
+@pytest.mark.slow
 def test_a_lost_worker_ends_the_run_in_one_line(trainings):
     ends, text = trainings.run(num_workers=1, number=int(signal.SIGKILL), step=2, workers="one")
     assert ends == ["1"]
@@ -157,6 +164,7 @@ def start_ranks(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_rank_that_waits_for_a_lost_one_is_ended(start_ranks, tmp_path, monkeypatch):
     """As a GPU waits in a collective of NCCL, which does not notice the loss."""
     monkeypatch.setattr(rank_watch, "GRACE_SECONDS", 0.1)
@@ -170,6 +178,7 @@ def test_a_rank_that_is_done_waits_for_the_others(start_ranks, monkeypatch):
     assert wait(start_ranks(lambda rank: time.sleep(2.0 * (rank == 0)))) == ["0", "0"]
 
 
+@pytest.mark.slow
 def test_ranks_are_asked_to_stop_when_torchrun_is_killed(trainings, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     ranks = trainings.folder / "ranks"
@@ -189,6 +198,7 @@ def test_ranks_are_asked_to_stop_when_torchrun_is_killed(trainings, monkeypatch)
     assert "Stopped by SIGTERM after step" in trainings.output.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("repeat_seconds", "end"), [(0.0, "-15"), (60.0, "0")])
 def test_a_second_signal_ends_at_once_unless_it_repeats_the_first(
     tmp_path, monkeypatch, repeat_seconds, end
@@ -218,6 +228,7 @@ def test_signals_that_are_ignored_stay_ignored(tmp_path):
     assert wait([fork(run, tmp_path / "out")]) == ["0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [slow("train"), slow("ranks"), "shapes", "convert"])
 def test_random_kills(tmp_path, kind):
     """A few of what `fuzz_kills.py` does for hours."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -52,10 +53,12 @@ def run(tmp_path, monkeypatch):
         "inspect_checkpoint.py",
     ],
 )
-def test_help_names_the_script(run, name):
-    result = run(name, "--help")
-    assert result.returncode == 0
-    assert result.stdout.startswith(f"usage: {name} ")
+def test_help_names_the_script(monkeypatch, capsys, name):
+    monkeypatch.setattr(sys, "argv", [str(TOOLS / name), "--help"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(TOOLS / name), run_name="__main__")
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name} ")
 
 
 def test_error_is_one_line_and_exit_status_one(run):

@@ -267,6 +267,7 @@ def turned_points(box, pooled, counts, aligned):
     return torch.tensor(points).view(*pooled, -1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clockwise", [True, False])
 @pytest.mark.parametrize("ratio", [0, 2])
 @pytest.mark.parametrize("aligned", [True, False])

@@ -236,6 +236,7 @@ def test_only_annotations_move():
     assert found == [names[i] for i in (0, 1, 3, 2, 4)]
 
 
+@pytest.mark.slow
 def test_is_logged_and_can_choose_the_best_checkpoint(tmp_path):
     cfg = Config.fromfile(write_toy_config(tmp_path))
     cfg.custom_hooks = [dict(type="swin_mm.ValLossHook"), dict(type="EMAHook", momentum=0.5)]

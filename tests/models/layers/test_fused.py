@@ -123,12 +123,12 @@ FORWARD = {
 @pytest.mark.parametrize(
     ("backbone", "dtype", "window"),
     [
-        (SwinTransformer, None, 4),
+        pytest.param(SwinTransformer, None, 4, marks=pytest.mark.slow),
         (SwinTransformer, HALF, 4),
-        (SwinTransformerV2, None, 4),
-        (SwinTransformerV2, torch.float16, 4),
+        pytest.param(SwinTransformerV2, None, 4, marks=pytest.mark.slow),
+        pytest.param(SwinTransformerV2, torch.float16, 4, marks=pytest.mark.slow),
         (SwinTransformerV2, HALF, 4),
-        pytest.param(SwinTransformerV2, HALF, 9, id="several-tiles"),
+        pytest.param(SwinTransformerV2, HALF, 9, id="several-tiles", marks=pytest.mark.slow),
     ],
 )
 def test_values_and_gradients(backbone, dtype, window, launched):
