@@ -87,16 +87,18 @@ def browse(cfg: Config, split: str, folder: Path, number: int, repeat: int) -> i
     """
     from swin_mm.datasets.picture import choose_palette, draw_large, sample_sheet
     from swin_mm.datasets.progress import show_progress
+    from swin_mm.datasets.reader import Reader
     from swin_mm.datasets.samples import build_dataset, read_sample, shrink, spread_evenly
 
     dataset = build_dataset(cfg, split)
     classes, palette = dataset.metainfo["classes"], choose_palette(dataset.metainfo)
+    is_bgr = Reader.of(dataset).is_bgr
     indices = np.repeat(spread_evenly(len(dataset), number), repeat)
     small = []
     with show_progress("drawing", len(indices)) as advance:
         for count, index in enumerate(indices.tolist()):
             item = dataset[index]
-            image, annotation = read_sample(item)
+            image, annotation = read_sample(item, is_bgr)
             name = Path(_name(item)).stem
             draw_large(image, annotation, folder / f"{count:04d}_{name}.png", classes, palette)
             small.append(shrink(image, annotation))

@@ -17,7 +17,7 @@ from swin_mm.cli.launch import (
     prepare_config,
 )
 from swin_mm.cli.views import add_view_options, apply_view_options
-from swin_mm.configs import ConfigError
+from swin_mm.configs import ConfigError, bare_type
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -103,7 +103,11 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
                 type="swin_mm.SegVisualizationHook", out_dir=args.show_dir
             )
         else:
-            drawing.setdefault("type", "DetVisualizationHook")
+            if bare_type(drawing) in ("", "DetVisualizationHook"):
+                # mmdet's own draws on other pixels than the model saw, where the pipeline decodes
+                # in another way than mmcv.imread.
+                drawing["type"] = "swin_mm.DetVisualizationHook"
+                drawing.pop("backend_args", None)
             drawing.update(draw=True, test_out_dir=args.show_dir)
         drawing.update(show=args.show, wait_time=args.wait_time if args.show else 0.0)
     apply_view_options(cfg, args)

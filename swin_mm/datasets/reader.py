@@ -87,6 +87,7 @@ class Reader:
         name: The step's class.
         backend: What decodes in `LoadImageFromFile`; None in other steps.
         color_type: How; None in other steps.
+        is_bgr: Whether the step loads blue first.
         can_check: Whether the step reads one image file. Others (volumes, arrays, a user's own) may
             read anything: pictures of their files are read as by `LoadImageFromFile`.
     """
@@ -102,6 +103,7 @@ class Reader:
             self._step = LoadImageFromFile()
         self.backend: str | None = getattr(self._step, "imdecode_backend", None)
         self.color_type: str | None = getattr(self._step, "color_type", None)
+        self.is_bgr = self.backend not in (None, "tifffile")
 
     @classmethod
     def of(cls, pipeline: Any) -> "Reader":
@@ -196,7 +198,7 @@ class Reader:
         """
         if image.ndim == 2:
             return image[..., None]
-        if self.backend in (None, "tifffile") or image.shape[2] < 3:
+        if not self.is_bgr or image.shape[2] < 3:
             return image
         return np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
 

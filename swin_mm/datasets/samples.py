@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement
 from swin_mm.configs import bare_type
 from swin_mm.datasets.bands import to_picture
 from swin_mm.datasets.picture import Annotation
+from swin_mm.datasets.reader import Reader
 from swin_mm.structures import IGNORED, Objects, to_pixels, to_runs
 
 LONGEST = 640  # pixels; larger pictures gain nothing on a sheet
@@ -41,11 +42,12 @@ def build_dataset(cfg: Config, split: str, as_filed: bool = False) -> Any:
     return DATASETS.build(settings)
 
 
-def read_sample(item: dict) -> tuple[np.ndarray, Annotation | None]:
+def read_sample(item: dict, is_bgr: bool = True) -> tuple[np.ndarray, Annotation | None]:
     """Turns what a data set's pipeline yields into a picture.
 
     Args:
         item: Its results, packed or not.
+        is_bgr: Whether blue comes first (see `Reader.is_bgr`).
 
     Returns:
         The image `(H, W, 3)`, uint8, RGB, and its annotation; None if it has none that can be
@@ -55,12 +57,12 @@ def read_sample(item: dict) -> tuple[np.ndarray, Annotation | None]:
         image = item["inputs"].numpy().transpose(1, 2, 0)  # (H, W, C)
         annotation = _read_packed(item["data_samples"])
     else:
-        image = item["img"]
+        image = np.atleast_3d(item["img"])
         annotation = _read_loaded(item)
-    if image.shape[2] == 3 and image.dtype == np.uint8:
-        return np.ascontiguousarray(image[..., ::-1]), annotation  # OpenCV's order is BGR
-    if image.shape[2] == 3 and image.min() >= 0 and image.max() <= 255:
-        return image[..., ::-1].astype(np.uint8), annotation
+    if image.shape[2] in (3, 4) and is_bgr:
+        image = image[..., 2::-1]
+    if image.shape[2] in (1, 3) and image.min() >= 0 and image.max() <= 255:
+        image = np.ascontiguousarray(image, dtype=np.uint8)
     return to_picture(image), annotation
 
 
@@ -131,8 +133,9 @@ def draw_evenly(
         count: How many at most.
         num_classes: Labels from here on are left out of label maps.
     """
+    is_bgr = Reader.of(dataset).is_bgr
     for index in spread_evenly(len(dataset), count):
-        image, annotation = read_sample(dataset[index])
+        image, annotation = read_sample(dataset[index], is_bgr)
         yield shrink(image, hide_unknown(annotation, num_classes))
 
 

@@ -96,3 +96,18 @@ def test_samples_of_a_sheet(tmp_path):
 )
 def test_indices_are_spread_evenly(total, count, expected):
     assert list(spread_evenly(total, count)) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_order_of_colours_is_the_loaders(dtype):
+    """OpenCV loads blue first, `LoadMultiBandImage` the file's order, `unchanged` opacity too."""
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 4)).astype(dtype)
+    rgb = colours[..., :3]
+    for item, is_bgr in (
+        (rgb, False),
+        (rgb[..., ::-1], True),
+        (colours[..., [2, 1, 0, 3]], True),
+    ):
+        np.testing.assert_array_equal(read_sample({"img": item}, is_bgr)[0], rgb)
+    grey = read_sample({"img": colours[..., 0]})[0]
+    np.testing.assert_array_equal(grey, np.repeat(colours[..., :1], 3, axis=2))
