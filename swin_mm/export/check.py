@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmseg.structures import SegDataSample
 
 from swin_mm.export.plan import ExportError, Plan
-from swin_mm.export.runtime import ExportedModel, paste_masks
+from swin_mm.export.runtime import ExportedModel, paste_masks, resize_bilinear
 
 # Differences that rounding explains; exported and eager models sum in another order.
 MAX_BOX_SHIFT = 0.05  # pixels
@@ -48,6 +48,7 @@ def check_file(
     model: Any,
     plan: Plan,
     sizes: Sequence[tuple[int, int, int]],
+    picture: np.ndarray | None = None,
 ) -> list[Difference]:
     """Compares a file with the model in PyTorch.
 
@@ -56,6 +57,7 @@ def check_file(
         model: The model, not prepared for export.
         plan: How it was exported.
         sizes: `(B, H, W)` of images to compare them on.
+        picture: `(H, W, bands)` uint8, RGB, which is stretched to these sizes; `None` draws some.
 
     Returns:
         Differences at each size.
@@ -66,7 +68,12 @@ def check_file(
     found = []
     for number, size in enumerate(sizes):
         images = np.stack(
-            [draw_example(*size[1:], plan.bands, 10 * number + i) for i in range(size[0])]
+            [
+                draw_example(*size[1:], plan.bands, 10 * number + i)
+                if picture is None
+                else resize_bilinear(picture, *size[1:])
+                for i in range(size[0])
+            ]
         )
         outputs = exported.run(images)
         difference = Difference(size, 0, {}, [])

@@ -17,6 +17,17 @@ PARTS = ("model", "neck", "backbone")
 ONE_STAGE = {"RetinaHead": "RetinaNet", "ATSSHead": "ATSS"}
 ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead")
 BOX_HEADS = ("BBoxHead", "ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead")
+# Why others are not exported, by class of detector or head.
+REASONS = {
+    "DINO": "its decoder samples features at places that it computes",
+    "Mask2Former": "its pixel decoder samples features at places that it computes",
+    "Mask2FormerHead": "its pixel decoder samples features at places that it computes",
+    "RepPointsDetector": "its deformable convolutions are in no operator that runtimes share",
+    "HybridTaskCascadeRoIHead": "its semantic branch has no form of fixed sizes here yet",
+    "SparseRoIHead": "its queries have no form of fixed sizes here yet",
+    "IterativeDecodeHead": "its kernel updates have no form of fixed sizes here yet",
+    "RTMDet": "its points have no form of fixed sizes here yet",
+}
 PROMISED = "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, RetinaNet and ATSS"
 # A stage's map of one pixel would be recorded as one pixel for good.
 MIN_SIDE = 65
@@ -147,11 +158,16 @@ def _wrap(model: Any, image_input: ImageInput, part: str) -> tuple[Any, str]:
     return DenseDetector(model, image_input), "detection"
 
 
+def _describe_other(name: str) -> str:
+    reason = f": {REASONS[name]}" if name in REASONS else ""
+    return f"{name} cannot be exported{reason}. Exported are {PROMISED}"
+
+
 def _why_not_segmentor(model: Any) -> str | None:
     head = model.decode_head
     if type(head).__name__ != "UPerHead":
         name = type(head[-1] if isinstance(head, nn.ModuleList) else head).__name__
-        return f"segmentors with {name} cannot be exported; those with UPerHead can"
+        return _describe_other(name)
     if model.test_cfg.get("mode", "whole") != "whole":
         return (
             "test_cfg.mode='slide' averages windows, as a file does not: "
@@ -163,7 +179,7 @@ def _why_not_segmentor(model: Any) -> str | None:
 def _why_not_two_stage(model: Any) -> str | None:
     roi_head = model.roi_head
     if type(roi_head).__name__ not in ROI_HEADS or not model.with_rpn:
-        return f"detectors with {type(roi_head).__name__} cannot be exported; there are {PROMISED}"
+        return _describe_other(type(roi_head).__name__)
     if type(model.rpn_head).__name__ != "RPNHead" or not model.rpn_head.use_sigmoid_cls:
         return f"the proposals of {type(model.rpn_head).__name__} cannot be exported"
     if roi_head.with_shared_head:
@@ -199,12 +215,7 @@ def _why_not_two_stage(model: Any) -> str | None:
 def _why_not_dense(model: Any) -> str | None:
     head: Any = getattr(model, "bbox_head", None)
     if type(head).__name__ not in ONE_STAGE or hasattr(model, "rpn_head"):
-        name = (
-            type(model).__name__
-            if head is None
-            else f"{type(model).__name__} with {type(head).__name__}"
-        )
-        return f"{name} cannot be exported; there are {PROMISED}"
+        return _describe_other(type(model).__name__)
     if not head.use_sigmoid_cls:
         return "a head with softmax cannot be exported; one with sigmoid can"
     if any("Deform" in type(module).__name__ for module in model.modules()):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from swin_mm.export.check import Difference, check_file
@@ -32,6 +33,7 @@ def export_model(
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     check: bool = True,
+    picture: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], list[Difference]]:
     """Writes a model as a file.
 
@@ -43,6 +45,7 @@ def export_model(
         size: `(H, W)` of all images; `None` for any.
         batch: Number of images; `None` for any.
         check: Whether the file is run beside the model.
+        picture: `(H, W, bands)` uint8, RGB, to run them on; `None` draws some.
 
     Returns:
         The file's metadata, and how it differs from the model at each size tried.
@@ -70,7 +73,9 @@ def export_model(
         _save(program, file, metadata)
         if check:
             exported = ExportedModel(file)
-            differences = check_file(exported, plan.module.model, plan, _sizes(size, batch))
+            differences = check_file(
+                exported, plan.module.model, plan, _sizes(size, batch), picture
+            )
             metadata["difference"] = {d.describe().split(":")[0]: d.values for d in differences}
             del exported
             _save(program, file, metadata)
