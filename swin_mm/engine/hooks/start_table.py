@@ -50,8 +50,8 @@ class StartTableHook(Hook):
             ("precision", _describe_precision(wrappers[0])),
             ("batch", _describe_batch(runner)),
             *(
-                ("learning rate", _describe_optimizer(runner, one))
-                for one in _list_wrappers(runner)
+                ("learning rate", _describe_optimizer(runner, wrapper.optimizer))
+                for wrapper in wrappers
             ),
             *_describe_model(model),
             *_describe_start(runner),
@@ -122,8 +122,7 @@ def _list_wrappers(runner: Runner) -> list[OptimWrapper]:
     return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
 
-def _describe_optimizer(runner: Runner, wrapper: OptimWrapper) -> str:
-    optimizer = wrapper.optimizer
+def _describe_optimizer(runner: Runner, optimizer: torch.optim.Optimizer) -> str:
     rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups})
     text = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
     text += f" ({type(optimizer).__name__}"

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
 from swin_mm.checkpoint.report import LoadReport
@@ -16,10 +17,38 @@ def test_layers_with_rates_of_their_own():
         {"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "weight_decay": decay}
         for rate, decay in [(1e-4, 0.05), (1e-6, 0.0), (1e-5, 0.05)]
     ]
-    wrapper = OptimWrapper(torch.optim.AdamW(groups))
-    runner = SimpleNamespace(optim_wrapper=wrapper, auto_scale_lr=None)
+    runner = SimpleNamespace(auto_scale_lr=None)
     expected = "1e-06 to 0.0001 (AdamW, weight decay 0 and 0.05)"
-    assert start_table._describe_optimizer(runner) == expected
+    assert start_table._describe_optimizer(runner, torch.optim.AdamW(groups)) == expected
+
+
+def test_several_optimizers_have_a_line_each(monkeypatch):
+    model = nn.Linear(1, 1)
+    wrappers = {
+        name: OptimWrapper(torch.optim.SGD(model.parameters(), rate), accumulative_counts=2)
+        for name, rate in [("first", 0.5), ("second", 0.25)]
+    }
+    runner = SimpleNamespace(
+        model=model,
+        optim_wrapper=OptimWrapperDict(**wrappers),
+        auto_scale_lr=None,
+        train_dataloader=SimpleNamespace(batch_size=4),
+        train_loop=IterBasedTrainLoop.__new__(IterBasedTrainLoop),
+        val_loop=None,
+        work_dir="here",
+        logger=SimpleNamespace(info=print),
+        _resume=False,
+        _load_from=None,
+    )
+    runner.train_loop._max_iters = 7
+    drawn = []
+    monkeypatch.setattr(start_table, "_draw", lambda title, rows: drawn.extend(rows))
+    hook = start_table.StartTableHook()
+    hook.data = SimpleNamespace(rows=list)
+    hook.before_train(runner)
+    rates = [text for name, text in drawn if name == "learning rate"]
+    assert rates == ["0.5 (SGD, weight decay 0)", "0.25 (SGD, weight decay 0)"]
+    assert ("batch", "8 = 4 images x 2 accumulated steps") in drawn
 
 
 @pytest.mark.parametrize(
