@@ -1,5 +1,6 @@
 """Reads images as the pipeline of a data set does, so that all tools see what training sees."""
 
+import os
 import struct
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -19,6 +20,8 @@ from swin_mm.datasets.bands import MissingReaderError, is_tiff, read_shape, to_p
 from swin_mm.datasets.transforms.multi_band import LoadMultiBandImage
 
 ORIENTATION = 0x0112  # tag of EXIF and TIFF: 1 upright, 2 to 4 same size, 5 to 8 lying on a side
+EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where a PNG may have it
+END = 65536  # bytes of a PNG that are searched for EXIF behind the pixels
 LYING = 5  # from here on the displayed height is the stored width
 
 
@@ -49,8 +52,10 @@ def read_header(path: str | Path) -> Header:
     """
     try:
         with Image.open(path) as image:
-            # Pillow decodes a whole PNG in search of EXIF at its end, where OpenCV does not look.
-            is_bare = image.format == "PNG" and "exif" not in image.info
+            # Pillow decodes a whole PNG in search of EXIF behind the pixels.
+            is_bare = image.format == "PNG" and not (
+                image.info.keys() & EXIF or _ends_in_exif(path)
+            )
             orientation = 1 if is_bare else image.getexif().get(ORIENTATION, 1)
             is_deep = image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile)
             return Header((image.height, image.width), _clean(orientation), is_deep)
@@ -65,6 +70,12 @@ def read_header(path: str | Path) -> Header:
         raise
     except Exception as error:  # decoders raise all kinds
         raise UnreadableError(f"{path} is not an image, or it is damaged ({_why(error)})") from None
+
+
+def _ends_in_exif(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - END))
+        return b"eXIf" in file.read()
 
 
 def _why(error: Exception) -> str:

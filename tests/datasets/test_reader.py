@@ -42,6 +42,19 @@ def test_size_is_that_of_the_loaded_image(tmp_path, suffix, orientation):
             assert reader.size(path) == loaded.shape[:2], (backend, flag)
 
 
+def test_exif_behind_the_pixels_of_a_png(tmp_path):
+    """Where exiftool writes it."""
+    path = tmp_path / "a.png"
+    save_turned(path, 6)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4  # of the chunk: length, name, data, checksum
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    for backend in ("cv2", "pillow"):
+        reader = Reader(dict(type="LoadImageFromFile", imdecode_backend=backend))
+        assert reader.size(path) == mmcv.imread(path, backend=backend).shape[:2] == (20, 12)
+
+
 @pytest.mark.parametrize("flag", FLAGS)
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])
 def test_the_opposite_reader_turns_where_this_one_does_not(tmp_path, flag, backend):

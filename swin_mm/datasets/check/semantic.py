@@ -186,7 +186,7 @@ def _check_values(
         more = f" (and {len(texts) - 1} more label maps like it)" if len(texts) > 1 else ""
         inspection.refuse(texts[0] + more)
     shares = counts[:-1] / max(1, counts[:-1].sum())
-    summary = SplitSummary(images=len(pairs), empty=len(empty))
+    summary = SplitSummary(images=len(pairs), empty=len(empty), sampled=read < len(pairs))
     summary.warnings += _compare_sizes(sizes, dict(pairs), source, inspection)
     summary.per_class = dict(zip(classes, shares.tolist(), strict=True))
     absent = [name for name, share in summary.per_class.items() if not share]
@@ -255,8 +255,8 @@ def check_labels_learned(summary: SplitSummary, where: str) -> None:
     Raises:
         DatasetError: All labelled pixels are of one class, or there are none.
     """
-    if summary.instances is not None or not summary.per_class:
-        return
+    if summary.instances is not None or not summary.per_class or summary.sampled:
+        return  # the label maps that were not read may have the other classes
     present = [name for name, share in summary.per_class.items() if share]
     if len(present) > 1:
         return

@@ -28,6 +28,7 @@ class SplitSummary:
         per_class: Class name to number of objects, or to share of labelled pixels (0 to 1, of the
             label maps that were read).
         warnings: Legal, but worth knowing; one line each.
+        sampled: Whether only a part of the label maps was read.
         learned: Class name to number of objects that training learns; None where not counted.
         unlearned: Reason (see `objects.REASONS`) to number of objects that it does not.
         crowds: Objects with `iscrowd`.
@@ -40,6 +41,7 @@ class SplitSummary:
     instances: int | None = None
     per_class: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    sampled: bool = False
     learned: dict[str, int] | None = None
     unlearned: Counter[str] = field(default_factory=Counter)
     crowds: int = 0
@@ -105,6 +107,7 @@ def merge(parts: list[SplitSummary]) -> SplitSummary:
         whole.images += part.images
         whole.empty += part.empty
         whole.warnings += part.warnings
+        whole.sampled |= part.sampled
         if part.instances is not None:
             whole.instances = (whole.instances or 0) + part.instances
         weight = part.images if part.instances is None else 1

@@ -9,6 +9,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from swin_mm.datasets.check import DatasetError, check_config
+from swin_mm.datasets.check.thorough import inspect_config
 
 HEIGHT, WIDTH = 20, 30
 
@@ -231,6 +232,18 @@ def test_black_and_white_masks_leave_one_label(root, value):
         Image.fromarray((np.array(Image.open(path)) == 2).astype(np.uint8) * value).save(path)
     cfg = config(root, metainfo={"classes": ("ground", "sky")})
     refuse(cfg, "all labelled pixels are of the class 'ground'", "write 1 for 255")
+
+
+def test_a_part_of_the_label_maps_does_not_prove_that_nothing_is_learned(root):
+    """Two of four are read, and have one class alone."""
+    for name in ("a", "c"):
+        paint(root, name, 0, size=(HEIGHT, WIDTH))
+    found = inspect_config(config(root), files=2)
+    assert found.faults == []
+    assert any("no pixel of road, sky in the 2" in warning for warning in found.warnings())
+    for name in ("b", "north/d"):
+        paint(root, name, 0, size=(HEIGHT, WIDTH))
+    assert "all labelled pixels are of the class 'grass'" in inspect_config(config(root)).faults[0]
 
 
 def test_no_label_at_all(root):
