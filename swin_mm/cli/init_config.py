@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         merge_classes=args.merge_classes,
     )
     if args.folder:
-        written = init_folder(args.folder, args.classes, options)
+        written = init_folder(args.folder, args.images, args.classes, options)
     elif args.coco:
         written = init_detection(args.coco, args.images, options)
     else:
@@ -108,13 +108,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     data.add_argument(
         "--match-names",
         action="store_true",
-        help="with --coco: match image names that differ from those of the files in folders, case, "
+        help="match image names that differ from those of the files in folders, case, "
         "slashes, Unicode form or URL encoding; the config names a corrected copy",
     )
     data.add_argument(
         "--merge-classes",
         action="store_true",
-        help="with --coco: make categories of the same name one class, in a corrected copy",
+        help="make categories of the same name one class, in a corrected copy",
     )
     data.add_argument(
         "--classes",
@@ -168,8 +168,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, values in (("--coco", args.coco), ("--masks", args.masks), ("--images", args.images)):
         if values and len(values) > 2:
             parser.error(f"{name} takes one or two, got {len(values)}")
-    if args.folder and args.images:
-        parser.error("--images goes with --coco or --masks: FOLDER has the images")
     if args.masks and not args.images:
         parser.error("--masks needs --images")
     if args.masks and (args.match_names or args.merge_classes):

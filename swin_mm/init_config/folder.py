@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ Found = tuple[str, Parts, list[str]]  # what it is, in words; the data of each s
 Finder = Callable[[Path, Files, Options], Found | None]
 
 
-def init_folder(folder: str, classes: Sequence[str] | None, options: Options) -> Written:
+def init_folder(
+    folder: str, images: Sequence[str], classes: Sequence[str] | None, options: Options
+) -> Written:
     """Writes a config for the data set in a folder.
 
     Args:
         folder: Holds COCO, YOLO, Pascal VOC or labelme annotations, or images and masks.
+        images: Folders of the images of COCO annotations; empty looks for them.
         classes: Names of the values of masks.
         options: Further choices.
 
@@ -44,7 +48,10 @@ def init_folder(folder: str, classes: Sequence[str] | None, options: Options) ->
     if not root.is_dir():
         raise InitConfigError(f"there is no folder {folder}")
     files = list_files(root, options)
-    finders: tuple[Finder, ...] = (find_coco, find_yolo, find_voc, find_labelme)
+    if images and not find_coco_files(root, files):
+        raise InitConfigError(f"--images goes with COCO annotations, and {folder} has none")
+    coco = partial(find_coco, images=images)
+    finders: tuple[Finder, ...] = (coco, find_yolo, find_voc, find_labelme)
     for find in finders:
         found = find(root, files, options)
         if found is not None:
@@ -97,8 +104,27 @@ def _write(kind: str, parts: Parts, notes: list[str], options: Options) -> Writt
     return init_parts([train] if val is None else [train, val], notes, options, found)
 
 
-def find_coco(root: Path, files: Files, options: Options) -> Found | None:
+def find_coco(
+    root: Path, files: Files, options: Options, images: Sequence[str] = ()
+) -> Found | None:
     """Finds COCO annotations, such as of Roboflow, CVAT and Label Studio."""
+    chosen = find_coco_files(root, files)
+    if not chosen:
+        return None
+    parts = {}
+    for split, file in chosen.items():
+        folder = images[-1 if split == "val" else 0] if images else None
+        parts[split] = read_part(str(file), folder, options.match_names, options.merge_classes)
+    names = examples(str(file.relative_to(root)) for file in chosen.values())
+    return f"COCO annotations ({names})", parts, []
+
+
+def find_coco_files(root: Path, files: Files) -> dict[str, Path]:
+    """Finds the COCO file of each split.
+
+    Raises:
+        InitConfigError: Several files could be that of a split.
+    """
     by_split: dict[str, Files] = defaultdict(list)
     for file in files:
         if file.suffix.lower() == ".json" and _is_coco(convert.read_json(file)):
@@ -113,12 +139,7 @@ def find_coco(root: Path, files: Files, options: Options) -> Found | None:
                 "and validation with --coco"
             )
         chosen[split] = (instances or there)[0]
-    if not chosen:
-        return None
-    rest = (options.match_names, options.merge_classes)
-    parts = {split: read_part(str(file), None, *rest) for split, file in chosen.items()}
-    names = examples(str(file.relative_to(root)) for file in chosen.values())
-    return f"COCO annotations ({names})", parts, []
+    return chosen
 
 
 def _is_coco(content: Any) -> bool:

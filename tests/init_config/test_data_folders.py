@@ -1,6 +1,7 @@
 """A folder as annotation tools leave it becomes a config, with the objects that were annotated."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -25,12 +26,12 @@ def make(tmp_path, monkeypatch):
     """Writes a data set in a layout and a config for it, in the current folder."""
     monkeypatch.chdir(tmp_path)
 
-    def make_config(layout, change=None, classes=None, folder="data", **options):
+    def make_config(layout, change=None, classes=None, images=(), **options):
         if not (tmp_path / "data").exists():
             LAYOUTS[layout](tmp_path / "data")
         if change is not None:
             change(tmp_path / "data")
-        written = init_folder(folder, classes, Options(preset="small", **options))
+        written = init_folder("data", images, classes, Options(preset="small", **options))
         cfg = Config.fromfile("my_config.py")
         init_default_scope(cfg.default_scope)
         return written, cfg
@@ -133,7 +134,9 @@ def test_a_config_within_its_data_is_written_again(tmp_path, monkeypatch):
     """Files written beside the config are not taken for the data."""
     LAYOUTS["yolo"](tmp_path)
     monkeypatch.chdir(tmp_path)
-    found = [init_folder(".", None, Options(preset="small", force=True)).found for _ in range(2)]
+    found = [
+        init_folder(".", [], None, Options(preset="small", force=True)).found for _ in range(2)
+    ]
     assert found == ["YOLO labels (data.yaml): 4 train, 2 val images"] * 2
 
 
@@ -370,6 +373,26 @@ def test_coco_as_published_with_captions_and_keypoints(tmp_path, make):
     assert written.found == "COCO annotations (annotations/instances_default.json): 6 images"
 
 
+def test_names_of_coco_images_that_differ_are_matched_as_the_message_says(tmp_path, make):
+    def rename(folder):
+        file = folder / "annotations" / "instances_default.json"
+        coco = json.loads(file.read_text())
+        for image in coco["images"]:
+            image["file_name"] = "C:\\upload\\" + image["file_name"].upper()
+        file.write_text(json.dumps(coco))
+
+    with pytest.raises(InitConfigError) as error:
+        make("cvat", rename)
+    folder = re.search(r"--images (\S+) --match-names", str(error.value))[1]
+    written, _ = make("cvat", images=[folder], match_names=True)
+    assert "6 names of images were replaced" in " ".join(written.notes)
+
+
+def test_a_folder_of_images_is_for_coco_alone(make):
+    with pytest.raises(InitConfigError, match="--images goes with COCO annotations, and data has"):
+        make("voc", images=["data/JPEGImages"])
+
+
 def test_words_in_names_of_other_folders_and_files_do_not_mislead(make):
     """A folder called segmentation above images, and images whose names begin with seg."""
 
@@ -431,4 +454,4 @@ def test_several_coco_files_are_not_guessed_between(make):
 
 def test_no_folder():
     with pytest.raises(InitConfigError, match="there is no folder nowhere"):
-        init_folder("nowhere", None, Options())
+        init_folder("nowhere", [], None, Options())
