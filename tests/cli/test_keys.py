@@ -113,6 +113,7 @@ def test_key_that_nothing_resembles_is_refused_with_what_there_is(write):
         check_keys(write("model = dict(neck=dict(zzz=3))"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

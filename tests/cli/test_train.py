@@ -52,6 +52,7 @@ def test_resume_takes_the_newest_checkpoint_of_the_work_folder(toy, capsys):
     assert load(4)["meta"]["iter"] == 16
 
 
+@pytest.mark.slow
 def test_resume_with_nothing_to_resume_starts(toy, capsys):
     main([toy(), "--resume", "--cfg-options", "train_cfg.max_epochs=1"])
     assert "training starts at the beginning" in capsys.readouterr().out

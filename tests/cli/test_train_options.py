@@ -56,6 +56,7 @@ def test_bfloat16_trains_on_a_cpu(toy, capsys):
     assert "bfloat16 where it is safe" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_one_large_batch(toy):
     """Two batches of four, or one of eight: the same weights, to rounding."""
     fixed = "param_scheduler = []\ntrain_dataloader['sampler']['shuffle'] = False\n"
@@ -178,6 +179,7 @@ def test_scaling_needs_three_numbers(toy, change, message):
         scale_learning_rate(Config.fromfile(toy(change + "\n")), 1)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_what_the_log_has(toy):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -39,6 +39,7 @@ def toy_source(layout, version=1, **arguments):
     return find_backbone(convert(state, layout).state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "source", "target"),
     [

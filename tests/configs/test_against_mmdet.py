@@ -149,6 +149,7 @@ def test_defaults_of_the_backbone_are_mmdets():
     assert_differs_only_as_meant(ours, theirs, meant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_differs_from_mmdets_recipe_only_as_meant(name):
     stock, meant = PAIRS[name]
@@ -229,6 +230,7 @@ MODEL_PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_PARTS)
 def test_heads_are_mmdets(name):
     """All of the model but backbone and neck, for methods that mmdet has on a ResNet."""

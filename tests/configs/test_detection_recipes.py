@@ -125,6 +125,7 @@ def test_schedule_is_the_official_one(name, epochs, milestones, drop_path_rate):
         assert tuple(cropped[1].crop_size) == (384, 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_fit_the_backbone(name):
     """Size, version and window in the name of the file agree with the arguments."""
@@ -141,6 +142,7 @@ def test_weights_fit_the_backbone(name):
     assert file.endswith("_22k.pth") == has_22k
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -76,6 +76,7 @@ def make_config(root, things):
     return cfg
 
 
+@pytest.mark.slow
 def test_one_step_and_one_evaluation(data):
     cfg = make_config(*data)
     torch.manual_seed(0)

@@ -35,6 +35,7 @@ def test_builds_with_the_parameters_that_are_published(name):
         assert parameters > 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "_shapes" in n or "_context" in n])
 def test_model_learns_and_predicts(name):
     """One loss with a backward pass, and one prediction, at a size that windows do not divide."""
@@ -84,6 +85,7 @@ def test_upernet_is_the_official_160k():
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (2, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("_shapes")])
 def test_twins_fit_their_data(name, tmp_path):
     """Head and data agree on the classes, drawn as in the preset `tiny`."""

@@ -24,6 +24,7 @@ def test_pyramids_equal_the_models_at_three_sizes(kind, tmp_path):
     assert all(d.compared == 3 * d.size[0] for d in differences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file_format", "name", "part"), [("onnx", "a.onnx", "backbone"), ("openvino", "a.xml", "neck")]
 )

@@ -229,6 +229,7 @@ class TestRoIMasks:
             assert 0.01 < masks.mean() < 0.9
             assert np.array_equal(masks[sure], (mean >= threshold)[sure])
 
+    @pytest.mark.slow
     def test_boxes_are_those_of_mmdet(self, images):
         """The same weights without the mask head, in mmdet's own class."""
         whole, bare = build(), build(with_masks=False)

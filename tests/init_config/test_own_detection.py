@@ -67,6 +67,7 @@ def test_small_preset_learns_from_masks(tmp_path, write):
     assert len(val.dataset) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "masks", "annotations"),
     [
@@ -92,6 +93,7 @@ def test_types_are_the_faster_ones_as_in_recipes(tmp_path, write, options, masks
     assert cfg.optim_wrapper.optimizer.fused
 
 
+@pytest.mark.slow
 def test_small_preset_learns_from_boxes(tmp_path, write):
     write_coco(tmp_path, images=6, masks=False)
     _, cfg = write()

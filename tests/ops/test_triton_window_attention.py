@@ -136,6 +136,7 @@ def test_batches_in_programs_of_several_windows(window, monkeypatch):
     assert_within_twice_the_reference(tensors, window, (1, 1), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 def test_two_runs_give_the_same_bits(window):
     tensors = make_inputs((5, 7), window, 1, 16, F16)
@@ -143,6 +144,7 @@ def test_two_runs_give_the_same_bits(window):
     assert all(map(torch.equal, first, second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(4, 4), (9, 8)], ids=["one-tile", "two-tiles"])
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 def test_huge_scores(window, dtype):

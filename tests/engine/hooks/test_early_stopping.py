@@ -61,6 +61,7 @@ def test_a_metric_that_stands_still_stops_training(tmp_path, name):
     assert train(tmp_path, values(name, *[0.5] * 6), best=name, patience=2).epoch == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "main", ["coco/bbox_mAP", "mIoU", "coco_panoptic/PQ", "mAP", "lvis/bbox_AP"]
 )

@@ -129,6 +129,7 @@ def test_mode_that_does_not_exist():
         build("swin_mm.EncoderDecoder", (8, 8), (4, 4), mode="sliding")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_batch", [1, 3])
 @pytest.mark.parametrize("head", ["Mask2FormerHead", "MaskFormerHead"])
 def test_heads_that_predict_masks_slide(head, per_batch):

@@ -206,6 +206,7 @@ def test_a_model_of_narrow_weights():
             assert (found - expected).norm() <= 2 * (stock - expected).norm()
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits():
     _, quick = build()
     first, second = (run(quick, make_images(), HALF) for _ in range(2))
@@ -373,6 +374,7 @@ def test_a_hook_on_all_modules():
     assert why_not(block, x) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
