@@ -161,11 +161,21 @@ def joined_processes(cfg: Config) -> Iterator[None]:
         cfg: As for `start_processes`.
 
     Raises:
-        LostRankError: Another process has ended before this one was done.
+        LostRankError: Another process has ended before this one was done, or cannot be reached.
     """
-    from swin_mm.engine.rank_watch import RankWatch
+    from torch.distributed import DistError
 
-    start_processes(cfg)
+    from swin_mm.engine.rank_watch import LostRankError, RankWatch
+
+    try:
+        start_processes(cfg)
+    except DistError as error:
+        address = ":".join(os.environ.get(f"MASTER_{part}", "?") for part in ("ADDR", "PORT"))
+        reason = str(error).strip().partition("\n")[0]
+        raise LostRankError(
+            f"the processes of this run cannot meet at {address} ({reason}): one has ended, and "
+            "its own output says why, or the address is wrong or in use; start the run again"
+        ) from error
     with RankWatch():
         yield
     if torch.distributed.is_available() and torch.distributed.is_initialized():

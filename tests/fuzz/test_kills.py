@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from kill_jobs import differences, fork, import_all, is_alive, train_job
 from kill_task import write_kill_config
 from torch.utils.data import DataLoader
 
+from swin_mm.cli.main import run_command
 from swin_mm.engine import rank_watch, stop_signals
 
 TRAINING = """
@@ -131,6 +133,22 @@ def test_a_lost_worker_ends_the_run_in_one_line(trainings):
     assert "lower num_workers or batch_size; train --resume goes on" in line
     assert "Traceback" not in text
     trainings.assert_resumes()
+
+
+def test_ranks_that_cannot_meet_end_in_one_line(trainings, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = ("127.0.0.1", str(taken.getsockname()[1]))
+        for name, value in zip(("MASTER_ADDR", "MASTER_PORT"), address, strict=True):
+            monkeypatch.setenv(name, value)
+        for name, value in dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="2").items():
+            monkeypatch.setenv(name, value)
+        config = write_kill_config(trainings.folder, "")
+        options = [str(config), "--work-dir", str(trainings.work_dir), "--launcher", "pytorch"]
+        assert wait([fork(lambda: run_command("train", options), trainings.output)]) == ["1"]
+    (line,) = errors(trainings.output.read_text())
+    assert f"the processes of this run cannot meet at {':'.join(address)} (" in line
 
 
 def test_a_worker_ends_at_the_sigterm_of_its_process_alone(tmp_path):
