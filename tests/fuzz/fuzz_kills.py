@@ -151,7 +151,8 @@ def main() -> int:
         job = make_job(draw.choice(args.kinds), draw, part)
         for result in try_kills(job, part, draw, min(args.per_run, args.kills - counts["kills"])):
             print(json.dumps({"run": part.name, **result}), flush=True)
-            counts["kills"] += 1
+            was_running = set(result["ends"]) != {"0"}
+            counts["kills" if was_running else "too late"] += 1
             counts[result["job"]] += 1
             counts[result["signal"]] += 1
             counts["lost"] += result["lost"]
