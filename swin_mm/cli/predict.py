@@ -14,14 +14,18 @@ from swin_mm.configs import ConfigError, find_scope
 from swin_mm.console import printable
 
 if TYPE_CHECKING:
-    from swin_mm.inference.model import Model
+    from mmengine.config import Config
+
+    from swin_mm.inference.model import Predictor
     from swin_mm.inference.prediction_files import PredictionFiles
 
+EXPORTED_SUFFIXES = (".onnx", ".xml")
 EXAMPLES = """\
 examples:
   swin-mm predict mask_rcnn_swin_t epoch_12.pth photo.jpg
   swin-mm predict my_config.py best.pth photos/ --out found --score-thr 0.5
   swin-mm predict my_config.py best.pth aerial.tif --sliced --slice-height 640 --slice-width 640
+  swin-mm predict my_model.onnx photos/
   swin-mm predict my_config.py best.pth street.mp4 "photos/*.jpg" https://example.com/a.jpg"""
 
 
@@ -40,25 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         PredictError: There are no images.
     """
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options, check_keys)
-    scope = find_scope(cfg)
-    if cfg.get("test_dataloader") is None:
-        raise ConfigError(f"{args.config} has no test_dataloader, whose pipeline images go through")
-    if scope == "mmseg" and args.score_thr is not None:
-        raise ConfigError("--score-thr is for detectors; a segmentor labels every pixel")
+    is_exported = args.config.endswith(EXPORTED_SUFFIXES)
+    arguments = [args.checkpoint, *args.images] if is_exported else args.images
     views = read_view_options(args)
-    check_checkpoint(args.checkpoint)
+    if args.score_thr is not None:
+        views["score_thr"] = args.score_thr
+    cfg = None if is_exported else read_config(args)
 
+    from swin_mm.inference.exported import Exported
     from swin_mm.inference.model import Model
     from swin_mm.inference.prediction_files import PredictionFiles, find_images
 
     out = Path(args.out).expanduser()
-    images = find_images(args.images, out)
-    model = Model(cfg, args.checkpoint, args.device)
+    images = find_images(arguments, out)
+    model = Exported(args.config) if cfg is None else Model(cfg, args.checkpoint, args.device)
     things = model.meta.get("thing_classes")
     files = PredictionFiles(out, model.classes, model.palette, args.draw, things)
-    if args.score_thr is not None:
-        views["score_thr"] = args.score_thr
     try:
         unreadable = predict_images(model, images, files, **views)
     finally:  # also of a run that an error or a signal ends
@@ -73,6 +74,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(bool(unreadable))
 
 
+def read_config(args: argparse.Namespace) -> "Config":
+    """Reads the config of a model and checks that the options suit it.
+
+    Raises:
+        ConfigError: They do not, or there are no images.
+        CheckpointError: There is no such checkpoint.
+    """
+    cfg = load_config(args.config, args.cfg_options, check_keys)
+    if not args.images:
+        raise ConfigError("no images: give CONFIG CHECKPOINT IMAGES, or EXPORTED_FILE IMAGES")
+    if cfg.get("test_dataloader") is None:
+        raise ConfigError(f"{args.config} has no test_dataloader, whose pipeline images go through")
+    if find_scope(cfg) == "mmseg" and args.score_thr is not None:
+        raise ConfigError("--score-thr is for detectors; a segmentor labels every pixel")
+    check_checkpoint(args.checkpoint)
+    return cfg
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Predict image files with a trained detector or segmentor: pictures, and all "
@@ -81,11 +100,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
-    parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
+    parser.add_argument(
+        "config", help="path, or name of a config that comes with swin_mm; or an exported file"
+    )
+    parser.add_argument(
+        "checkpoint",
+        help="trained weights of the whole model; not given after a file of `swin-mm export`",
+    )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="image|folder|video",
         help="files, folders (searched with those below), patterns such as 'photos/*.jpg', "
         "addresses, videos, and numbers of cameras",
@@ -114,7 +138,7 @@ def _share(text: str) -> float:
 
 
 def predict_images(
-    model: "Model",
+    model: "Predictor",
     images: dict[str, Path | str | int],
     files: "PredictionFiles",
     **options: Any,

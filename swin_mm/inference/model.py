@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from swin_mm.checkpoint.published import find_weights, resolve_weights
 from swin_mm.configs import ConfigError, bare_type, find_config, find_scope, innermost_dataset
 from swin_mm.configs import read_config as read_config_file
 from swin_mm.datasets.bands import MissingReaderError
-from swin_mm.datasets.picture import choose_palette
+from swin_mm.datasets.picture import Colour, choose_palette
 from swin_mm.datasets.reader import Reader, UnreadableError, check_file, find_loading
 from swin_mm.engine.hooks.exact_weights import watch_weights
 from swin_mm.heads.ops.encode_masks import encode_masks
@@ -33,6 +33,7 @@ from swin_mm.inference.views import use_sliced_inference, use_test_time_augmenta
 from swin_mm.structures import Content, Objects, Run
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+EXPORTED_SUFFIXES = (".onnx", ".xml")
 
 
 def load(
@@ -40,13 +41,13 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
-) -> "Model":
+) -> "Predictor":
     """Loads a trained detector or segmentor.
 
     Args:
-        model: The name of a recipe or of weights that are published (`swin-mm weights`); a
-            checkpoint written by training, which carries its config as data; or a config (a path,
-            the name of a recipe, or a `Config`).
+        model: The name of a recipe or of weights that are published (`swin-mm weights`); a file of
+            `swin-mm export` (`.onnx`, `.xml`); a checkpoint written by training, which carries its
+            config as data; or a config (a path, the name of a recipe, or a `Config`).
         checkpoint: The trained weights of a config: path, address, or name of published ones.
         device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
         cfg_options: Settings of the config that change, by dotted key.
@@ -58,6 +59,10 @@ def load(
         ConfigError: There is no such config, or no checkpoint was given for one.
         CheckpointError: The checkpoint is of another model, carries no config, or is not known.
     """
+    if isinstance(model, str | Path) and Path(model).suffix in EXPORTED_SUFFIXES:
+        from swin_mm.inference.exported import Exported
+
+        return Exported(model)
     if isinstance(model, Config):
         cfg = model.copy()
     elif checkpoint is None and Path(model).suffix in CHECKPOINT_SUFFIXES:
@@ -95,38 +100,18 @@ def read_carried_config(checkpoint: str | Path) -> Config:
         raise CheckpointError(f"{checkpoint}: {error}") from error
 
 
-class Model:
-    """A trained detector or segmentor, for images without annotations.
-
-    Args:
-        cfg: Its config. Images go through the pipeline of its test data.
-        checkpoint: File or address of the trained weights.
-        device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
+class Predictor:
+    """What every model from `load` does.
 
     Attributes:
-        cfg: The config.
-        module: The network.
         classes: Names of the classes.
         palette: Colour of each, RGB 0-255.
         meta: What else is known of the data that the model was trained on.
-
-    Raises:
-        CheckpointError: The checkpoint is of another model.
-        ConfigError: The config has no test data, or nothing names the classes.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None) -> None:
-        if cfg.get("test_dataloader") is None:
-            name = cfg.filename or "the config"
-            raise ConfigError(f"{name} has no test_dataloader, whose pipeline images go through")
-        self.cfg, self.scope = cfg, find_scope(cfg)
-        # For this call alone: another model may be of another package.
-        with DefaultScope.overwrite_default_scope(self.scope):
-            module, self.meta = load_model(cfg, checkpoint)
-        self.module: nn.Module = module.to(choose_device(device)).eval()
-        self.classes: Sequence[str] = self.meta["classes"]
-        self.palette = choose_palette(self.meta)
-        self._views: dict[tuple, _View] = {}
+    classes: Sequence[str]
+    palette: Sequence[Colour]
+    meta: dict[str, Any]
 
     def predict(
         self,
@@ -164,25 +149,68 @@ class Model:
             raise ConfigError(f"score_thr must be from 0 to 1, got {score_thr}")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        found = self._predict_all(source, score_thr, batch_size, self._view(tta, sliced), progress)
+        options = PredictOptions(score_thr, batch_size, tta, sliced, progress)
+        found = self._predict_all(source, options)
         if is_single(source):
             return next(found)
         return list(found) if isinstance(source, list | tuple) else found
 
-    def _predict_all(
-        self,
-        source: Any,
-        score_thr: float,
-        batch_size: int,
-        view: "_View",
-        progress: Progress | None,
+    def _predict_all(self, source: Any, options: "PredictOptions") -> Iterator[Prediction]:
+        raise NotImplementedError
+
+
+class PredictOptions(NamedTuple):
+    """Options of `Predictor.predict`."""
+
+    score_thr: float
+    batch_size: int
+    tta: bool
+    sliced: bool | Mapping[str, Any]
+    progress: Progress | None
+
+
+class Model(Predictor):
+    """A trained detector or segmentor, for images without annotations.
+
+    Args:
+        cfg: Its config. Images go through the pipeline of its test data.
+        checkpoint: File or address of the trained weights.
+        device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
+
+    Attributes:
+        cfg: The config.
+        module: The network.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+        ConfigError: The config has no test data, or nothing names the classes.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None) -> None:
+        if cfg.get("test_dataloader") is None:
+            name = cfg.filename or "the config"
+            raise ConfigError(f"{name} has no test_dataloader, whose pipeline images go through")
+        self.cfg, self.scope = cfg, find_scope(cfg)
+        # For this call alone: another model may be of another package.
+        with DefaultScope.overwrite_default_scope(self.scope):
+            module, self.meta = load_model(cfg, checkpoint)
+        self.module: nn.Module = module.to(choose_device(device)).eval()
+        self.classes: Sequence[str] = self.meta["classes"]
+        self.palette = choose_palette(self.meta)
+        self._views: dict[tuple, _View] = {}
+
+    def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
+        view = self._view(options.tta, options.sliced)
+        return self._predict_in(view, open_sources(source), options)
+
+    def _predict_in(
+        self, view: "_View", sources: Iterator[Source], options: PredictOptions
     ) -> Iterator[Prediction]:
-        sources = open_sources(source)
-        while batch := list(islice(sources, batch_size)):
+        while batch := list(islice(sources, options.batch_size)):
             loaded = [view.load(one) for one in batch]
-            samples = view.run(loaded, progress)
+            samples = view.run(loaded, options.progress)
             for one, results, sample in zip(batch, loaded, samples, strict=True):
-                content = read_content(sample, score_thr, len(self.classes))
+                content = read_content(sample, options.score_thr, len(self.classes))
                 image = view.picture(results["img"])
                 yield Prediction(content, image, self.classes, self.palette, one.name)
 

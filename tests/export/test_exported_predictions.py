@@ -1,0 +1,74 @@
+"""An exported file predicts from Python and from the command line as its model does."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_models import build, two_stage
+
+import swin_mm
+from swin_mm.cli import export, predict
+from swin_mm.configs import ConfigError
+from swin_mm.datasets.reader import UnreadableError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A config, its weights, a picture and the exported file."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = two_stage()
+    data = dict(
+        type="CocoDataset",
+        metainfo=dict(classes=("a", "b", "c")),
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="Resize", scale=(140, 100), keep_ratio=True),
+            dict(type="PackDetInputs"),
+        ],
+    )
+    cfg = dict(default_scope="mmdet", model=model, test_dataloader=dict(dataset=data))
+    Config(cfg).dump(folder / "tiny.py")
+    torch.save({"state_dict": build(model).state_dict(), "meta": {}}, folder / "tiny.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "a.png"), cv2.GaussianBlur(pixels, (9, 9), 0))
+    paths = [str(folder / name) for name in ("tiny.py", "tiny.pth", "t.onnx")]
+    export.main([*paths[:2], "--out", paths[2]])
+    return folder
+
+
+def test_it_finds_what_the_model_finds(folder):
+    expected = swin_mm.load(folder / "tiny.py", folder / "tiny.pth", "cpu")
+    expected = expected.predict(folder / "a.png", score_thr=0.05)
+    model = swin_mm.load(folder / "t.onnx")
+    found = model.predict(folder / "a.png", score_thr=0.05)
+    assert len(found) == len(expected) >= 5
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    assert found.names == expected.names
+    assert (found.masks != expected.masks).mean() < 1e-3
+    rgb = cv2.imread(str(folder / "a.png"))[..., ::-1]
+    first, second = model.predict([rgb, rgb], score_thr=0.05)
+    assert np.array_equal(first.boxes, found.boxes) and np.array_equal(second.boxes, found.boxes)
+
+
+def test_the_command_takes_it_in_place_of_config_and_weights(folder, tmp_path):
+    options = ["--out", str(tmp_path), "--score-thr", "0.05"]
+    assert predict.main([str(folder / "t.onnx"), str(folder / "a.png"), *options]) == 0
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [entry["name"] for entry in content["categories"]] == ["a", "b", "c"]
+    assert len(content["annotations"]) >= 5 and (tmp_path / "pictures" / "a.png").exists()
+
+
+def test_what_it_cannot_do_is_refused(folder, tmp_path):
+    model = swin_mm.load(folder / "t.onnx")
+    with pytest.raises(ConfigError, match="need the model itself"):
+        model.predict(folder / "a.png", tta=True)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableError, match=r"b\.png cannot be loaded"):
+        model.predict(tmp_path / "b.png")
+    with pytest.raises(ConfigError, match="no images: give CONFIG CHECKPOINT IMAGES"):
+        predict.main([str(folder / "tiny.py"), str(folder / "tiny.pth")])
