@@ -67,9 +67,12 @@ def _repair(module: ModuleType) -> None:
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Loads a checkpoint by its path, in place of mmengine's function of this name."""
     from swin_mm.checkpoint.find import with_state_dict
+    from swin_mm.checkpoint.finite import refuse_non_finite
     from swin_mm.checkpoint.load import load_checkpoint_file
 
-    return with_state_dict(load_checkpoint_file(filename, map_location), filename)
+    checkpoint = with_state_dict(load_checkpoint_file(filename, map_location), filename)
+    refuse_non_finite(checkpoint.get("state_dict", {}), filename)
+    return checkpoint
 
 
 def _wrap_resume(runner: Any) -> None:
