@@ -374,7 +374,8 @@ def _find_meta(checkpoint: Mapping[str, Any], dataset: Mapping[str, Any]) -> dic
     trained_on = meta.get("dataset_meta") or {}
     if "CLASSES" in meta:  # of mmdet 2 and mmseg 0
         trained_on = {"classes": meta["CLASSES"], "palette": meta.get("PALETTE")}
-    known = getattr(DATASETS.get(dataset["type"]), "METAINFO", {})
+    with DATASETS.switch_scope_and_registry(None) as registry:  # that of the default scope
+        known = getattr(registry.get(dataset["type"]), "METAINFO", {})
     found = trained_on or {**known, **dataset.get("metainfo", {})}
     found = {key.lower(): value for key, value in found.items()}
     if not found.get("classes"):

@@ -323,3 +323,10 @@ def test_a_page_in_place_of_a_file_says_how_to_fetch_it_again(server, tmp_path):
 def test_a_missing_path_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pth: there is no such file"):
         CheckpointLoader.load_checkpoint(str(tmp_path / "none.pth"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    file = str(tmp_path / "bad.pth")
+    torch.save({"state_dict": {"a": torch.tensor([1.0, torch.nan])}}, file)
+    with pytest.raises(CheckpointError, match="holds NaN or infinite values in a"):
+        CheckpointLoader.load_checkpoint(file)

@@ -202,6 +202,14 @@ def test_a_checkpoint_carries_its_config(detector, numbers):
         swin_mm.load("exact.pth")
 
 
+def test_classes_of_a_data_set_that_the_packages_know(detector):
+    Path("coco.py").write_text(
+        DETECTOR.replace("metainfo=dict(classes=('zero', 'one', 'two')),", "")
+    )
+    model = swin_mm.load("coco.py", "exact.pth", device="cpu")
+    assert len(model.classes) == 80 and model.classes[0] == "person"
+
+
 def test_models_of_two_packages_in_threads(detector, numbers):
     segmentor = swin_mm.load("red.py", "exact.pth", device="cpu")
     assert DefaultScope.get_current_instance() is None
