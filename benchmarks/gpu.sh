@@ -27,7 +27,7 @@ measure() {  # NAME OPTIONS...: with the Triton kernels and without, beside all 
   done
 }
 
-KERNELS="tests/ops/test_triton_window_attention.py tests/ops/test_triton_rows.py tests/ops/test_nms_of_groups.py tests/models/layers/test_fused.py"
+KERNELS="tests/ops/test_triton_window_attention.py tests/ops/test_triton_rows.py tests/heads/ops/test_nms_of_groups.py tests/models/layers/test_fused.py"
 
 # Values, gradients, repeatability.
 run doctor "$PYTHON" -m swin_mm.cli.main doctor
