@@ -99,6 +99,9 @@ def fork(function: Callable[[], int], output: Path) -> int:
             os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2)
         )
         torch.set_num_threads(1)  # threads of a parent are not there in its fork
+        # As in a terminal: under `nohup`, or in the background of a script, some are ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         status = function()
     except SystemExit as error:
         status = error.code
