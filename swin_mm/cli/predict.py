@@ -12,6 +12,7 @@ from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.views import add_view_options, read_view_options
 from swin_mm.configs import ConfigError, find_scope
 from swin_mm.console import printable
+from swin_mm.export.runtime import SUFFIXES
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from swin_mm.inference.model import Predictor
     from swin_mm.inference.prediction_files import PredictionFiles
 
-EXPORTED_SUFFIXES = (".onnx", ".xml")
 EXAMPLES = """\
 examples:
   swin-mm predict mask_rcnn_swin_t epoch_12.pth photo.jpg
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         PredictError: There are no images.
     """
     args = parse_args(argv)
-    is_exported = args.config.endswith(EXPORTED_SUFFIXES)
+    is_exported = args.config.endswith(SUFFIXES)
     arguments = [args.checkpoint, *args.images] if is_exported else args.images
     views = read_view_options(args)
     if args.score_thr is not None:

@@ -19,7 +19,7 @@ from typing import Any
 from swin_mm.compat.module_finder import explain_replacement, when_imported
 
 TARGET = "mmengine.runner.checkpoint"
-# What a run saves, unless `CheckpointHook` is told otherwise.
+# What a run saves, unless `CheckpointHook` has other settings.
 RUN_PARTS = ("optimizer", "param_schedulers")
 HASH = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 # What the content of a file that is no state of this run can end in.

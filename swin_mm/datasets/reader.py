@@ -69,7 +69,9 @@ def read_header(path: str | Path) -> Header:
     except MissingReaderError:
         raise
     except Exception as error:  # decoders raise all kinds
-        raise UnreadableError(f"{path} is not an image, or it is damaged ({_why(error)})") from None
+        raise UnreadableError(
+            f"{path} is not an image, or it is damaged ({explain_failure(error)})"
+        ) from None
 
 
 def _ends_in_exif(path: str | Path) -> bool:
@@ -78,7 +80,7 @@ def _ends_in_exif(path: str | Path) -> bool:
         return b"eXIf" in file.read()
 
 
-def _why(error: Exception) -> str:
+def explain_failure(error: Exception) -> str:
     """Returns the reason in one line; OpenCV's errors are pages."""
     return getattr(error, "err", None) or " ".join(str(error).split()) or type(error).__name__
 
@@ -194,7 +196,7 @@ class Reader:
             raise
         except Exception as error:  # decoders raise all kinds
             raise UnreadableError(
-                f"{path} cannot be loaded by {self.name} ({_why(error)})"
+                f"{path} cannot be loaded by {self.name} ({explain_failure(error)})"
             ) from None
         return self.swap_colours(image)
 

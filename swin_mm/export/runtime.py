@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 METADATA_KEY = "swin_mm"
+SUFFIXES = (".onnx", ".xml")  # of exported models
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 

@@ -21,8 +21,15 @@ from swin_mm.configs import ConfigError, bare_type, find_config, find_scope, inn
 from swin_mm.configs import read_config as read_config_file
 from swin_mm.datasets.bands import MissingReaderError
 from swin_mm.datasets.picture import Colour, choose_palette
-from swin_mm.datasets.reader import Reader, UnreadableError, check_file, find_loading
+from swin_mm.datasets.reader import (
+    Reader,
+    UnreadableError,
+    check_file,
+    explain_failure,
+    find_loading,
+)
 from swin_mm.engine.hooks.exact_weights import watch_weights
+from swin_mm.export.runtime import SUFFIXES
 from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.inference.panoptic import read_segments
 from swin_mm.inference.prediction import Prediction
@@ -33,7 +40,6 @@ from swin_mm.inference.views import use_sliced_inference, use_test_time_augmenta
 from swin_mm.structures import Content, Objects, Run
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
-EXPORTED_SUFFIXES = (".onnx", ".xml")
 
 
 def load(
@@ -59,7 +65,7 @@ def load(
         ConfigError: There is no such config, or no checkpoint was given for one.
         CheckpointError: The checkpoint is of another model, carries no config, or is not known.
     """
-    if isinstance(model, str | Path) and Path(model).suffix in EXPORTED_SUFFIXES:
+    if isinstance(model, str | Path) and Path(model).suffix in SUFFIXES:
         from swin_mm.inference.exported import Exported
 
         return Exported(model)
@@ -261,7 +267,7 @@ class _View:
             except MissingReaderError:
                 raise
             except Exception as error:  # decoders raise all kinds
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = explain_failure(error)
                 raise UnreadableError(f"{source.path} cannot be loaded ({reason})") from None
         assert source.image is not None
         image = self.reader.take(source.image)

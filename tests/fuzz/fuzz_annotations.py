@@ -71,18 +71,18 @@ def check(cfg: Config) -> tuple[DatasetSummary | None, str | None]:
     Raises:
         WrongResult: check-dataset says something else.
     """
-    summary = refusal = None
+    summary = message = None
     try:
         summary = check_config(cfg)
     except Exception as error:
-        refusal = say(error)
+        message = say(error)
     try:
         faults = inspect_config(cfg).faults
     except Exception as error:
         faults = [say(error)]
-    if bool(faults) != (refusal is not None):
-        raise WrongResult(f"train says {refusal!r}, check-dataset {faults!r}")
-    return summary, refusal
+    if bool(faults) != (message is not None):
+        raise WrongResult(f"train says {message!r}, check-dataset {faults!r}")
+    return summary, message
 
 
 def try_coco(draw: random.Random, folder: Path) -> tuple[str, str]:
@@ -97,9 +97,9 @@ def try_coco(draw: random.Random, folder: Path) -> tuple[str, str]:
     try:
         if draw.random() < 0.04:
             return try_init(folder), str(done)
-        summary, refusal = check(cfg)
+        summary, message = check(cfg)
         if summary is None:
-            return refusal, str(done)
+            return message, str(done)
         coco = json.loads(content)
         check_samples(cfg, summary, coco)
         check_scores(cfg, coco)
@@ -185,9 +185,9 @@ def try_maps(draw: random.Random, folder: Path) -> tuple[str, str]:
     loader = {"dataset": dataset}
     cfg = Config({"default_scope": "mmseg", "train_dataloader": loader, "val_dataloader": loader})
     try:
-        summary, refusal = check(cfg)
+        summary, message = check(cfg)
         if summary is None:
-            return refusal, done[0]
+            return message, done[0]
         check_labels(cfg, summary)
     except BaseException as error:
         error.add_note(f"done: {done[0]}, reduce_zero_label={reduced}")
@@ -201,12 +201,12 @@ def try_input(index: int, seed: int, folder: Path) -> dict:
     kind = try_maps if draw.random() < 0.045 else try_coco
     result = {"index": index, "kind": kind.__name__[4:]}
     try:
-        refusal, done = kind(draw, folder)
+        message, done = kind(draw, folder)
     except WrongResult as error:
         return {**result, "outcome": "wrong", "detail": [str(error), *error.__notes__]}
     except BaseException:
         return {**result, "outcome": "traceback", "detail": traceback.format_exc()}
-    return {**result, "outcome": "refused" if refusal else "loaded", "detail": [refusal, done]}
+    return {**result, "outcome": "refused" if message else "loaded", "detail": [message, done]}
 
 
 def work(indices: list[int], seed: int, folder: Path, pipe: int, seconds: int) -> None:

@@ -159,6 +159,11 @@ def test_a_label_map(detector):
     image[5:10, :, 0] = 200
     found = model.predict(image)
     assert np.array_equal(found.label_map, image[..., 0] // 200)
+    assert np.array_equal(found.image, image)
+    cv2.imwrite("red.png", image[..., ::-1])
+    from_file = model.predict("red.png")
+    assert np.array_equal(from_file.image, image)
+    assert np.array_equal(from_file.label_map, found.label_map)
     assert found.boxes is found.masks is found.labels is None
     assert found.names == ["dark", "red"] and repr(found) == "Prediction(image: dark, red)"
     assert found.plot().shape[1:] == (30, 3)
