@@ -42,7 +42,8 @@ def read_coco(
     option = f"--cfg-options {where}.ann_file=FILE (relative to data_root)"
     try:
         content = Path(path).read_bytes()
-        coco = json.loads(content)
+        # Strictly, as pycocotools reads: `json` alone lets halves of pairs of surrogates pass.
+        coco = json.loads(content.decode(json.detect_encoding(content)))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise DatasetError(
             f"{where}: there is no annotation file {path or '(none named)'}"

@@ -398,3 +398,12 @@ def test_annotations_of_another_resolution(root, form):
         "3 of 3 images have another height and width than listed",
         "the first has (40, 50), not (80, 100): write sizes and annotations in the pixels",
     )
+
+
+def test_text_that_is_not_strict_utf_8_is_refused(tmp_path):
+    from swin_mm.datasets.check.annotations import read_coco
+
+    path = tmp_path / "a.json"
+    path.write_bytes('{"images": [], "note": "\ud800"}'.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DatasetError, match="is not JSON .*can't decode byte 0xed"):
+        read_coco(str(path), "train_dataloader.dataset", {"images": set()}, "detection")
