@@ -5,6 +5,7 @@ is pycocotools' own of those curves.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from pycocotools.mask import encode
 
 PACKAGE = "faster_coco_eval"
 STATS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
@@ -40,7 +42,7 @@ def make_scorable(coco: COCO, iou_type: str) -> COCO:
     Ids are numbered from 1 if some are not positive whole numbers or are used twice: both packages
     take a match with the id 0 for no match. A missing `iscrowd` is 0. For masks, polygons of fewer
     than three points are dropped, as mmdet does in training; an object without any other has no
-    mask, and is ignored as a crowd is.
+    mask, and its box is ignored as a crowd is: masks that are found in it are not wrong.
 
     Args:
         coco: The annotations; they stay as they are.
@@ -70,12 +72,20 @@ def _complete(annotation: dict, coco: COCO, iou_type: str) -> dict:
         polygons = [p for p in mask or () if len(p) >= 6 and len(p) % 2 == 0]
         if not polygons:
             image = coco.imgs[annotation["image_id"]]
-            size = [image["height"], image["width"]]
-            empty = {"size": size, "counts": [size[0] * size[1]]}
-            changes.update(segmentation=empty, iscrowd=1)
+            filled = _fill_box(annotation["bbox"], image["height"], image["width"])
+            changes.update(segmentation=filled, iscrowd=1)
         elif len(polygons) < len(mask):
             changes["segmentation"] = polygons
     return {**annotation, **changes} if changes else annotation
+
+
+def _fill_box(box: Sequence[float], height: int, width: int) -> dict:
+    """Run lengths of all pixels that a box, left, top, width and height, touches."""
+    left, top = (max(0, math.floor(start)) for start in box[:2])
+    right, bottom = (math.ceil(box[i] + box[i + 2]) for i in (0, 1))
+    mask = np.zeros((height, width), np.uint8, order="F")
+    mask[top : max(0, bottom), left : max(0, right)] = 1
+    return encode(mask)
 
 
 def evaluate(

@@ -388,13 +388,26 @@ def test_perfect_predictions_score_one(data, tmp_path, backend, change):
     path = tmp_path / "odd.json"
     path.write_text(json.dumps(content))
     assert evaluate(CocoMetric, samples, ann_file=str(path), metric="bbox")["bbox_mAP"] == 1.0
-    if content["annotations"][0]["segmentation"] != data[0]["annotations"][0]["segmentation"]:
-        # Without a mask to match, finding the object is a false positive: take it out.
-        image_id = content["annotations"][0]["image_id"]
-        found = next(s["pred_instances"] for s in samples if s["img_id"] == image_id)
-        for key, values in found.items():
-            found[key] = values[1:]
     assert evaluate(CocoMetric, samples, ann_file=str(path), metric="segm")["segm_mAP"] == 1.0
+
+
+def test_masks_found_in_the_box_of_an_object_without_one_are_not_wrong(data, tmp_path, backend):
+    """Half of the objects have no mask to match: the others alone count, and all are found."""
+    content = copy.deepcopy(data[0])
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 0
+    samples = perfect(content)
+    for annotation in content["annotations"][::2]:
+        annotation["segmentation"] = [[5, 5, 9, 9]]
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(content))
+    metric = dict(ann_file=str(path), metric="segm")
+    assert evaluate(CocoMetric, samples, **metric)["segm_mAP"] == 1.0
+    # The same masks in an empty corner match no object and no box.
+    for sample in samples:
+        sample["pred_instances"]["masks"] = torch.zeros_like(sample["pred_instances"]["masks"])
+        sample["pred_instances"]["masks"][:, -1, -1] = True
+    assert evaluate(CocoMetric, samples, **metric)["segm_mAP"] == 0.0
 
 
 def test_polygons_too_short_are_dropped_beside_others(data, tmp_path, backend):
