@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swin_mm import compat
-from swin_mm.compat import mmcv_ext
+from swin_mm.compat.module_finder import is_supplied
 from swin_mm.console import PlainConsole
 
 DISTRIBUTION = "swin-mm"
@@ -80,8 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(_table("Packages", ("", "found", "needed"), [_package_row(p) for p in packages]))
     console.print(_table("Machine", ("", ""), describe_machine()))
     if "mmcv.ops" in sys.modules:
-        repairs = [(name, "yes" if on else "no", why) for name, on, why in compat.explain()]
-        console.print(_table("Repairs to other packages", ("", "in effect", "why"), repairs))
+        found = [(patch.name, *patch.explain()) for patch in compat.PATCHES]
+        rows = [(name, "yes" if is_active else "no", why) for name, is_active, why in found]
+        console.print(_table("Patches of other packages", ("", "in effect", "why"), rows))
     if "torch" in sys.modules:
         import torch
 
@@ -202,8 +203,8 @@ def describe_machine() -> list[tuple[str, str]]:
             rows.append(("GPU", "none"))
     rows.append(("Triton", _version("triton") or "not installed"))
     if "mmcv.ops" in sys.modules:
-        origin = "swin_mm's" if mmcv_ext.explain()[0] else "compiled"
-        rows.append(("mmcv._ext", f"{origin}: {sys.modules[mmcv_ext.NAME].__file__}"))
+        origin = "swin_mm's" if is_supplied("mmcv._ext") else "compiled"
+        rows.append(("mmcv._ext", f"{origin}: {sys.modules['mmcv._ext'].__file__}"))
     return rows
 
 

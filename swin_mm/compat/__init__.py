@@ -1,35 +1,31 @@
-"""Repairs to other packages, one file for each fault; the only place that knows them.
+"""Patches of other packages, one file for each kind of fault; the only place that knows them."""
 
-Each module in `REPAIRS` states in its docstring the fault and the versions that have it, and offers
-`install()`, which is cheap and may be called again, and `explain()`, which says whether the repair
-is in effect in this environment, and why.
-"""
+from swin_mm.compat import (
+    checkpoint_config,
+    checkpoint_loading,
+    data_workers,
+    mask_transforms,
+    missing_modules,
+    mmcv_ext,
+    mmdet_bert,
+    paramwise_log,
+    transform_errors,
+)
 
-from importlib import import_module
-
-REPAIRS = (
-    "swin_mm.compat.mmcv_ext",
-    "swin_mm.compat.missing_pkg_resources",
-    "swin_mm.compat.pkg_resources_warning",
-    "swin_mm.compat.missing_find_loader",
-    "swin_mm.compat.checkpoint_loading",
-    "swin_mm.compat.checkpoint_config",
-    "swin_mm.compat.mmdet_bert",
-    "swin_mm.compat.paramwise_log",
-    "swin_mm.compat.data_workers",
-    "swin_mm.compat.polygon_transforms",
-    "swin_mm.compat.bitmap_masks",
-    "swin_mm.compat.thin_images",
-    "swin_mm.compat.transform_errors",
+PATCHES = (
+    mmcv_ext.PATCH,
+    *missing_modules.PATCHES,
+    checkpoint_loading.PATCH,
+    checkpoint_config.PATCH,
+    mmdet_bert.PATCH,
+    paramwise_log.PATCH,
+    data_workers.PATCH,
+    *mask_transforms.PATCHES,
+    transform_errors.PATCH,
 )
 
 
 def install() -> None:
-    """Puts every repair in place that this environment needs; repeated calls change nothing."""
-    for name in REPAIRS:
-        import_module(name).install()
-
-
-def explain() -> list[tuple[str, bool, str]]:
-    """Lists the repairs: name, whether it is in effect, and why."""
-    return [(name.rpartition(".")[2], *import_module(name).explain()) for name in REPAIRS]
+    """Installs every patch that this environment needs; repeated calls change nothing."""
+    for patch in PATCHES:
+        patch.install()

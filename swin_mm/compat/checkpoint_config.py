@@ -9,42 +9,23 @@ callers give are code as before.
 
 import ast
 import sys
-from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import when_imported
+from swin_mm.compat.module_finder import Patch, wrap_once
 
-TARGET = "mmengine.config.config"
 # What gives text from a checkpoint: `runner.py`, `_flexible_runner.py` and `infer.py`.
 READERS = ("mmengine.runner.", "mmengine.infer.")
 MAX_CHARACTERS = 10_000_000
 
 
-def install() -> None:
-    """Replaces `Config.fromstring` for checkpoints now, or when mmengine is imported."""
-    when_imported(TARGET, _patch)
+def _fromstring(original: Any, cfg_str: str, file_format: str) -> Any:
+    """As mmengine's function of this name; Python text from a checkpoint is read as data."""
+    caller = sys._getframe(2).f_globals.get("__name__", "")
+    if file_format == ".py" and caller.startswith(READERS):
+        from mmengine.config import Config
 
-
-def explain() -> tuple[bool, str]:
-    """Says whether the text is read as data, and why."""
-    reason = "mmengine runs the config text in a checkpoint as Python"
-    from mmengine.config import Config
-
-    return hasattr(Config.fromstring, "reads_data"), reason
-
-
-def _patch(module: ModuleType) -> None:
-    original = module.Config.fromstring
-
-    def fromstring(cfg_str: str, file_format: str) -> Any:
-        """As mmengine's function of this name; Python text from a checkpoint is read as data."""
-        caller = sys._getframe(1).f_globals.get("__name__", "")
-        if file_format == ".py" and caller.startswith(READERS):
-            return module.Config(parse_config_text(cfg_str))
-        return original(cfg_str, file_format)
-
-    fromstring.reads_data = True  # type: ignore[attr-defined]
-    module.Config.fromstring = staticmethod(fromstring)
+        return Config(parse_config_text(cfg_str))
+    return original(cfg_str, file_format)
 
 
 def parse_config_text(text: str) -> dict[str, Any]:
@@ -111,3 +92,10 @@ def _code(node: ast.AST) -> ValueError:
         f"the config in the checkpoint holds code ({ast.unparse(node)[:80]!r}), and nothing from a "
         "file of weights is executed; give the config file itself"
     )
+
+
+PATCH = Patch(
+    "checkpoint_config",
+    "mmengine runs the config text in a checkpoint as Python",
+    {"mmengine.config.config": lambda m: wrap_once(m.Config, "fromstring", _fromstring)},
+)

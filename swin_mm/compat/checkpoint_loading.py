@@ -11,34 +11,17 @@ checkpoint is the concern of `checkpoint_config.py`.
 import os
 import re
 import tempfile
-from collections.abc import Callable
-from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import explain_replacement, when_imported
+from swin_mm.compat.module_finder import Patch, wrap_once
 
-TARGET = "mmengine.runner.checkpoint"
 # What a run saves, unless `CheckpointHook` has other settings.
 RUN_PARTS = ("optimizer", "param_schedulers")
 HASH = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+START_ANEW = "; to start anew from its weights, use --cfg-options load_from={}"
 # What the content of a file that is no state of this run can end in.
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
-
-
-def install() -> None:
-    """Repairs mmengine's loading now, or when it is imported; repeated calls change nothing."""
-    when_imported(TARGET, _repair)
-    when_imported("mmengine.runner.runner", lambda module: _wrap_resume(module.Runner))
-    flexible = "mmengine.runner._flexible_runner"
-    when_imported(flexible, lambda module: _wrap_resume(module.FlexibleRunner))
-    when_imported("mmengine.infer.infer", lambda module: _wrap_inferencer(module.BaseInferencer))
-
-
-def explain() -> tuple[bool, str]:
-    """Says whether checkpoints are read safely, and why."""
-    reason = "mmengine cannot read its own checkpoints, and runs code in them and from URLs"
-    return explain_replacement(TARGET, "load_url", load_url, reason)
 
 
 class _SafeTorch:
@@ -59,7 +42,7 @@ class _SafeTorch:
             return load_from_local(file.name, map_location)
 
 
-def _repair(module: ModuleType) -> None:
+def _patch_loading(module: ModuleType) -> None:
     vars(module).update(torch=_SafeTorch(), load_url=load_url)
     module.CheckpointLoader.register_scheme("", load_from_local, force=True)
 
@@ -75,40 +58,26 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     return checkpoint
 
 
-def _wrap_resume(runner: Any) -> None:
-    """Has a runner resume only from what is the state of a run."""
-    resume = runner.resume
-    if hasattr(resume, "__wrapped__"):
-        return
+def _resume_from_data(resume: Any, self: Any, filename: str, *args: Any, **kwargs: Any) -> None:
+    """Resumes a runner only from what is the state of a run."""
+    from swin_mm.checkpoint.errors import CheckpointError
 
-    @wraps(resume)
-    def resume_from_data(self: Any, filename: str, *args: Any, **kwargs: Any) -> None:
-        from swin_mm.checkpoint.errors import CheckpointError
-
-        # FlexibleRunner leaves loading to its strategy.
-        owner = getattr(self, "strategy", self)
-        name = "load_checkpoint" if owner is self else "resume"
-        load = getattr(owner, name)
-        # A strategy takes its parts out of what it returns.
-        parts = RUN_PARTS if owner is self else ()
-        vars(owner)[name] = _checked(load, filename, parts)
-        try:
-            resume(self, filename, *args, **kwargs)
-        except CheckpointError:
-            raise
-        except MISFITS as error:
-            raise CheckpointError(
-                f"cannot resume from {filename}: its state does not fit this run "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        finally:
-            del vars(owner)[name]
-
-    runner.resume = resume_from_data
-
-
-def _checked(load: Callable[..., dict], file: str, parts: tuple[str, ...]) -> Callable[..., dict]:
-    return lambda *args, **kwargs: check_run_state(load(*args, **kwargs), file, parts)
+    # FlexibleRunner leaves loading to its strategy, which takes its parts out of what it returns.
+    owner = getattr(self, "strategy", self)
+    name, parts = ("load_checkpoint", RUN_PARTS) if owner is self else ("resume", ())
+    load = getattr(owner, name)
+    vars(owner)[name] = lambda *a, **k: check_run_state(load(*a, **k), filename, parts)
+    try:
+        resume(self, filename, *args, **kwargs)
+    except CheckpointError:
+        raise
+    except MISFITS as error:
+        raise CheckpointError(
+            f"cannot resume from {filename}: its state does not fit this run "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    finally:
+        del vars(owner)[name]
 
 
 def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) -> dict:
@@ -130,22 +99,19 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
     meta: Any = checkpoint.get("meta")
     hub: Any = checkpoint.get("message_hub")
     is_state = isinstance(meta, dict) and isinstance(hub, dict)
+    fault = None
     if not is_state or not all(type(meta.get(name)) is int for name in ("epoch", "iter")):
-        raise CheckpointError(
-            f"cannot resume from {file}: it holds no state of a run, such as its epoch; to start "
-            f"anew from its weights, use --cfg-options load_from={file}"
-        )
-    if missing := [part for part in parts if part not in checkpoint]:
-        raise CheckpointError(
-            f"cannot resume from {file}: it was saved without {' and '.join(missing)}; to start "
-            f"anew from its weights, use --cfg-options load_from={file}"
-        )
-    if not all(map(_is_schedule, _list_schedules(checkpoint))):
-        raise CheckpointError(f"cannot resume from {file}: its param_schedulers are damaged")
-    if not _is_hub(hub):
-        raise CheckpointError(f"cannot resume from {file}: its message_hub is damaged")
-    if not isinstance(meta.get("seed"), int | None):
-        raise CheckpointError(f"cannot resume from {file}: its seed is no number")
+        fault = "it holds no state of a run, such as its epoch" + START_ANEW.format(file)
+    elif missing := [part for part in parts if part not in checkpoint]:
+        fault = f"it was saved without {' and '.join(missing)}" + START_ANEW.format(file)
+    elif not all(map(_is_schedule, _list_schedules(checkpoint))):
+        fault = "its param_schedulers are damaged"
+    elif not _is_hub(hub):
+        fault = "its message_hub is damaged"
+    elif not isinstance(meta.get("seed"), int | None):
+        fault = "its seed is no number"
+    if fault:
+        raise CheckpointError(f"cannot resume from {file}: {fault}")
     return checkpoint
 
 
@@ -182,28 +148,20 @@ def _is_hub(hub: dict) -> bool:
     )
 
 
-def _wrap_inferencer(inferencer: Any) -> None:
+def _build_from_config(build: Any, self: Any, cfg: Any, weights: Any, device: str = "cpu") -> Any:
     """Has inferencers ask for a config, where they would build from the one in a checkpoint.
 
-    As data, too, it is no safe one: `type` may be the name of any function, such as `os.system`,
-    which mmengine's registries import and call.
+    As data, too, it is not safe: `type` may be the name of any function, such as `os.system`, which
+    mmengine's registries import and call.
     """
-    build = inferencer._init_model
-    if hasattr(build, "__wrapped__"):
-        return
+    if not cfg:
+        from swin_mm.checkpoint.errors import CheckpointError
 
-    @wraps(build)
-    def build_from_config(self: Any, cfg: Any, weights: Any, device: str = "cpu") -> Any:
-        if not cfg:
-            from swin_mm.checkpoint.errors import CheckpointError
-
-            raise CheckpointError(
-                f"{weights} alone does not make a model: the config in a checkpoint is code, and "
-                "is not run. Give the config it was trained with"
-            )
-        return build(self, cfg, weights, device)
-
-    inferencer._init_model = build_from_config
+        raise CheckpointError(
+            f"{weights} alone does not make a model: the config in a checkpoint is code, and is "
+            "not run. Give the config it was trained with"
+        )
+    return build(self, cfg, weights, device)
 
 
 def load_url(
@@ -261,3 +219,19 @@ def _explain_download(url: str, error: OSError) -> str:
         "backbone by --cfg-options model.backbone.init_cfg.checkpoint=/path/to/"
         f"{url.rpartition('/')[2]}, or train from scratch with model.backbone.init_cfg=None"
     )
+
+
+PATCH = Patch(
+    "checkpoint_loading",
+    "mmengine cannot read its own checkpoints, and runs code in them and from URLs",
+    {
+        "mmengine.runner.checkpoint": _patch_loading,
+        "mmengine.runner.runner": lambda m: wrap_once(m.Runner, "resume", _resume_from_data),
+        "mmengine.runner._flexible_runner": lambda m: wrap_once(
+            m.FlexibleRunner, "resume", _resume_from_data
+        ),
+        "mmengine.infer.infer": lambda m: wrap_once(
+            m.BaseInferencer, "_init_model", _build_from_config
+        ),
+    },
+)

@@ -13,23 +13,11 @@ import threading
 from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import explain_replacement, when_imported
+from swin_mm.compat.module_finder import Patch
 
-TARGET = "torch.utils.data._utils.worker"
 LOOK_SECONDS = 1.0
 
 _run_worker: Any = None  # PyTorch's own
-
-
-def install() -> None:
-    """Replaces what a worker runs, now or when it is imported."""
-    when_imported(TARGET, _patch)
-
-
-def explain() -> tuple[bool, str]:
-    """Says whether workers end with their process, and why."""
-    reason = "workers of a killed process can live on"
-    return explain_replacement(TARGET, "_worker_loop", run_worker, reason)
 
 
 def _patch(module: ModuleType) -> None:
@@ -63,3 +51,10 @@ def _end_with(parent: int | None) -> None:
         if sent is not None and sent.si_pid == parent:
             os._exit(0)  # as PyTorch's worker does
     os._exit(1)
+
+
+PATCH = Patch(
+    "data_workers",
+    "workers of a killed process can live on",
+    {"torch.utils.data._utils.worker": _patch},
+)

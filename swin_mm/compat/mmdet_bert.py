@@ -12,37 +12,27 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import when_imported
+from swin_mm.compat.module_finder import Patch
 
-TARGET = "mmdet.models.language_models.bert"
-FUSION = "mmdet.models.utils.vlfuse_helper"
 UTILITIES = "transformers.modeling_utils"
 MOVED = ("GenerationConfig", "GenerationMixin", "PretrainedConfig")
 
 
-def install() -> None:
-    """Repairs the encoder when mmdet's models are imported."""
-    when_imported(TARGET, _repair)
-    when_imported(UTILITIES, _restore_names)
-    when_imported(FUSION, _repair_fusion)
-
-
-def explain() -> tuple[bool, str]:
-    """Says whether the encoder is repaired, and why."""
+def _why_not() -> str | None:
     try:
         version = metadata.version("transformers")
     except metadata.PackageNotFoundError:
-        return False, "transformers, which mmdet's text encoder needs, is not installed"
+        return "transformers, which mmdet's text encoder needs, is not installed"
     if _is_affected(version):
-        return True, f"transformers {version} dropped what mmdet's text encoder calls"
-    return False, f"transformers {version} has what mmdet's text encoder calls"
+        return None
+    return f"transformers {version} has what mmdet's text encoder calls"
 
 
 def _is_affected(version: str) -> bool:
     return int(version.partition(".")[0]) >= 5
 
 
-def _repair(module: ModuleType) -> None:
+def _patch(module: ModuleType) -> None:
     """Replaces the two names of transformers that the module uses by equivalents of old."""
     # mmdet sets them to None where transformers is missing.
     if module.HFBertModel is None or not _is_affected(metadata.version("transformers")):
@@ -98,7 +88,7 @@ def _find_pruneable_heads_and_indices(
     return heads, torch.arange(n_heads * head_size).view(n_heads, head_size)[kept].flatten()
 
 
-def _repair_fusion(module: ModuleType) -> None:
+def _patch_fusion(module: ModuleType) -> None:
     """Gives the layers of GLIP's fusion the two methods that they had from transformers 4."""
     if module.BertConfig is None or not _is_affected(metadata.version("transformers")):
         return
@@ -121,3 +111,15 @@ def _repair_fusion(module: ModuleType) -> None:
 
     module.BertAttention.forward = attend
     module.BertEncoderLayer.get_extended_attention_mask = extend_mask
+
+
+PATCH = Patch(
+    "mmdet_bert",
+    "transformers 5 dropped what mmdet's text encoder calls",
+    {
+        "mmdet.models.language_models.bert": _patch,
+        UTILITIES: _restore_names,
+        "mmdet.models.utils.vlfuse_helper": _patch_fusion,
+    },
+    why_not=_why_not,
+)

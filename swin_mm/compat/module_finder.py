@@ -1,14 +1,19 @@
-"""Supplies modules that no installed package provides, and repairs modules as they are imported.
+"""Supplies modules that no installed package provides, and patches modules as they are imported.
 
 The first finder stands last in `sys.meta_path`: Python asks it only after every other has said no,
 so a module that exists, compiled or not, is always the one that is imported. The second stands
-first, and passes on what the ordinary search finds.
+first, and passes on what the ordinary search finds. So a patch need not import what it patches, and
+`import swin_mm` stays quick.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any, NamedTuple
+
+PATCHED = "_swin_mm_patched"
 
 
 class SuppliedModules:
@@ -20,7 +25,6 @@ class SuppliedModules:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns the spec of a supplied module, and None for every other name."""
         if name not in self.files:
             return None
         from importlib.util import spec_from_file_location
@@ -28,19 +32,43 @@ class SuppliedModules:
         return spec_from_file_location(name, self.files[name])
 
 
-_FINDER = SuppliedModules()
+class PatchedModules:
+    """A meta path finder that leaves modules as they are found and patches them once they ran."""
+
+    def __init__(self) -> None:
+        self.patches: dict[str, Callable[[ModuleType], None]] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in self.patches:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_patch(module: ModuleType) -> None:
+                execute(module)
+                self.patches[name](module)
+
+            vars(spec.loader)["exec_module"] = execute_and_patch
+        return spec
+
+
+_SUPPLIER = SuppliedModules()
+_PATCHER = PatchedModules()
 
 
 def supply(name: str, file: str) -> None:
     """Makes `import name` execute `file` where no other finder knows `name`.
 
     Args:
-        name: dotted module name, e.g. `mmcv._ext`. Its parent package must exist.
-        file: path of the Python source that becomes the module.
+        name: Dotted module name, such as `mmcv._ext`. Its parent package must exist.
+        file: Path of the Python source that becomes the module.
     """
-    _FINDER.files[name] = file
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.append(_FINDER)
+    _SUPPLIER.files[name] = file
+    if _SUPPLIER not in sys.meta_path:
+        sys.meta_path.append(_SUPPLIER)
 
 
 def is_supplied(name: str) -> bool:
@@ -48,67 +76,62 @@ def is_supplied(name: str) -> bool:
     from importlib.util import find_spec
 
     spec = find_spec(name)
-    return spec is not None and spec.origin == _FINDER.files.get(name)
+    return spec is not None and spec.origin == _SUPPLIER.files.get(name)
 
 
-class RepairedModules:
-    """A meta path finder that leaves modules as they are found and repairs them once they ran."""
-
-    def __init__(self) -> None:
-        self.repairs: dict[str, Callable[[ModuleType], None]] = {}
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Returns the ordinary spec, with the repair behind its execution."""
-        if name not in self.repairs:
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_repair(module: ModuleType) -> None:
-                execute(module)
-                self.repairs[name](module)
-
-            vars(spec.loader)["exec_module"] = execute_and_repair
-        return spec
-
-
-_REPAIRER = RepairedModules()
-
-
-def when_imported(name: str, repair: Callable[[ModuleType], None]) -> None:
-    """Repairs a module now, where it has been imported, or else when it is.
-
-    So a repair need not import what it repairs, and `import swin_mm` stays quick.
+def when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
+    """Patches a module now, where it has been imported, or else when it is.
 
     Args:
-        name: dotted module name.
-        repair: changes the module in place; must bear to be called again.
+        name: Dotted module name.
+        patch: Changes the module in place; may be called again.
     """
     if name in sys.modules:
-        repair(sys.modules[name])
-    _REPAIRER.repairs[name] = repair
-    if _REPAIRER not in sys.meta_path:
-        sys.meta_path.insert(0, _REPAIRER)
+        patch(sys.modules[name])
+    _PATCHER.patches[name] = patch
+    if _PATCHER not in sys.meta_path:
+        sys.meta_path.insert(0, _PATCHER)
 
 
-def explain_replacement(module: str, name: str, ours: object, reason: str) -> tuple[bool, str]:
-    """Says whether a repair that puts `ours` in the place of `name` is in effect, and why.
+def wrap_once(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Puts `wrapper(original, *args)` in the place of a function or method, unless it is there."""
+    original = getattr(owner, name)
+    if hasattr(original, PATCHED):
+        return
 
-    Args:
-        module: dotted name of the module, imported here.
-        name: of what is replaced in it.
-        ours: what replaces it.
-        reason: why it is replaced.
+    @wraps(original)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        return wrapper(original, *args, **kwargs)
+
+    setattr(patched, PATCHED, True)
+    is_static = isinstance(vars(owner).get(name), staticmethod)
+    setattr(owner, name, staticmethod(patched) if is_static else patched)
+
+
+class Patch(NamedTuple):
+    """A fault of another package, and what is done about it.
+
+    Attributes:
+        name: For `swin-mm doctor`.
+        reason: The fault, in one line.
+        modules: What patches a module, by the module's name; it may be called again.
+        prepare: Called by `install` as well; may be called again.
+        why_not: Gives the reason where the patch is not in effect here.
     """
-    from importlib import import_module
 
-    try:
-        target = import_module(module)
-    except ModuleNotFoundError:
-        return False, f"{module.partition('.')[0]} is not installed"
-    if getattr(target, name) is ours:
-        return True, reason
-    return False, "swin_mm.compat.install() has not been called"
+    name: str
+    reason: str
+    modules: Mapping[str, Callable[[ModuleType], None]] = {}
+    prepare: Callable[[], None] = lambda: None
+    why_not: Callable[[], str | None] = lambda: None
+
+    def install(self) -> None:
+        """Puts the patch in place, now or when what it patches is imported."""
+        self.prepare()
+        for name, patch in self.modules.items():
+            when_imported(name, patch)
+
+    def explain(self) -> tuple[bool, str]:
+        """Says whether the patch is in effect, and why."""
+        reason = self.why_not()
+        return reason is None, reason or self.reason

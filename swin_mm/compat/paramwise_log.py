@@ -7,28 +7,11 @@ with LoRA are nearly all. Here they go to the debug level.
 """
 
 import logging
-from types import ModuleType
 
-from swin_mm.compat.module_finder import explain_replacement, when_imported
+from swin_mm.compat.module_finder import Patch
 
-TARGET = "mmengine.optim.optimizer.default_constructor"
 PREFIX = "paramwise_options -- "
 OF_FROZEN = " is skipped since its requires_grad=False"
-
-
-def install() -> None:
-    """Repairs mmengine's constructor now, or when it is imported."""
-    when_imported(TARGET, _repair)
-
-
-def explain() -> tuple[bool, str]:
-    """Says whether the lines are kept back, and why."""
-    reason = "mmengine logs a line for every option of every parameter"
-    return explain_replacement(TARGET, "print_log", print_log, reason)
-
-
-def _repair(module: ModuleType) -> None:
-    vars(module)["print_log"] = print_log
 
 
 def print_log(
@@ -39,3 +22,10 @@ def print_log(
 
     is_of_one = str(msg).startswith(PREFIX) or str(msg).endswith(OF_FROZEN)
     print_log(msg, logger, logging.DEBUG if is_of_one else level)
+
+
+PATCH = Patch(
+    "paramwise_log",
+    "mmengine logs a line for every option of every parameter",
+    {"mmengine.optim.optimizer.default_constructor": lambda m: vars(m).update(print_log=print_log)},
+)

@@ -9,13 +9,11 @@ this is an error here.
 import re
 from pathlib import Path
 from traceback import extract_tb
-from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import when_imported
+from swin_mm.compat.module_finder import Patch
 
 PACKAGE = str(Path(__file__).parents[1])
-TARGET = "mmcv.transforms.base"
 LOAD = "LoadAnnotations(with_{}=True) must come before it"
 # What a transform reads, and how a pipeline gets it.
 REMEDIES = {
@@ -47,24 +45,6 @@ PER_OBJECT = ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags", "gt_masks")
 
 class TransformError(ValueError):
     """A transform that failed; the message says which one, on which image, and why."""
-
-
-def install() -> None:
-    """Patches the base class of transforms now, or when it is imported."""
-    when_imported(TARGET, _patch)
-
-
-def explain() -> tuple[bool, str]:
-    """Says whether errors name the transform, and why."""
-    from mmcv.transforms import BaseTransform
-
-    if BaseTransform.__call__ is call_transform:
-        return True, "transforms fail without naming what they miss"
-    return False, "swin_mm.compat.install() has not been called"
-
-
-def _patch(module: ModuleType) -> None:
-    module.BaseTransform.__call__ = call_transform
 
 
 def call_transform(self: Any, results: dict) -> Any:
@@ -133,3 +113,10 @@ def _text(error: Exception) -> str:
 def _image(results: Any) -> str:
     path = results.get("img_path") if isinstance(results, dict) else None
     return f" on {path}" if path else ""
+
+
+PATCH = Patch(
+    "transform_errors",
+    "transforms fail without naming what they miss",
+    {"mmcv.transforms.base": lambda m: setattr(m.BaseTransform, "__call__", call_transform)},
+)

@@ -75,17 +75,9 @@ def test_import_stays_quick():
 
 def test_installing_again_changes_nothing():
     finders, schemes = list(sys.meta_path), dict(CheckpointLoader._schemes)
-    checkpoint_loading.install()
+    checkpoint_loading.PATCH.install()
     assert sys.meta_path == finders
     assert schemes == CheckpointLoader._schemes
-
-
-def test_the_repair_is_explained(monkeypatch):
-    in_effect, reason = checkpoint_loading.explain()
-    assert in_effect
-    assert "its own checkpoints" in reason
-    monkeypatch.setattr(mmengine_checkpoint, "load_url", None)
-    assert checkpoint_loading.explain() == (False, "swin_mm.compat.install() has not been called")
 
 
 class Toy(BaseModel):

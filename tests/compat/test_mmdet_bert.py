@@ -43,7 +43,7 @@ def encoder(tmp_path_factory):
 @pytest.mark.skipif(
     not mmdet_bert._is_affected(metadata.version("transformers")), reason="needs transformers 5"
 )
-def test_upstream_still_needs_the_repair():
+def test_upstream_still_needs_the_patch():
     """Fails when the repair is no longer needed."""
     assert "tokenizer.batch_encode_plus(" in inspect.getsource(target)
     code = (
@@ -51,7 +51,7 @@ def test_upstream_still_needs_the_repair():
         "assert not hasattr(PreTrainedTokenizerBase, 'batch_encode_plus')\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
-    assert mmdet_bert.explain()[0]
+    assert mmdet_bert.PATCH.explain()[0]
 
 
 def test_phrases_are_encoded(encoder):
@@ -80,11 +80,11 @@ def test_padding_is_not_seen(encoder):
 )
 def test_only_transformers_5_is_affected(monkeypatch, version, affected):
     monkeypatch.setattr(metadata, "version", lambda name: version)
-    active, reason = mmdet_bert.explain()
-    assert active is affected and version in reason
+    active, reason = mmdet_bert.PATCH.explain()
+    assert active is affected and (affected or version in reason)
     module = ModuleType("module")
     module.HFBertModel = transformers.BertModel
-    mmdet_bert._repair(module)
+    mmdet_bert._patch(module)
     assert (module.HFBertModel is not transformers.BertModel) is affected
 
 
@@ -93,10 +93,10 @@ def test_without_transformers(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    assert mmdet_bert.explain()[0] is False
+    assert mmdet_bert.PATCH.explain()[0] is False
     module = ModuleType("module")
     module.HFBertModel = None
-    mmdet_bert._repair(module)
+    mmdet_bert._patch(module)
     assert module.HFBertModel is None
 
 

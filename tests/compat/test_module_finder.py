@@ -1,4 +1,4 @@
-"""Modules that are supplied where missing, and repaired when imported."""
+"""Modules that are supplied where missing, and patched when imported."""
 
 import importlib
 import sys
@@ -12,8 +12,8 @@ from swin_mm.compat import module_finder
 def clean(monkeypatch):
     """Finders and modules as they were, after each test."""
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    monkeypatch.setattr(module_finder._FINDER, "files", dict(module_finder._FINDER.files))
-    monkeypatch.setattr(module_finder._REPAIRER, "repairs", dict(module_finder._REPAIRER.repairs))
+    monkeypatch.setattr(module_finder._SUPPLIER, "files", dict(module_finder._SUPPLIER.files))
+    monkeypatch.setattr(module_finder._PATCHER, "patches", dict(module_finder._PATCHER.patches))
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -46,17 +46,17 @@ def increase(module):
     module.value += 1
 
 
-def test_a_module_is_repaired_when_imported_and_again_when_reloaded(tmp_path, monkeypatch):
-    (tmp_path / "demo_repaired.py").write_text("value = 1\n")
+def test_a_module_is_patched_when_imported_and_again_when_reloaded(tmp_path, monkeypatch):
+    (tmp_path / "demo_patched.py").write_text("value = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    module_finder.when_imported("demo_repaired", increase)
-    assert "demo_repaired" not in sys.modules
-    module = importlib.import_module("demo_repaired")
+    module_finder.when_imported("demo_patched", increase)
+    assert "demo_patched" not in sys.modules
+    module = importlib.import_module("demo_patched")
     assert module.value == 2
     assert importlib.reload(module).value == 2
 
 
-def test_an_imported_module_is_repaired_at_once(tmp_path, monkeypatch):
+def test_an_imported_module_is_patched_at_once(tmp_path, monkeypatch):
     (tmp_path / "demo_early.py").write_text("value = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("demo_early")
@@ -64,7 +64,23 @@ def test_an_imported_module_is_repaired_at_once(tmp_path, monkeypatch):
     assert module.value == 2
 
 
-def test_a_module_to_repair_may_be_missing():
+def test_a_module_to_patch_may_be_missing():
     module_finder.when_imported("demo_absent", increase)
     with pytest.raises(ModuleNotFoundError, match="demo_absent"):
         importlib.import_module("demo_absent")
+
+
+class Owner:
+    def method(self, value):
+        return value
+
+    @staticmethod
+    def function(value):
+        return value
+
+
+@pytest.mark.parametrize("name", ["method", "function"])
+def test_a_function_is_wrapped_once(name):
+    for _ in range(2):
+        module_finder.wrap_once(Owner, name, lambda original, *args: 2 * original(*args))
+    assert getattr(Owner(), name)(3) == 6

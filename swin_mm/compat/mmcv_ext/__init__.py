@@ -1,4 +1,4 @@
-"""Stands in for `mmcv._ext`, the compiled part of mmcv, where there is none.
+"""Supplies `mmcv._ext`, the compiled part of mmcv, where there is none.
 
 For mmcv and mmcv-lite 2.0 to 2.2. `mmcv-lite` ships every Python module of `mmcv.ops` but not the
 extension they load, and mmcv's own extension does not build against current PyTorch: its set-up
@@ -12,22 +12,22 @@ their results into tensors that the caller hands over, under the argument names 
 
 from pathlib import Path
 
-from swin_mm.compat.module_finder import is_supplied, supply
+from swin_mm.compat.module_finder import Patch, is_supplied, supply
 
 NAME = "mmcv._ext"
 
 
-def install() -> None:
-    """Makes `mmcv._ext` importable; a compiled one, where present, is found first and untouched."""
-    supply(NAME, str(Path(__file__).with_name("extension.py")))
-
-
-def explain() -> tuple[bool, str]:
-    """Says whether the stand-in is in use, and why."""
+def _why_not() -> str | None:
     try:
         supplied = is_supplied(NAME)
     except ModuleNotFoundError:
-        return False, "mmcv is not installed"
-    if supplied:
-        return True, "mmcv has no compiled extension: its operators run on torchvision and PyTorch"
-    return False, "mmcv brings its compiled extension, which is used as it is"
+        return "mmcv is not installed"
+    return None if supplied else "mmcv brings its compiled extension, which is used as it is"
+
+
+PATCH = Patch(
+    "mmcv_ext",
+    "mmcv has no compiled extension: its operators run on torchvision and PyTorch",
+    prepare=lambda: supply(NAME, str(Path(__file__).with_name("extension.py"))),
+    why_not=_why_not,
+)

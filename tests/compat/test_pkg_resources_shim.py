@@ -1,4 +1,4 @@
-"""The stand-in for `pkg_resources`, with a real one, where present, out of sight."""
+"""The shim for `pkg_resources`, with a real one, where present, out of sight."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from swin_mm.compat import missing_pkg_resources
-from swin_mm.compat.missing_pkg_resources import stand_in
+from swin_mm.compat import missing_modules
+from swin_mm.compat import pkg_resources_shim as shim
 
 HIDE = (
     "from importlib.machinery import PathFinder\n"
@@ -23,7 +23,7 @@ def run(code):
 
 
 def test_mmengine_still_needs_pkg_resources():
-    """Fails when the stand-in is no longer needed."""
+    """Fails when the shim is no longer needed."""
     status, message = run("from mmengine.utils import is_installed; is_installed('numpy')")
     assert status != 0
     assert "No module named 'pkg_resources'" in message
@@ -58,8 +58,8 @@ def test_configs_inherit_from_installed_packages():
 def test_explain_says_that_it_is_in_use():
     status, message = run(
         "import swin_mm\n"
-        "from swin_mm.compat import missing_pkg_resources\n"
-        "active, reason = missing_pkg_resources.explain()\n"
+        "from swin_mm.compat import missing_modules\n"
+        "active, reason = missing_modules.PATCHES[0].explain()\n"
         "assert active and 'mmengine' in reason, reason\n"
     )
     assert status == 0, message
@@ -69,7 +69,7 @@ def test_a_real_one_goes_first(tmp_path, monkeypatch):
     (tmp_path / "pkg_resources.py").touch()
     monkeypatch.delitem(sys.modules, "pkg_resources", raising=False)  # of an earlier test
     monkeypatch.syspath_prepend(tmp_path)
-    assert missing_pkg_resources.explain() == (False, "pkg_resources is installed")
+    assert missing_modules.PATCHES[0].explain() == (False, "pkg_resources is installed")
 
 
 def make_distribution(folder, name, modules=None):
@@ -91,7 +91,7 @@ def test_names_are_normalised(tmp_path, monkeypatch, asked):
     make_distribution(tmp_path, "demo-parts", "demo_lib\n")
     make_package(tmp_path, "demo_lib")
     monkeypatch.syspath_prepend(tmp_path)
-    found = stand_in.get_distribution(asked)
+    found = shim.get_distribution(asked)
     assert (found.project_name, found.version) == ("demo-parts", "1.5")
     assert Path(found.location) == tmp_path
     assert found.has_metadata("top_level.txt") and not found.has_metadata("nothing.txt")
@@ -107,24 +107,24 @@ def test_an_editable_install_is_where_its_sources_are(tmp_path, monkeypatch, mod
     make_package(sources, "demo_lib")
     monkeypatch.syspath_prepend(sources)
     monkeypatch.syspath_prepend(site)
-    assert Path(stand_in.get_distribution("demo-lib").location) == sources
+    assert Path(shim.get_distribution("demo-lib").location) == sources
 
 
 def test_a_distribution_of_single_files_is_where_its_metadata_is(tmp_path, monkeypatch):
     make_distribution(tmp_path, "demo-file", "demo_file\n")
     (tmp_path / "demo_file.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert Path(stand_in.get_distribution("demo-file").location) == tmp_path
+    assert Path(shim.get_distribution("demo-file").location) == tmp_path
 
 
 def test_a_missing_distribution_is_named():
-    with pytest.raises(stand_in.DistributionNotFound, match="'no-such-thing'"):
-        stand_in.get_distribution("no-such-thing")
+    with pytest.raises(shim.DistributionNotFound, match="'no-such-thing'"):
+        shim.get_distribution("no-such-thing")
 
 
 def test_anything_else_is_refused_with_the_cure():
     with pytest.raises(AttributeError, match=r"pkg_resources\.require .*setuptools<82"):
-        stand_in.require  # noqa: B018
+        shim.require  # noqa: B018
 
 
 def test_namespace_packages_still_work(tmp_path, monkeypatch):
@@ -133,8 +133,8 @@ def test_namespace_packages_still_work(tmp_path, monkeypatch):
         folder = tmp_path / part / "demo_namespace"
         folder.mkdir(parents=True)
         (folder / "__init__.py").write_text(
-            "from swin_mm.compat.missing_pkg_resources import stand_in\n"
-            "stand_in.declare_namespace(__name__)\n"
+            "from swin_mm.compat import pkg_resources_shim\n"
+            "pkg_resources_shim.declare_namespace(__name__)\n"
         )
         (folder / f"{part}.py").touch()
         monkeypatch.syspath_prepend(tmp_path / part)
@@ -146,8 +146,6 @@ def test_namespace_packages_still_work(tmp_path, monkeypatch):
 
 def test_pytest_can_still_change_the_path(monkeypatch, tmp_path):
     """It asks `pkg_resources`, once imported, to look at namespace packages again."""
-    from swin_mm.compat.missing_pkg_resources import stand_in
-
-    monkeypatch.setitem(sys.modules, "pkg_resources", stand_in)
+    monkeypatch.setitem(sys.modules, "pkg_resources", shim)
     monkeypatch.syspath_prepend(tmp_path)
     assert sys.path[0] == str(tmp_path)

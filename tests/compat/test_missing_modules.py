@@ -1,13 +1,17 @@
-"""The warning of a `pkg_resources` that is still installed."""
+"""Modules and functions that are gone, and the warning of one that is still installed."""
 
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
-import warnings
 
+import pytest
 from mmengine.utils import package_utils
 
-from swin_mm.compat import pkg_resources_warning
+from swin_mm.compat import missing_modules
+
+FIND_LOADER = missing_modules.PATCHES[2]
 
 # As in setuptools 81, with what mmengine uses of it.
 PKG_RESOURCES = """\
@@ -46,12 +50,22 @@ def test_it_is_silenced_and_no_other(tmp_path):
     assert "another" in shown
 
 
-def test_explain():
-    with warnings.catch_warnings():
-        pkg_resources_warning.install()
-        assert pkg_resources_warning.explain()[0]
-        warnings.resetwarnings()
-        assert pkg_resources_warning.explain() == (
-            False,
-            "warnings have been reset since swin_mm was imported",
-        )
+@pytest.mark.parametrize("caller", ["mmcv.utils.ext_loader", "mmengine.utils.dl_utils.misc"])
+def test_upstream_still_calls_it(caller):
+    """Fails when the repair is no longer needed."""
+    assert "pkgutil.find_loader(" in inspect.getsource(importlib.import_module(caller))
+
+
+def test_it_is_put_back_where_missing(monkeypatch):
+    monkeypatch.delattr(pkgutil, "find_loader", raising=False)
+    FIND_LOADER.install()
+    assert pkgutil.find_loader("json") is importlib.util.find_spec("json").loader
+    assert pkgutil.find_loader("no_such_module") is None
+    assert FIND_LOADER.explain()[0]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python 3.14 has no find_loader of its own")
+def test_pythons_own_is_left_alone():
+    FIND_LOADER.install()
+    assert pkgutil.find_loader is not missing_modules.find_loader
+    assert FIND_LOADER.explain() == (False, "this Python has pkgutil.find_loader")
