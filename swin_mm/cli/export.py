@@ -4,17 +4,17 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
-from swin_mm.configs import ConfigError, find_scope
+from swin_mm.configs import ConfigError
+from swin_mm.export.runtime import SUFFIXES
 
 if TYPE_CHECKING:
-    from swin_mm.export.check import Difference
+    from swin_mm.export.write import ExportResult
 
-FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 # What is asked for and not there: better refused than half done.
 MISSING = {
     "--format torch": "PyTorch's own archives are not written yet: use onnx or openvino",
@@ -53,31 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if is_given:
             raise ConfigError(f"{option}: {MISSING[option]}")
     cfg = load_config(args.config, args.cfg_options, check_keys)
-    scope = find_scope(cfg)
     check_checkpoint(args.checkpoint)
-    dataset = (cfg.get("test_dataloader") or {}).get("dataset")
-    if dataset is None:
-        raise ConfigError(f"{args.config} has no test_dataloader, which says how images are read")
+    out = Path(args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format]).name)
 
-    from mmengine.registry import init_default_scope
+    from swin_mm.inference.model import Model
 
-    from swin_mm.export.plan import make_plan
-    from swin_mm.export.runtime import read_image
-    from swin_mm.export.write import export_model
-    from swin_mm.inference.model import load_model
-
-    picture = read_image(args.image) if args.image else None
-
-    init_default_scope(scope)
-    model, meta = load_model(cfg, args.checkpoint)
-    plan = make_plan(model.eval(), dataset, args.part)
-    out = Path(args.out or Path(args.checkpoint).name).expanduser()
-    out = out if args.out else out.with_suffix(FORMATS[args.format])
-    print(f"exporting {plan.task} to {out}: recording takes a minute or several", flush=True)
-    metadata, differences = export_model(
-        plan, out, meta["classes"], args.format, args.size, args.batch, args.check, picture
-    )
-    report(out, metadata, differences)
+    model = Model(cfg, args.checkpoint, "cpu")
+    print(f"exporting to {out}: recording takes a minute or several", flush=True)
+    names = ("format", "part", "image", "size", "batch", "check")
+    report(model.export(out, **{name: getattr(args, name) for name in names}))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -90,7 +74,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
     parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
     parser.add_argument(
-        "--format", choices=[*FORMATS, "torch"], default="onnx", help="kind of file (%(default)s)"
+        "--format", choices=[*SUFFIXES, "torch"], default="onnx", help="kind of file (%(default)s)"
     )
     parser.add_argument("--out", metavar="FILE", help="(name of the checkpoint, .onnx or .xml)")
     parser.add_argument(
@@ -127,17 +111,18 @@ def read_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def report(out: Path, metadata: dict[str, Any], differences: "Sequence[Difference]") -> None:
+def report(result: "ExportResult") -> None:
     """Prints what the file takes and how near it comes to the model."""
+    out, metadata = result.path, result.metadata
     size, batch = metadata["size"], metadata["batch"]
     sides = (
         f"{size[0]}x{size[1]}" if size else f"any size from {metadata['min_side']} pixels a side"
     )
     print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
     print(f"input: {batch or 'any number of'} images, {sides}; outputs: {metadata['outputs']}")
-    for difference in differences:
+    for difference in result.differences:
         print(f"beside PyTorch, {difference.describe()}")
-    if not differences:
+    if not result.differences:
         print("not checked beside PyTorch")
-    if any(not difference.compared for difference in differences):
+    if any(not difference.compared for difference in result.differences):
         print("warning: nothing was found in some pictures: give one with objects by --image")

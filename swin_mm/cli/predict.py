@@ -17,8 +17,8 @@ from swin_mm.export.runtime import SUFFIXES
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from swin_mm.inference.model import Predictor
     from swin_mm.inference.prediction_files import PredictionFiles
+    from swin_mm.inference.predictor import Predictor
 
 EXAMPLES = """\
 examples:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         PredictError: There are no images.
     """
     args = parse_args(argv)
-    is_exported = args.config.endswith(SUFFIXES)
+    is_exported = args.config.endswith(tuple(SUFFIXES.values()))
     arguments = [args.checkpoint, *args.images] if is_exported else args.images
     views = read_view_options(args)
     if args.score_thr is not None:

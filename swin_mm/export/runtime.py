@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 METADATA_KEY = "swin_mm"
-SUFFIXES = (".onnx", ".xml")  # of exported models
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of exported models, by format
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +16,60 @@ import torch
 from swin_mm.export.check import Difference, check_file
 from swin_mm.export.plan import MIN_SIDE, ExportError, Plan
 from swin_mm.export.prepare import prepare
-from swin_mm.export.runtime import METADATA_KEY, ExportedModel
+from swin_mm.export.runtime import METADATA_KEY, SUFFIXES, ExportedModel
 from swin_mm.version import __version__
 
 OPSET = 18
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 EXAMPLE = (256, 320)
 # Multiples of all that is padded to, and sizes that are not.
 OTHER_SIZES = ((320, 224), (203, 301))
+
+
+@dataclass
+class ExportResult:
+    """A file that was written.
+
+    Attributes:
+        path: The file.
+        metadata: What it says of itself.
+        differences: How it differs from the model, at each size tried.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    differences: list[Difference]
 
 
 def export_model(
     plan: Plan,
     out: str | Path,
     classes: Sequence[str] = (),
-    file_format: str = "onnx",
+    file_format: str | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     check: bool = True,
     picture: np.ndarray | None = None,
-) -> tuple[dict[str, Any], list[Difference]]:
+) -> ExportResult:
     """Writes a model as a file.
 
     Args:
         plan: The model; it is left as it is.
         out: The file, `.onnx` or `.xml`.
         classes: Names of the classes.
-        file_format: `onnx` or `openvino`.
+        file_format: `onnx` or `openvino`; by default what `out` ends in.
         size: `(H, W)` of all images; `None` for any.
         batch: Number of images; `None` for any.
         check: Whether the file is run beside the model.
         picture: `(H, W, bands)` uint8, RGB, to run them on; `None` draws some.
 
-    Returns:
-        The file's metadata, and how it differs from the model at each size tried.
-
     Raises:
         ExportError: The model cannot be recorded, or the file computes something else; then no file
             is left.
     """
-    if file_format not in SUFFIXES:
-        raise ExportError(f"format must be one of {tuple(SUFFIXES)}, got {file_format!r}")
-    out = Path(out)
-    if out.suffix != SUFFIXES[file_format]:
-        raise ExportError(
-            f"a file of {file_format} ends in {SUFFIXES[file_format]}, got {out.name}"
-        )
+    out = Path(out).expanduser()
+    file_format = _find_format(out, file_format)
     _check_runtime(file_format)
+    _check_sizes(size, batch)
     module = copy.deepcopy(plan.module)
     prepare(module.model)
     program, min_side = record(module, plan.bands, size, batch)
@@ -81,7 +89,28 @@ def export_model(
             _save(program, file, metadata)
         for part in Path(folder).iterdir():
             shutil.move(part, out.parent / part.name)
-    return metadata, differences
+    return ExportResult(out, metadata, differences)
+
+
+def _find_format(out: Path, file_format: str | None) -> str:
+    formats = {suffix: name for name, suffix in SUFFIXES.items()}
+    if file_format is None and out.suffix not in formats:
+        raise ExportError(f"the file must end in one of {tuple(formats)}, got {out.name!r}")
+    file_format = file_format or formats[out.suffix]
+    if file_format not in SUFFIXES:
+        raise ExportError(f"format must be one of {tuple(SUFFIXES)}, got {file_format!r}")
+    if out.suffix != SUFFIXES[file_format]:
+        raise ExportError(
+            f"a file of {file_format} ends in {SUFFIXES[file_format]}, got {out.name!r}"
+        )
+    return file_format
+
+
+def _check_sizes(size: tuple[int, int] | None, batch: int | None) -> None:
+    if size is not None and (len(size) != 2 or min(size) < 32):
+        raise ExportError(f"size must be (H, W) from 32 pixels, got {size}")
+    if batch is not None and batch < 1:
+        raise ExportError(f"batch must be 1 or more, got {batch}")
 
 
 def _check_runtime(file_format: str) -> None:

@@ -11,8 +11,8 @@ from swin_mm.configs import ConfigError
 from swin_mm.datasets.picture import choose_palette
 from swin_mm.datasets.reader import UnreadableError
 from swin_mm.export.runtime import ExportedModel, Found, read_image
-from swin_mm.inference.model import PredictOptions, Predictor
 from swin_mm.inference.prediction import Prediction
+from swin_mm.inference.predictor import PredictOptions, Predictor
 from swin_mm.inference.sources import Source, open_sources
 from swin_mm.structures import Content, Objects, to_runs
 

@@ -1,9 +1,10 @@
 """Trained models from Python: `swin_mm.load(...).predict(...)`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from swin_mm.checkpoint.published import find_weights, resolve_weights
 from swin_mm.configs import ConfigError, bare_type, find_config, find_scope, innermost_dataset
 from swin_mm.configs import read_config as read_config_file
 from swin_mm.datasets.bands import MissingReaderError
-from swin_mm.datasets.picture import Colour, choose_palette
+from swin_mm.datasets.picture import choose_palette
 from swin_mm.datasets.reader import (
     Reader,
     UnreadableError,
@@ -33,11 +34,15 @@ from swin_mm.export.runtime import SUFFIXES
 from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.inference.panoptic import read_segments
 from swin_mm.inference.prediction import Prediction
+from swin_mm.inference.predictor import PredictOptions, Predictor
 from swin_mm.inference.run_length import RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
-from swin_mm.inference.sources import Source, is_single, open_sources
+from swin_mm.inference.sources import Source, open_sources
 from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
 from swin_mm.structures import Content, Objects, Run
+
+if TYPE_CHECKING:
+    from swin_mm.export.write import ExportResult
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -47,7 +52,7 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
-) -> "Predictor":
+) -> Predictor:
     """Loads a trained detector or segmentor.
 
     Args:
@@ -65,7 +70,7 @@ def load(
         ConfigError: There is no such config, or no checkpoint was given for one.
         CheckpointError: The checkpoint is of another model, carries no config, or is not known.
     """
-    if isinstance(model, str | Path) and Path(model).suffix in SUFFIXES:
+    if isinstance(model, str | Path) and Path(model).suffix in SUFFIXES.values():
         from swin_mm.inference.exported import Exported
 
         return Exported(model)
@@ -106,75 +111,6 @@ def read_carried_config(checkpoint: str | Path) -> Config:
         raise CheckpointError(f"{checkpoint}: {error}") from error
 
 
-class Predictor:
-    """What every model from `load` does.
-
-    Attributes:
-        classes: Names of the classes.
-        palette: Colour of each, RGB 0-255.
-        meta: What else is known of the data that the model was trained on.
-    """
-
-    classes: Sequence[str]
-    palette: Sequence[Colour]
-    meta: dict[str, Any]
-
-    def predict(
-        self,
-        source: Any,
-        *,
-        score_thr: float = 0.3,
-        batch_size: int = 1,
-        tta: bool = False,
-        sliced: bool | Mapping[str, Any] = False,
-        progress: Progress | None = None,
-    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
-        """Predicts images.
-
-        Args:
-            source: What `open_sources` takes: a path or address, a folder, a pattern, a video, the
-                number of a camera, a PIL image, an RGB array, a tensor, or an iterable of these.
-            score_thr: Detections below this score are left out.
-            batch_size: Images at a time, where there are several.
-            tta: Whether to merge predictions of flipped and scaled views of each image.
-            sliced: Whether to predict large images in slices, for detectors; or the arguments of
-                `SlicedInference`, such as `dict(slice_height=640, slice_width=640)`.
-            progress: Called with the number of slices of an image done and of all, or with 1 and 1.
-
-        Returns:
-            One prediction for one image, a list for a list or a tuple, else a generator.
-
-        Raises:
-            PredictError: There is no such image.
-            UnreadableError: An image is damaged.
-            ConfigError: The options do not go together.
-        """
-        if tta and sliced:
-            raise ConfigError("tta and sliced do not go together: choose one")
-        if not 0 <= score_thr <= 1:
-            raise ConfigError(f"score_thr must be from 0 to 1, got {score_thr}")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        options = PredictOptions(score_thr, batch_size, tta, sliced, progress)
-        found = self._predict_all(source, options)
-        if is_single(source):
-            return next(found)
-        return list(found) if isinstance(source, list | tuple) else found
-
-    def _predict_all(self, source: Any, options: "PredictOptions") -> Iterator[Prediction]:
-        raise NotImplementedError
-
-
-class PredictOptions(NamedTuple):
-    """Options of `Predictor.predict`."""
-
-    score_thr: float
-    batch_size: int
-    tta: bool
-    sliced: bool | Mapping[str, Any]
-    progress: Progress | None
-
-
 class Model(Predictor):
     """A trained detector or segmentor, for images without annotations.
 
@@ -204,6 +140,41 @@ class Model(Predictor):
         self.classes: Sequence[str] = self.meta["classes"]
         self.palette = choose_palette(self.meta)
         self._views: dict[tuple, _View] = {}
+
+    def export(
+        self,
+        path: str | Path,
+        format: str | None = None,
+        *,
+        part: str = "model",
+        image: Any = None,
+        **options: Any,
+    ) -> "ExportResult":
+        """Writes the model as a file that runs without PyTorch, and checks it beside the model.
+
+        Args:
+            path: The file: `.onnx`, or `.xml` for OpenVINO.
+            format: `onnx` or `openvino`; by default what the path ends in.
+            part: `model`, or `neck` or `backbone` for their feature maps alone.
+            image: A picture to check the file on: a path, a PIL image or an RGB array; by default
+                drawn ones.
+            options: Those of `swin_mm.export.write.export_model`, such as `size=(512, 512)`.
+
+        Returns:
+            The path, the file's metadata and how far it is from the model.
+
+        Raises:
+            ExportError: The model cannot be exported, or the file differs from it.
+        """
+        from swin_mm.export.plan import make_plan
+        from swin_mm.export.runtime import read_image
+        from swin_mm.export.write import export_model
+
+        picture = None if image is None else read_image(image)
+        on_cpu = next(self.module.parameters()).device.type == "cpu"
+        module = self.module if on_cpu else deepcopy(self.module).cpu()
+        plan = make_plan(module, self.cfg.test_dataloader.dataset, part)
+        return export_model(plan, path, self.classes, format, picture=picture, **options)
 
     def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
         view = self._view(options.tta, options.sliced)

@@ -20,7 +20,8 @@ from swin_mm.export.write import export_model
 @pytest.mark.parametrize("kind", ["v1", "v2"])
 def test_label_maps_equal_the_models_at_three_sizes(kind, tmp_path):
     plan = make_plan(build(upernet(kind), "mmseg"), DATASET, "model")
-    metadata, differences = export_model(plan, tmp_path / "model.onnx", list("abcde"))
+    result = export_model(plan, tmp_path / "model.onnx", list("abcde"))
+    metadata, differences = result.metadata, result.differences
     assert len({d.size[1:] for d in differences}) == 3
     assert all(d.values["share of pixels"] == 0 for d in differences)
     assert all(d.compared == d.size[0] * d.size[1] * d.size[2] for d in differences)

@@ -14,6 +14,8 @@ import swin_mm
 from swin_mm.cli import export, predict
 from swin_mm.configs import ConfigError
 from swin_mm.datasets.reader import UnreadableError
+from swin_mm.export.plan import ExportError
+from swin_mm.export.runtime import ExportedModel
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,35 @@ def test_it_finds_what_the_model_finds(folder):
     rgb = cv2.imread(str(folder / "a.png"))[..., ::-1]
     first, second = model.predict([rgb, rgb], score_thr=0.05)
     assert np.array_equal(first.boxes, found.boxes) and np.array_equal(second.boxes, found.boxes)
+
+
+def test_python_exports_as_the_command_does(folder, tmp_path):
+    model = swin_mm.load(folder / "tiny.py", folder / "tiny.pth", "cpu")
+    options = dict(part="neck", size=(64, 96), batch=1, image=folder / "a.png")
+    result = model.export(tmp_path / "neck.onnx", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["neck.onnx"]
+    assert ExportedModel(result.path).metadata == result.metadata
+    assert (result.metadata["size"], result.metadata["classes"]) == ([64, 96], ["a", "b", "c"])
+    assert [d.size for d in result.differences] == [(1, 64, 96)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.pb", {}, "must end in one of"),
+        ("a.onnx", dict(format="tflite"), "format must be one of"),
+        ("a.onnx", dict(format="openvino"), "a file of openvino ends in .xml"),
+        ("a.onnx", dict(size=(64, 8)), r"size must be \(H, W\) from 32"),
+        ("a.onnx", dict(batch=0), "batch must be 1 or more"),
+        ("a.onnx", dict(part="head"), "part must be one of"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(name, options, message, folder, tmp_path):
+    model = swin_mm.load(folder / "tiny.py", folder / "tiny.pth", "cpu")
+    with pytest.raises(ExportError, match=message):
+        model.export(tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_takes_it_in_place_of_config_and_weights(folder, tmp_path):
