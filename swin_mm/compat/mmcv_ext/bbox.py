@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import widen
 
 # mmcv's numbering of `mode`: intersection over union, intersection over the first box.
 IOU, IOF = 0, 1

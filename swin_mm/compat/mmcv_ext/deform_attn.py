@@ -1,18 +1,19 @@
 """`ms_deform_attn`: attention to a few learned places on feature maps of several scales."""
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 
 def ms_deform_attn_forward(
     value: Tensor,
     value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
+    value_level_start_index: Any,
     sampling_locations: Tensor,
     attention_weights: Tensor,
     im2col_step: int,
@@ -23,11 +24,10 @@ def ms_deform_attn_forward(
         value: `(B, K, nH, D)`, the cells of all levels, level after level.
         value_spatial_shapes: `(L, 2)` int64, rows and columns of each level; their products sum
             to K.
-        value_level_start_index: `(L,)` int64, where each level starts among the K; unused, as it
-            follows from the shapes.
+        value_level_start_index: Unused, as it follows from the shapes.
         sampling_locations: `(B, Q, nH, L, P, 2)`, x and y, from 0 to 1 across the map.
         attention_weights: `(B, Q, nH, L, P)`.
-        im2col_step: batch the compiled operator takes at a time; unused.
+        im2col_step: Unused.
 
     Returns:
         `(B, Q, nH * D)`.
@@ -36,14 +36,14 @@ def ms_deform_attn_forward(
     for shape, *level in _levels(
         value_spatial_shapes, value, sampling_locations, attention_weights
     ):
-        output += _attend(shape, *map(widen, level))
+        output += _attend(*map(widen, level), shape=shape)
     return output.to(value.dtype)
 
 
 def ms_deform_attn_backward(
     value: Tensor,
     value_spatial_shapes: Tensor,
-    value_level_start_index: Tensor,
+    value_level_start_index: Any,
     sampling_locations: Tensor,
     attention_weights: Tensor,
     grad_output: Tensor,
@@ -52,30 +52,17 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Gradients of `ms_deform_attn_forward`, written into `grad_value` and the two after it.
-
-    Args:
-        grad_output: `(B, Q, nH * D)`.
-        grad_value: as `value`.
-        grad_sampling_loc: as `sampling_locations`.
-        grad_attn_weight: as `attention_weights`.
-        value and the rest: as in `ms_deform_attn_forward`.
-    """
+    """Gradients of `ms_deform_attn_forward`, by what their names say."""
     inputs = _levels(value_spatial_shapes, value, sampling_locations, attention_weights)
     outputs = _levels(value_spatial_shapes, grad_value, grad_sampling_loc, grad_attn_weight)
     # Level by level, as the samples of all levels at once are what takes the memory.
     for (shape, *level), (_, *grads) in zip(inputs, outputs, strict=True):
-        leaves = [widen(tensor).detach().requires_grad_() for tensor in level]
-        with torch.enable_grad():
-            output = _attend(shape, *leaves)
-        parts = torch.autograd.grad(output, leaves, widen(grad_output))
-        for total, part in zip(grads, parts, strict=True):
-            total.copy_(part)
+        add_gradients(partial(_attend, shape=shape), level, grad_output, grads)
 
 
 def _levels(
     shapes: Tensor, value: Tensor, locations: Tensor, weights: Tensor
-) -> Iterator[tuple[tuple[int, int], Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Any, Tensor, Tensor, Tensor]]:
     """Yields each level's rows and columns, and its views of the three tensors."""
     start = 0
     for level, (rows, columns) in enumerate(shapes.tolist()):
@@ -84,18 +71,8 @@ def _levels(
         start += rows * columns
 
 
-def _attend(shape: tuple[int, int], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of the values at places on one level.
-
-    Args:
-        shape: rows `H` and columns `W` of the level.
-        value: `(B, H*W, nH, D)`.
-        locations: `(B, Q, nH, P, 2)`.
-        weights: `(B, Q, nH, P)`.
-
-    Returns:
-        `(B, Q, nH * D)`.
-    """
+def _attend(value: Tensor, locations: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Weighted sum of the values at places on one level of `shape`, `(B, Q, nH * D)`."""
     heads = value.shape[2]
     maps = value.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shape)  # (B*nH, D, H, W)
     grid = locations.transpose(1, 2).flatten(0, 1) * 2 - 1  # (B*nH, Q, P, 2), from -1 to 1

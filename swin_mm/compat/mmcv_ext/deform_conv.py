@@ -3,11 +3,22 @@
 mmcv and torchvision lay out offsets alike: per offset group and kernel cell first y, then x.
 """
 
+from typing import Any
+
 import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import widen
+
+GEOMETRY = (
+    *("dH", "dW", "padH", "padW", "dilationH", "dilationW"),
+    *("group", "deformable_group"),
+)
+MODULATED_GEOMETRY = (
+    *("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
+    *("group", "deformable_group"),
+)
 
 
 def deform_conv_forward(
@@ -17,17 +28,7 @@ def deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **options: Any,
 ) -> None:
     """Convolves samples taken at learned offsets from the kernel's grid.
 
@@ -36,15 +37,12 @@ def deform_conv_forward(
         weight: `(C_out, C // group, kH, kW)`.
         offset: `(B, deformable_group * kH * kW * 2, H_out, W_out)`, in cells.
         output: `(B, C_out, H_out, W_out)`, written.
-        dW, dH: stride.
-        columns, ones, im2col_step: working memory of the compiled operator; unused.
+        columns, ones: Working memory of the compiled operator; unused.
+        options: `dH`, `dW` (stride), `padH`, `padW`, `dilationH`, `dilationW`, `group`,
+            `deformable_group`.
     """
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
-    input, weight, offset = widen(input), widen(weight), widen(offset)
-    mask, bias = input.new_zeros(len(input), 1), input.new_zeros(len(weight))  # neither counts
-    output.copy_(
-        torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, False)
-    )
+    arguments = _arguments(input, weight, offset, options)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
 def deform_conv_backward_input(
@@ -55,34 +53,18 @@ def deform_conv_backward_input(
     gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **options: Any,
 ) -> None:
-    """Gradients of `deform_conv_forward` with respect to `input` and `offset`.
+    """Writes the gradients of `deform_conv_forward` by `input` and `offset`.
 
-    Args:
-        gradOutput: as `output` of the forward operator.
-        gradInput: as `input`, written.
-        gradOffset: as `offset`, written.
-        columns: receives the gradient of `weight`. torchvision computes all gradients at once, and
-            mmcv hands the same working memory to `deform_conv_backward_parameters` next.
+    `columns` receives that by `weight`: torchvision computes all gradients at once, and mmcv hands
+    the same working memory to `deform_conv_backward_parameters` next.
     """
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
-    grad_input, grad_weight, grad_offset = _deform_conv_backward(
-        gradOutput, input, weight, offset, geometry
-    )
-    gradInput.copy_(grad_input)
-    gradOffset.copy_(_clear_outside(grad_offset, offset, input, weight, geometry))
-    columns.resize_(weight.shape).copy_(grad_weight)
+    arguments = _arguments(input, weight, offset, options)
+    grads = torch.ops.torchvision._deform_conv2d_backward(widen(gradOutput), *arguments)
+    gradInput.copy_(grads[0])
+    gradOffset.copy_(_clear_outside(grads[2], *arguments))
+    columns.resize_(weight.shape).copy_(grads[1])
 
 
 def deform_conv_backward_parameters(
@@ -92,33 +74,16 @@ def deform_conv_backward_parameters(
     gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    scale: float,
-    im2col_step: int,
+    **options: Any,
 ) -> None:
-    """Gradient of `deform_conv_forward` with respect to `weight`.
-
-    Args:
-        gradOutput: as `output` of the forward operator.
-        gradWeight: as `weight`; `scale` times the gradient is added.
-        columns: holds the gradient where `deform_conv_backward_input` has run before.
-    """
-    if columns.shape == gradWeight.shape:
-        grad_weight = columns
-    else:
-        geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    """Adds `scale` times the gradient of `deform_conv_forward` by `weight` to `gradWeight`."""
+    grad_weight = columns
+    if columns.shape != gradWeight.shape:  # deform_conv_backward_input has not run before
         # The values of the weight do not enter its own gradient, only its shape does.
-        _, grad_weight, _ = _deform_conv_backward(gradOutput, input, gradWeight, offset, geometry)
-    gradWeight += scale * grad_weight.to(gradWeight.dtype)
+        arguments = _arguments(input, gradWeight, offset, options)
+        backward = torch.ops.torchvision._deform_conv2d_backward
+        grad_weight = backward(widen(gradOutput), *arguments)[1]
+    gradWeight += options["scale"] * grad_weight.to(gradWeight.dtype)
 
 
 def modulated_deform_conv_forward(
@@ -130,39 +95,25 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
-    with_bias: bool,
+    **options: Any,
 ) -> None:
     """Convolves samples taken at learned offsets, each scaled by a learned factor.
 
     Args:
         input: `(B, C, H, W)`.
         weight: `(C_out, C // group, kernel_h, kernel_w)`.
-        bias: `(C_out,)`; read when `with_bias`.
+        bias: `(C_out,)`; read where `with_bias` of the options.
         offset: `(B, deformable_group * kernel_h * kernel_w * 2, H_out, W_out)`, in cells. May be
             of a larger map: see `_leading_values`.
         mask: `(B, deformable_group * kernel_h * kernel_w, H_out, W_out)`, the factors. May be of
             a larger map.
         output: `(B, C_out, H_out, W_out)`, written.
-        ones, columns: working memory of the compiled operator; unused.
+        ones, columns: Working memory of the compiled operator; unused.
+        options: As of `deform_conv_forward`, by longer names.
     """
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
-    input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
     offset, mask = _leading_values(offset, output), _leading_values(mask, output)
-    if not with_bias:
-        bias = input.new_zeros(len(weight))
-    output.copy_(
-        torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, True)
-    )
+    arguments = _arguments(input, weight, offset, options, mask, bias)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
 def modulated_deform_conv_backward(
@@ -179,54 +130,46 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
-    with_bias: bool,
+    **options: Any,
 ) -> None:
-    """Gradients of `modulated_deform_conv_forward`, written into the `grad_` tensors.
-
-    Args:
-        grad_output: as `output` of the forward operator.
-        grad_bias: written when `with_bias`.
-    """
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
-    input, weight, bias, offset, mask = map(widen, (input, weight, bias, offset, mask))
+    """Writes the gradients of `modulated_deform_conv_forward`."""
     offset, mask = _leading_values(offset, grad_output), _leading_values(mask, grad_output)
-    if not with_bias:
-        bias = input.new_zeros(len(weight))
-    grads = torch.ops.torchvision._deform_conv2d_backward(
-        widen(grad_output), input, weight, offset, mask, bias, *geometry, True
-    )
+    arguments = _arguments(input, weight, offset, options, mask, bias)
+    grads = torch.ops.torchvision._deform_conv2d_backward(widen(grad_output), *arguments)
     grad_input.copy_(grads[0])
     grad_weight.copy_(grads[1])
-    _copy_leading_values(grad_offset, _clear_outside(grads[2], offset, input, weight, geometry))
+    _copy_leading_values(grad_offset, _clear_outside(grads[2], *arguments))
     _copy_leading_values(grad_mask, grads[3])
-    if with_bias:
+    if options["with_bias"]:
         grad_bias.copy_(grads[4])
 
 
-def _deform_conv_backward(
-    grad_output: Tensor, input: Tensor, weight: Tensor, offset: Tensor, geometry: tuple[int, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the convolution without factors: input, weight, offset."""
-    grad_output, input, weight, offset = map(widen, (grad_output, input, weight, offset))
-    mask, bias = input.new_zeros(len(input), 1), input.new_zeros(len(weight))  # neither counts
-    grads = torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, offset, mask, bias, *geometry, False
-    )
-    return grads[0], grads[1], grads[2]
+def _arguments(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    options: dict[str, Any],
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Any, ...]:
+    """The arguments of torchvision's operator: tensors, geometry, and whether there is a mask."""
+    names = GEOMETRY if mask is None else MODULATED_GEOMETRY
+    input, weight, offset = widen(input), widen(weight), widen(offset)
+    given = input.new_zeros(len(input), 1) if mask is None else widen(mask)  # else unused
+    if bias is None or not options["with_bias"]:
+        bias = input.new_zeros(len(weight))
+    geometry = (options[name] for name in names)
+    return (input, weight, offset, given, widen(bias), *geometry, mask is not None)
 
 
 def _clear_outside(
-    grad_offset: Tensor, offset: Tensor, input: Tensor, weight: Tensor, geometry: tuple[int, ...]
+    grad_offset: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    *geometry: int,
 ) -> Tensor:
     """Offsets of samples at least one cell outside the map have no gradient, as in mmcv.
 
@@ -237,7 +180,7 @@ def _clear_outside(
     """
     stride, padding, dilation = geometry[0:2], geometry[2:4], geometry[4:6]
     kernel, out_size = weight.shape[2:], offset.shape[2:]
-    shifts = widen(offset).unflatten(1, (-1, *kernel, 2))  # (B, groups, kH, kW, 2, H_out, W_out)
+    shifts = offset.unflatten(1, (-1, *kernel, 2))  # (B, groups, kH, kW, 2, H_out, W_out)
     outside = torch.zeros_like(shifts[:, :, :, :, 0], dtype=torch.bool)
     for axis in (0, 1):
         place = torch.arange(out_size[axis], device=offset.device) * stride[axis] - padding[axis]
@@ -256,12 +199,8 @@ def _leading_values(tensor: Tensor, output: Tensor) -> Tensor:
     size, whatever map they were made for. mmdet's DyHead relies on it: for its coarser level it
     passes the offsets of the finer one, and published weights were trained with what is read then.
 
-    Args:
-        tensor: `(B, K, H, W)`.
-        output: `(B, C_out, H_out, W_out)`.
-
     Raises:
-        ValueError: there are fewer values than places.
+        ValueError: There are fewer values than places.
     """
     size = output.shape[2:]
     if tensor.shape[2:] == size:

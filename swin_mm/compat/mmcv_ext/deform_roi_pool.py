@@ -1,41 +1,19 @@
 """`deform_roi_pool`: RoIAlign whose cells move by learned offsets."""
 
-import torch
+from functools import partial
+from typing import Any
+
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
 from swin_mm.compat.mmcv_ext.sampling import bilinear, by_sample_count, roi_grid, sample_points
+from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 
 def deform_roi_pool_forward(
-    input: Tensor,
-    rois: Tensor,
-    offset: Tensor,
-    output: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    gamma: float,
+    input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, **options: Any
 ) -> None:
-    """Averages samples in each cell of a region, after moving the cell.
-
-    Args:
-        input: `(B, C, H, W)`.
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
-        offset: `(R, 2, pooled_height, pooled_width)`, shift of a cell in x, then y, in units of
-            `gamma` times the region's side; or empty for none.
-        output: `(R, C, pooled_height, pooled_width)`, written.
-        pooled_height: rows of the output.
-        pooled_width: columns of the output.
-        spatial_scale: feature map cells per image pixel.
-        sampling_ratio: sampling points per output cell and axis; 0 takes one per feature map cell.
-        gamma: scale of the offsets.
-    """
-    pooled = (pooled_height, pooled_width)
-    output.copy_(
-        _pool(widen(input), rois, widen(offset), pooled, spatial_scale, sampling_ratio, gamma)
-    )
+    """Writes what `_pool` gives."""
+    output.copy_(_pool(widen(input), widen(offset), rois=rois, **options))
 
 
 def deform_roi_pool_backward(
@@ -45,45 +23,44 @@ def deform_roi_pool_backward(
     offset: Tensor,
     grad_input: Tensor,
     grad_offset: Tensor,
+    **options: Any,
+) -> None:
+    """Gradients by input and offset.
+
+    Deviation: for a sample within one cell outside the map the compiled operator returns a slope
+    of the extrapolated map to the offset; the value there is constant, so here it is 0.
+    """
+    function = partial(_pool, rois=rois, **options)
+    add_gradients(function, (input, offset), grad_output, (grad_input, grad_offset))
+
+
+def _pool(
+    features: Tensor,
+    offset: Tensor,
+    rois: Tensor,
     pooled_height: int,
     pooled_width: int,
     spatial_scale: float,
     sampling_ratio: int,
     gamma: float,
-) -> None:
-    """Gradients of `deform_roi_pool_forward`, added to `grad_input` and `grad_offset`.
+) -> Tensor:
+    """Averages samples in each cell of a region, after moving the cell.
 
     Args:
-        grad_output: `(R, C, pooled_height, pooled_width)`.
-        grad_input: `(B, C, H, W)`, written.
-        grad_offset: as `offset`, written.
-        input and the rest: as in `deform_roi_pool_forward`.
+        features: `(B, C, H, W)`.
+        offset: `(R, 2, pooled_height, pooled_width)`, shift of a cell in x, then y, in units of
+            `gamma` times the region's side; or empty for none.
+        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
+        pooled_height: Rows of the output.
+        pooled_width: Columns of the output.
+        spatial_scale: Feature map cells per image pixel.
+        sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
+        gamma: Scale of the offsets.
 
-    Deviation: for a sample within one cell outside the map the compiled operator returns a slope
-    of the extrapolated map to the offset; the value there is constant, so here it is 0.
+    Returns:
+        `(R, C, pooled_height, pooled_width)`; 0 where a region has no area.
     """
-    leaves = [widen(tensor).detach().requires_grad_() for tensor in (input, offset)]
     pooled = (pooled_height, pooled_width)
-    with torch.enable_grad():
-        output = _pool(leaves[0], rois, leaves[1], pooled, spatial_scale, sampling_ratio, gamma)
-    if not output.requires_grad:  # no region has an area
-        return
-    grads = torch.autograd.grad(output, leaves, widen(grad_output), allow_unused=True)
-    for total, grad in zip((grad_input, grad_offset), grads, strict=True):
-        if grad is not None:
-            total += grad.to(total.dtype)
-
-
-def _pool(
-    features: Tensor,
-    rois: Tensor,
-    offset: Tensor,
-    pooled: tuple[int, int],
-    spatial_scale: float,
-    sampling_ratio: int,
-    gamma: float,
-) -> Tensor:
-    """The pooled regions, `(R, C, PH, PW)`; differentiable. 0 where a region has no area."""
     rois = rois.to(features.dtype)
     output = features.new_zeros(len(rois), features.shape[1], *pooled)
     grid = roi_grid(rois, pooled, spatial_scale, sampling_ratio, aligned=True)

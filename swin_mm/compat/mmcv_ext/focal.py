@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import widen
 
 # The least probability whose logarithm is taken: C's FLT_MIN, which mmcv uses in every dtype.
 LEAST = torch.finfo(torch.float32).tiny
@@ -34,12 +34,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Derivative of `sigmoid_focal_loss_forward`, element by element.
-
-    Args:
-        grad_input: `(N, C)`, written.
-        input and the rest: as in `sigmoid_focal_loss_forward`.
-    """
+    """Writes the derivative of `sigmoid_focal_loss_forward`, element by element."""
     logits = widen(input)
     hit = _one_hot(target, logits.shape[1])
     p = logits.sigmoid()
@@ -82,7 +77,6 @@ def softmax_focal_loss_backward(
     Args:
         buff: `(N,)`, written: the derivative by the logit of the row's own class, over `1 - p`.
         grad_input: `(N, C)`, written.
-        input and the rest: as in `softmax_focal_loss_forward`.
     """
     probability = widen(input)
     p, counts = _target_probability(probability, target)
@@ -95,10 +89,7 @@ def softmax_focal_loss_backward(
 
 
 def _check(target: Tensor, most: int) -> None:
-    """Refuses classes greater than `most`.
-
-    Does not wait for a GPU: there a violation stops the process at a later call.
-    """
+    """Raises for classes greater than `most`; on a GPU at a later call, so as not to wait."""
     if len(target):
         torch._assert_async(target.max() <= most, f"target must be at most {most} in every row")
 

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import widen
 
 # How `softnms` lowers the score of a box that overlaps a better one; mmcv's numbering.
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2

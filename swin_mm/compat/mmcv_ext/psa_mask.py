@@ -1,16 +1,31 @@
 """`psamask`: turns per-pixel maps of relative positions into maps of absolute ones."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from swin_mm.compat.mmcv_ext.tensors import add_gradients
 
 # mmcv's numbering of `psa_type`: a pixel's map says how it collects from the others, or how it
 # distributes to them.
 COLLECT, DISTRIBUTE = 0, 1
 
 
-def psamask_forward(
+def psamask_forward(input: Tensor, output: Tensor, **options: Any) -> None:
+    """Writes what `_move` gives."""
+    output.copy_(_move(input, **options))
+
+
+def psamask_backward(grad_output: Tensor, grad_input: Tensor, **options: Any) -> None:
+    """Gradient by the maps."""
+    zeros = torch.zeros_like(grad_input)
+    add_gradients(partial(_move, **options), (zeros,), grad_output, (grad_input,))
+
+
+def _move(
     input: Tensor,
-    output: Tensor,
     psa_type: int,
     num_: int,
     h_feature: int,
@@ -19,80 +34,35 @@ def psamask_forward(
     w_mask: int,
     half_h_mask: int,
     half_w_mask: int,
-) -> None:
+) -> Tensor:
     """Moves each pixel's map, which is centred on it, to the feature map's own coordinates.
 
     Args:
         input: `(B, h_mask * w_mask, H, W)`, for each pixel a map of its surroundings.
-        output: `(B, H * W, H, W)`, written. `COLLECT`: the pixel is in the last two axes, the
-            other pixel in axis 1; `DISTRIBUTE`: the reverse. 0 beyond the pixel's map.
         psa_type: `COLLECT` or `DISTRIBUTE`.
         num_: B.
         h_feature, w_feature: H and W.
-        h_mask, w_mask: sides of the pixels' maps.
-        half_h_mask, half_w_mask: row and column of the pixel itself in its map.
-    """
-    maps = input.unflatten(1, (h_mask, w_mask))  # (B, h_mask, w_mask, H, W)
-    y, h = _axes(h_feature, h_feature, input.device)
-    x, w = _axes(w_feature, w_feature, input.device)
-    moved = _pick(maps, y - h + half_h_mask, x - w + half_w_mask)  # (B, y, x, h, w)
-    if psa_type == DISTRIBUTE:
-        moved = moved.permute(0, 3, 4, 1, 2)
-    output.copy_(moved.flatten(1, 2))
-
-
-def psamask_backward(
-    grad_output: Tensor,
-    grad_input: Tensor,
-    psa_type: int,
-    num_: int,
-    h_feature: int,
-    w_feature: int,
-    h_mask: int,
-    w_mask: int,
-    half_h_mask: int,
-    half_w_mask: int,
-) -> None:
-    """Gradient of `psamask_forward`.
-
-    Args:
-        grad_output: as `output` of the forward operator.
-        grad_input: as `input`, written.
-        psa_type and the rest: as in the forward operator.
-    """
-    maps = grad_output.unflatten(1, (h_feature, w_feature))
-    if psa_type == DISTRIBUTE:
-        maps = maps.permute(0, 3, 4, 1, 2)
-    i, h = _axes(h_mask, h_feature, grad_output.device)
-    j, w = _axes(w_mask, w_feature, grad_output.device)
-    grads = _pick(maps, i + h - half_h_mask, j + w - half_w_mask)  # (B, i, j, h, w)
-    grad_input.copy_(grads.flatten(1, 2))
-
-
-def _axes(places: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Indices of places `(places, 1)` and of pixels `(pixels,)` along one axis."""
-    return torch.arange(places, device=device)[:, None], torch.arange(pixels, device=device)
-
-
-def _pick(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Reads each pixel's map at places of its own; 0 beyond the map.
-
-    Args:
-        maps: `(B, I, J, H, W)`, a map `(I, J)` for each pixel `(H, W)`.
-        rows: `(Y, H)`, which row of the map to read.
-        columns: `(X, W)`, which column.
+        h_mask, w_mask: Sides of the pixels' maps.
+        half_h_mask, half_w_mask: Row and column of the pixel itself in its map.
 
     Returns:
-        `(B, Y, X, H, W)`.
+        `(B, H * W, H, W)`. `COLLECT`: the pixel is in the last two axes, the other pixel in axis 1;
+        `DISTRIBUTE`: the reverse. 0 beyond the pixel's map.
     """
-    height, width = maps.shape[3:]
-    row_ok = (rows >= 0) & (rows < maps.shape[1])
-    column_ok = (columns >= 0) & (columns < maps.shape[2])
-    picked = maps[
+    maps = input.unflatten(1, (h_mask, w_mask))  # (B, h_mask, w_mask, H, W)
+    h, w = (torch.arange(side, device=input.device) for side in (h_feature, w_feature))
+    rows = h[:, None] - h + half_h_mask  # (H, H), of the other pixel in the pixel's map
+    columns = w[:, None] - w + half_w_mask
+    row_ok = (rows >= 0) & (rows < h_mask)
+    column_ok = (columns >= 0) & (columns < w_mask)
+    moved = maps[
         :,
-        rows.clamp(0, maps.shape[1] - 1)[:, None, :, None],
-        columns.clamp(0, maps.shape[2] - 1)[None, :, None, :],
-        torch.arange(height, device=maps.device)[:, None],
-        torch.arange(width, device=maps.device),
-    ]
-    return picked * (row_ok[:, None, :, None] & column_ok[None, :, None, :])
+        rows.clamp(0, h_mask - 1)[:, None, :, None],
+        columns.clamp(0, w_mask - 1)[None, :, None, :],
+        h[:, None],
+        w,
+    ]  # (B, y, x, h, w)
+    moved = moved * (row_ok[:, None, :, None] & column_ok[None, :, None, :])
+    if psa_type == DISTRIBUTE:
+        moved = moved.permute(0, 3, 4, 1, 2)
+    return moved.flatten(1, 2)

@@ -1,10 +1,11 @@
 """`roi_align`: average mode by torchvision's kernels, maximum mode in PyTorch."""
 
+from functools import partial
+
 import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
 from swin_mm.compat.mmcv_ext.sampling import (
     RoiGrid,
     bilinear,
@@ -12,6 +13,7 @@ from swin_mm.compat.mmcv_ext.sampling import (
     roi_grid,
     sample_points,
 )
+from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 # mmcv's numbering of `pool_mode`.
 MAXIMUM, AVERAGE = 0, 1
@@ -38,24 +40,19 @@ def roi_align_forward(
         input: `(B, C, H, W)`.
         rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
         output: `(R, C, aligned_height, aligned_width)`, written.
-        argmax_y: as `output`, written in mode `MAXIMUM`: where the maximum was, in cells.
-        argmax_x: as `argmax_y`.
-        aligned_height: rows of the output.
-        aligned_width: columns of the output.
-        spatial_scale: feature map cells per image pixel.
-        sampling_ratio: sampling points per output cell and axis; 0 takes one per feature map cell.
+        argmax_y, argmax_x: As `output`, written in mode `MAXIMUM`: where it was, in cells.
+        aligned_height, aligned_width: Rows and columns of the output.
+        spatial_scale: Feature map cells per image pixel.
+        sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
         pool_mode: `MAXIMUM` or `AVERAGE`, over the sampling points of an output cell.
-        aligned: whether the first cell's centre is at 0.5 instead of 0.
+        aligned: Whether the first cell's centre is at 0.5 instead of 0.
     """
     pooled = (aligned_height, aligned_width)
     features = widen(input)
     rois = rois.to(features.dtype)
     if pool_mode == AVERAGE:
-        output.copy_(
-            torch.ops.torchvision.roi_align(
-                features, rois, spatial_scale, *pooled, sampling_ratio, aligned
-            )
-        )
+        options = (spatial_scale, *pooled, sampling_ratio, aligned)
+        output.copy_(torch.ops.torchvision.roi_align(features, rois, *options))
         return
     grid = roi_grid(rois, pooled, spatial_scale, sampling_ratio, aligned)
     argmax_y.fill_(NOWHERE)
@@ -80,38 +77,23 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Gradient of `roi_align_forward` with respect to `input`, added to `grad_input`.
-
-    Args:
-        grad_output: `(R, C, aligned_height, aligned_width)`.
-        grad_input: `(B, C, H, W)`, written.
-        rois, argmax_y, argmax_x and the rest: as in `roi_align_forward`.
-    """
+    """Adds the gradient of `roi_align_forward` by `input` to `grad_input`."""
     grad = widen(grad_output)
     rois = rois.to(grad.dtype)
     if pool_mode == AVERAGE:
-        grad_input += torch.ops.torchvision._roi_align_backward(
-            grad,
-            rois,
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        ).to(grad_input.dtype)
+        sizes = (spatial_scale, aligned_height, aligned_width, *grad_input.shape)
+        backward = torch.ops.torchvision._roi_align_backward
+        found = backward(grad, rois, *sizes, sampling_ratio, aligned)
+        grad_input += found.to(grad_input.dtype)
         return
     y, x = argmax_y.to(grad.dtype), argmax_x.to(grad.dtype)
     grad = grad * (y != NOWHERE)
-    image = rois[:, 0].long()[:, None, None, None]
-    channel = torch.arange(grad.shape[1], device=grad.device)[:, None, None]
     # The channels become images of one channel each, as every channel has maxima of its own.
-    planes = torch.zeros(grad_input.shape, dtype=grad.dtype, device=grad.device)
-    planes = planes.flatten(0, 1).unsqueeze(1).requires_grad_()
-    with torch.enable_grad():
-        values = bilinear(planes, image * grad.shape[1] + channel, y, x)
-    (plane_grads,) = torch.autograd.grad(values, planes, grad.unsqueeze(-1))
-    grad_input += plane_grads.view(grad_input.shape).to(grad_input.dtype)
+    planes = grad_input.flatten(0, 1).unsqueeze(1)
+    image = rois[:, 0].long()[:, None, None, None] * grad.shape[1]
+    image = image + torch.arange(grad.shape[1], device=grad.device)[:, None, None]
+    function = partial(bilinear, image=image, y=y, x=x)
+    add_gradients(function, (torch.zeros_like(planes),), grad.unsqueeze(-1), (planes,))
 
 
 def _largest_samples(

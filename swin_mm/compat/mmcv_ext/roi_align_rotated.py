@@ -1,83 +1,45 @@
 """`roi_align_rotated`: average pooling of regions with an angle, in PyTorch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
 from swin_mm.compat.mmcv_ext.sampling import RoiGrid, bilinear, by_sample_count, sample_points
+from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 # Values that are interpolated at a time; each takes four reads.
 MAX_VALUES = 1 << 24
 
 
-def roi_align_rotated_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-    clockwise: bool,
-) -> None:
-    """Pools rotated regions of a feature map to one size.
-
-    Args:
-        input: `(B, C, H, W)`.
-        rois: `(R, 6)`, image index, centre x and y, width and height in image pixels, and angle in
-            radians.
-        output: `(R, C, pooled_height, pooled_width)`, written.
-        spatial_scale: feature map cells per image pixel.
-        sampling_ratio: sampling points per output cell and axis; 0 takes one per feature map cell.
-        aligned: whether the first cell's centre is at 0.5 instead of 0; regions may then be
-            narrower than one cell.
-        clockwise: whether positive angles turn clockwise on the screen.
-
-    Raises:
-        ValueError: a region has a negative side, where `aligned`.
-    """
+def roi_align_rotated_forward(input: Tensor, rois: Tensor, output: Tensor, **options: Any) -> None:
+    """Writes the mean of the sampling points of each output cell; see `_points`."""
     features = widen(input)
-    geometry = (pooled_height, pooled_width), spatial_scale, sampling_ratio, aligned, clockwise
     output.zero_()  # regions without a sampling point
-    for chosen, points in _points(rois.to(features.dtype), input.shape[1], *geometry):
+    for chosen, points in _points(rois.to(features.dtype), input.shape[1], **options):
         output[chosen] = bilinear(features, *points).mean(-2).movedim(-1, 1).to(output.dtype)
 
 
 def roi_align_rotated_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    grad_input: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-    clockwise: bool,
+    grad_output: Tensor, rois: Tensor, grad_input: Tensor, **options: Any
 ) -> None:
-    """Gradient of `roi_align_rotated_forward` with respect to `input`, added to `grad_input`.
-
-    Args:
-        grad_output: `(R, C, pooled_height, pooled_width)`.
-        grad_input: `(B, C, H, W)`, written.
-        rois and the rest: as in `roi_align_rotated_forward`.
-    """
+    """Adds the gradient by the feature map to `grad_input`."""
     grad = widen(grad_output)
-    geometry = (pooled_height, pooled_width), spatial_scale, sampling_ratio, aligned, clockwise
-    features = torch.zeros_like(grad_input, dtype=grad.dtype).requires_grad_()
-    for chosen, points in _points(rois.to(grad.dtype), grad_input.shape[1], *geometry):
-        with torch.enable_grad():
-            pooled = bilinear(features, *points).mean(-2)
-        (part,) = torch.autograd.grad(pooled, features, grad[chosen].movedim(1, -1))
-        grad_input += part.to(grad_input.dtype)
+    features = torch.zeros_like(grad_input, dtype=grad.dtype)
+    for chosen, points in _points(rois.to(grad.dtype), grad_input.shape[1], **options):
+
+        def pool(features: Tensor, points: Any = points) -> Tensor:
+            return bilinear(features, *points).mean(-2)
+
+        add_gradients(pool, (features,), grad[chosen].movedim(1, -1), (grad_input,))
 
 
 def _points(
     rois: Tensor,
     channels: int,
-    pooled: tuple[int, int],
+    pooled_height: int,
+    pooled_width: int,
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
@@ -85,10 +47,25 @@ def _points(
 ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
     """Parts regions into groups, and places their sampling points on the feature map.
 
+    Args:
+        rois: `(R, 6)`, image index, centre x and y, width and height in image pixels, and angle in
+            radians.
+        channels: Of the feature map.
+        pooled_height, pooled_width: `PH` and `PW`, rows and columns of the output.
+        spatial_scale: Feature map cells per image pixel.
+        sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
+        aligned: Whether the first cell's centre is at 0.5 instead of 0; regions may then be
+            narrower than one cell.
+        clockwise: Whether positive angles turn clockwise on the screen.
+
     Yields:
         Indices of the group's regions `(G,)`; and image `(G, 1, 1, 1)`, y and x
         `(G, PH, PW, points)`, as `bilinear` takes them.
+
+    Raises:
+        ValueError: A region has a negative side, where `aligned`.
     """
+    pooled = (pooled_height, pooled_width)
     centre = rois[:, [2, 1]] * spatial_scale - (0.5 if aligned else 0.0)  # (R, yx)
     size = rois[:, [4, 3]] * spatial_scale
     if not aligned:

@@ -6,7 +6,7 @@ torchvision's `roi_pool` rounds regions to whole cells first; mmcv's does not, s
 import torch
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import widen
 
 # Values gathered at a time; bounds the memory at 64 MiB for float32.
 GATHERED_VALUES = 1 << 24
@@ -30,9 +30,8 @@ def roi_pool_forward(
         rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels; x2 and y2 are inside.
         output: `(R, C, pooled_height, pooled_width)`, written; 0 in empty cells.
         argmax: int32, as `output`, written: index of the maximum in the flattened map, or -1.
-        pooled_height: rows of the output.
-        pooled_width: columns of the output.
-        spatial_scale: feature map cells per image pixel.
+        pooled_height, pooled_width: Rows and columns of the output.
+        spatial_scale: Feature map cells per image pixel.
     """
     features = widen(input)
     rois = rois.to(features.dtype)
@@ -43,15 +42,13 @@ def roi_pool_forward(
     if not len(valid):
         return
     image = rois[valid, 0].long()
-    rows, row_ok = _cells(top[valid], bottom[valid], pooled_height, features.shape[2])
-    columns, column_ok = _cells(left[valid], right[valid], pooled_width, features.shape[3])
-    per_roi = features.shape[1] * rows[0].numel() * columns[0].numel()
-    for part in torch.arange(len(valid), device=rois.device).split(
-        max(1, GATHERED_VALUES // max(1, per_roi))
-    ):
-        maximum, place = _largest(
-            features, image[part], rows[part], row_ok[part], columns[part], column_ok[part]
-        )
+    rows = _cells(top[valid], bottom[valid], pooled_height, features.shape[2])
+    columns = _cells(left[valid], right[valid], pooled_width, features.shape[3])
+    per_roi = features.shape[1] * rows[0][0].numel() * columns[0][0].numel()
+    number = max(1, GATHERED_VALUES // max(1, per_roi))
+    for part in torch.arange(len(valid), device=rois.device).split(number):
+        down, across = [r[part] for r in rows], [c[part] for c in columns]
+        maximum, place = _largest(features, image[part], down, across)
         output[valid[part]] = maximum.to(output.dtype)
         argmax[valid[part]] = place.to(argmax.dtype)
 
@@ -65,13 +62,7 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Gradient of `roi_pool_forward` with respect to `input`, added to `grad_input`.
-
-    Args:
-        grad_output: `(R, C, pooled_height, pooled_width)`.
-        grad_input: `(B, C, H, W)`, written.
-        rois, argmax and the rest: as in `roi_pool_forward`.
-    """
+    """Adds the gradient of `roi_pool_forward` by `input` to `grad_input`."""
     grad = widen(grad_output) * (argmax != NOWHERE)
     channels = grad_input.shape[1]
     image = rois[:, 0].long()[:, None, None, None]
@@ -105,23 +96,17 @@ def _cells(start: Tensor, end: Tensor, pooled: int, length: int) -> tuple[Tensor
 
 
 def _largest(
-    features: Tensor,
-    image: Tensor,
-    rows: Tensor,
-    row_ok: Tensor,
-    columns: Tensor,
-    column_ok: Tensor,
+    features: Tensor, image: Tensor, down: list[Tensor], across: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Largest value of each output cell and its place, each `(R, C, PH, PW)`.
 
     Args:
         features: `(B, C, H, W)`.
         image: `(R,)`.
-        rows, row_ok: `(R, PH, KH)`.
-        columns, column_ok: `(R, PW, KW)`.
+        down, across: Rows `(R, PH, KH)` and columns `(R, PW, KW)` of `_cells`.
     """
-    rows, row_ok = rows[:, :, None, :, None], row_ok[:, :, None, :, None]
-    columns, column_ok = columns[:, None, :, None, :], column_ok[:, None, :, None, :]
+    rows, row_ok = (part[:, :, None, :, None] for part in down)
+    columns, column_ok = (part[:, None, :, None, :] for part in across)
     ok = (row_ok & column_ok).flatten(-2)  # (R, PH, PW, KH*KW)
     place = (rows * features.shape[3] + columns).flatten(-2)
     maps = features.flatten(2).transpose(1, 2)  # (B, H*W, C)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from swin_mm.compat.mmcv_ext.bbox import IOU
-from swin_mm.compat.mmcv_ext.precision import widen
+from swin_mm.compat.mmcv_ext.tensors import widen
 
 # Pairs of boxes compared at a time; each needs about 4 KiB.
 PAIRS = 1 << 15
