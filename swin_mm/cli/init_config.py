@@ -7,6 +7,7 @@ from pathlib import Path
 EXAMPLES = """\
 examples:
   swin-mm init-config FOLDER
+  swin-mm init-config FOLDER --weights mask_rcnn_swin_t_3x
   swin-mm init-config --coco train.json val.json
   swin-mm init-config --coco all.json --images photos --method cascade --backbone small
   swin-mm init-config --images img/train img/val --masks lab/train lab/val --classes road car sky
@@ -33,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     preset = args.preset
     if preset == "auto":
-        preset = "full" if torch.cuda.is_available() else "small"
+        preset = "full" if torch.cuda.is_available() or args.weights else "small"
     options = Options(
         out=Path(args.out),
         method=args.method,
         backbone=args.backbone,
         preset=preset,
+        weights=args.weights,
         val_share=args.val_share,
         bands=args.bands,
         all_flips=args.flip == "all",
@@ -58,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(f"found:   {written.found}")
     console.print(f"data:    {written.data}\nmodel:   {written.model}")
     if args.preset == "auto":
-        reason = "a GPU is here" if preset == "full" else "no GPU is here; --preset full for one"
+        reason = "no GPU is here; --preset full for one"
+        if preset == "full":
+            reason = "of the weights" if args.weights else "a GPU is here"
         print(f"preset:  {preset} ({reason})")
     for note in written.notes:
         console.print(f"note:    {note}")
@@ -148,9 +152,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     model.add_argument(
         "--backbone",
-        default="tiny",
         metavar="SIZE",
-        help="tiny, small, base, large, or what follows swin_ in a recipe's name (%(default)s)",
+        help="tiny (default), small, base, large, or what follows swin_ in a recipe's name",
+    )
+    model.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="start from published weights of the whole model (`swin-mm weights` lists names), or "
+        "from a file or an address; without --method and --backbone, a name chooses the recipe",
     )
     model.add_argument(
         "--preset",

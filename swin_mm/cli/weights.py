@@ -14,6 +14,7 @@ EXAMPLES = """\
 examples:
   swin-mm weights "mask2former*"
   swin-mm train mask_rcnn_swin_t_3x --weights mask_rcnn_swin_t_3x
+  swin-mm init-config my_data --weights mask_rcnn_swin_t_3x
   python -c "import swin_mm; swin_mm.load('mask_rcnn_swin_t_3x').predict('a.jpg').save('b.jpg')"
 """
 

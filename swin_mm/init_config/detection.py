@@ -72,7 +72,7 @@ def init_parts(
         found_as: What data set they are of, in words.
     """
     check_out(options.out, options.force)
-    method = recipe.check_method(options.method or "mask_rcnn", recipe.DETECTION)
+    name, base, title = recipe.choose_recipe(options, recipe.DETECTION)
     train, val, notes = _split(parts, list(notes), options)
     classes = check_names(train.content, str(train.file))
     group = find_group_class(train.content)
@@ -81,14 +81,13 @@ def init_parts(
         notes.append(
             f"{group!r} is no class: it is the supercategory of all others, without objects"
         )
-    for part, name in ((train, "train"), (val, "val")):
-        changes = make_usable(part, classes, options.beside(f"{name}.json"))
+    for part, split in ((train, "train"), (val, "val")):
+        changes = make_usable(part, classes, options.beside(f"{split}.json"))
         notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
         names = [image["file_name"] for image in part.content["images"]]
         matching = f"--images {quote(part.images)} --match-names"
         remedy = "name their folder with --images"
         check_images_present(names, part.images, "--coco", remedy, matching)
-    name, base, title = recipe.choose_recipe(method, options.backbone, options.preset)
     complete, found = has_masks((train, val))
     with_mask_head = "mask_head" in (base.model.get("roi_head") or {})
     with_masks = complete and with_mask_head
@@ -98,6 +97,10 @@ def init_parts(
     schedule, scale = values["schedule"], values["scale"]
     values["turning"], told = plan.choose_turning(values["bands"], (train, val))
     notes += [*told, *_doubts(train, val, classes, values["zoom"])]
+    without_mask_head = with_mask_head and not with_masks
+    if without_mask_head:
+        base.model.roi_head.mask_head = None
+    values.update(recipe.start_settings(options, base.model, len(classes)))
     text = fill_template(
         "detection.py.jinja",
         title=title,
@@ -107,9 +110,9 @@ def init_parts(
         palette=plan.choose_palette(len(classes)),
         paths=_paths(train, val),
         with_masks=with_masks,
-        without_mask_head=with_mask_head and not with_masks,
+        without_mask_head=without_mask_head,
         annotation_type=_annotation_type(base, with_masks, options.preset),
-        model=_model(base, values, options.preset, with_mask_head and not with_masks),
+        model=_model(base, values, options, without_mask_head),
         hooks=_hooks(values, with_masks),
         **values,
     )
@@ -122,7 +125,7 @@ def init_parts(
         f"{len(classes)} classes, {found}",
         model=f"{title}, {schedule.epochs} epochs of {schedule.steps} steps, images fitted into "
         f"{scale[0]} x {scale[1]}",
-        notes=notes,
+        notes=[*notes, *filter(None, [values["start"]])],
         checkpoint=Path("work_dirs", options.out.stem, f"epoch_{schedule.epochs}.pth"),
         found=found_as,
     )
@@ -199,11 +202,11 @@ def _annotation_type(base: Config, with_masks: bool, preset: str) -> str:
 
 
 def _model(
-    base: Config, values: dict[str, Any], preset: str, without_mask_head: bool
+    base: Config, values: dict[str, Any], options: Options, without_mask_head: bool
 ) -> dict[str, Any]:
     """Returns what the config changes in the recipe's model."""
     settings = recipe.class_settings(base.model)
-    if preset == "small":
+    if options.preset == "small":
         settings = recipe.merge(settings, _small_regions(values["ratios"], values["dense"]))
     tested = recipe.merge(base.model.to_dict(), settings)
     thresholds = recipe.threshold_settings(tested, values["most_objects"])
@@ -212,7 +215,7 @@ def _model(
         settings["roi_head"].update(mask_roi_extractor=None, mask_head=None)
         if base.model.type == "MaskRCNN":
             settings = {"type": "FasterRCNN", **settings}
-    return recipe.merge(recipe.input_settings(preset, values["bands"]), settings)
+    return recipe.merge(recipe.input_settings(options, values["bands"]), settings)
 
 
 def _small_regions(ratios: list[float], dense: bool) -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """Finds the recipe that a config for one's own data inherits, and what its model changes."""
 
 import ast
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from swin_mm.checkpoint import CheckpointError
+from swin_mm.checkpoint.published import Weights, find_weights, resolve_weights
 from swin_mm.configs import packaged_configs
 from swin_mm.datasets.check.heads import find_num_classes
+from swin_mm.engine.checkpoint_files import find_damage
 from swin_mm.init_config.bands import Bands
 from swin_mm.init_config.text import Code
-from swin_mm.init_config.write import InitConfigError
+from swin_mm.init_config.write import InitConfigError, Options
 
 ALIASES = {"cascade": "cascade_mask_rcnn"}
 # Methods whose schedule, heads and thresholds can be fitted.
@@ -20,8 +25,12 @@ BACKBONES = {"tiny": "t", "small": "s", "base": "b", "large": "l"}
 SMALL = {"mask_rcnn": "mask_rcnn_swin_mini_shapes", "upernet": "upernet_swin_mini_shapes"}
 
 
-def choose_recipe(method: str, backbone: str, preset: str) -> tuple[str, Config, str]:
-    """Finds and reads the recipe of a method, a backbone and a preset.
+def choose_recipe(options: Options, known: Sequence[str]) -> tuple[str, Config, str]:
+    """Finds and reads the recipe that the user's choices, or the weights to start from, ask for.
+
+    Args:
+        options: The choices.
+        known: Methods that fit the data, the default first.
 
     Returns:
         Its name, its config, and its method and backbone in words.
@@ -29,6 +38,24 @@ def choose_recipe(method: str, backbone: str, preset: str) -> tuple[str, Config,
     Raises:
         InitConfigError: There is none; lists those there are.
     """
+    method, backbone, preset = options.method, options.backbone, options.preset
+    if options.weights and preset != "full":
+        raise InitConfigError("--weights fit a recipe, not the small model: give --preset full")
+    weights = named_weights(options.weights)
+    if weights and not method and not backbone:
+        if weights.recipe is None:
+            raise InitConfigError(
+                f"--weights {weights.name} fit no recipe of swin_mm, only {weights.config}: choose "
+                "others (`swin-mm weights` lists them), or the nearest recipe with --method and "
+                "--backbone"
+            )
+        method, _, backbone = weights.recipe.partition("_swin_")
+        if method not in known:
+            raise InitConfigError(
+                f"--weights {options.weights} are of {method}; for this data there are "
+                f"{', '.join(known)}: choose weights of one of them (`swin-mm weights` lists them)"
+            )
+    method, backbone = check_method(method or known[0], known), backbone or "tiny"
     if preset == "full":
         name = find_recipe(method, backbone)
     elif method in SMALL:
@@ -41,7 +68,63 @@ def choose_recipe(method: str, backbone: str, preset: str) -> tuple[str, Config,
     path = packaged_configs()[name]
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
     words = [part.strip() for part in text.splitlines()[0].rstrip(".").split(",")]
+    if weights and weights.recipe and _backbone(weights.recipe) != _backbone(name):
+        raise InitConfigError(
+            f"--weights {options.weights} are of {weights.recipe}, whose backbone is not that of "
+            f"{name}: leave out --method and --backbone, which the weights choose, or choose other "
+            "weights"
+        )
     return name, Config.fromfile(path), ", ".join(words[: 2 if preset == "full" else 1])
+
+
+def _backbone(recipe: str) -> str:
+    """Returns the version and size of a recipe's backbone, such as `v2_t`."""
+    found = re.search(r"_swin_((?:v2_)?[a-z]+)", recipe)
+    return found[1] if found else ""
+
+
+def named_weights(name: str | None) -> Weights | None:
+    """Returns the published weights of a name; None for a file, an address or nothing.
+
+    Raises:
+        CheckpointError: There are none of that name, or no file.
+    """
+    if not name:
+        return None
+    if "://" not in (place := resolve_weights(name)) and (
+        damage := find_damage(Path(place).expanduser())
+    ):
+        raise CheckpointError(f"cannot load --weights {place}: {damage}")
+    return None if place == name else find_weights(name)
+
+
+def start_settings(options: Options, model: ConfigDict, classes: int) -> dict[str, Any]:
+    """Makes what the config says of the weights that the whole model starts from.
+
+    Args:
+        options: The user's choices.
+        model: The recipe's model.
+        classes: Number of classes of the data.
+
+    Returns:
+        `load_from`, None for a backbone's weights alone, and `start`, which says in words what is
+        loaded.
+    """
+    if not options.weights:
+        return dict(load_from=None, start="")
+    place, weights = resolve_weights(options.weights), named_weights(options.weights)
+    start = f"training starts from the weights {options.weights}"
+    if weights:
+        metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
+        start += f" (published: {metrics} on {weights.dataset})"
+    heads = {path.split(".", 1)[1]: count for path, count in find_num_classes(model, "model")}
+    other = [path.rpartition(".")[0] for path, count in heads.items() if count != classes]
+    if other:
+        start += f"; layers for other classes are left out and learned anew: {', '.join(other)}"
+    else:
+        start += "; they may have as many classes as the data, so all layers are loaded"
+    place = place if "://" in place else str(Path(place).expanduser().resolve())
+    return dict(load_from=place, start=start)
 
 
 def find_recipe(method: str, backbone: str, known: Sequence[str] | None = None) -> str:
@@ -84,7 +167,7 @@ def check_method(method: str, known: Sequence[str]) -> str:
     return name
 
 
-def input_settings(preset: str, bands: Bands | None) -> dict[str, Any]:
+def input_settings(options: Options, bands: Bands | None) -> dict[str, Any]:
     """Makes the model's settings for its first weights and the bands that it takes."""
     backbone: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -93,7 +176,9 @@ def input_settings(preset: str, bands: Bands | None) -> dict[str, Any]:
             mean=list(bands.mean), std=list(bands.std), bgr_to_rgb=False
         )
         backbone["in_channels"] = Code("len(bands)")
-    if preset == "full":
+    if options.weights:
+        backbone["init_cfg"] = None
+    elif options.preset == "full":
         backbone["init_cfg"] = dict(checkpoint=Code("pretrained"))
     return {**settings, "backbone": backbone} if backbone else settings
 

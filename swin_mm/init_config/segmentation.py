@@ -42,7 +42,7 @@ def init_parts(
         DatasetError: The data cannot be trained on.
     """
     check_out(options.out, options.force)
-    method = recipe.check_method(options.method or "upernet", recipe.SEGMENTATION)
+    name, base, title = recipe.choose_recipe(options, recipe.SEGMENTATION)
     values = [part.values() for part in parts]
     labels = decide_labels(
         {value for part in values for found in part.values() for value in found}, classes
@@ -55,12 +55,12 @@ def init_parts(
         if not part.is_whole:
             part.list_file = options.beside(f"{split}.txt")
     train, val = parts
-    name, base, title = recipe.choose_recipe(method, options.backbone, options.preset)
     settings = _fit(train, options)
     settings["turning"], told = plan.choose_turning(settings["bands"], parts)
     notes += told
     schedule, crop, count = settings["schedule"], settings["crop"], len(train.names)
     class_count, zero = len(labels.classes), labels.reduce_zero_label
+    settings.update(recipe.start_settings(options, base.model, class_count))
     text = fill_template(
         "segmentation.py.jinja",
         title=title,
@@ -74,7 +74,7 @@ def init_parts(
         paths=_paths(train, val),
         model=recipe.merge(
             dict(data_preprocessor=dict(size=Code("crop_size"))),
-            recipe.input_settings(options.preset, settings["bands"]),
+            recipe.input_settings(options, settings["bands"]),
             recipe.class_settings(base.model),
             _unweighted(base.model) if options.preset == "small" else {},
         ),
@@ -87,7 +87,7 @@ def init_parts(
         data=f"{count} training and {len(val.names)} validation images, {class_count} classes: "
         f"{', '.join(labels.classes)}",
         model=f"{title}, {schedule.steps} steps of {schedule.batch} crops of {crop} x {crop}",
-        notes=notes,
+        notes=[*notes, *filter(None, [settings["start"]])],
         checkpoint=Path("work_dirs", options.out.stem, f"iter_{schedule.steps}.pth"),
     )
 

@@ -24,7 +24,10 @@ class Options:
     Attributes:
         out: The config to write.
         method: Such as `mask_rcnn`; None takes the default of the task.
-        backbone: `tiny`, `small`, `base`, `large`, or what follows `swin_` in a recipe's name.
+        backbone: `tiny`, `small`, `base`, `large`, or what follows `swin_` in a recipe's name;
+            None takes `tiny`.
+        weights: Weights of a whole model to start from: a published name, a file or an address.
+            Without `method` and `backbone` they choose the recipe.
         preset: `full` for a recipe, `small` for a model that trains on a CPU within minutes.
         val_share: Part of the images for validation where the data is not split.
         bands: Bands of the images to use; all by default.
@@ -37,8 +40,9 @@ class Options:
 
     out: Path = Path("my_config.py")
     method: str | None = None
-    backbone: str = "tiny"
+    backbone: str | None = None
     preset: str = "full"
+    weights: str | None = None
     val_share: float = 0.2
     bands: Sequence[int] | None = None
     all_flips: bool = False
