@@ -27,7 +27,7 @@ from kill_jobs import Job, differences, is_alive, list_children, signal_process
 KINDS = ["train"] * 4 + ["ranks"] * 3 + ["detector", "shapes", "convert"]
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 WORKER_SECONDS = 5.0  # that workers of a killed process may live on
-LAUNCHER_SECONDS = 20.0  # after which a launcher ends the other ranks of a lost one
+LAUNCHER_SECONDS = 60.0  # after which a launcher ends the other ranks of a lost one
 BAD = ("lost", "different", "wrong status", "workers left")
 
 
@@ -81,8 +81,9 @@ def kill_after(job: Job, folder: Path, output: Path, seconds: float, draw: rando
     limit = time.monotonic() + WORKER_SECONDS
     while any(map(is_alive, workers)) and time.monotonic() < limit:
         time.sleep(0.05)
+    text = output.read_bytes()[printed:].decode(errors="replace")
     # Before ranks have found each other, which the table at the start shows, none misses another.
-    is_early = b"work folder" not in output.read_bytes()[printed:]
+    is_early = "work folder" not in text
     right = [
         (end == "launcher" and is_early) or is_right_end(end, number, process in targets)
         for process, end in zip(processes, ends, strict=True)
@@ -94,6 +95,7 @@ def kill_after(job: Job, folder: Path, output: Path, seconds: float, draw: rando
         ends=ends,
         right_end=all(right),
         workers=sum(map(is_alive, workers)),
+        printed="" if all(right) else text[-4000:],
     )
 
 
