@@ -69,9 +69,8 @@ def _test(device: torch.device) -> str | None:
     from swin_mm.heads.ops.triton_nms import nms  # imports Triton
 
     random = torch.Generator().manual_seed(0)
-    corner, sides = (
-        torch.rand(2, 4, 1000, 2, generator=random, dtype=torch.float32).mul_(200).unbind()
-    )
+    shape = (2, 4, SELF_TEST_BOXES, 2)
+    corner, sides = torch.rand(shape, generator=random, dtype=torch.float32).mul_(200).unbind()
     boxes = torch.cat((corner, corner + sides / 4 + 1), dim=2).to(device)
     valid = (torch.rand(4, SELF_TEST_BOXES, generator=random) > 0.1).to(device)
     agrees = torch.equal(nms(boxes, valid, 0.5), _by_torchvision(boxes, valid, 0.5))

@@ -22,8 +22,9 @@ def test_layers_with_rates_of_their_own():
     assert start_table._describe_optimizer(runner, torch.optim.AdamW(groups)) == expected
 
 
-def test_several_optimizers_have_a_line_each(monkeypatch):
+def test_several_optimizers_have_a_line_each():
     model = nn.Linear(1, 1)
+    logged = []
     wrappers = {
         name: OptimWrapper(torch.optim.SGD(model.parameters(), rate), accumulative_counts=2)
         for name, rate in [("first", 0.5), ("second", 0.25)]
@@ -36,19 +37,19 @@ def test_several_optimizers_have_a_line_each(monkeypatch):
         train_loop=IterBasedTrainLoop.__new__(IterBasedTrainLoop),
         val_loop=None,
         work_dir="here",
-        logger=SimpleNamespace(info=print),
+        logger=SimpleNamespace(info=logged.append),
         _resume=False,
         _load_from=None,
     )
     runner.train_loop._max_iters = 7
-    drawn = []
-    monkeypatch.setattr(start_table, "_draw", lambda title, rows: drawn.extend(rows))
     hook = start_table.StartTableHook()
     hook.data = SimpleNamespace(rows=list)
     hook.before_train(runner)
-    rates = [text for name, text in drawn if name == "learning rate"]
+    rows = [[cell.strip() for cell in line.split("│")] for line in logged[0].splitlines()]
+    rows = [row[1:3] if len(row) == 4 else row for row in rows]
+    rates = [row[1] for row in rows if row[0] == "learning rate"]
     assert rates == ["0.5 (SGD, weight decay 0)", "0.25 (SGD, weight decay 0)"]
-    assert ("batch", "8 = 4 images x 2 accumulated steps") in drawn
+    assert ["batch", "8 = 4 images x 2 accumulated steps"] in rows
 
 
 @pytest.mark.parametrize(

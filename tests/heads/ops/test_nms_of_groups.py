@@ -173,12 +173,6 @@ def test_a_kernel_that_errs_is_not_used(kernel, reason, self_tested, monkeypatch
 
 @needs_kernel
 def test_the_kernel_is_used_where_it_keeps_what_torchvision_keeps(self_tested, monkeypatch, caplog):
-    calls = []
-    monkeypatch.setattr(
-        "swin_mm.heads.ops.triton_nms.nms",
-        lambda boxes, valid, threshold: (
-            calls.append(len(boxes)) or nms._by_torchvision(boxes, valid, threshold)
-        ),
-    )
-    assert self_tested() is None and self_tested() is None
-    assert len(calls) == 1 and not caplog.text
+    monkeypatch.setattr(nms, "SELF_TEST_BOXES", 100)  # a kernel interpreted is slow
+    assert self_tested() is None and not caplog.text
+    assert [*self_test._results.values()] == [None]

@@ -23,9 +23,7 @@ def fallbacks():
     logger.setLevel(level)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def pooling_of_gpus(monkeypatch):
-    """Boxes are pooled as on a GPU, where the numbers are mmdet's to the bit; yields how not to."""
-    with monkeypatch.context() as patch:
-        patch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "it is tested apart")
-        yield patch.undo
+    """Boxes are pooled as on a GPU, without the waits of a CPU's sparse product."""
+    monkeypatch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "as on a GPU")

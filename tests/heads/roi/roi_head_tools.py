@@ -257,7 +257,10 @@ def assert_same_detections(pair, batch, rescale=True, maps=None):
         assert [*a.keys()] == [*b.keys()]
         for key, value in b.items():
             if value.is_floating_point():
-                torch.testing.assert_close(a[key], value, rtol=1e-6, atol=1e-6)
+                # A CPU's pooling rounds otherwise than mmdet's.
+                torch.testing.assert_close(a[key], value, rtol=1e-5, atol=1e-4)
+            elif key == "masks":
+                assert (a[key] != value).sum() <= 1e-5 * value.numel()
             else:
                 assert torch.equal(a[key], value), key
             assert a[key].dtype == value.dtype

@@ -124,6 +124,7 @@ def test_another_nms_is_left_to_mmdet(fallbacks):
     assert len(fallbacks) == 1 and "NMS" in fallbacks[0]
 
 
+@pytest.mark.usefixtures("pooling_of_gpus")
 def test_waits_do_not_grow_with_images_or_objects():
     _, ours = build_pair(cascade_cfg())
     counts = {}
@@ -140,6 +141,7 @@ def test_waits_do_not_grow_with_images_or_objects():
     assert counts[1, 2] <= 3 * 5
 
 
+@pytest.mark.usefixtures("pooling_of_gpus")
 def test_waits_of_detection():
     _, ours = build_pair(HEADS["boxes-only"])
     with Waits() as waits:

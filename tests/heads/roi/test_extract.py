@@ -11,11 +11,6 @@ from swin_mm.heads.roi.extract import extract_features, lay_out
 SIDES = (48, 24, 12)
 
 
-@pytest.fixture(autouse=True)
-def pooling_of_cpus(pooling_of_gpus):
-    pooling_of_gpus()
-
-
 def make_extractor(**layer) -> SingleRoIExtractor:
     layer = dict(type="RoIAlign", output_size=7, sampling_ratio=0) | layer
     return SingleRoIExtractor(layer, out_channels=6, featmap_strides=[4, 8, 16], finest_scale=28)

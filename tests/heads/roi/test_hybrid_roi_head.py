@@ -113,6 +113,7 @@ def test_masks_of_heads_that_pass_nothing_on_are_the_last_ones():
     torch.testing.assert_close(found, [expected])
 
 
+@pytest.mark.usefixtures("pooling_of_gpus")
 @pytest.mark.parametrize("name", ["plain", "semantic"])
 def test_waits_do_not_grow_with_images_or_objects(name):
     _, ours = build_pair(HEADS[name])
@@ -127,6 +128,7 @@ def test_waits_do_not_grow_with_images_or_objects(name):
     assert counts == {3 * 4}
 
 
+@pytest.mark.usefixtures("pooling_of_gpus")
 def test_waits_of_detection():
     _, ours = build_pair(HEADS["without-masks"])
     with Waits() as waits:
