@@ -29,7 +29,8 @@ def roi_align(
     """Pools boxes of feature maps to one size.
 
     Args:
-        maps: `(B, C, H, W)`; on a CPU fastest in channels-last memory.
+        maps: `(B, C, H, W)`; on a CPU fastest in channels-last memory. Of float16 and bfloat16,
+            sums are in float32 there, in both directions.
         rois: `(R, 5)`, image index, then x1, y1, x2, y2 in pixels of the image; no gradient.
         size: Rows and columns of the output.
         scale: Pixels of the map for one of the image.
@@ -51,8 +52,8 @@ def why_not_sparse(maps: Tensor, rois: Tensor) -> str | None:
         return "torchvision is fast on a GPU"
     if not len(rois) or not rois.isfinite().all():
         return "there are no boxes, or some are no numbers"
-    if maps.dtype != torch.float32:
-        return "the sparse product is for float32"
+    if maps.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return "the sparse product is computed in float32"
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "exported code has its own operator"
     return None
@@ -84,8 +85,8 @@ class _BagsOfPixels(torch.autograd.Function):
         aligned: bool,
     ) -> Tensor:
         weights = _weigh(rois, maps.shape, size, scale, sampling_ratio, aligned)
-        pixels = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])  # (B*H*W, C)
-        cells = _sum_bags(pixels, *weights)  # (R*h*w, C)
+        pixels = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).float()  # (B*H*W, C)
+        cells = _sum_bags(pixels, *weights).to(maps.dtype)  # (R*h*w, C)
         ctx.save_for_backward(*weights)
         ctx.shape = maps.shape
         return cells.unflatten(0, (len(rois), *size)).permute(0, 3, 1, 2)
@@ -95,14 +96,15 @@ class _BagsOfPixels(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         first, pixel, weight = ctx.saved_tensors
         batch, channels, height, width = ctx.shape
-        grad = grad.permute(0, 2, 3, 1).reshape(-1, channels)  # (R*h*w, C)
+        dtype = grad.dtype
+        grad = grad.permute(0, 2, 3, 1).reshape(-1, channels).float()  # (R*h*w, C)
         # By columns, which takes one pass; PyTorch would sort the entries.
         shape = (len(grad), batch * height * width)
         by_cell = csr_matrix((weight.numpy(), pixel.numpy(), first.numpy()), shape=shape)
         by_pixel = by_cell.tocsc()
         entries = (by_pixel.indptr, by_pixel.indices, by_pixel.data)
         first, cell, weight = (torch.from_numpy(part) for part in entries)
-        pixels = _sum_bags(grad, first, cell.to(first.dtype), weight)
+        pixels = _sum_bags(grad, first, cell.to(first.dtype), weight).to(dtype)
         return pixels.unflatten(0, (batch, height, width)).permute(0, 3, 1, 2), *[None] * 5
 
 

@@ -22,7 +22,9 @@ def lay_out(maps: Sequence[Tensor]) -> list[Tensor]:
 def extract_features(extractor: BaseRoIExtractor, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """What `extractor` gives, with one wait for the device in place of one a level.
 
-    Boxes are sorted by level, so that the counts of all levels are asked for at once.
+    Boxes are sorted by level, so that the counts of all levels are asked for at once. mmdet rounds
+    boxes to the dtype of the maps, which moves them by up to 4 pixels in bfloat16; here their
+    level, and on a CPU their place, is that of the boxes given.
 
     Args:
         extractor: mmdet's; any but a `SingleRoIExtractor` of `RoIAlign`s is called as it is.
@@ -37,7 +39,7 @@ def extract_features(extractor: BaseRoIExtractor, maps: Sequence[Tensor], rois: 
     is_plain = type(extractor) is SingleRoIExtractor and type(layers[0]) is RoIAlign
     if not is_plain:
         return extractor(maps, rois)
-    rois, size = rois.type_as(maps[0]), layers[0].output_size
+    size = layers[0].output_size
     if len(maps) == 1:
         return _pool(layers[0], maps[0], rois) if len(rois) else _nothing(maps[0], size)
     levels = extractor.map_roi_levels(rois, len(maps))  # (R,)
@@ -66,7 +68,7 @@ def _nothing(level: Tensor, size: tuple[int, int]) -> Tensor:
 def _pool(layer: RoIAlign, level: Tensor, rois: Tensor) -> Tensor:
     """What `layer` gives; on a CPU faster."""
     if layer.pool_mode != "avg" or roi_align.why_not_sparse(level, rois) is not None:
-        return layer(level.contiguous(), rois)
+        return layer(level.contiguous(), rois.type_as(level))
     return roi_align.roi_align(
         level, rois, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
     )

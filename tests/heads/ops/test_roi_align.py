@@ -51,6 +51,22 @@ def test_random_boxes_in_channels_last_memory():
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_narrow_maps_are_summed_in_float32(dtype):
+    random = torch.Generator().manual_seed(3)
+    maps, boxes = make(ROIS["inside"] + ROIS["over every border"])
+    narrow = maps.detach().to(dtype).requires_grad_()
+    wide = narrow.detach().double().requires_grad_()
+    out = roi_align(narrow, boxes, (7, 5), 0.25)
+    expected = torchvision.ops.roi_align(wide, boxes.double(), (7, 5), 0.25, 0, True)
+    torch.testing.assert_close(out, expected.to(dtype))  # to one rounding
+    grad = torch.randn(expected.shape, generator=random).to(dtype)
+    (found,) = torch.autograd.grad(out, narrow, grad)
+    (wanted,) = torch.autograd.grad(expected, wide, grad.double())
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, wanted.to(dtype))
+
+
 def test_a_map_of_one_pixel():
     maps = torch.tensor([[[[3.0]]]])
     boxes = torch.tensor([[0, 0.0, 0.0, 4.0, 4.0]])
