@@ -15,7 +15,7 @@ from swin_mm.configs import ConfigError
 from swin_mm.console import PlainConsole
 
 if TYPE_CHECKING:
-    from swin_mm.datasets.check.thorough import Findings
+    from swin_mm.datasets.check import Findings
 
 SPLITS = ("train", "val", "test")
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
 
-    from swin_mm.datasets.check.thorough import inspect_config
+    from swin_mm.datasets.check import inspect_config
 
     folder = Path(args.output_dir or f"work_dirs/{Path(args.config).stem}/data")
     splits = args.splits or tuple(split for split in SPLITS if cfg.get(f"{split}_dataloader"))

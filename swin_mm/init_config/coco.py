@@ -18,7 +18,7 @@ from swin_mm.datasets.check.corrections import (
 )
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
-from swin_mm.datasets.check.sizes import choose_color_type, count_cut, sizes_of
+from swin_mm.datasets.check.sizes import choose_color_type, count_beyond
 from swin_mm.datasets.check.summary import examples
 from swin_mm.init_config.split import split_names
 from swin_mm.init_config.write import InitConfigError
@@ -55,11 +55,10 @@ class CocoPart:
 
     def color_type(self) -> tuple[str, list[str]]:
         """Chooses whether images are turned as EXIF says; returns `color_type` and notes."""
-        files, images = self.image_files(), self.content["images"]
-        chosen = spread(len(files))[:SIZES_READ]
-        listed = sizes_of([images[i] for i in chosen], [files[i] for i in chosen])
+        files, sizes = self.image_files(), self.sizes()
+        listed = {files[i]: sizes[i] for i in spread(len(files))[:SIZES_READ]}
         color_type, notes = choose_color_type(listed)
-        if notes and count_cut(self.content, self.images, list(listed)):
+        if notes and count_beyond(self.content, self.images, listed):
             return "color", []  # the sizes are wrong; the check of the data says so
         return color_type, notes
 

@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.checkpoint.published import Weights, find_weights, resolve_weights
 from swin_mm.configs import packaged_configs
-from swin_mm.datasets.check.heads import find_num_classes
+from swin_mm.datasets.check.settings import find_num_classes
 from swin_mm.engine.checkpoint_files import find_damage
 from swin_mm.init_config.bands import Bands
 from swin_mm.init_config.text import Code

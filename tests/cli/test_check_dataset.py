@@ -104,7 +104,7 @@ def test_overrides_and_limits(check, tmp_path):
         *("--cfg-options", "model.head.num_classes=5"),
     )
     assert status == 1 and "fault: model.head.num_classes=5 but the data set has 2" in text
-    assert "warning: train_dataloader.dataset: read 2 of 3 image files" in text
+    assert "warning: train_dataloader.dataset: checked 2 of 3 image files" in text
 
 
 def test_limit_makes_sense(check, tmp_path):

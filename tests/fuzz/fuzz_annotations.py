@@ -42,8 +42,7 @@ from mutate_label_maps import make_map
 import swin_mm
 from swin_mm.cli import init_config
 from swin_mm.cli.errors import explain_error
-from swin_mm.datasets.check import DatasetSummary, check_config
-from swin_mm.datasets.check.thorough import inspect_config
+from swin_mm.datasets.check import DatasetSummary, check_config, inspect_config
 
 SECONDS = 30  # for one input
 GIBIBYTES = 12  # of address space for one process

@@ -48,7 +48,7 @@ def test_absolute_file_names_need_no_folder(tmp_path):
     [
         (dict(annotations=[]), None, "no annotations, so there is nothing to learn"),
         (dict(categories=((3, "a"), (9, "a"))), None, "called 'a'"),
-        (dict(categories=((3, 5),)), None, "name of categories.0. must be a text, got 5"),
+        (dict(categories=((3, 5),)), None, "categories.0. has name=5; it must be a text"),
         (dict(categories=()), None, "has no categories"),
         ({}, "nowhere", "--images: there is no folder"),
         ({}, "empty", "no image of .*000.png, is in .*empty; name the folder"),

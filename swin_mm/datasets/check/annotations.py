@@ -7,26 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.check.summary import DatasetError, and_more, examples
 
-KEYS = {
+Form = dict[str, set[str]]  # lists of a file, and the keys that each of their items needs
+DETECTION: Form = {
     "images": {"id", "file_name", "height", "width"},
     "annotations": {"id", "image_id", "category_id", "bbox", "area"},
     "categories": {"id", "name"},
 }
+PANOPTIC: Form = {
+    "images": DETECTION["images"],
+    "annotations": {"image_id", "segments_info"},
+    "categories": {"id", "name", "isthing"},
+}
+SEGMENT = {"id", "category_id", "bbox", "area"}
 LARGEST_ID = 2**63 - 1  # faster-coco-eval and NumPy have ids in 64 bits
 LARGEST_NUMBER = 1e12  # of pixels; beyond, float32 loses its meaning
 LARGEST_SIDE = 10**6  # pixels
 LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 
 
-def read_coco(
-    path: str,
-    where: str,
-    labelled: bool = True,
-    form: dict[str, set[str]] = KEYS,
-    task: str = "object detection",
-) -> dict:
+def read_coco(path: str, where: str, labelled: bool = True, form: Form = DETECTION) -> dict:
     """Reads an annotation file and checks its form: lists, keys, ids and names.
 
     Args:
@@ -34,7 +35,6 @@ def read_coco(
         where: Config path of the data set, for the message.
         labelled: Whether annotations are required.
         form: Lists that it must have, and the keys of their items.
-        task: What it is for, for the message.
 
     Raises:
         DatasetError: It is absent, not JSON that pycocotools reads, or not COCO.
@@ -45,9 +45,11 @@ def read_coco(
         # Strictly, as pycocotools reads: `json` alone lets halves of pairs of surrogates pass.
         coco = json.loads(content.decode(json.detect_encoding(content)))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        missing = [str(p) for p in Path(path).parents if not p.exists()]
+        folder = f" (not even the folder {missing[-1]})" if missing else ""
         raise DatasetError(
-            f"{where}: there is no annotation file {path or '(none named)'}"
-            f"{_first_missing_folder(path)}; put the data there, or give {option}"
+            f"{where}: there is no annotation file {path or '(none named)'}{folder}; put the data "
+            f"there, or give {option}"
         ) from None
     except RecursionError:
         raise DatasetError(f"{where}: {path} is nested too deeply to be annotations") from None
@@ -55,43 +57,28 @@ def read_coco(
         raise DatasetError(
             f"{where}: {path} is not JSON ({error}); fetch or write it again, it may be cut short"
         ) from None
-    remedy = f"it must be a COCO file for {task}: {', '.join(form)}"
+    kind = "panoptic segmentation" if form is PANOPTIC else "object detection"
+    remedy = f"it must be a COCO file for {kind}: {', '.join(form)}"
     if isinstance(coco, list):
         raise DatasetError(f"{path} is a list, as COCO results are, not annotations: {remedy}")
     if not isinstance(coco, dict):
         raise DatasetError(f"{path} is JSON but not COCO: {remedy}")
     if not labelled:
         coco.setdefault("annotations", [])
-    for section in form:
-        if not isinstance(coco.get(section), list):
-            raise DatasetError(f"{path} has no list {section!r}: {remedy}")
-        for index, item in enumerate(coco[section]):
-            if not isinstance(item, dict):
-                raise DatasetError(_lacks(path, section, index, form[section], form[section]))
+    if lacking := [section for section in form if not isinstance(coco.get(section), list)]:
+        raise DatasetError(f"{path} has no list {lacking[0]!r}: {remedy}")
     if not coco["images"]:
         raise DatasetError(f"{path} lists no images; write it again, or name another file")
+    check_form(coco, path, form)
     if (encoding := json.detect_encoding(content)) != "utf-8":
         named = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
         raise DatasetError(
             f"{path} is in {named}, which pycocotools cannot read: write it as UTF-8 without a mark"
         )
-    check_form(coco, path, form)
     return coco
 
 
-def _lacks(path: str, section: str, index: int, lacking: set[str], keys: set[str]) -> str:
-    return (
-        f"{path}: {section}[{index}] lacks {', '.join(sorted(lacking))}; every one of {section} "
-        f"needs {', '.join(sorted(keys))}"
-    )
-
-
-def _first_missing_folder(path: str) -> str:
-    missing = [str(p) for p in Path(path).parents if not p.exists()]
-    return f" (not even the folder {missing[-1]})" if missing else ""
-
-
-def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:
+def check_form(coco: dict, path: str, form: Form) -> None:
     """Checks the keys of all items, that ids are numbers or texts, and that names are texts.
 
     Raises:
@@ -99,23 +86,23 @@ def check_form(coco: dict, path: str, form: dict[str, set[str]] = KEYS) -> None:
     """
     for section, keys in form.items():
         for index, item in enumerate(coco[section]):
-            if lacking := keys - item.keys():
-                raise DatasetError(_lacks(path, section, index, lacking, keys))
+            place = f"{path}: {section}[{index}]"
+            if lacking := keys - item.keys() if isinstance(item, dict) else keys:
+                raise DatasetError(
+                    f"{place} lacks {', '.join(sorted(lacking))}; every one of {section} needs "
+                    f"{', '.join(sorted(keys))}"
+                )
             for key in ("id", "image_id", "category_id"):
                 if key in keys and not _is_id(item[key]):
                     raise DatasetError(
-                        f"{path}: {section}[{index}] has {key}={show(item[key])}; an id must be a "
-                        "whole number or a text"
+                        f"{place} has {key}={show(item[key])}; an id must be a whole number or a "
+                        "text"
                     )
             name = {"images": "file_name", "categories": "name"}.get(section)
             if name and not _is_text(item[name]):
-                raise DatasetError(
-                    f"{path}: the {name} of {section}[{index}] must be a text, got "
-                    f"{show(item[name])}"
-                )
-    for section in {"images", "categories"} & form.keys():
-        kinds = {type(item["id"]) for item in coco[section]}
-        if len(kinds) > 1:
+                raise DatasetError(f"{place} has {name}={show(item[name])}; it must be a text")
+        kinds = {type(item["id"]) for item in coco[section]} if "id" in keys else ()
+        if section != "annotations" and len(kinds) > 1:
             raise DatasetError(
                 f"{path}: some ids of {section} are numbers and some are texts, which the COCO "
                 "metric takes for texts: write numbers"
@@ -142,28 +129,45 @@ def show(value: Any) -> str:
     return reprlib.repr(value)
 
 
+def flatten_segments(coco: dict, path: str) -> dict:
+    """Turns panoptic annotations into the form that objects have: one for each segment.
+
+    Since the ids of segments are those within an image, an annotation's becomes `IMAGE:SEGMENT`,
+    and the segment's own stays under the key `segment`.
+
+    Raises:
+        DatasetError: A segment lacks what mmdet reads.
+    """
+    segments = []
+    for annotation in coco["annotations"]:
+        image = annotation["image_id"]
+        for segment in annotation["segments_info"]:
+            if lacking := SEGMENT - segment.keys():
+                raise DatasetError(
+                    f"{path}: a segment of image {image} lacks {', '.join(sorted(lacking))}; every "
+                    f"one needs {', '.join(sorted(SEGMENT))}"
+                )
+            key = segment["id"]
+            segments.append({**segment, "id": f"{image}:{key}", "segment": key, "image_id": image})
+    return {**coco, "annotations": segments}
+
+
 def check_references(coco: dict, path: str) -> None:
     """Checks that ids are used once, and that annotations name images and classes that are there.
-
-    Args:
-        coco: What `read_coco` returned.
-        path: The file, for the message.
 
     Raises:
         DatasetError: They do not.
     """
     for section in ("images", "annotations", "categories"):
-        ids = [item["id"] for item in coco[section]]
-        if len(set(ids)) < len(ids):
-            twice = [i for i, count in Counter(ids).items() if count > 1]
+        counts = Counter(item["id"] for item in coco[section])
+        if twice := [i for i, count in counts.items() if count > 1]:
             raise DatasetError(
                 f"{path}: {len(twice)} ids of {section} are used twice: {examples(twice)}; "
                 "number them anew"
             )
     for key, section in (("image_id", "images"), ("category_id", "categories")):
         known = {item["id"] for item in coco[section]}
-        dangling = [a for a in coco["annotations"] if a[key] not in known]
-        if dangling:
+        if dangling := [a for a in coco["annotations"] if a[key] not in known]:
             pairs = (f"annotation {a['id']} has {key}={a[key]!r}" for a in dangling)
             kinds = {type(i) for i in known} != {type(a[key]) for a in dangling}
             hint = " (a number and a text are different ids)" if known and kinds else ""
@@ -179,18 +183,15 @@ def check_numbers(coco: dict, path: str) -> None:
     Raises:
         DatasetError: Some are not the numbers that mmdet and the COCO metric take.
     """
-    wrong = [find_wrong_size(image) for image in coco["images"]]
-    wrong += [find_wrong_box(annotation) for annotation in coco["annotations"]]
-    wrong = [text for text in wrong if text]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
-        raise DatasetError(f"{path}: {wrong[0]}{more}")
+    wrong = [*map(find_wrong_size, coco["images"]), *map(find_wrong_box, coco["annotations"])]
+    if wrong := [text for text in wrong if text]:
+        raise DatasetError(f"{path}: {wrong[0]}{and_more(len(wrong))}")
 
 
 def find_wrong_size(image: dict) -> str | None:
     """Returns what is wrong with the size of an image, or None."""
     size = (image["width"], image["height"])
-    if all(are_numbers([side]) and side == int(side) and 0 < side <= LARGEST_SIDE for side in size):
+    if are_numbers(size) and all(side == int(side) and 0 < side <= LARGEST_SIDE for side in size):
         return None
     return (
         f"image {image['id']} has width and height ({show(size[0])}, {show(size[1])}); both must "
@@ -201,24 +202,20 @@ def find_wrong_size(image: dict) -> str | None:
 def find_wrong_box(annotation: dict) -> str | None:
     """Returns what is wrong with the box, area or crowd flag of an annotation, or None."""
     box, area = annotation["bbox"], annotation["area"]
+    flags = [key for key in ("iscrowd", "ignore") if annotation.get(key) not in (None, 0, 1)]
     if not (isinstance(box, list) and len(box) == 4 and are_numbers(box)):
         shown = box if isinstance(box, str) and len(box) < 40 else show(box)
-        return (
-            f"annotation {annotation['id']} has bbox={shown}; it must be four numbers, left, top, "
-            "width and height in pixels"
+        wrong = f"bbox={shown}; it must be four numbers, left, top, width and height in pixels"
+    elif not are_numbers([area]) or area > LARGEST_AREA:
+        wrong = (
+            f"area={show(area)}; it must be the number of pixels of the object, at most "
+            f"{LARGEST_AREA:g}"
         )
-    if not are_numbers([area]) or area > LARGEST_AREA:
-        return (
-            f"annotation {annotation['id']} has area={show(area)}; it must be the number of pixels "
-            f"of the object, at most {LARGEST_AREA:g}"
-        )
-    for key in ("iscrowd", "ignore"):
-        if annotation.get(key) not in (None, 0, 1):
-            return (
-                f"annotation {annotation['id']} has {key}={show(annotation[key])}; it must be the "
-                "number 0 or 1"
-            )
-    return None
+    elif flags:
+        wrong = f"{flags[0]}={show(annotation[flags[0]])}; it must be the number 0 or 1"
+    else:
+        return None
+    return f"annotation {annotation['id']} has {wrong}"
 
 
 def are_numbers(values: Sequence) -> bool:

@@ -1,11 +1,18 @@
-"""Checks a COCO annotation file against the config and the images."""
+"""Checks COCO annotations, of objects or panoptic, against the config and the images."""
 
 import difflib
 import os
+import time
+from importlib.util import find_spec
+
+import numpy as np
 
 from swin_mm.datasets.check.annotations import (
+    DETECTION,
+    PANOPTIC,
     check_numbers,
     check_references,
+    flatten_segments,
     keep_sound,
     read_coco,
 )
@@ -15,31 +22,34 @@ from swin_mm.datasets.check.corrections import (
     class_key,
     find_group_class,
 )
-from swin_mm.datasets.check.images import DECODED, check_present, spread
-from swin_mm.datasets.check.inspection import Inspection
+from swin_mm.datasets.check.images import check_present, spread
+from swin_mm.datasets.check.inspection import DECODED, Inspection
 from swin_mm.datasets.check.masks import check_masks
-from swin_mm.datasets.check.objects import count_objects, named_objects, why_left_out
-from swin_mm.datasets.check.scoring import find_unscorable
+from swin_mm.datasets.check.objects import (
+    count_objects,
+    find_unscorable,
+    named_objects,
+    visible_size,
+    why_left_out,
+)
 from swin_mm.datasets.check.sizes import (
     Size,
     check_orientation,
     compare_sizes,
     count_beyond,
-    count_cut,
-    note_depth,
-    note_unsure,
-    sizes_of,
+    note_doubts,
 )
 from swin_mm.datasets.check.source import Source
-from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
+from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more, examples
+from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader
 
 MATCH_NAMES = "check-dataset --match-names writes annotations with their names"
 MERGE_CLASSES = "check-dataset --merge-classes, which writes annotations with one"
 
 
-def check_coco(source: Source, inspection: Inspection, labelled: bool = True) -> SplitSummary:
-    """Checks a data set that mmdet reads as `CocoDataset` does.
+def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
+    """Checks a data set that mmdet reads as `CocoDataset` or `CocoPanopticDataset` does.
 
     Args:
         source: The data set.
@@ -47,14 +57,17 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
         labelled: Whether annotations are required; a test set may come without.
 
     Raises:
-        DatasetError: Anything that training or testing would fail on, or silently get wrong, as far
-            as the inspection does not keep it.
+        DatasetError: Anything that training or testing would fail on, or silently get wrong, unless
+            the inspection keeps errors.
     """
-    path = source.path(source.argument("ann_file") or "")
-    if source.is_remote():
-        return SplitSummary(warnings=[f"{source.where}: files on a server are not checked"])
-    coco = inspection.attempt(read_coco, path, source.where, labelled)
-    if coco is None:
+    is_panoptic = source.reads_like("CocoPanopticDataset")
+    path, form = source.ann_file(), PANOPTIC if is_panoptic else DETECTION
+    if source.transform("LoadPanopticAnnotations"):
+        inspection.attempt(_check_package, source)
+    coco = inspection.attempt(read_coco, path, source.where, labelled, form)
+    if coco and is_panoptic:
+        coco = inspection.attempt(flatten_segments, coco, path)
+    if not coco:
         return SplitSummary()
     warnings = inspection.attempt(check_categories, coco, source, path) or []
     inspection.attempt(check_references, coco, path)
@@ -62,18 +75,31 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool = True) ->
     given = len(coco["annotations"])
     if inspection.thorough:
         coco = keep_sound(coco)
-    loading = source.transform("LoadAnnotations") or {}
+    loading = source.transform("LoadAnnotations")
     if loading.get("with_mask"):
         warnings += inspection.attempt(check_masks, coco, path) or []
-
     summary = summarise(coco, source.classes(), warnings, path, labelled)
-    summary.unscorable = find_unscorable(coco)
-    if labelled and len(coco["annotations"]) == given:  # else the faults say enough
-        count_objects(coco, source, summary)
+    if not is_panoptic:
+        summary.unscorable = find_unscorable(coco)
+    if labelled and len(coco["annotations"]) == given:  # else the errors say enough
+        if is_panoptic:
+            summary.learned = {name: int(count) for name, count in summary.per_class.items()}
+        else:
+            count_objects(coco, source, summary)
     summary.warnings += check_images(coco, source, path, inspection)
-    if loading.get("with_seg"):
+    if is_panoptic and labelled:
+        summary.warnings += check_panoptic_maps(coco, source, inspection)
+    elif loading.get("with_seg"):
         inspection.attempt(_check_maps, coco, source)
     return summary
+
+
+def _check_package(source: Source) -> None:
+    if find_spec("panopticapi") is None:
+        raise DatasetError(
+            f"{source.where}: mmdet reads and scores panoptic maps with panopticapi, which is not "
+            "installed: pip install git+https://github.com/cocodataset/panopticapi.git"
+        )
 
 
 def _check_maps(coco: dict, source: Source) -> None:
@@ -83,52 +109,21 @@ def _check_maps(coco: dict, source: Source) -> None:
     check_present([os.path.join(folder, name) for name in names], source.where, "label map")
 
 
-def check_images(coco: dict, source: Source, path: str, inspection: Inspection) -> list[str]:
-    """Checks the images that an annotation file lists; returns warnings."""
-    folder = source.prefix("img")
-    files = [os.path.join(folder, image["file_name"]) for image in coco["images"]]
-    names = [image["file_name"] for image in coco["images"]]
-    remedy = "correct data_root and data_prefix"
-    inspection.attempt(check_images_present, names, folder, source.where, remedy, MATCH_NAMES)
-    images = coco["images"]
-    if inspection.thorough:
-        there = [index for index, file in enumerate(files) if os.path.isfile(file)]
-        images, files = [images[index] for index in there], [files[index] for index in there]
-    reader = source.reader()
-    note = inspection.look_into(files, source.where, reader)
-    chosen = spread(len(files)) if inspection.thorough else spread(len(files))[:DECODED]
-    wanted = sizes_of([images[i] for i in chosen], [files[i] for i in chosen])
-    warnings = [note] if note else []
-    if reader.can_check:
-        warnings += _compare_sizes(coco, wanted, source, reader, inspection)
-    return warnings
-
-
 def check_categories(coco: dict, source: Source, path: str) -> list[str]:
     """Compares names: mmdet numbers classes in the file's order and skips what it does not find."""
     wanted = source.classes()
     names = [category["name"] for category in coco["categories"]]
-    lacking = [name for name in wanted if name not in names]
     setting = f"{source.where}.metainfo.classes"
     if not wanted:
         raise DatasetError(f"{setting} is not set: write the names, {tuple(names)}")
     if not names:
         raise DatasetError(f"{path} has no categories: it must list the classes")
     check_listed_once(coco, path, MERGE_CLASSES, wanted)
-    if lacking:
-        same = {class_key(name): name for name in names}
-        nearest = [
-            f"{name!r} (it has {same[class_key(name)]!a}, other characters that look the same)"
-            if class_key(name) in same
-            else f"{name!r} (is it {match[0]!r}?)"
-            if match
-            else repr(name)
-            for name in lacking
-            for match in [difflib.get_close_matches(name, names, n=1)]
-        ]
+    if lacking := [name for name in wanted if name not in names]:
+        nearest = examples(_describe_lacking(name, names) for name in lacking)
         raise DatasetError(
             f"the config's classes {examples(wanted)} are not those of {path}, {examples(names)}: "
-            f"it lacks {examples(nearest)}; set {setting} of every data loader to the file's names"
+            f"it lacks {nearest}; set {setting} of every data loader to the file's names"
         )
     ordered = [name for name in names if name in wanted]
     if ordered != list(wanted):
@@ -136,16 +131,23 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
             f"{setting} lists {examples(wanted)} but {path} has {examples(ordered)}, and mmdet "
             f"numbers classes in the file's order: write them so, {tuple(ordered)}"
         )
-    group = find_group_class(coco)
-    ignored = [name for name in names if name not in wanted and name != group]
-    warnings = [f"{path}: classes not in the config are left out: {examples(ignored)}"]
-    warnings *= bool(ignored)
+    warnings, group = [], find_group_class(coco)
+    if ignored := [name for name in names if name not in wanted and name != group]:
+        warnings.append(f"{path}: classes not in the config are left out: {examples(ignored)}")
     if group in wanted and source.where.startswith("train"):
         warnings.append(
             f"{path}: {group!r} is the supercategory of all other classes and has no object, as "
             f"Roboflow writes it: it is no class, so leave it out of {setting}"
         )
     return warnings
+
+
+def _describe_lacking(name: str, names: list[str]) -> str:
+    same = [other for other in names if class_key(other) == class_key(name)]
+    if same:
+        return f"{name!r} (it has {same[-1]!a}, other characters that look the same)"
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"{name!r} (is it {nearest[0]!r}?)" if nearest else repr(name)
 
 
 def check_boxes(coco: dict, path: str) -> list[str]:
@@ -156,61 +158,23 @@ def check_boxes(coco: dict, path: str) -> list[str]:
     """
     check_numbers(coco, path)
     images = {image["id"]: image for image in coco["images"]}
-    clipped, skipped = [], []
+    left_out = "are empty or outside, and are left out"
+    clipped = "reach beyond their image, and are clipped"
+    odd: dict[str, list] = {left_out: [], clipped: []}
     for annotation in coco["annotations"]:
-        image = images.get(annotation["image_id"])
-        if image is None:
-            continue
-        left, top, width, height = annotation["bbox"]
-        if why_left_out(annotation, image):
-            skipped.append(annotation["id"])
-        # A pixel's slack: many tools write the last pixel's index where COCO has its far edge.
-        elif (
-            min(left + width, image["width"]) - max(left, 0) < width - 1
-            or min(top + height, image["height"]) - max(top, 0) < height - 1
-        ):
-            clipped.append(annotation["id"])
-    warnings = []
-    if skipped:
-        warnings.append(
-            f"{path}: {len(skipped)} boxes are empty or outside, and are left out: those of "
-            f"annotations {examples(skipped)}"
-        )
-    if clipped:
-        warnings.append(
-            f"{path}: {len(clipped)} boxes reach beyond their image, and are clipped: those of "
-            f"annotations {examples(clipped)}"
-        )
-    return warnings
-
-
-def _compare_sizes(
-    coco: dict, wanted: dict[str, Size], source: Source, reader: Reader, inspection: Inspection
-) -> list[str]:
-    """Compares the listed sizes of images with those that are loaded; returns warnings."""
-    path = source.path(source.argument("ann_file") or "")
-    readable = {f: size for f, size in wanted.items() if f not in inspection.unreadable}
-    found = inspection.attempt(compare_sizes, reader, readable)
-    if found is None:
-        return []
-    cut = count_cut(coco, source.prefix("img"), found.turned)
-    inspection.attempt(check_orientation, found, source, reader, path, cut)
-    warnings = note_unsure(found, source, reader) + note_depth(found, source, reader)
-    if found.different:
-        first, listed = found.different[0], wanted[found.different[0]]
-        text = (
-            f"{path}: {len(found.different)} of {len(readable)} images have another height and "
-            f"width than listed: {examples(found.different)}; the first has {reader.size(first)}, "
-            f"not {listed}: write sizes and annotations in the pixels of the files"
-        )
-        is_turned = reader.size(first) == listed[::-1]  # what is beyond would be cut off
-        with_mask = (source.transform("LoadAnnotations") or {}).get("with_mask")
-        files = {file: reader.size(file) for file in found.different}
-        if is_turned or count_beyond(coco, source.prefix("img"), files, bool(with_mask)):
-            inspection.refuse(text)
-        else:
-            warnings.append(text)
-    return warnings
+        if image := images.get(annotation["image_id"]):
+            _, _, width, height = annotation["bbox"]
+            seen_width, seen_height = visible_size(annotation, image)
+            if why_left_out(annotation, image):
+                odd[left_out].append(annotation["id"])
+            # A pixel's slack: many tools write the last pixel's index, COCO its far edge.
+            elif seen_width < width - 1 or seen_height < height - 1:
+                odd[clipped].append(annotation["id"])
+    return [
+        f"{path}: {len(ids)} boxes {what}: those of annotations {examples(ids)}"
+        for what, ids in odd.items()
+        if ids
+    ]
 
 
 def summarise(
@@ -233,3 +197,103 @@ def summarise(
         per_class=per_class,
         warnings=warnings,
     )
+
+
+def check_images(coco: dict, source: Source, path: str, inspection: Inspection) -> list[str]:
+    """Checks the images that an annotation file lists; returns warnings."""
+    folder = source.prefix("img")
+    names = [image["file_name"] for image in coco["images"]]
+    remedy = "correct data_root and data_prefix"
+    inspection.attempt(check_images_present, names, folder, source.where, remedy, MATCH_NAMES)
+    listed = {
+        os.path.join(folder, i["file_name"]): (i["height"], i["width"]) for i in coco["images"]
+    }
+    reader = source.reader()
+    warnings = inspection.look_into(list(listed), source.where, reader)
+    if not reader.can_check:
+        return warnings
+    files = [file for file in listed if inspection.can_use(file)]
+    chosen = spread(len(files)) if inspection.thorough else spread(len(files))[:DECODED]
+    wanted = {files[i]: listed[files[i]] for i in chosen}
+    return warnings + _compare_sizes(coco, wanted, source, reader, inspection)
+
+
+def _compare_sizes(
+    coco: dict, wanted: dict[str, Size], source: Source, reader: Reader, inspection: Inspection
+) -> list[str]:
+    """Compares the listed sizes of images with those that are loaded; returns warnings."""
+    path, folder = source.ann_file(), source.prefix("img")
+    found = inspection.attempt(compare_sizes, reader, wanted)
+    if found is None:
+        return []
+    cut = count_beyond(coco, folder, {file: wanted[file] for file in found.turned})
+    inspection.attempt(check_orientation, found, source, reader, path, cut)
+    warnings = note_doubts(found, source, reader)
+    if found.different:
+        sizes = {file: reader.size(file) for file in found.different}
+        first, size = next(iter(sizes.items()))
+        text = (
+            f"{path}: {len(sizes)} of {len(wanted)} images have another height and width than "
+            f"listed: {examples(sizes)}; the first has {size}, not {wanted[first]}: write sizes "
+            "and annotations in the pixels of the files"
+        )
+        is_turned = size == wanted[first][::-1]  # what is beyond would be cut off
+        with_mask = bool(source.transform("LoadAnnotations").get("with_mask"))
+        if is_turned or count_beyond(coco, folder, sizes, with_mask):
+            inspection.refuse(text)
+        else:
+            warnings.append(text)
+    return warnings
+
+
+def check_panoptic_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]:
+    """Compares maps with the segments that the annotations list; returns warnings."""
+    folder, where = source.prefix("seg"), source.where
+    # mmdet replaces this suffix and no other.
+    files = {
+        image["id"]: os.path.join(folder, image["file_name"].replace(".jpg", ".png"))
+        for image in coco["images"]
+    }
+    inspection.attempt(check_present, list(files.values()), where, "map")
+    reader = Reader()  # as `LoadPanopticAnnotations`, whatever its settings
+    warnings = inspection.look_into(list(files.values()), where, reader, "map")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    listed: dict = {key: set() for key in files}
+    for segment in coco["annotations"]:
+        listed.get(segment["image_id"], set()).add(segment["segment"])
+
+    usable = [key for key, file in files.items() if inspection.can_use(file)]
+    chosen = spread(len(usable))[: int(min(inspection.label_maps, len(usable)))]
+    deadline = time.monotonic() + inspection.seconds
+    wrong, unlisted = [], []
+    with show_progress(f"{where}: maps", len(chosen)) as advance:
+        for key in (usable[index] for index in chosen):
+            if time.monotonic() > deadline:
+                break
+            ids = read_ids(reader, files[key])
+            if ids.shape != sizes[key]:
+                wrong.append(f"{files[key]} has {ids.shape} pixels, its image {sizes[key]}")
+            drawn = set(np.unique(ids).tolist())
+            if absent := listed[key] - drawn:
+                wrong.append(f"{files[key]} does not have the segments {examples(absent)}")
+            if drawn - listed[key] - {0}:
+                unlisted.append(files[key])
+            advance(1)
+    if wrong:
+        inspection.refuse(f"{where}: {wrong[0]}{and_more(len(wrong))}; write the maps anew")
+    if unlisted:
+        warnings.append(
+            f"{where}: {len(unlisted)} maps have segments that the annotations do not list, and "
+            f"that are ignored: {examples(unlisted)}"
+        )
+    return warnings
+
+
+def read_ids(reader: Reader, path: str) -> np.ndarray:
+    """Reads a panoptic map: `(H, W)`, the id of each pixel's segment; 0 is none.
+
+    Source:
+        https://github.com/cocodataset/panopticapi/blob/master/panopticapi/utils.py: an id is red +
+        256 * green + 256^2 * blue.
+    """
+    return reader.load(path).astype(np.int64) @ np.array([1, 256, 256**2])

@@ -1,20 +1,23 @@
-"""The check of a whole config: every data set of its loaders, and the model's class counts."""
+"""The checks of a whole config: every data set of its loaders, and the model's class counts."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from swin_mm.console import printable
 from swin_mm.datasets.check.coco import check_coco
-from swin_mm.datasets.check.heads import check_num_classes
-from swin_mm.datasets.check.ignored import check_ignored, find_ignored
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
 from swin_mm.datasets.check.objects import check_learned, check_scored
-from swin_mm.datasets.check.panoptic import check_panoptic
-from swin_mm.datasets.check.scoring import check_evaluator
 from swin_mm.datasets.check.semantic import check_labels_learned, check_semantic
+from swin_mm.datasets.check.settings import (
+    check_evaluator,
+    check_ignored,
+    check_num_classes,
+    find_ignored,
+)
 from swin_mm.datasets.check.source import Source, find_sources
 from swin_mm.datasets.check.summary import (
     DatasetError,
@@ -23,8 +26,7 @@ from swin_mm.datasets.check.summary import (
     examples,
     merge,
 )
-
-SPLITS = ("train", "val", "test")
+from swin_mm.datasets.statistics import PixelStatistics
 
 
 def check_config(
@@ -47,35 +49,82 @@ def check_config(
     Raises:
         DatasetError: The data cannot be used as it is; the message says what to do.
     """
-    summary = look_over(cfg, splits, Inspection(seconds))
-    for split in summary.distinct():
-        for warning in split.warnings:
-            print_log(printable(warning), "current", logging.WARNING)
+    summary = _check(cfg, splits, Inspection(seconds))
+    for warning in summary.warnings():
+        print_log(printable(warning), "current", logging.WARNING)
     return summary
 
 
-def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> DatasetSummary:
-    """Checks the data of a config as closely as asked for.
+@dataclass(frozen=True)
+class Findings:
+    """What a thorough check found.
+
+    Attributes:
+        summary: Classes, and per data loader counts and warnings.
+        faults: What training or testing would fail on, or silently get wrong; one line each.
+        unreadable: Image files and label maps that cannot be read.
+        statistics: Config path of each data set for training to mean and deviation of its images'
+            pixels, in the order in which the images are loaded (RGB).
+    """
+
+    summary: DatasetSummary
+    faults: list[str]
+    unreadable: list[str]
+    statistics: dict[str, PixelStatistics]
+
+    def warnings(self) -> list[str]:
+        """Returns what is legal but worth knowing; one line each."""
+        return self.summary.warnings()
+
+
+def inspect_config(
+    cfg: Config,
+    splits: Sequence[str] = ("train", "val", "test"),
+    threads: int = 1,
+    files: int | None = None,
+) -> Findings:
+    """Checks all data of a config, going on after errors.
+
+    Built-in data is drawn first where it is not there.
 
     Args:
         cfg: Whole config.
-        splits: Which data loaders to check.
-        inspection: How closely to look, and what becomes of faults.
-
-    Returns:
-        Counts and warnings.
+        splits: Which data loaders to check; those that it lacks are left out.
+        threads: How many files to read at once.
+        files: How many images and label maps of a data set to read at most, spread evenly; None
+            reads all.
 
     Raises:
-        DatasetError: What the inspection does not keep.
+        DatasetError: The config itself is such that nothing can be checked.
     """
+    limit = float("inf") if files is None else files
+    inspection = Inspection(
+        seconds=float("inf"),
+        thorough=True,
+        threads=threads,
+        files=limit,
+        decoded=float("inf"),
+        label_maps=limit,
+    )
+    summary = _check(cfg, splits, inspection)
+    if not summary.splits:
+        raise DatasetError(
+            f"the config has no data to check: none of {', '.join(splits)}_dataloader has a dataset"
+        )
+    return Findings(
+        summary, inspection.faults, sorted(inspection.unreadable), inspection.statistics
+    )
+
+
+def _check(cfg: Config, splits: Sequence[str], inspection: Inspection) -> DatasetSummary:
     found = {split: find_sources(cfg, f"{split}_dataloader") for split in splits}
     found = {split: sources for split, sources in found.items() if sources}
-    classes = _agree([source for sources in found.values() for source in sources], inspection)
+    every = [source for sources in found.values() for source in sources]
+    classes = _agree(every, inspection)
     if classes:
         inspection.attempt(check_num_classes, cfg.get("model") or {}, classes)
     inspection.ignored = find_ignored(cfg)
-    semantic = [s for group in found.values() for s in group if s.reads_like("BaseSegDataset")]
-    if semantic:
+    if semantic := [source for source in every if source.reads_like("BaseSegDataset")]:
         inspection.attempt(check_ignored, cfg, semantic)
 
     summaries: dict[str, SplitSummary] = {}
@@ -88,11 +137,11 @@ def look_over(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Dat
             labelled = split != "test"
             parts = [inspection.attempt(_check_source, s, inspection, labelled) for s in sources]
             summaries[split] = merge([part or SplitSummary() for part in parts])
-        _judge(cfg, split, sources, summaries[split], inspection)
+        _check_loader(cfg, split, sources, summaries[split], inspection)
     return DatasetSummary(classes, summaries)
 
 
-def _judge(
+def _check_loader(
     cfg: Config,
     split: str,
     sources: list[Source],
@@ -100,14 +149,15 @@ def _judge(
     inspection: Inspection,
 ) -> None:
     """Checks what the whole data of a loader must have: objects to learn or to score."""
+    where = f"{split}_dataloader"
     if split != "test":
-        inspection.attempt(check_labels_learned, summary, f"{split}_dataloader")
+        inspection.attempt(check_labels_learned, summary, where)
     if split == "train":
-        summary.warnings += inspection.attempt(check_learned, summary, "train_dataloader") or []
-        return
-    if split == "val":
-        inspection.attempt(check_scored, summary, "val_dataloader")
-    inspection.attempt(check_evaluator, cfg, split, sources, summary)
+        summary.warnings += inspection.attempt(check_learned, summary, where) or []
+    elif split == "val":
+        inspection.attempt(check_scored, summary, where)
+    if split != "train" and len(sources) == 1 and sources[0].reads_like("CocoDataset"):
+        inspection.attempt(check_evaluator, cfg, split, sources[0], summary)
 
 
 def _check_source(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
@@ -116,31 +166,32 @@ def _check_source(source: Source, inspection: Inspection, labelled: bool) -> Spl
             source.cls.draw_if_missing(source.settings.get("data_root") or "")
         except ValueError as error:
             raise DatasetError(f"{source.where}: {error}") from None
-    if source.reads_like("CocoDataset"):
-        return check_coco(source, inspection, labelled)
-    if source.reads_like("CocoPanopticDataset"):
-        return check_panoptic(source, inspection, labelled)
-    if source.reads_like("BaseSegDataset"):
-        return check_semantic(source, inspection, labelled)
-    return SplitSummary(
-        warnings=[f"{source.where}: data of type {source.cls.__name__} is not checked"]
-    )
+    checks = {
+        "CocoDataset": check_coco,
+        "CocoPanopticDataset": check_coco,
+        "BaseSegDataset": check_semantic,
+    }
+    check = next((check for base, check in checks.items() if source.reads_like(base)), None)
+    if check is None:
+        note = f"{source.where}: data of type {source.cls.__name__} is not checked"
+    elif source.is_remote():
+        note = f"{source.where}: files on a server are not checked"
+    else:
+        return check(source, inspection, labelled)
+    return SplitSummary(warnings=[note])
 
 
 def _agree(sources: list[Source], inspection: Inspection) -> tuple[str, ...]:
     """Returns the classes that all data sets have, as far as they name any."""
     named = [(source.where, inspection.attempt(source.classes)) for source in sources]
     named = [(where, classes) for where, classes in named if classes]
+    if not named:
+        return ()
+    first, wanted = named[0]
     for where, classes in named[1:]:
-        inspection.attempt(_compare_classes, where, classes, *named[0])
-    return named[0][1] if named else ()
-
-
-def _compare_classes(
-    where: str, classes: tuple[str, ...], first: str, wanted: tuple[str, ...]
-) -> None:
-    if classes != wanted:
-        raise DatasetError(
-            f"{where} has {len(classes)} classes, {examples(classes)}, but {first} has "
-            f"{len(wanted)}, {examples(wanted)}; set {where}.metainfo.classes to the same"
-        )
+        if classes != wanted:
+            inspection.refuse(
+                f"{where} has {len(classes)} classes, {examples(classes)}, but {first} has "
+                f"{len(wanted)}, {examples(wanted)}; set {where}.metainfo.classes to the same"
+            )
+    return wanted

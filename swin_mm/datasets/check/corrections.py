@@ -37,22 +37,23 @@ def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
     """
     names = [image["file_name"] for image in coco["images"]]
     found = find_files(names, folder)
-    if unmatched := [name for name in found if not found[name]]:
-        raise DatasetError(
-            f"--match-names: {len(unmatched)} of {len(names)} names match no file in {folder}: "
-            f"{examples(unmatched)}; name the folder that has them, or put them there"
-        )
-    if ambiguous := [f"{name} is {' or '.join(f[:2])}" for name, f in found.items() if f[1:]]:
-        raise DatasetError(
-            f"--match-names: {len(ambiguous)} of {len(names)} names match several files in "
-            f"{folder}: {examples(ambiguous)}; name a folder further down, or correct the names"
-        )
+    unmatched = [name for name in found if not found[name]]
+    ambiguous = [f"{name} is {' or '.join(f[:2])}" for name, f in found.items() if f[1:]]
+    for what, wrong, remedy in (
+        ("no file", unmatched, "name the folder that has them, or put them there"),
+        ("several files", ambiguous, "name a folder further down, or correct the names"),
+    ):
+        if wrong:
+            raise DatasetError(
+                f"--match-names: {len(wrong)} of {len(names)} names match {what} in {folder}: "
+                f"{examples(wrong)}; {remedy}"
+            )
     by_file = defaultdict(list)
-    for name, files in found.items():
-        by_file[files[0]].append(name)
+    for name, (file,) in found.items():
+        by_file[file].append(name)
     if shared := [f"{' and '.join(ns)} are {file}" for file, ns in by_file.items() if ns[1:]]:
         raise DatasetError(f"--match-names: several names match one file: {examples(shared)}")
-    changed = {name: files[0] for name, files in found.items() if files != [name]}
+    changed = {name: file for name, (file,) in found.items() if file != name}
     if not changed:
         return coco, []
     images = [
@@ -120,13 +121,16 @@ def find_files(names: Iterable[str], folder: str) -> dict[str, list[str]]:
 
     Returns:
         Each name with its files, relative to the folder: none, one, or several that fit equally.
+
+    Raises:
+        DatasetError: The folder has more files than a data set has.
     """
     names = list(dict.fromkeys(names))
     found = {name: [name] for name in names if os.path.isfile(os.path.join(folder, name))}
     if len(found) == len(names):
         return found
     by_name = defaultdict(list)
-    for file in list_files(folder):
+    for file in list_files(folder, MOST_FILES):
         by_name[_parts(file)[-1]].append(file)
     for name in names:
         if name not in found:
@@ -136,20 +140,18 @@ def find_files(names: Iterable[str], folder: str) -> dict[str, list[str]]:
     return found
 
 
-def list_files(folder: str) -> list[str]:
+def list_files(folder: str, most: float = float("inf")) -> list[str]:
     """Lists all files below a folder, relative to it, with forward slashes.
 
     Raises:
-        DatasetError: There are more than a data set has.
+        DatasetError: There are more than `most`.
     """
     files: list[str] = []
     for parent, _, names in os.walk(folder):
         place = os.path.relpath(parent, folder)
         files += names if place == "." else [f"{place}/{name}" for name in names]
-        if len(files) > MOST_FILES:
-            raise DatasetError(
-                f"{folder} has more than {MOST_FILES:,} files: name a folder further down"
-            )
+        if len(files) > most:
+            raise DatasetError(f"{folder} has more than {most:,} files: name a folder further down")
     return files
 
 
@@ -163,19 +165,15 @@ def _best(name: str, files: Sequence[str]) -> list[str]:
 def _rank(name: str, file: str) -> tuple[int, int]:
     """How many parts of two paths agree, 0 where that is too few, and in how many spellings."""
     wanted, given = _parts(name), _parts(file)
-    agreeing = 1
-    while agreeing < min(len(wanted), len(given)) and wanted[-agreeing - 1] == given[-agreeing - 1]:
-        agreeing += 1
-    if agreeing < min(len(wanted), len(given)) and not _is_absolute(name):
+    pairs = list(zip(reversed(wanted[:-1]), reversed(given[:-1]), strict=False))
+    agreeing = next((i for i, (one, other) in enumerate(pairs) if one != other), len(pairs))
+    # The folders of an absolute name are those of a machine, and say nothing about this one.
+    is_absolute = re.match(r"[\\/]|\.\.[\\/]|[A-Za-z]:|[A-Za-z][\w.+-]*://", name)
+    if agreeing < len(pairs) and not is_absolute:
         return 0, 0
     ends = [re.split(r"[\\/]", path)[-1] for path in (name, file)]
     spellings = [ends, [unicodedata.normalize("NFC", end) for end in ends], map(unquote, ends)]
-    return agreeing, sum(one == other for one, other in spellings)
-
-
-def _is_absolute(name: str) -> bool:
-    """Whether the folders of a name are those of a machine, and say nothing about this one."""
-    return bool(re.match(r"[\\/]|\.\.[\\/]|[A-Za-z]:|[A-Za-z][\w.+-]*://", name))
+    return 1 + agreeing, sum(one == other for one, other in spellings)
 
 
 def _parts(name: str) -> list[str]:
@@ -207,21 +205,17 @@ def correct_source(
     Raises:
         DatasetError: The annotations cannot be read, or names do not match.
     """
-    path = source.path(source.argument("ann_file") or "")
+    path = source.ann_file()
     form = {"images": {"file_name"}, "annotations": set(), "categories": {"name", "id"}}
     coco = read_coco(path, source.where, labelled=False, form=form)
-    changes: list[str] = []
-    if match:
-        coco, changes = match_names(coco, source.prefix("img"))
-    if merge:
-        coco, merged = merge_classes(coco)
-        changes += merged
-    if not changes:
+    coco, changes = match_names(coco, source.prefix("img")) if match else (coco, [])
+    coco, merged = merge_classes(coco) if merge else (coco, [])
+    if not changes + merged:
         return None
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(coco, ensure_ascii=False), encoding="utf-8")
     source.settings["ann_file"] = str(file.resolve())
-    return path, changes
+    return path, changes + merged
 
 
 def merge_classes(coco: dict) -> tuple[dict, list[str]]:
@@ -246,9 +240,9 @@ def merge_classes(coco: dict) -> tuple[dict, list[str]]:
         return {**item, "category_id": new_ids.get(item["category_id"], item["category_id"])}
 
     annotations = list(map(renumber, coco["annotations"]))
-    twice = _listed_twice(coco)
+    twice = examples(map(repr, _listed_twice(coco)))
     return {**coco, "categories": list(first.values()), "annotations": annotations}, [
-        f"categories called {examples(map(repr, twice))} were made one"
+        f"categories called {twice} were made one"
     ]
 
 
@@ -284,10 +278,7 @@ def class_key(name: str) -> str:
 
 
 def find_group_class(coco: dict) -> str | None:
-    """Finds a category that stands for all others and has no object: Roboflow writes such a one.
-
-    Args:
-        coco: Annotations whose form is in order.
+    """Finds a category that stands for all others and has no object, as Roboflow writes one.
 
     Returns:
         The name of a category without annotations that is the supercategory of all others.

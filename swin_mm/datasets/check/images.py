@@ -1,19 +1,27 @@
-"""Checks that image files are there, whole and of the size that their annotations say."""
+"""Checks that image files exist and can be loaded."""
 
+import itertools
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader, UnreadableError
+from swin_mm.datasets.statistics import PixelStatistics, pixel_statistics
 
-DECODED = 64  # images of a data set that are decoded whole; of the others only the ends are read
 END_BYTES = 4096  # cameras and editors may add a little after an image's end mark
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+BATCH = 16  # images in memory at once
+# Of images with more pixels than this, statistics take every second pixel each way: the others say
+# the same at four times the work.
+WHOLE = 256 * 256
 
 
 def check_present(
@@ -50,71 +58,89 @@ def check_present(
         )
 
 
-def check_whole(
-    paths: Sequence[str], where: str, seconds: float, what: str, reader: Reader
-) -> str | None:
-    """Checks that image files can be loaded: the ends of all of them, and some by decoding.
+@dataclass
+class Reading:
+    """What reading image files found.
+
+    Attributes:
+        read: How many files were looked at.
+        unreadable: Those that cannot be read, and why.
+        statistics: Of the others' pixels; None where they were not asked for or there are none.
+        why_none: Why there are no statistics though they were asked for; else empty.
+    """
+
+    read: int = 0
+    unreadable: dict[str, UnreadableError] = field(default_factory=dict)
+    statistics: PixelStatistics | None = None
+    why_none: str = ""
+
+
+def read_images(
+    paths: Sequence[str],
+    title: str,
+    reader: Reader,
+    threads: int = 1,
+    files: float = float("inf"),
+    seconds: float = float("inf"),
+    decoded: float = float("inf"),
+    measure: bool = False,
+) -> Reading:
+    """Reads image files, with a progress bar. What the limits leave out is spread over the list.
 
     Args:
         paths: Existing files.
-        where: Whose they are, for the message.
-        seconds: Time limit; what does not fit in it is left out, evenly over the list.
-        what: What they are, for the message.
+        title: What they are, for the bar.
         reader: What training loads them with.
-
-    Returns:
-        A warning if time ran out, else None.
-
-    Raises:
-        DatasetError: A file is empty, cut short or nothing that the reader reads.
+        threads: How many to read at once.
+        files: How many to look at, at most.
+        seconds: Time limit.
+        decoded: How many to decode whole; of the others only the ends are read, unless a file's
+            ends are unusual: it may still be sound.
+        measure: Whether to compute statistics.
     """
+    order = spread(len(paths))[: int(min(files, len(paths)))]
+    chosen = [paths[i] for i in (order if seconds < float("inf") else sorted(order))]
+    every = max(1, int(len(chosen) // decoded))
     deadline = time.monotonic() + seconds
-    decode_every = max(1, len(paths) // DECODED)
-    unreadable: dict[str, UnreadableError] = {}
-    looked_at = 0
-    for index in spread(len(paths)):
-        if time.monotonic() > deadline:
-            break
-        path = paths[index]
-        # A file with an unusual end may still be sound: decoding decides.
-        if looked_at % decode_every == 0 or not has_both_ends(path):
-            try:
-                reader.read(path)
-            except UnreadableError as error:
-                unreadable[path] = error
-        looked_at += 1
-    if unreadable:
-        raise DatasetError(describe_unreadable(unreadable, looked_at, where, what))
-    if looked_at < len(paths):
-        return f"{where}: looked at {looked_at} of {len(paths)} {what} files in {seconds:.0f} s"
-    return None
+    found = Reading()
 
+    def look(place: int) -> np.ndarray | UnreadableError | None:
+        if place % every and has_both_ends(chosen[place]):
+            return None
+        try:
+            return reader.read(chosen[place])
+        except UnreadableError as error:
+            return error
 
-def describe_unreadable(
-    unreadable: dict[str, UnreadableError], looked_at: int, where: str, what: str
-) -> str:
-    """Says which of some files cannot be read, and why not the first.
+    def images() -> Iterator[np.ndarray]:
+        places = itertools.takewhile(lambda _: time.monotonic() <= deadline, range(len(chosen)))
+        with ThreadPoolExecutor(threads) as pool, show_progress(title, len(chosen)) as advance:
+            while batch := list(itertools.islice(places, BATCH)):
+                for place, image in zip(batch, pool.map(look, batch), strict=True):
+                    found.read += 1
+                    if isinstance(image, UnreadableError):
+                        found.unreadable[chosen[place]] = image
+                    elif image is not None:
+                        yield image[::2, ::2] if image[..., 0].size > WHOLE else image
+                    advance(1)
 
-    Args:
-        unreadable: Files, and why they cannot be read.
-        looked_at: Number of all files.
-        where: Whose they are.
-        what: What they are.
-    """
-    first = min(unreadable)
-    return (
-        f"{where}: {len(unreadable)} of {looked_at} {what} files are empty, cut short or not "
-        f"images: {examples(sorted(unreadable))}; fetch them again, or take them out "
-        f"of the data ({unreadable[first]})"
-    )
+    reading = images()
+    if measure:
+        try:
+            found.statistics = pixel_statistics(reading)
+        except ValueError as error:
+            if len(found.unreadable) < found.read:
+                found.why_none = f"no mean: {error}"
+    for _ in reading:  # the rest, where there are no statistics
+        pass
+    return found
 
 
 def has_both_ends(path: str) -> bool:
     """Tells whether a file begins and ends as a PNG or a JPEG does."""
     with open(path, "rb") as file:
         start = file.read(8)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - END_BYTES))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))
         end = file.read()
     if start == PNG_START:
         return PNG_END in end

@@ -1,105 +1,111 @@
-"""How closely data is looked at, and what becomes of faults."""
+"""How closely data is looked at, and the errors that were found."""
 
+import os.path
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swin_mm.datasets.check.images import check_whole, describe_unreadable
-from swin_mm.datasets.check.pixels import read_all
-from swin_mm.datasets.check.summary import DatasetError
+from swin_mm.datasets.check.images import read_images
+from swin_mm.datasets.check.summary import DatasetError, examples
 from swin_mm.datasets.reader import Reader
 from swin_mm.datasets.statistics import PixelStatistics
 
 SECONDS = 20.0  # for looking into the images of one data set before a training starts
 LABEL_MAPS = 256  # read whole before a training starts, evenly over the data set
+DECODED = 64  # images decoded whole before a training starts
 
 
 @dataclass
 class Inspection:
-    """A check that a training waits for: stops at the first fault, and leaves out what takes long.
+    """One check of a config's data.
+
+    A quick one, which a training waits for, stops at the first error and leaves out what takes
+    long. A thorough one goes on after errors and reads every file.
 
     Attributes:
         seconds: Time limit for looking into the images of one data set.
-        label_maps: How many label maps of a data set are read whole, at most.
-        unreadable: Files that cannot be read, where the check has gone on after them.
-        ignored: Label that losses and metrics of a segmentor ignore.
-    """
-
-    seconds: float = SECONDS
-    label_maps: float = LABEL_MAPS
-    unreadable: set[str] = field(default_factory=set)
-    ignored: int = 255
-    thorough = False
-
-    def attempt(self, check: Callable, *arguments: Any) -> Any:
-        """Runs one check; what it raises ends the whole."""
-        return check(*arguments)
-
-    def refuse(self, fault: str) -> None:
-        """Raises a fault, which ends the whole."""
-        raise DatasetError(fault)
-
-    def look_into(
-        self, paths: Sequence[str], where: str, reader: Reader, what: str = "image"
-    ) -> str | None:
-        """Checks image files; returns a warning where not all could be looked at."""
-        if not reader.can_check:
-            return f"{where}: {what} files are loaded by {reader.name}, and are not checked"
-        return self._read_files(paths, where, reader, what)
-
-    def _read_files(
-        self, paths: Sequence[str], where: str, reader: Reader, what: str
-    ) -> str | None:
-        return check_whole(paths, where, self.seconds, what, reader)
-
-
-@dataclass
-class ThoroughInspection(Inspection):
-    """A check that is waited for: goes on after faults, and reads every file.
-
-    Attributes:
+        thorough: Whether to go on after errors.
         threads: How many files are read at once.
-        files: How many images and how many label maps of a data set are read, at most.
-        faults: What training or testing would fail on, or get wrong without a word.
+        files: How many images of a data set are looked at, at most.
+        decoded: How many of them are decoded whole, at most.
+        label_maps: How many label maps of a data set are read, at most.
+        ignored: Label that losses and metrics of a segmentor ignore.
+        faults: What training or testing would fail on, or silently get wrong; one line each.
+        unreadable: Files that cannot be read.
         statistics: Config path of a data set to mean and deviation of its images' pixels.
     """
 
+    seconds: float = SECONDS
+    thorough: bool = False
     threads: int = 1
     files: float = float("inf")
+    decoded: float = DECODED
+    label_maps: float = LABEL_MAPS
+    ignored: int = 255
     faults: list[str] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
     statistics: dict[str, PixelStatistics] = field(default_factory=dict)
-    thorough = True
-
-    def __post_init__(self) -> None:
-        self.seconds = float("inf")
-        self.label_maps = self.files
 
     def attempt(self, check: Callable, *arguments: Any) -> Any:
-        """Runs one check; keeps what it raises, and returns None then."""
+        """Runs one check; a thorough inspection keeps what it raises, and returns None then."""
         try:
             return check(*arguments)
         except DatasetError as error:
+            if not self.thorough:
+                raise
             self.refuse(str(error))
             return None
 
     def refuse(self, fault: str) -> None:
-        """Keeps a fault."""
+        """Raises an error, or keeps it if the inspection is thorough."""
+        if not self.thorough:
+            raise DatasetError(fault)
         self.faults.append(fault)
 
-    def _read_files(
-        self, paths: Sequence[str], where: str, reader: Reader, what: str
-    ) -> str | None:
-        """Decodes every file; of training images, computes mean and deviation on the way."""
-        measure = what == "image" and where.startswith("train_dataloader")
-        title = f"{where}: {what}s"
-        found = read_all(paths, title, reader, self.threads, self.files, measure)
+    def can_use(self, path: str) -> bool:
+        """Tells whether a file was found in order; a quick check has stopped at others."""
+        return not self.thorough or (os.path.isfile(path) and path not in self.unreadable)
+
+    def look_into(
+        self, paths: Sequence[str], where: str, reader: Reader, what: str = "image"
+    ) -> list[str]:
+        """Reads those image files that exist; of training images, computes mean and deviation.
+
+        Args:
+            paths: Files.
+            where: Config path of the data set.
+            reader: What training loads them with.
+            what: What they are, for messages.
+
+        Returns:
+            A warning where not all could be checked.
+        """
+        if not reader.can_check:
+            return [f"{where}: {what} files are loaded by {reader.name}, and are not checked"]
+        paths = [path for path in paths if self.can_use(path)]
+        found = read_images(
+            paths,
+            f"{where}: {what}s",
+            reader,
+            self.threads,
+            self.files,
+            self.seconds,
+            self.decoded,
+            self.thorough and what == "image" and where.startswith("train_dataloader"),
+        )
         self.unreadable |= set(found.unreadable)
         if found.unreadable:
-            self.refuse(describe_unreadable(found.unreadable, found.read, where, what))
+            first = min(found.unreadable)
+            self.refuse(
+                f"{where}: {len(found.unreadable)} of {found.read} {what} files are empty, cut "
+                f"short or not images: {examples(sorted(found.unreadable))}; fetch them again, or "
+                f"take them out of the data ({found.unreadable[first]})"
+            )
         if found.statistics is not None:
             self.statistics[where] = found.statistics
         if found.why_none:
             self.refuse(f"{where}: {found.why_none}")
-        if found.read < len(paths):
-            return f"{where}: read {found.read} of {len(paths)} {what} files"
-        return None
+        if found.read == len(paths):
+            return []
+        limit = "" if self.thorough else f" in {self.seconds:.0f} s"
+        return [f"{where}: checked {found.read} of {len(paths)} {what} files{limit}"]

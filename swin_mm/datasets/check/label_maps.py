@@ -16,12 +16,7 @@ LOSSY_ADVICE = (
 
 
 class LabelError(DatasetError):
-    """A label map that does not fit.
-
-    Args:
-        kind: Word for this kind of fault.
-        text: As of `DatasetError`.
-    """
+    """A label map that does not fit; `kind` is a word for this kind of error."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -30,7 +25,7 @@ class LabelError(DatasetError):
 
 def label_reader(source: Source | None = None) -> Reader:
     """Returns what loads label maps: as stored, with the decoder that `LoadAnnotations` names."""
-    step = (source and source.transform("LoadAnnotations")) or {}
+    step = source.transform("LoadAnnotations") if source else {}
     backend = step.get("imdecode_backend", "pillow")
     settings = dict(type="LoadImageFromFile", color_type="unchanged", imdecode_backend=backend)
     return Reader(settings)
@@ -73,78 +68,71 @@ def read_labels(path: str, reader: Reader | None = None) -> np.ndarray:
     return labels[..., 0].astype(np.int64)
 
 
-def check_class_count(count: int, reduced: bool, where: str) -> None:
-    """Checks that labels of so many classes fit mmseg's 8 bits beside the ignored value, 255.
+def find_label_map(source: Source) -> dict[int, int]:
+    """Returns mmseg's renumbering for configs that choose some of a data set's own classes.
 
     Raises:
-        DatasetError: They are too many, or one alone, of which nothing is learned.
+        DatasetError: They name a class that the data set does not have.
     """
-    most = LARGEST - reduced
-    if count > most:
-        raise DatasetError(
-            f"{where} has {count} classes, but mmseg loads label maps as uint8, in which 255 is "
-            f"the ignored value: at most {most} classes{' with reduce_zero_label' * reduced}; "
-            "merge classes"
-        )
-    if count == 1:
-        raise DatasetError(
-            f"{where} has one class, so every labelled pixel is of it and nothing is learned: "
-            "name what is around it as well: metainfo.classes=('background', NAME) with label "
-            "maps of 0 and 1, reduce_zero_label=False, and num_classes=2 in the heads"
-        )
+    try:
+        return source.cls.get_label_map(source.classes()) or {}
+    except ValueError as error:
+        raise DatasetError(f"{source.where}.metainfo.classes: {error}") from None
 
 
-def count_labels(
-    label: str, reader: Reader, source: Source, label_map: dict[int, int], ignored: int
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Counts the pixels of each class in a label map, and last the ignored ones.
+class LabelCounter:
+    """Counts the pixels of each class in label maps of a data set.
 
     Args:
-        label: The file.
-        reader: What loads it.
         source: The data set.
-        label_map: mmseg's renumbering of classes.
         ignored: The label that losses and metrics ignore.
-
-    Returns:
-        `(classes + 1,)`, and the height and width of the map.
-
-    Raises:
-        LabelError: It does not fit the classes.
+        label_map: mmseg's renumbering of classes.
     """
-    count = len(source.classes())
-    raw = read_labels(label, reader)
-    values, pixels = np.unique(raw, return_counts=True)
-    trained = as_trained(values, bool(source.argument("reduce_zero_label")), label_map)
-    is_ignored = trained == ignored
-    wrong = ~is_ignored & ((trained < 0) | (trained >= count)) | (values > LARGEST)
-    if wrong.any():
-        raise LabelError("values", _describe_wrong(label, values[wrong], source, ignored))
-    counts = np.zeros(count + 1, dtype=np.int64)
-    np.add.at(counts, np.where(is_ignored, count, trained), pixels)
-    return counts, raw.shape
 
+    def __init__(self, source: Source, ignored: int, label_map: dict[int, int]) -> None:
+        self.reader = label_reader(source)
+        self.classes = source.classes()
+        self.ignored = ignored
+        self._where = source.where
+        self._reduced = bool(source.argument("reduce_zero_label"))
+        self._label_map = label_map
 
-def as_trained(values: np.ndarray, reduced: bool, label_map: dict[int, int]) -> np.ndarray:
-    """Turns values of a file into labels as mmseg's `LoadAnnotations` does."""
-    if reduced:
-        values = np.where((values == 0) | (values == 255), 255, values - 1)
-    return np.array([label_map.get(int(value), int(value)) for value in values])
+    def count(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
+        """Counts the pixels of one map.
 
+        Returns:
+            `(classes + 1,)`, the last for ignored pixels; height and width of the map.
 
-def _describe_wrong(path: str, values: np.ndarray, source: Source, ignored: int) -> str:
-    count = len(source.classes())
-    reduced = bool(source.argument("reduce_zero_label"))
-    first, last = (1, count) if reduced else (0, count - 1)
-    remedy = "correct the label map, or metainfo.classes"
-    if values.max() > LARGEST:
-        remedy = "mmseg loads label maps as uint8, so values wrap: write indices of classes"
-    elif not reduced and values.tolist() == [count]:
-        remedy = (
-            f"if values start at 1 and 0 is to be ignored, --cfg-options "
-            f"{source.where}.reduce_zero_label=True"
+        Raises:
+            LabelError: It does not fit the classes.
+        """
+        number = len(self.classes)
+        labels = read_labels(path, self.reader)
+        values, pixels = np.unique(labels, return_counts=True)
+        trained = values
+        if self._reduced:  # as mmseg's `LoadAnnotations`
+            trained = np.where((values == 0) | (values == 255), 255, values - 1)
+        trained = np.array([self._label_map.get(int(value), int(value)) for value in trained])
+        is_ignored = trained == self.ignored
+        wrong = ~is_ignored & ((trained < 0) | (trained >= number)) | (values > LARGEST)
+        if wrong.any():
+            raise LabelError("values", self._describe_wrong(path, values[wrong]))
+        counts = np.zeros(number + 1, dtype=np.int64)
+        np.add.at(counts, np.where(is_ignored, number, trained), pixels)
+        return counts, labels.shape
+
+    def _describe_wrong(self, path: str, values: np.ndarray) -> str:
+        number = len(self.classes)
+        first, last = (1, number) if self._reduced else (0, number - 1)
+        remedy = "correct the label map, or metainfo.classes"
+        if values.max() > LARGEST:
+            remedy = "mmseg loads label maps as uint8, so values wrap: write indices of classes"
+        elif not self._reduced and values.tolist() == [number]:
+            remedy = (
+                f"if values start at 1 and 0 is to be ignored, --cfg-options "
+                f"{self._where}.reduce_zero_label=True"
+            )
+        return (
+            f"{self._where}: {path} has the values {examples(values.tolist())}, but {number} "
+            f"classes are {first} to {last} (and {self.ignored} is ignored); {remedy}"
         )
-    return (
-        f"{source.where}: {path} has the values {examples(values.tolist())}, but {count} classes "
-        f"are {first} to {last} (and {ignored} is ignored); {remedy}"
-    )

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 
+from swin_mm.datasets.check.objects import is_polygon
 from swin_mm.datasets.check.summary import DatasetError
 
 OUTSIDE = 2.0  # pixels by which masks may lie outside of their box: tools round differently
-
 FURTHEST = 10**6  # pixels; pycocotools walks along every edge, and overflows far out
 
 
@@ -25,32 +25,26 @@ def check_masks(coco: dict, path: str) -> list[str]:
         DatasetError: Masks are absent, or such that loading fails or gives something else.
     """
     sizes = {image["id"]: [image["height"], image["width"]] for image in coco["images"]}
-    halves = [image["id"] for image in coco["images"] if type(image["height"]) is not int]
-    halves += [image["id"] for image in coco["images"] if type(image["width"]) is not int]
-    if halves:
-        raise DatasetError(
-            f"{path}: image {halves[0]} has a height or width that is not written as a whole "
-            "number, which pycocotools needs for masks: write 640, not 640.0"
-        )
-    broken: dict[str, list] = {}
+    for image_id, size in sizes.items():
+        if not all(type(side) is int for side in size):
+            raise DatasetError(
+                f"{path}: image {image_id} has a height or width that is not written as a whole "
+                "number, which pycocotools needs for masks: write 640, not 640.0"
+            )
+    broken: dict[str, list[str]] = {}
     odd: Counter[str] = Counter()
     for annotation in coco["annotations"]:
         mask = annotation.get("segmentation")
-        size = sizes[annotation["image_id"]]
-        fault = _find_fault(mask, size) or _find_wrong_number(mask, size)
-        if fault is not None:
-            kind, text = fault
-            broken.setdefault(kind, [0, text.format(id=annotation["id"])])[0] += 1
+        if fault := _find_fault(mask, sizes[annotation["image_id"]]):
+            broken.setdefault(fault[0], []).append(fault[1].format(id=annotation["id"]))
         elif min(annotation["bbox"][2:]) >= 1:  # the others are left out, box and all
             odd.update(_find_oddity(mask, annotation["bbox"]))
     if broken:
-        raise DatasetError(
-            f"{path}: "
-            + "; also, ".join(
-                text if count == 1 else f"{text} ({count} annotations in all)"
-                for count, text in broken.values()
-            )
+        described = (
+            texts[0] + f" ({len(texts)} annotations in all)" * (len(texts) > 1)
+            for texts in broken.values()
         )
+        raise DatasetError(f"{path}: {'; also, '.join(described)}")
     return [f"{path}: {count} masks {text}" for text, count in odd.items()]
 
 
@@ -62,11 +56,17 @@ def _find_fault(mask: object, size: list[int]) -> tuple[str, str] | None:
             "with_mask=False and a model without a mask head"
         )
     if isinstance(mask, list):
-        if all(isinstance(polygon, list) for polygon in mask):
+        if not all(isinstance(polygon, list) for polygon in mask):
+            return "flat", (
+                "the segmentation of annotation {id} is a flat list; it must be a list of "
+                "polygons, [[x1, y1, x2, y2, ...], ...]"
+            )
+        numbers = (number for polygon in mask for number in polygon)
+        if all(type(n) in (int, float) and abs(n) <= FURTHEST for n in numbers):
             return None
-        return "flat", (
-            "the segmentation of annotation {id} is a flat list; it must be a list of polygons, "
-            "[[x1, y1, x2, y2, ...], ...]"
+        return "numbers", (
+            "a polygon of annotation {id} has something else than finite numbers of pixels; write "
+            "the masks anew"
         )
     if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
         return "kind", (
@@ -77,19 +77,6 @@ def _find_fault(mask: object, size: list[int]) -> tuple[str, str] | None:
         return "size", (
             f"the mask of annotation {{id}} has size {mask['size']}, its image {size} (height, "
             "width); write the masks anew"
-        )
-    return None
-
-
-def _find_wrong_number(mask: list | dict, size: list[int]) -> tuple[str, str] | None:
-    """As `_find_fault`, of a mask of the right form."""
-    if isinstance(mask, list):
-        numbers = (number for polygon in mask for number in polygon)
-        if all(type(n) in (int, float) and abs(n) <= FURTHEST for n in numbers):
-            return None
-        return "numbers", (
-            "a polygon of annotation {id} has something else than finite numbers of pixels; write "
-            "the masks anew"
         )
     counts = read_counts(mask["counts"])
     if counts is not None and (counts >= 0).all() and counts.sum() == size[0] * size[1]:
@@ -106,14 +93,12 @@ def _find_oddity(mask: list | dict, box: list[float]) -> list[str]:
         counts = read_counts(mask["counts"])
         empty = counts is not None and counts[1::2].sum() == 0
         return ["have no pixel, though their box has"] if empty else []
-    usable = [polygon for polygon in mask if len(polygon) >= 6 and len(polygon) % 2 == 0]
+    usable = list(filter(is_polygon, mask))
     if not usable:
         return ["have no polygon of three points, and are left out"]
     points = np.concatenate([np.asarray(polygon).reshape(-1, 2) for polygon in usable])
-    beyond = max(
-        *(np.array(box[:2]) - points.min(axis=0)),
-        *(points.max(axis=0) - np.array(box[:2]) - np.array(box[2:])),
-    )
+    start, end = np.array(box[:2]), np.array(box[:2]) + np.array(box[2:])
+    beyond = np.maximum(start - points.min(axis=0), points.max(axis=0) - end).max()
     return ["reach beyond their box"] if beyond > OUTSIDE else []
 
 

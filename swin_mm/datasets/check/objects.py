@@ -1,6 +1,5 @@
-"""Tells which objects of a COCO file are learned, and why the others are not."""
+"""Tells which objects of a COCO file are learned and scored, and why the others are not."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 from swin_mm.datasets.check.source import Source
@@ -40,73 +39,78 @@ REASONS = {
 }
 
 
+def is_polygon(polygon: object) -> bool:
+    """Tells whether mmdet keeps a polygon: one of three points or more."""
+    return isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+
+
 def has_mask(segmentation: object) -> bool:
     """Tells whether mmdet gets a mask from a segmentation: run lengths or a polygon it keeps."""
     if isinstance(segmentation, list):
-        return any(
-            isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-            for polygon in segmentation
-        )
+        return any(map(is_polygon, segmentation))
     return isinstance(segmentation, dict) and bool(segmentation)
+
+
+def visible_size(annotation: dict, image: dict) -> tuple[float, float]:
+    """Returns width and height of the part of a box that is in its image; below 0 if none is."""
+    left, top, width, height = annotation["bbox"]
+    return (
+        min(left + width, image["width"]) - max(left, 0),
+        min(top + height, image["height"]) - max(top, 0),
+    )
 
 
 def why_left_out(annotation: dict, image: dict) -> str | None:
     """Returns why mmdet drops an annotation while it reads the file: a key of `REASONS`, or None.
 
-    Args:
-        annotation: One whose numbers are in order.
-        image: Its image.
-
     Source:
         `CocoDataset.parse_data_info` of mmdet 3.3.
     """
-    left, top, width, height = annotation["bbox"]
-    seen_width = min(left + width, image["width"]) - max(left, 0)
-    seen_height = min(top + height, image["height"]) - max(top, 0)
     if annotation.get("ignore"):
         return "ignore"
-    if min(seen_width, seen_height) <= 0:
+    if min(visible_size(annotation, image)) <= 0:
         return "outside"
     if annotation["area"] <= 0:
         return "area"
-    return "small" if min(width, height) < 1 else None
+    return "small" if min(annotation["bbox"][2:]) < 1 else None
 
 
 def count_objects(coco: dict, source: Source, summary: SplitSummary) -> None:
-    """Counts the objects that are learned, and the others by reason, into a summary.
+    """Counts into a summary the objects that are learned, and the others by reason.
 
     Args:
         coco: Annotations whose ids and numbers are in order.
         source: The data set that reads them.
-        summary: Gets `learned` and `unlearned`.
+        summary: Gets `learned`, `unlearned` and `crowds`.
     """
     images = {image["id"]: image for image in coco["images"]}
-    loading = source.transform("LoadAnnotations") or {}
-    with_mask = loading.get("with_mask")
-    only_polygons = loading.get("type") != "swin_mm.LoadAnnotations" and not loading.get(
-        "poly2mask", True
-    )
-    least = 0 if source.argument("test_mode") else _min_size(source)
-    summary.learned, summary.unlearned = dict.fromkeys(summary.per_class, 0), Counter()
-    for name, annotation in named_objects(coco):
-        if name not in summary.learned:
-            continue
-        image = images[annotation["image_id"]]
+    loading = source.transform("LoadAnnotations")
+    is_ours = loading.get("type") == "swin_mm.LoadAnnotations"
+    only_polygons = not is_ours and not loading.get("poly2mask", True)
+    filters = {} if source.argument("test_mode") else source.argument("filter_cfg") or {}
+    summary.learned = dict.fromkeys(summary.per_class, 0)
+
+    def why_not(annotation: dict, image: dict) -> str | None:
         mask = annotation.get("segmentation")
-        reason = why_left_out(annotation, image)
-        if reason is None and annotation.get("iscrowd"):
-            reason = "crowd"
-        if reason is None and with_mask and not has_mask(mask):
-            reason = "mask"
-        if reason is None and with_mask and only_polygons and isinstance(mask, dict):
-            reason = "runs"
-        if reason is None and min(image["width"], image["height"]) < least:
-            reason = "image"
-        if reason is None:
-            summary.learned[name] += 1
-        else:
-            summary.unlearned[reason] += 1
-        summary.crowds += bool(annotation.get("iscrowd"))
+        if reason := why_left_out(annotation, image):
+            return reason
+        if annotation.get("iscrowd"):
+            return "crowd"
+        if loading.get("with_mask") and not has_mask(mask):
+            return "mask"
+        if loading.get("with_mask") and only_polygons and isinstance(mask, dict):
+            return "runs"
+        return (
+            "image" if min(image["width"], image["height"]) < filters.get("min_size", 0) else None
+        )
+
+    for name, annotation in named_objects(coco):
+        if name in summary.learned:
+            summary.crowds += bool(annotation.get("iscrowd"))
+            if reason := why_not(annotation, images[annotation["image_id"]]):
+                summary.unlearned[reason] += 1
+            else:
+                summary.learned[name] += 1
 
 
 def named_objects(coco: dict) -> Iterator[tuple[str, dict]]:
@@ -116,8 +120,17 @@ def named_objects(coco: dict) -> Iterator[tuple[str, dict]]:
         yield names[annotation["category_id"]], annotation
 
 
-def _min_size(source: Source) -> float:
-    return (source.argument("filter_cfg") or {}).get("min_size", 0)
+def check_occupied(summary: SplitSummary, where: str, purpose: str) -> None:
+    """Checks that there are objects at all, to learn or to score.
+
+    Raises:
+        DatasetError: There are none.
+    """
+    if not summary.instances:
+        raise DatasetError(
+            f"{where} has no object of the config's classes: there is nothing to {purpose}; name "
+            "an annotation file that has annotations"
+        )
 
 
 def check_learned(summary: SplitSummary, where: str) -> list[str]:
@@ -135,20 +148,13 @@ def check_learned(summary: SplitSummary, where: str) -> list[str]:
     """
     if summary.learned is None:
         return []
-    if not summary.instances:
-        raise DatasetError(
-            f"{where} has no object of the config's classes: there is nothing to learn; name an "
-            "annotation file that has annotations"
-        )
-    total, learned = summary.instances, sum(summary.learned.values())
-    if not learned:
+    check_occupied(summary, where, "learn")
+    total = summary.instances or 0
+    if not any(summary.learned.values()):
         reasons = [(count, *REASONS[key]) for key, count in summary.unlearned.most_common()]
-        raise DatasetError(
-            f"{where}: none of the {total} objects is learned: "
-            + ", ".join(f"{count} {what}" for count, what, _ in reasons)
-            + "; "
-            + "; ".join(remedy for *_, remedy in reasons)
-        )
+        found = ", ".join(f"{count} {what}" for count, what, _ in reasons)
+        remedies = "; ".join(remedy for *_, remedy in reasons)
+        raise DatasetError(f"{where}: none of the {total} objects is learned: {found}; {remedies}")
     warnings = []
     if lacking := [name for name, count in summary.learned.items() if not count]:
         warnings.append(
@@ -169,14 +175,39 @@ def check_scored(summary: SplitSummary, where: str) -> None:
     Raises:
         DatasetError: It has none, or all are crowds, which the COCO metric does not count.
     """
-    if summary.learned is None or (summary.instances or 0) > summary.crowds:
+    if summary.learned is None:
         return
-    if not summary.instances:
+    check_occupied(summary, where, "score")
+    if summary.instances == summary.crowds:
         raise DatasetError(
-            f"{where} has no object of the config's classes: there is nothing to score; name an "
-            "annotation file that has annotations"
+            f"{where}: all {summary.instances} objects are crowds (iscrowd=1), so there is nothing "
+            f"to score: {REASONS['crowd'][1]}"
         )
-    raise DatasetError(
-        f"{where}: all {summary.instances} objects are crowds (iscrowd=1), so there is nothing to "
-        f"score: {REASONS['crowd'][1]}"
-    )
+
+
+def find_unscorable(coco: dict) -> dict[str, str]:
+    """Returns what mmdet's COCO metric fails on or gets wrong, though training takes it.
+
+    Returns:
+        `"bbox"`, for every metric, and `"segm"`, for masks, to what is wrong, in words. Empty if
+        nothing is.
+    """
+    found = {}
+    annotations = coco["annotations"]
+    odd = [a["id"] for a in annotations if type(a["id"]) is not int or a["id"] <= 0]
+    bare = [a["id"] for a in annotations if a.get("iscrowd") is None]
+    polygons = ((a["id"], a.get("segmentation")) for a in annotations)
+    flat = [i for i, s in polygons if isinstance(s, list) and not (s and all(map(is_polygon, s)))]
+    if odd:
+        found["bbox"] = (
+            f"{len(odd)} annotation ids are not whole numbers from 1 on, such as {examples(odd)}: "
+            "an object with the id 0 never counts as found, and text fails"
+        )
+    elif bare:
+        found["bbox"] = f"{len(bare)} annotations have no iscrowd: {examples(bare)}"
+    if flat:
+        found["segm"] = (
+            f"{len(flat)} masks have polygons of fewer than three points: those of annotations "
+            f"{examples(flat)}"
+        )
+    return found

@@ -5,7 +5,7 @@ stored, and annotations are made on either.
 """
 
 import os.path
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +28,7 @@ class Sizes:
 
     Attributes:
         different: Images of another size, whatever their orientation.
-        turned: Images that would fit if EXIF were heeded where it is not, or the other way round.
+        turned: Images that would fit if they were turned by EXIF where they are not, or vice versa.
         confirmed: Number of images that fit, and would not then.
         unsure: Images that have an orientation and would fit either way.
         deep: Images of more than 8 bits a value.
@@ -116,28 +116,24 @@ def orientation_option(source: Source, reader: Reader, path: str) -> str:
     return f"--cfg-options {source.where}.pipeline.{index}.color_type={other.color_type}"
 
 
-def note_unsure(found: Sizes, source: Source, reader: Reader) -> list[str]:
-    """Returns a warning of images whose size does not tell which orientation is right."""
-    if not found.unsure or found.confirmed or found.turned or not reader.turns:
-        return []
-    return [
-        f"{source.where}: {len(found.unsure)} images are turned over or mirrored when they are "
-        f"loaded, as their EXIF orientation says, and their size cannot confirm that it is right: "
-        f"{examples(found.unsure)}; if they were annotated as stored, "
-        f"{orientation_option(source, reader, found.unsure[0])}"
-    ]
-
-
-def note_depth(found: Sizes, source: Source, reader: Reader) -> list[str]:
-    """Returns a warning of values that are cut to 8 bits."""
-    if not found.deep or reader.color_type in (None, "unchanged"):
-        return []
-    loss = "cut at 255" if reader.backend == "pillow" else "divided by 256"
-    return [
-        f"{source.where}: {len(found.deep)} images have more than 8 bits a value, which "
-        f"{reader.name} makes 8 bits ({loss}): {examples(found.deep)}; "
-        "swin_mm.LoadMultiBandImage in its place keeps them"
-    ]
+def note_doubts(found: Sizes, source: Source, reader: Reader) -> list[str]:
+    """Returns warnings: sizes that do not tell the orientation, values that are cut to 8 bits."""
+    notes = []
+    if found.unsure and not found.confirmed and not found.turned and reader.turns:
+        notes.append(
+            f"{source.where}: {len(found.unsure)} images are turned over or mirrored when they are "
+            f"loaded, as their EXIF orientation says, and their size cannot confirm that it is "
+            f"right: {examples(found.unsure)}; if they were annotated as stored, "
+            f"{orientation_option(source, reader, found.unsure[0])}"
+        )
+    if found.deep and reader.color_type not in (None, "unchanged"):
+        loss = "cut at 255" if reader.backend == "pillow" else "divided by 256"
+        notes.append(
+            f"{source.where}: {len(found.deep)} images have more than 8 bits a value, which "
+            f"{reader.name} makes 8 bits ({loss}): {examples(found.deep)}; "
+            "swin_mm.LoadMultiBandImage in its place keeps them"
+        )
+    return notes
 
 
 def fits_better_turned(reader: Reader, labels: Mapping[str, np.ndarray]) -> bool:
@@ -161,7 +157,7 @@ def fits_better_turned(reader: Reader, labels: Mapping[str, np.ndarray]) -> bool
 
 
 def explained_share(image: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the variance of an image's colours that is between labels: 0 to 1.
+    """Returns the share of the variance of an image's colours that is between labels: 0 to 1.
 
     Args:
         image: `(H, W, bands)`.
@@ -203,51 +199,24 @@ def choose_color_type(
     ]
 
 
-def count_cut(coco: dict, folder: str, files: Sequence[str]) -> int:
-    """Counts boxes of some images that reach beyond the listed size of the image.
+def count_beyond(
+    coco: dict, folder: str, sizes: Mapping[str, Size], with_mask: bool = False
+) -> int:
+    """Counts objects that do not fit their image: annotations of another resolution.
 
     Args:
         coco: Annotations.
         folder: Of the images.
-        files: The images that count.
+        sizes: Image file to the size that it may have; other images do not count.
+        with_mask: Whether to count masks as run lengths, too: they are for the listed size alone.
     """
-    chosen = set(files)
-    sizes = {
-        image["id"]: (image["width"], image["height"])
-        for image in coco["images"]
-        if os.path.join(folder, image["file_name"]) in chosen
-    }
-    return sum(
-        any(a["bbox"][i] + a["bbox"][i + 2] > sizes[a["image_id"]][i] + 1 for i in (0, 1))
-        for a in coco["annotations"]
-        if a["image_id"] in sizes and not find_wrong_box(a)
-    )
-
-
-def count_beyond(coco: dict, folder: str, files: Mapping[str, Size], with_mask: bool) -> int:
-    """Counts objects that cannot be those of their files: annotations of another resolution.
-
-    Args:
-        coco: Annotations.
-        folder: Of the images.
-        files: Images of another size than listed, and their size.
-        with_mask: Whether masks are loaded; run lengths are for the listed size alone.
-
-    Returns:
-        Objects whose box reaches beyond the file's pixels, or whose mask does not fit them.
-    """
-    images = []
-    for image in coco["images"]:
-        if size := files.get(os.path.join(folder, image["file_name"])):
-            images.append({**image, "height": size[0], "width": size[1]})
-    ids = {image["id"] for image in images}
-    masks = (a.get("segmentation") for a in coco["annotations"] if a["image_id"] in ids)
-    runs = sum(isinstance(mask, dict) for mask in masks) if with_mask else 0
-    return runs + count_cut({**coco, "images": images}, folder, list(files))
-
-
-def sizes_of(images: Sequence[dict], files: Sequence[str]) -> dict[str, Size]:
-    """Returns the size that an annotation file lists for each image file."""
-    return {
-        file: (image["height"], image["width"]) for image, file in zip(images, files, strict=True)
-    }
+    files = {i["id"]: os.path.join(folder, i["file_name"]) for i in coco["images"]}
+    count = 0
+    for annotation in coco["annotations"]:
+        if size := sizes.get(files.get(annotation["image_id"], "")):
+            has_runs = with_mask and isinstance(annotation.get("segmentation"), dict)
+            is_beyond = not find_wrong_box(annotation) and any(
+                annotation["bbox"][i] + annotation["bbox"][i + 2] > size[1 - i] + 1 for i in (0, 1)
+            )
+            count += has_runs or is_beyond
+    return count

@@ -2,7 +2,7 @@
 
 import inspect
 import os.path
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from swin_mm.datasets.reader import Reader
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of a config, wrappers taken off.
+    """One data set of a config, without its wrappers.
 
     Attributes:
         where: Path of its settings in the config, such as `train_dataloader.dataset`.
@@ -41,8 +41,9 @@ class Source:
         """Returns a setting, or the default that the class gives it."""
         if name in self.settings:
             return self.settings[name]
+        cls: Any
         for cls in self.cls.__mro__:  # a subclass passes on what it does not name itself
-            parameter = inspect.signature(_init_of(cls)).parameters.get(name)
+            parameter = inspect.signature(cls.__init__).parameters.get(name)
             if parameter is not None and parameter.default is not inspect.Parameter.empty:
                 return parameter.default
         return None
@@ -73,6 +74,10 @@ class Source:
         """Returns a file or folder of the settings joined to `data_root`."""
         return os.path.join(self.settings.get("data_root") or "", name)
 
+    def ann_file(self) -> str:
+        """Returns the path of the annotation file; that of `data_root` where none is named."""
+        return self.path(self.argument("ann_file") or "")
+
     def prefix(self, key: str) -> str:
         """Returns the folder that `data_prefix` gives for a key.
 
@@ -95,12 +100,10 @@ class Source:
         """Returns what loads the images, by the pipeline."""
         return Reader.of(self.settings.get("pipeline"))
 
-    def transform(self, name: str) -> dict | None:
-        """Returns the settings of a transform in the pipeline."""
-        for transform in self.settings.get("pipeline") or ():
-            if bare_type(transform) == name:
-                return transform
-        return None
+    def transform(self, name: str) -> dict:
+        """Returns the settings of a transform in the pipeline; empty where it is not there."""
+        steps = self.settings.get("pipeline") or ()
+        return next((step for step in steps if bare_type(step) == name), {})
 
 
 def find_sources(cfg: Config, loader: str) -> list[Source]:
@@ -135,7 +138,3 @@ def _unwrap(settings: dict, where: str, registry: Registry) -> Iterator[Source]:
                 "module that registers it to custom_imports"
             )
         yield Source(where, settings, cls)
-
-
-def _init_of(cls: Any) -> Callable[..., None]:
-    return cls.__init__

@@ -32,7 +32,7 @@ class SplitSummary:
         learned: Class name to number of objects that training learns; None where not counted.
         unlearned: Reason (see `objects.REASONS`) to number of objects that it does not.
         crowds: Objects with `iscrowd`.
-        unscorable: What mmdet's COCO metric cannot score: `"bbox"` (any metric) or `"segm"`, and
+        unscorable: What mmdet's COCO metric cannot score, `"bbox"` (any metric) or `"segm"`, and
             why.
     """
 
@@ -60,15 +60,11 @@ class SplitSummary:
         return ", ".join(parts)
 
     def describe_classes(self) -> str:
-        """Returns the classes with their counts or shares; of many classes the first dozen."""
-        names = list(self.per_class)
-        words = [
-            f"{name} {_count(self.per_class[name], self.instances is None)}"
-            for name in names[:LISTED_CLASSES]
-        ]
-        if len(names) > LISTED_CLASSES:
-            words.append(f"and {len(names) - LISTED_CLASSES} more")
-        return ", ".join(words)
+        """Returns the first dozen classes with their counts or shares."""
+        form = "{} {:.1%}" if self.instances is None else "{} {:.0f}"
+        words = [form.format(name, value) for name, value in self.per_class.items()]
+        more = len(words) - LISTED_CLASSES
+        return ", ".join(words[:LISTED_CLASSES] + [f"and {more} more"] * (more > 0))
 
 
 @dataclass
@@ -83,9 +79,10 @@ class DatasetSummary:
     classes: tuple[str, ...]
     splits: dict[str, SplitSummary]
 
-    def distinct(self) -> list[SplitSummary]:
-        """Returns each summary once, though several splits have the same data."""
-        return list({id(split): split for split in self.splits.values()}.values())
+    def warnings(self) -> list[str]:
+        """Returns the warnings of all splits, once where several splits have the same data."""
+        distinct = {id(split): split for split in self.splits.values()}.values()
+        return [warning for split in distinct for warning in split.warnings]
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns `(heading, text)` for each line of the table shown at the start."""
@@ -103,22 +100,21 @@ def merge(parts: list[SplitSummary]) -> SplitSummary:
         return parts[0]
     whole = SplitSummary()
     counts: dict[str, float] = defaultdict(float)
+    learned: Counter[str] = Counter()
     for part in parts:
         whole.images += part.images
         whole.empty += part.empty
         whole.warnings += part.warnings
         whole.sampled |= part.sampled
+        whole.unlearned += part.unlearned
+        whole.crowds += part.crowds
+        learned.update(part.learned or {})
         if part.instances is not None:
             whole.instances = (whole.instances or 0) + part.instances
         weight = part.images if part.instances is None else 1
         for name, value in part.per_class.items():
             counts[name] += weight * value
-        whole.unlearned += part.unlearned
-        whole.crowds += part.crowds
     if parts and all(part.learned is not None for part in parts):
-        learned: Counter[str] = Counter()
-        for part in parts:
-            learned.update(part.learned)
         whole.learned = dict(learned)
     scale = whole.images if whole.instances is None and whole.images else 1
     whole.per_class = {name: value / scale for name, value in counts.items()}
@@ -132,5 +128,6 @@ def examples(items: Iterable) -> str:
     return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
 
 
-def _count(value: float, is_share: bool) -> str:
-    return f"{100 * value:.1f}%" if is_share else f"{value:.0f}"
+def and_more(count: int, what: str = "") -> str:
+    """Says how many others are like the one that a message describes."""
+    return f" (and {count - 1} more {what}like it)" if count > 1 else ""

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from swin_mm.datasets.check import DatasetError
-from swin_mm.datasets.check.ignored import check_ignored, find_ignored
+from swin_mm.datasets.check.settings import check_ignored, find_ignored
 from swin_mm.datasets.check.source import find_sources
 
 

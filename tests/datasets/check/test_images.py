@@ -1,23 +1,26 @@
+"""Files of images: absent, damaged or cut short, and statistics of the pixels of the rest."""
+
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from swin_mm.datasets.check.images import (
-    check_present,
-    check_whole,
-    has_both_ends,
-    spread,
-)
+from swin_mm.datasets.check import images as module
+from swin_mm.datasets.check.images import check_present, has_both_ends, read_images, spread
+from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.summary import DatasetError
-from swin_mm.datasets.reader import Reader
+from swin_mm.datasets.reader import Reader, UnreadableError
 
 
 @pytest.fixture
 def picture() -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def look_into(paths: list[str], seconds: float = 60) -> list[str]:
+    return Inspection(seconds).look_into(paths, "here", Reader())
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 100])
@@ -47,12 +50,12 @@ def test_every_cut_file_is_found_among_many(tmp_path, picture):
     paths = [str(tmp_path / f"{index:03d}.jpg") for index in range(300)]
     for path in paths:
         picture.save(path)
-    assert check_whole(paths, "here", 60, "image", Reader()) is None
+    assert look_into(paths) == []
     for index in (1, 150, 299):
         with open(paths[index], "r+b") as file:
             file.truncate(500)
     with pytest.raises(DatasetError, match="3 of 300 image files .*001.jpg, .*150.jpg, .*299.jpg;"):
-        check_whole(paths, "here", 60, "image", Reader())
+        look_into(paths)
 
 
 def test_damage_inside_is_found_in_small_sets(tmp_path, picture):
@@ -63,17 +66,17 @@ def test_damage_inside_is_found_in_small_sets(tmp_path, picture):
     path.write_bytes(content)
     assert has_both_ends(str(path))
     with pytest.raises(DatasetError, match="cut short"):
-        check_whole([str(path)], "here", 60, "image", Reader())
+        look_into([str(path)])
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "tif", "webp"])
 def test_other_formats_are_decoded(tmp_path, picture, suffix):
     path = tmp_path / f"a.{suffix}"
     picture.save(path)
-    assert check_whole([str(path)], "here", 60, "image", Reader()) is None
+    assert look_into([str(path)]) == []
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DatasetError):
-        check_whole([str(path)], "here", 60, "image", Reader())
+        look_into([str(path)])
 
 
 def test_time_limit_is_kept_and_reported(tmp_path, picture, monkeypatch):
@@ -81,9 +84,7 @@ def test_time_limit_is_kept_and_reported(tmp_path, picture, monkeypatch):
     picture.save(path)
     clock = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert check_whole([path] * 100, "here", 9, "image", Reader()) == (
-        "here: looked at 9 of 100 image files in 9 s"
-    )
+    assert look_into([path] * 100, 9) == ["here: checked 9 of 100 image files in 9 s"]
 
 
 def test_missing_files_of_several_folders(tmp_path):
@@ -97,3 +98,82 @@ def test_missing_files_of_several_folders(tmp_path):
         f"here: 4 of 5 label map files are missing: {paths[1]}, {paths[2]}, {paths[3]} and 1 more; "
         "put them there, or correct data_root and data_prefix"
     )
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[str]:
+    random = np.random.default_rng(0)
+    paths = []
+    for index in range(7):
+        image = random.integers(0, 256, (10 + index, 20, 3), dtype=np.uint8)
+        paths.append(str(tmp_path / f"{index}.png"))
+        Image.fromarray(image).save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_statistics_are_those_of_all_pixels(paths, threads, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 3)
+    found = read_images(paths, "images", Reader(), threads, measure=True)
+    everything = np.concatenate([np.array(Image.open(p)).reshape(-1, 3) for p in paths])
+    assert (found.read, found.unreadable, found.statistics.images) == (7, {}, 7)
+    np.testing.assert_allclose(found.statistics.mean, everything.mean(0))
+    np.testing.assert_allclose(found.statistics.std, everything.std(0))
+
+
+def test_of_large_images_every_fourth_pixel_is_counted(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (300, 301, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    found = read_images([str(tmp_path / "a.png")], "images", Reader(), measure=True)
+    np.testing.assert_allclose(found.statistics.mean, image[::2, ::2].mean((0, 1)))
+
+
+def test_all_unreadable_files_are_found(paths):
+    for index in (0, 3, 6):
+        with open(paths[index], "r+b") as file:
+            file.truncate(60)
+    found = read_images(paths, "images", Reader(), 2, measure=True)
+    assert list(found.unreadable) == [paths[0], paths[3], paths[6]]
+    assert (found.read, found.statistics.images) == (7, 4)
+    assert set(read_images(paths, "images", Reader()).unreadable) == set(found.unreadable)
+    found = read_images([paths[3]], "images", Reader(), measure=True)
+    assert (found.statistics, found.why_none) == (None, "")
+
+
+def test_grey_images_count_as_grey_colours(tmp_path):
+    Image.fromarray(np.full((4, 4), 7, np.uint8)).save(tmp_path / "a.png")
+    found = read_images([str(tmp_path / "a.png")], "images", Reader(), measure=True)
+    assert found.statistics.mean == (7, 7, 7)
+
+
+class StubReader:
+    """Gives the arrays, or raises the errors, that it is made with."""
+
+    def __init__(self, *results):
+        self.results = iter(results)
+
+    def read(self, path):
+        result = next(self.results)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+def test_images_of_different_bands_have_no_mean(paths):
+    reader = StubReader(np.zeros((2, 2, 3)), np.zeros((2, 2, 4)), UnreadableError("broken"))
+    found = read_images(paths[:3], "images", reader, measure=True)
+    assert "equally many bands: one has 4, others 3" in found.why_none
+    assert found.statistics is None
+
+
+def test_image_that_the_pipeline_cannot_take(paths):
+    error = UnreadableError("it has 3 bands, but 4 are wanted")
+    reader = StubReader(*[np.zeros((2, 2, 3))] * 2, error, *[np.zeros((2, 2, 3))] * 4)
+    found = read_images(paths, "images", reader, measure=True)
+    assert (found.read, found.unreadable, found.why_none) == (7, {paths[2]: error}, "")
+    assert found.statistics.images == 6
+
+
+def test_limit_spreads_over_the_list(paths):
+    assert read_images(paths, "images", Reader(), files=3).read == 3
+    assert read_images([], "images", Reader(), measure=True).read == 0

@@ -7,9 +7,8 @@ from broken_data import change_coco, write_coco
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from swin_mm.datasets.check import DatasetError, check_config
+from swin_mm.datasets.check import DatasetError, check_config, inspect_config
 from swin_mm.datasets.check.objects import REASONS, has_mask
-from swin_mm.datasets.check.thorough import inspect_config
 
 RUNS = {"size": [40, 50], "counts": [0, 2000]}
 CHANGES = {

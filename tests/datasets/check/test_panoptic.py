@@ -10,9 +10,8 @@ from mmdet.datasets import CocoPanopticDataset
 from mmengine.config import Config
 from PIL import Image
 
-from swin_mm.datasets.check import DatasetError, check_config, panoptic
-from swin_mm.datasets.check.panoptic import read_ids
-from swin_mm.datasets.check.thorough import inspect_config
+from swin_mm.datasets.check import DatasetError, check_config, coco, inspect_config
+from swin_mm.datasets.check.coco import read_ids
 from swin_mm.datasets.reader import Reader
 
 SETTINGS = {
@@ -56,7 +55,7 @@ def root(tmp_path, monkeypatch) -> Path:
         ],
     }
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
-    monkeypatch.setattr(panoptic, "find_spec", lambda name: name)
+    monkeypatch.setattr(coco, "find_spec", lambda name: name)
     return tmp_path
 
 
@@ -104,6 +103,10 @@ FAULTS = {
     ),
     "no isthing": (lambda c: c["categories"][1].pop("isthing"), "categories[1] lacks isthing"),
     "class": (lambda c: c["categories"][1].update(name="gras"), "it lacks 'grass' (is it 'gras'?)"),
+    "nothing": (
+        lambda c: [a["segments_info"].clear() for a in c["annotations"]],
+        "has no object of the config's classes: there is nothing to learn",
+    ),
     "segment that is not drawn": (
         lambda c: c["annotations"][0]["segments_info"][0].update(id=70001),
         "maps/a.png does not have the segments 70001; write the maps anew",
@@ -136,7 +139,7 @@ def test_unlisted_segments_are_a_warning(root):
 
 
 def test_package_that_mmdet_needs(root, monkeypatch):
-    monkeypatch.setattr(panoptic, "find_spec", lambda name: None)
+    monkeypatch.setattr(coco, "find_spec", lambda name: None)
     found = inspect_config(config(root), ("train",))
     assert len(found.faults) == 1 and "pip install git+https" in found.faults[0]
     assert inspect_config(config(root, pipeline=[]), ("train",)).faults == []

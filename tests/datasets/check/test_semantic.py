@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from swin_mm.datasets.check import DatasetError, check_config
-from swin_mm.datasets.check.thorough import inspect_config
+from swin_mm.datasets.check import DatasetError, check_config, inspect_config
 
 HEIGHT, WIDTH = 20, 30
 

@@ -6,8 +6,7 @@ from broken_data import change_coco, paint, write_coco, write_images, write_sema
 from mmengine.config import Config
 from PIL import Image
 
-from swin_mm.datasets.check import DatasetError
-from swin_mm.datasets.check.thorough import Findings, inspect_config
+from swin_mm.datasets.check import DatasetError, Findings, inspect_config
 
 
 @pytest.fixture
@@ -243,7 +242,7 @@ def test_label_map_without_labels(semantic, tmp_path):
 
 def test_at_most_so_many_files(coco):
     found = inspect_config(coco, ("train",), files=2)
-    assert found.warnings() == ["train_dataloader.dataset: read 2 of 3 image files"]
+    assert found.warnings() == ["train_dataloader.dataset: checked 2 of 3 image files"]
     assert found.statistics["train_dataloader.dataset"].images == 2
 
 
