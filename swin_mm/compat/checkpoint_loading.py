@@ -20,6 +20,9 @@ from swin_mm.compat.module_finder import Patch, wrap_once
 RUN_PARTS = ("optimizer", "param_schedulers")
 HASH = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 START_ANEW = "; to start anew from its weights, use --cfg-options load_from={}"
+# What optimizers of PyTorch keep of a parameter in its shape.
+MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg"}
+MOMENTS |= {"grad_avg", "acc_delta", "sum", "prev", "step_size"}
 # What the content of a file that is no state of this run can end in.
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
@@ -65,10 +68,13 @@ def _resume_from_data(resume: Any, self: Any, filename: str, *args: Any, **kwarg
     # FlexibleRunner leaves loading to its strategy, which takes its parts out of what it returns.
     owner = getattr(self, "strategy", self)
     name, parts = ("load_checkpoint", RUN_PARTS) if owner is self else ("resume", ())
+    if not getattr(self, "param_schedulers", None):
+        parts = parts[:1]
     load = getattr(owner, name)
     vars(owner)[name] = lambda *a, **k: check_run_state(load(*a, **k), filename, parts)
     try:
         resume(self, filename, *args, **kwargs)
+        _check_moments(self, filename)
     except CheckpointError:
         raise
     except MISFITS as error:
@@ -113,6 +119,32 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
     if fault:
         raise CheckpointError(f"cannot resume from {file}: {fault}")
     return checkpoint
+
+
+def _check_moments(runner: Any, file: str) -> None:
+    """Checks what optimizers have been given, which PyTorch does not compare with the parameters.
+
+    Raises:
+        CheckpointError: It is of parameters of other shapes.
+    """
+    from swin_mm.checkpoint.errors import CheckpointError
+
+    wrapper = getattr(runner, "optim_wrapper", None)
+    wrappers = wrapper.values() if hasattr(wrapper, "values") else [wrapper]
+    optimizers = [w.optimizer for w in wrappers if hasattr(w, "optimizer")]
+    names = {id(parameter): name for name, parameter in runner.model.named_parameters()}
+    for parameter, state in (item for o in optimizers for item in o.state.items()):
+        for key in MOMENTS & state.keys():
+            shape = getattr(state[key], "shape", state[key])
+            if shape is None or shape == parameter.shape:  # momentum may have yet to begin
+                continue
+            name = names.get(id(parameter), "a parameter").removeprefix("module.")
+            found = list(shape) if isinstance(shape, tuple) else f"a {type(shape).__name__}"
+            raise CheckpointError(
+                f"cannot resume from {file}: {key} of {name} is {found} in its optimizer and must "
+                f"be {list(parameter.shape)}; resume with the model and the optim_wrapper it was "
+                f"trained with{START_ANEW.format(file)}"
+            )
 
 
 def _list_schedules(checkpoint: dict) -> list:

@@ -179,6 +179,14 @@ CHANGES = {
     "no-optimizer": (lambda content: content.pop("optimizer"), "it was saved without optimizer;"),
     "no-schedules": (lambda content: content.pop("param_schedulers"), "without param_schedulers;"),
     "optimizer": (lambda content: content.update(optimizer={"state": 1}), NO_FIT),
+    "moments": (
+        lambda content: content["optimizer"]["state"][0].update(exp_avg=torch.zeros(2, 3)),
+        r"exp_avg of backbone\.\S+ is \[2, 3\] in its optimizer and must be \[\d",
+    ),
+    "no-moments": (
+        lambda content: content["optimizer"]["state"][1].update(exp_avg_sq="x"),
+        r"exp_avg_sq of backbone\.\S+ is a str in its optimizer and must be",
+    ),
     "config": (
         lambda content: content["meta"].update(config="open('ran', 'w')"),
         r"the config .* holds code",
