@@ -28,11 +28,12 @@ def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
     """Gathers what each process has accumulated; all processes must call it.
 
     Returns:
-        Gradients by the name of their parameter, for each process; None between two steps of the
-        optimizer.
+        Gradients by the name of their parameter, for each process; None between two steps of all
+        optimizers.
     """
     wrapper = runner.optim_wrapper
-    if isinstance(wrapper, OptimWrapperDict) or wrapper.should_update():
+    several = isinstance(wrapper, OptimWrapperDict)
+    if all(one.should_update() for one in (wrapper.values() if several else [wrapper])):
         return None
     model = _unwrap(runner)
     own = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
@@ -50,6 +51,19 @@ def set_gradients(runner: Runner, gradients: list[dict[str, torch.Tensor]]) -> N
     parameters = dict(_unwrap(runner).named_parameters())
     for name, gradient in gradients[get_rank()].items():
         parameters[name].grad = gradient.to(parameters[name].device)
+
+
+def count_batches(runner: Runner) -> dict[str, int]:
+    """Counts the batches that each of several optimizers has had; one alone follows the steps."""
+    wrapper = runner.optim_wrapper
+    several = isinstance(wrapper, OptimWrapperDict)
+    return {name: one.inner_count for name, one in wrapper.items()} if several else {}
+
+
+def set_batch_counts(runner: Runner, counts: dict[str, int]) -> None:
+    """Gives each of several optimizers the number of batches it had."""
+    for name, count in counts.items():
+        runner.optim_wrapper[name]._inner_count = count
 
 
 def _unwrap(runner: Runner) -> nn.Module:

@@ -21,7 +21,13 @@ from swin_mm.engine.checkpoint_files import (
     remove_partial_files,
     write_atomically,
 )
-from swin_mm.engine.rank_state import gather_gradients, set_gradients, share_buffers
+from swin_mm.engine.rank_state import (
+    count_batches,
+    gather_gradients,
+    set_batch_counts,
+    set_gradients,
+    share_buffers,
+)
 from swin_mm.registry import HOOKS
 
 # What a task is judged by, whatever evaluator measures it: those of single classes, or an accuracy
@@ -32,6 +38,7 @@ MAIN_METRICS += ("mIoU", "mDice", "mFscore")
 # What a signal that stops training leaves to resume from.
 INTERRUPTED = "interrupted.pth"
 GRADIENTS = "accumulated_gradients"  # key in a checkpoint
+BATCHES = "batches_of_optimizers"  # key in its meta
 OUTDATED = "outdated_ckpt_ids"  # name in the message hub: checkpoints about to be deleted
 
 
@@ -72,6 +79,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.backend_args = {"backend": ATOMIC_BACKEND}
         self.is_local = not is_remote
         self.gradients: list[dict] | None = None
+        self.batches: dict[str, int] = {}
         self.saved_iter: int | None = None  # of the newest checkpoint of this run
         self.is_best_new = False
         self.stale: list[Path] = []
@@ -118,6 +126,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if hasattr(runner._train_loop, "load_state"):
             runner._train_loop.load_state(checkpoint["meta"])
         self.gradients = checkpoint.get(GRADIENTS)
+        self.batches = checkpoint["meta"].get(BATCHES, {})
         if not checkpoint["meta"].get("is_interrupted"):
             self.saved_iter = checkpoint["meta"]["iter"]
 
@@ -134,6 +143,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             for step in known.get(OUTDATED, ()):
                 self._remove(self._here(self.filename_tmpl.format(step)))
             self.stale = self._list_later_best(runner)
+        set_batch_counts(runner, self.batches)
         if self.gradients is not None:
             set_gradients(runner, self.gradients)
             self.gradients = None
@@ -174,6 +184,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         loop = runner.train_loop
         if hasattr(loop, "state"):
             meta.update(loop.state(meta["epoch"], meta["iter"]))
+        if batches := count_batches(runner):
+            meta[BATCHES] = batches
         share_buffers(runner)
         self.gradients = gather_gradients(runner)
         runner.save_checkpoint(

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+from torch import nn
 from toy_task import write_toy_config
 
 from swin_mm.engine.checkpoint_files import find_damage
@@ -169,3 +173,62 @@ def test_no_kill_loses_more_than_the_work_since_the_last_checkpoint(tmp_path):
         assert best or not best_kept
         best_kept = best
     assert steps_kept == 2 and best_kept
+
+
+class TwoOptimizers(BaseModel):
+    """Two layers, each trained by an optimizer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.parts = nn.ModuleDict({"often": nn.Linear(4, 1), "seldom": nn.Linear(4, 1)})
+
+    def forward(self, inputs, mode="tensor"):
+        return {name: part(inputs).square().mean() for name, part in self.parts.items()}
+
+    def train_step(self, data, optim_wrapper):
+        losses = self(data["inputs"])
+        for name, loss in losses.items():
+            optim_wrapper[name].update_params(loss)
+        return losses
+
+
+def make_optimizers(model: TwoOptimizers) -> OptimWrapperDict:
+    counts = {"often": 2, "seldom": 4}  # batches between two updates
+    optimizers = {n: torch.optim.Adam(p.parameters(), lr=0.1) for n, p in model.parts.items()}
+    return OptimWrapperDict(
+        **{n: OptimWrapper(o, accumulative_counts=counts[n]) for n, o in optimizers.items()}
+    )
+
+
+def test_gradients_of_several_optimizers_survive(tmp_path):
+    def train(name, **options):
+        model = TwoOptimizers()
+        runner = Runner(
+            model=model,
+            work_dir=str(tmp_path / name),
+            train_dataloader=dict(
+                dataset=[{"inputs": torch.full((4,), 1.0 + i)} for i in range(11)],
+                sampler=dict(type="DefaultSampler", shuffle=False),
+                batch_size=1,
+                num_workers=0,
+                collate_fn=dict(type="default_collate"),
+            ),
+            train_cfg=dict(type="swin_mm.IterBasedTrainLoop", max_iters=11),
+            optim_wrapper=make_optimizers(model),
+            default_hooks=dict(
+                checkpoint=dict(type="swin_mm.CheckpointHook", interval=3, by_epoch=False)
+            ),
+            default_scope="mmengine",
+            experiment_name=f"{tmp_path.name}_{name}",
+            **options,
+        )
+        runner.train()
+        return model.state_dict()
+
+    whole = train("whole")
+    checkpoint = str(tmp_path / "whole" / "iter_3.pth")
+    resumed = train("resumed", resume=True, load_from=checkpoint)
+    initial = TwoOptimizers().state_dict()
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value) and not torch.equal(initial[name], value), name
