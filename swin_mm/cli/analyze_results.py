@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from swin_mm.cli import test
 from swin_mm.cli.launch import prepare_config
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError, find_scope
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Say where a model goes wrong on the test data of a config: precision by class "
         "and size of objects, what is taken for what, whether scores can be trusted, and the worst "
         "images; for segmentation IoU by class, confusions, calibration and the worst images.",

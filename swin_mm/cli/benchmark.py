@@ -36,6 +36,7 @@ from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, mak
 from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, multi_scale_sizes, vary
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.errors import raise_first
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 from swin_mm.console import PlainConsole
 from swin_mm.models.backbones.arguments import ARCHS
@@ -197,7 +198,7 @@ def replot(files: Sequence[str]) -> int:
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description=__doc__.partition(": ")[2],
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

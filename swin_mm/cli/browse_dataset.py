@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 
 SPLITS = ("train", "val", "test")
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Draw what a config's data loader yields, after augmentation, with boxes, "
         "masks or label maps: as files and on one sheet."
     )

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 from swin_mm.console import PlainConsole
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Check all data of a config: annotations, classes, boxes, masks, label maps\n"
         "and every image. Prints what the data is made of, and every fault.",

@@ -14,6 +14,7 @@ from swin_mm.checkpoint.finite import refuse_non_finite
 from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
 from swin_mm.checkpoint.report import list_names
 from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, find_in_file
+from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.verify import verify
 from swin_mm.configs import ConfigError
 from swin_mm.console import printable
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Rewrite the backbone of a checkpoint in the layout of another library. "
         "The layout of SRC is recognised. The backbone alone is written, without prefix: necks, "
         "heads, classifiers and optimizers are counted and dropped."

@@ -1,6 +1,5 @@
 """`swin-mm doctor`: what is installed, what swin_mm makes of it, and how to mend what is wrong."""
 
-import argparse
 import os
 import platform
 import shlex
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swin_mm import compat
+from swin_mm.cli.parser import CommandParser
 from swin_mm.compat.module_finder import is_supplied
 from swin_mm.console import PlainConsole
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 1 when a fault was found, else 0.
     """
-    argparse.ArgumentParser(description=__doc__).parse_args(argv)
+    CommandParser(description=__doc__).parse_args(argv)
     console = PlainConsole()
     try:
         packages = list(check_packages())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
+from swin_mm.cli.next_steps import print_next
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 from swin_mm.export.runtime import SUFFIXES
 
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Write a trained detector or segmentor as a file for onnxruntime or OpenVINO: "
         "from the pixels of an image to boxes and small masks, or a label map.",
         epilog=EXAMPLES,
@@ -126,3 +128,5 @@ def report(result: "ExportResult") -> None:
         print("not checked beside PyTorch")
     if any(not difference.compared for difference in result.differences):
         print("warning: nothing was found in some pictures: give one with objects by --image")
+    if {"boxes", "label_map"} & set(metadata["outputs"]):
+        print_next(["predict", out, "IMAGES"])

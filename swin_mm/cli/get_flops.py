@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError, find_scope
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Count parameters and multiply-adds of a config's model for one image, part "
         "by part. Neither weights nor data are needed, and nothing is computed."
     )

@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from swin_mm.cli.next_steps import print_next
+from swin_mm.cli.parser import CommandParser
+
 EXAMPLES = """\
 examples:
   swin-mm init-config FOLDER
@@ -66,14 +69,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"preset:  {preset} ({reason})")
     for note in written.notes:
         console.print(f"note:    {note}")
-    print(f"written: {', '.join(map(str, written.files))}\n\nnext:")
-    print(f"  swin-mm browse-dataset {written.config}")
-    print(f"  swin-mm train {written.config}")
-    print(f"  swin-mm test {written.config} {written.checkpoint} --show-dir pictures")
+    print(f"written: {', '.join(map(str, written.files))}")
+    print_next(
+        ["browse-dataset", written.config],
+        ["train", written.config],
+        ["test", written.config, written.checkpoint, "--show-dir", "pictures"],
+        ["predict", written.config, written.checkpoint, "IMAGES"],
+    )
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Write a config that trains a detector or a segmentor on your own data.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,6 +14,7 @@ from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.find import Backbone, find_backbone
 from swin_mm.checkpoint.finite import list_non_finite
 from swin_mm.checkpoint.report import list_names
+from swin_mm.cli.parser import CommandParser
 from swin_mm.console import PlainConsole
 from swin_mm.models.backbones.arguments import ARCHS
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         1 if weights are NaN or infinite.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Say what is in a checkpoint: layout, Swin variant, window, what else it "
         "holds. Nothing in the file is executed."
     )

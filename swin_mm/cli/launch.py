@@ -230,11 +230,12 @@ def build_runner(cfg: Config, data: "DatasetSummary | None" = None) -> "Runner":
         The runner.
     """
     from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
 
+    from swin_mm.compat.terminal import TerminalRunner, silence_pycocotools
     from swin_mm.engine import StartTableHook
 
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    silence_pycocotools()
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else TerminalRunner.from_cfg(cfg)
     for hook in runner.hooks:
         if isinstance(hook, StartTableHook):
             hook.data = data

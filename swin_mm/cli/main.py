@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM} {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        nearest = get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.4)
+        nearest = get_close_matches(argv[0], [*COMMANDS, "--help", "--version"], n=1, cutoff=0.4)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(COMMANDS)}"
         print(f"{PROGRAM}: error: no command {argv[0]!r}: {hint}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
+from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.views import add_view_options, read_view_options
 from swin_mm.configs import ConfigError, find_scope
 from swin_mm.console import printable
@@ -93,7 +94,7 @@ def read_config(args: argparse.Namespace) -> "Config":
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Predict image files with a trained detector or segmentor: pictures, and all "
         "that was found as predictions.json (objects or segments in COCO's format) or as label "
         "maps.",

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from swin_mm.cli.parser import CommandParser
 from swin_mm.datasets.prepare import RECIPES, prepare_dataset
 
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     lines = [f"  {name:<12}{recipe.folder:<17}{recipe.title}" for name, recipe in RECIPES.items()]
     parts = [f"{name}: {', '.join(r.parts())}" for name, r in RECIPES.items() if r.parts()]
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Fetch a public data set, check it, unpack it where configs look for it, and\n"
         "count its files. What is there already is left alone; a run that was cut short\n"

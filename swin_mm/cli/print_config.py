@@ -1,11 +1,11 @@
 """Prints a config as it is after all bases and overrides, or lists those that come with swin_mm."""
 
-import argparse
 import ast
 from collections.abc import Sequence
 from pathlib import Path
 
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError, packaged_configs
 
 SUFFIXES = (".py", ".json", ".yml", ".yaml")
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         ConfigError: The config cannot be read, or `--save-path` is of an unknown kind.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Print a config with its bases filled in, or without CONFIG list the configs "
         "that come with swin_mm."
     )

@@ -1,10 +1,10 @@
 """Draws the built-in shapes data, and a sheet of samples to look at."""
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
 
+from swin_mm.cli.parser import CommandParser
 from swin_mm.datasets.picture import sample_sheet
 from swin_mm.datasets.shapes import CLASSES, PALETTE, PRESETS, draw_scene, write_shapes
 from swin_mm.datasets.shapes.write import FIRST_SEED
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Command line without the program's name; by default the process's own.
     """
-    parser = argparse.ArgumentParser(description="Draw the built-in shapes data.")
+    parser = CommandParser(description="Draw the built-in shapes data.")
     parser.add_argument("preset", nargs="?", default="standard", choices=PRESETS)
     parser.add_argument("--root", default="data/shapes", help="folder of all presets (%(default)s)")
     parser.add_argument("--sheet", metavar="PNG", help="draw a sheet of training samples here")

@@ -16,6 +16,8 @@ from swin_mm.cli.launch import (
     joined_processes,
     prepare_config,
 )
+from swin_mm.cli.next_steps import print_next
+from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.views import add_view_options, apply_view_options
 from swin_mm.configs import ConfigError, bare_type
 
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Measure a checkpoint on the test data of a config; the metrics are printed "
         f"and written to {METRICS_FILE} in the work folder."
     )
@@ -159,3 +161,8 @@ def report(metrics: Mapping[str, Any], args: argparse.Namespace, runner: "Runner
         print(f"pictures: {Path(runner.work_dir, runner.timestamp, args.show_dir)}")
     if args.out:
         print(f"predictions: {args.out}")
+    print_next(
+        ["predict", args.config, args.checkpoint, "IMAGES"],
+        ["analyze-results", args.config, args.checkpoint],
+        ["export", args.config, args.checkpoint],
+    )

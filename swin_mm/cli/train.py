@@ -11,6 +11,8 @@ from swin_mm.cli.launch import (
     joined_processes,
     prepare_config,
 )
+from swin_mm.cli.next_steps import report_training
+from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.train_options import add_train_options, apply_train_options, scale_learning_rate
 
 
@@ -48,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if cfg.get("resume"):
             runner.register_hook(ExactWeightsHook())
         runner.train()
+        if runner.rank == 0:
+            report_training(runner, args.config)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a detector or a segmentor.")
+    parser = CommandParser(description="Train a detector or a segmentor.")
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
     add_train_options(parser)
     add_launch_options(parser)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swin_mm.checkpoint.published import list_weights
+from swin_mm.cli.parser import CommandParser
 
 EXAMPLES = """\
 examples:
@@ -21,7 +22,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Lists them as a command line says; returns 1 where none matches."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="List published detectors and segmentors with a Swin backbone. Each name, and "
         "that of a recipe, serves as --weights and in swin_mm.load.",
         epilog=EXAMPLES,

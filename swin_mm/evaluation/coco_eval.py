@@ -99,7 +99,7 @@ def evaluate(
     faster: bool,
     use_categories: bool = True,
 ) -> COCOeval:
-    """Evaluates detections, prints COCO's table and returns the curves.
+    """Evaluates detections and returns the curves.
 
     Args:
         coco: The annotations.
@@ -115,11 +115,12 @@ def evaluate(
     """
     coco = make_scorable(coco, iou_type)
     if not faster:
-        evaluation = COCOeval(coco, coco.loadRes(found), iou_type)
-        _set_params(evaluation, category_ids, image_ids, max_dets, iou_thrs)
-        evaluation.params.useCats = int(use_categories)
-        evaluation.evaluate()
-        evaluation.accumulate()
+        with redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(coco, coco.loadRes(found), iou_type)
+            _set_params(evaluation, category_ids, image_ids, max_dets, iou_thrs)
+            evaluation.params.useCats = int(use_categories)
+            evaluation.evaluate()
+            evaluation.accumulate()
     else:
         import faster_coco_eval
 
@@ -133,10 +134,18 @@ def evaluate(
         params = engine.params
         _set_params(evaluation, params.catIds, params.imgIds, params.maxDets, iou_thrs)
         evaluation.eval = engine.eval
-    max_dets = evaluation.params.maxDets
-    if len(max_dets) == 3 and 100 in max_dets:  # all that pycocotools can print
-        evaluation.summarize()
     return evaluation
+
+
+def coco_table(evaluation: COCOeval) -> str:
+    """COCO's table of an evaluation, as pycocotools prints it; empty where it cannot."""
+    max_dets = evaluation.params.maxDets
+    if len(max_dets) != 3 or 100 not in max_dets:
+        return ""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        evaluation.summarize()
+    return printed.getvalue()
 
 
 def summarize(evaluation: COCOeval) -> dict[str, float]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from swin_mm.console import printable
 from swin_mm.evaluation.coco_eval import (
     STATS,
+    coco_table,
     evaluate,
     mean_present,
     overlap_places,
@@ -28,6 +29,8 @@ from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.registry import METRICS
 
 COLUMNS = ("category", *STATS)
+# Of what the metrics say again; see `swin_mm.compat.terminal`.
+FILE_ONLY = {"file_only": True}
 
 
 @METRICS.register_module()
@@ -123,7 +126,7 @@ class CocoMetric(MmdetCocoMetric):
         logger.info(f"COCO evaluation by {by}")
         metrics: OrderedDict[str, float] = OrderedDict()
         for metric in self.metrics:
-            logger.info(f"Evaluating {metric}...")
+            logger.info(f"Evaluating {metric}...", extra=FILE_ONLY)
             if metric == "proposal_fast":
                 recalls = self.fast_eval_recall(results, self.proposal_nums, self.iou_thrs, logger)
                 names = [f"AR@{number}" for number in self.proposal_nums]
@@ -145,6 +148,8 @@ class CocoMetric(MmdetCocoMetric):
                 faster=reason is None,
                 use_categories=metric != "proposal",
             )
+            if table := coco_table(evaluation):
+                logger.info(f"\n{table}", extra=FILE_ONLY)
             values = summarize(evaluation)
             metrics.update(self._summary(metric, values))
             if metric == "proposal":
@@ -152,7 +157,7 @@ class CocoMetric(MmdetCocoMetric):
             if self.classwise:
                 metrics.update(self._classwise(metric, evaluation, logger))
             shown = " ".join(f"{values[name]:.3f}" for name in STATS)
-            logger.info(f"{metric}_mAP_copypaste: {shown}")
+            logger.info(f"{metric}_mAP_copypaste: {shown}", extra=FILE_ONLY)
         return metrics
 
     def _summary(self, metric: str, values: dict[str, float]) -> dict[str, float]:

@@ -26,6 +26,7 @@ def test_from_one_file_to_the_next_commands(tmp_path, monkeypatch, capsys):
         "  swin-mm browse-dataset own.py\n"
         "  swin-mm train own.py\n"
         "  swin-mm test own.py work_dirs/own/epoch_100.pth --show-dir pictures\n"
+        "  swin-mm predict own.py work_dirs/own/epoch_100.pth IMAGES\n"
     )
 
 

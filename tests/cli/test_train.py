@@ -1,6 +1,8 @@
 """Training from the command line, on a task of milliseconds."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +32,29 @@ def test_trains_and_leaves_checkpoints_log_and_curves(toy, capsys):
         assert row in output
     assert "Epoch(train) [2][4/4]" in output
     assert "toy/error" in output
+
+
+def test_the_terminal_shows_what_a_user_needs(toy, capsys):
+    config = toy("default_hooks['checkpoint'].update(save_best='auto')\n")
+    main([config, "--cfg-options", "train_cfg.max_epochs=1"])
+    output = capsys.readouterr().out
+    before_the_table = output.partition("\ntraining\n")[0].splitlines()
+    assert len(before_the_table) < 10
+    log = Path(re.search("^log: (.*)$", output, re.MULTILINE)[1]).read_text()
+    for text in ("System environment:", "optimizer=dict(", "Hooks will be executed", "toy/error"):
+        assert text in log
+    checkpoint = "work_dirs/toy/best_toy_accuracy_epoch_1.pth"
+    score = re.search(r"toy/accuracy: ([\d.]{5})", log)[1]
+    assert f"\ncheckpoint: {checkpoint} (best toy/accuracy: {score}" in output
+    assert output.endswith(
+        f"\n\nnext:\n  swin-mm test {config} {checkpoint} --show-dir pictures\n"
+        f"  swin-mm predict {config} {checkpoint} IMAGES\n  swin-mm export {config} {checkpoint}\n"
+    )
+
+
+def test_without_a_best_checkpoint_the_newest_is_named(toy, capsys):
+    main([toy(), "--cfg-options", "train_cfg.max_epochs=1"])
+    assert "\ncheckpoint: work_dirs/toy/epoch_1.pth (the newest)\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -78,10 +78,18 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitS
     loading = source.transform("LoadAnnotations")
     if loading.get("with_mask"):
         warnings += inspection.attempt(check_masks, coco, path) or []
+    is_sound = len(coco["annotations"]) == given  # else the errors say enough
+    listed = len(coco["images"])
+    coco = inspection.attempt(choose_images, coco, source) or coco
+    if len(coco["images"]) < listed and not (is_panoptic or source.where.startswith("train")):
+        warnings.append(
+            f"{source.where}.indices takes {len(coco['images'])} of {listed} images, but the COCO "
+            f"metric scores all of {path}: objects in the others count as missed"
+        )
     summary = summarise(coco, source.classes(), warnings, path, labelled)
     if not is_panoptic:
         summary.unscorable = find_unscorable(coco)
-    if labelled and len(coco["annotations"]) == given:  # else the errors say enough
+    if labelled and is_sound:
         if is_panoptic:
             summary.learned = {name: int(count) for name, count in summary.per_class.items()}
         else:
@@ -100,6 +108,30 @@ def _check_package(source: Source) -> None:
             f"{source.where}: mmdet reads and scores panoptic maps with panopticapi, which is not "
             "installed: pip install git+https://github.com/cocodataset/panopticapi.git"
         )
+
+
+def choose_images(coco: dict, source: Source) -> dict:
+    """Leaves the images that `indices` of a data set takes, and their annotations.
+
+    Source:
+        `CocoDataset.filter_data` of mmdet 3.3, after which `BaseDataset` takes the subset.
+    """
+    if source.argument("indices") is None:
+        return coco
+    images = coco["images"]
+    settings = source.argument("filter_cfg")
+    if settings and not source.argument("test_mode"):
+        if settings.get("filter_empty_gt"):
+            stuff = {c["name"] for c in coco["categories"] if not c.get("isthing", True)}
+            wanted = set(source.classes()) - stuff
+            occupied = {a["image_id"] for name, a in named_objects(coco) if name in wanted}
+            images = [image for image in images if image["id"] in occupied]
+        least = settings.get("min_size", 0)
+        images = [image for image in images if min(image["width"], image["height"]) >= least]
+    images = source.subset(images)
+    ids = {image["id"] for image in images}
+    kept = [annotation for annotation in coco["annotations"] if annotation["image_id"] in ids]
+    return {**coco, "images": images, "annotations": kept}
 
 
 def _check_maps(coco: dict, source: Source) -> None:

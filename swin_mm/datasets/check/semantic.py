@@ -46,6 +46,7 @@ def check_semantic(source: Source, inspection: Inspection, labelled: bool) -> Sp
         )
     inspection.attempt(_check_class_count, source)
     names = inspection.attempt(_list_names, source)
+    names = inspection.attempt(source.subset, names) if names else None
     if names is None:
         return SplitSummary()
     suffix = source.argument("img_suffix") or ""
@@ -61,7 +62,8 @@ def check_semantic(source: Source, inspection: Inspection, labelled: bool) -> Sp
         label_map = inspection.attempt(find_label_map, source) or {}
         counter = LabelCounter(source, inspection.ignored, label_map)
         notes += inspection.look_into(labels, source.where, counter.reader, "label map")
-        if not source.argument("ann_file"):  # a list takes a part of a folder on purpose
+        # A list, or `indices`, takes a part of a folder on purpose.
+        if not source.argument("ann_file") and source.argument("indices") is None:
             notes += _note_unused(folder, suffix, labels)
         inspection.attempt(_check_zero_label, source)
         pairs = zip(images, labels, strict=True)
@@ -110,7 +112,7 @@ def _list_names(source: Source) -> list[str]:
             "correct data_root and data_prefix.img_path"
         )
     files = list_files(folder)
-    names = sorted(file.removesuffix(suffix) for file in files if file.endswith(suffix))
+    names = [file.removesuffix(suffix) for file in sorted(files) if file.endswith(suffix)]
     if not names:
         endings = sorted({os.path.splitext(file)[1] for file in files}) or ["nothing"]
         raise DatasetError(

@@ -4,7 +4,7 @@ import inspect
 import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
@@ -13,6 +13,8 @@ from mmengine.registry import DATASETS, Registry
 from swin_mm.configs import bare_type
 from swin_mm.datasets.check.summary import DatasetError
 from swin_mm.datasets.reader import Reader
+
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,29 @@ class Source:
                 )
             classes = list_from_file(classes)
         return tuple(classes)
+
+    def subset(self, samples: list[Sample]) -> list[Sample]:
+        """Returns the samples that `indices` leaves, of all after filtering.
+
+        Raises:
+            DatasetError: It asks for others, or for none.
+        """
+        indices = self.argument("indices")
+        if indices is None:
+            return samples
+        try:
+            if isinstance(indices, int):
+                chosen = samples[:indices] if indices >= 0 else samples[indices:]
+            else:
+                chosen = [samples[index] for index in indices]
+        except IndexError:
+            raise DatasetError(
+                f"{self.where}.indices names samples that are not there: there are {len(samples)}, "
+                "counted from 0"
+            ) from None
+        if samples and not chosen:
+            raise DatasetError(f"{self.where}.indices={indices} leaves no sample")
+        return chosen
 
     def path(self, name: str) -> str:
         """Returns a file or folder of the settings joined to `data_root`."""

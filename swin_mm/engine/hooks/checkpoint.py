@@ -323,6 +323,20 @@ class CheckpointHook(MMEngineCheckpointHook):
             "more or the less; name one in save_best of the checkpoint hook, and its rule"
         )
 
+    def find_result(self, runner: Runner) -> tuple[str | None, str]:
+        """The checkpoint to go on with after a training: the best, else the newest.
+
+        Returns:
+            Its path, None where none was saved, and why it is that one.
+        """
+        scores = runner.message_hub.runtime_info
+        paths = self._best_paths() if self.save_best else []
+        for path, key in zip(paths, self.key_indicators if paths else (), strict=True):
+            if path:
+                score = scores.get("best_score", scores.get(f"best_score_{key}"))
+                return path, f"best {key}" if score is None else f"best {key}: {score:.4g}"
+        return self.last_ckpt, "the newest"
+
     def _best_paths(self) -> list[str | None]:
         """The best checkpoint of each metric of `save_best`; mmengine keeps one or many."""
         if len(self.key_indicators) == 1:

@@ -1,8 +1,10 @@
 """The check of whole configs: wrappers, heads, several loaders, evaluators, built-in data."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from swin_mm.datasets.check import DatasetError, check_config
@@ -70,6 +72,29 @@ def test_concatenation_is_added_up(shapes):
     assert whole.per_class["ring"] == parts[0].per_class["ring"] + parts[1].per_class["ring"]
     both["datasets"][1]["data_prefix"] = {"img": "nowhere"}
     refuse(config(both), "train_dataloader.dataset.datasets.1: 6 of 6 image files are missing")
+
+
+@pytest.mark.parametrize("indices", [3, -2, [0, 2, 4], [-1]], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"filter_cfg": {"min_size": 90}}], ids=["all", "large"])
+def test_a_part_is_counted_as_mmdet_reads_it(shapes, indices, settings):
+    dataset = coco(shapes, indices=indices, pipeline=[], **settings)
+    built = DATASETS.build({**dataset, "serialize_data": False})
+    read = [info["instances"] for info in built.data_list]
+    found = check_config(config(dataset)).splits["train"]
+    assert found.images == len(read)
+    assert found.instances == sum(map(len, read))
+    labels = [CLASSES[one["bbox_label"]] for instances in read for one in instances]
+    assert {name: count for name, count in found.per_class.items() if count} == Counter(labels)
+
+
+def test_a_part_that_is_not_there(shapes):
+    refuse(config(coco(shapes, indices=[0, 12])), "indices names samples", "there are 12")
+
+
+def test_a_metric_that_counts_images_left_out_is_told(shapes):
+    data = {"dataset": coco(shapes, "val", indices=2, test_mode=True)}
+    warnings = check_config(config(coco(shapes), val_dataloader=data)).splits["val"].warnings
+    assert "indices takes 2 of 6 images, but the COCO metric scores all" in warnings[0]
 
 
 def test_unregistered_type(shapes):

@@ -66,6 +66,14 @@ def test_good_data_is_counted(root):
     ]
 
 
+@pytest.mark.parametrize(("indices", "names"), [(2, ["a", "b"]), (-1, ["north/d"]), ([1], ["b"])])
+def test_a_part_is_counted_alone(root, indices, names):
+    for name in {"a", "b", "c", "north/d"} - set(names):
+        (root / "labels" / f"{name}.png").write_bytes(b"damaged")
+    found = check_config(config(root, indices=indices)).splits["train"]
+    assert (found.images, found.warnings) == (len(names), [])
+
+
 def test_ignored_pixels_do_not_count(root):
     for name in ("a", "b", "c", "north/d"):
         paint(root, name, 255, size=(HEIGHT, 15))  # what stays: 10 x 15 of road, 10 x 15 of sky

@@ -1,0 +1,50 @@
+"""Keeps what mmengine and pycocotools print for developers off the terminal of a run.
+
+mmengine 0.10 prints the environment, the whole config and all hooks before training, some 550
+lines, and warns of its own classes; pycocotools 2.0 prints four lines for each file it opens. The
+log file keeps what mmengine logs.
+"""
+
+import logging
+
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+FILE_ONLY = {"file_only": True}  # `extra` of a record that the terminal does not show
+HIDDEN_FUNCTIONS = ("_log_env",)
+HIDDEN_BEGINNINGS = (
+    "Hooks will be executed in the following order",
+    "Exp name: ",
+    "Distributed training is not used, all SyncBatchNorm",
+)
+HIDDEN_PARTS = ("will be deprecated in future",)
+
+
+class TerminalRunner(Runner):
+    """mmengine's runner, whose log file has everything and whose terminal what a user needs."""
+
+    def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
+        """mmengine's logger, with a filter on what goes to the terminal."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(is_for_terminal)
+        return logger
+
+
+def is_for_terminal(record: logging.LogRecord) -> bool:
+    """Whether a record of the log is shown on the terminal."""
+    text = str(record.msg)
+    return not (
+        getattr(record, "file_only", False)
+        or record.funcName in HIDDEN_FUNCTIONS
+        or text.startswith(HIDDEN_BEGINNINGS)
+        or any(part in text for part in HIDDEN_PARTS)
+    )
+
+
+def silence_pycocotools() -> None:
+    """Has pycocotools read annotations without a word."""
+    import pycocotools.coco
+
+    vars(pycocotools.coco)["print"] = lambda *_, **__: None

@@ -1,0 +1,65 @@
+"""Errors of command lines: one line, and the flag that was meant."""
+
+import pytest
+
+from swin_mm.cli.main import COMMANDS, import_command, main
+from swin_mm.cli.parser import CommandParser, suggest
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_misspelt_flag_of_any_command_gets_the_nearest(name, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        import_command(name).main(["a", "b", "--hlep"])
+    error = capsys.readouterr().err.splitlines()
+    assert "error: unrecognized arguments: --hlep; did you mean --help?" in error[-1]
+    assert not any(line.startswith("usage:") for line in error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a", "--work-dri", "b"], "--work-dri; did you mean --work-dir?"),
+        (["a", "--work_dir=b"], "--work_dir; did you mean --work-dir?"),
+        (["--work-dri", "b"], "--work-dri; did you mean --work-dir?"),
+        (["a", "-amp"], "-amp; did you mean --amp?"),
+        (["a", "--am", "--xyzzy"], "--xyzzy ("),
+        (["--AMP", "a", "--wrk-dir", "b"], "--AMP --wrk-dir; did you mean --amp --work-dir?"),
+        (["a", "b"], "b ("),
+    ],
+    ids=" ".join,
+)
+def test_unknown_arguments(arguments, expected, capsys):
+    parser = CommandParser(prog="tool")
+    parser.add_argument("config")
+    parser.add_argument("--work-dir")
+    parser.add_argument("--amp", action="store_true")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+    assert f"tool: error: unrecognized arguments: {expected}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "the following arguments are required: config"),
+        (["a", "--rate", "b"], "argument --rate: invalid float value: 'b'"),
+        (["a", "--rate", "-1", "b"], "unrecognized arguments: b"),
+    ],
+    ids=" ".join,
+)
+def test_other_errors_are_argparse_s(arguments, expected, capsys):
+    parser = CommandParser(prog="tool")
+    parser.add_argument("config")
+    parser.add_argument("--rate", type=float)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+    assert capsys.readouterr().err == f"tool: error: {expected} (tool --help lists all)\n"
+
+
+def test_what_is_far_from_all_gets_no_suggestion():
+    assert suggest("--colour", ["--work-dir", "--amp"]) is None
+
+
+def test_a_misspelt_flag_of_the_program(capsys):
+    assert main(["--verison"]) == 2
+    assert "did you mean '--version'?" in capsys.readouterr().err
