@@ -124,8 +124,7 @@ def _check(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Datase
     if classes:
         inspection.attempt(check_num_classes, cfg.get("model") or {}, classes)
     inspection.ignored = find_ignored(cfg)
-    if semantic := [source for source in every if source.reads_like("BaseSegDataset")]:
-        inspection.attempt(check_ignored, cfg, semantic)
+    inspection.attempt(check_ignored, cfg, [source for source in every if source.loads_maps()])
 
     summaries: dict[str, SplitSummary] = {}
     for split, sources in found.items():

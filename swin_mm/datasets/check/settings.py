@@ -18,7 +18,9 @@ UNRELATED = frozenset(
 IGNORED = 255  # the ignored label of everything in mmseg, unless told otherwise
 METRICS = ("IoUMetric", "CityscapesMetric")
 PADDING = ("Pad", "RandomRotate", "RandomMosaic")  # of label maps
-IGNORED_KEYS = ("ignore_index", "seg_pad_val", "seg_pad_value")
+IGNORED_KEYS = ("ignore_index", "seg_pad_val", "seg_pad_value", "seg_ignore_label")
+FIXED = (".reduce_zero_label", ".LoadPanopticAnnotations")  # no option changes these
+NONE_IGNORED = -100  # of mmdet's losses by default
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
@@ -51,36 +53,34 @@ def find_num_classes(settings: Any, path: str) -> Iterator[tuple[str, int]]:
 
 
 def find_ignored(cfg: Config) -> int:
-    """Returns the label that the losses of a segmentor ignore."""
-    values = [
-        head.get("ignore_index", IGNORED)
-        for _, head in _parts(cfg.get("model") or {}, "decode_head")
-    ]
-    return values[-1] if values and type(values[-1]) is int else IGNORED
+    """Returns the label that the losses of a model ignore."""
+    *_, (_, value) = [("", IGNORED), *_ignored_by_losses(cfg.get("model") or {})]
+    return value if type(value) is int else IGNORED
 
 
 def check_ignored(cfg: Config, sources: list[Source]) -> None:
-    """Checks that data, padding, losses and metrics of a segmentor ignore the same label.
+    """Checks that data, padding, losses and metrics ignore the same label in label maps.
 
     Args:
         cfg: Whole config.
-        sources: Its semantic data sets.
+        sources: Its data sets that load label maps.
 
     Raises:
         DatasetError: They do not; the message names the keys.
     """
     wanted = find_ignored(cfg)
-    found = [*_ignored_by_model(cfg), *(pair for s in sources for pair in _ignored_by_data(s))]
+    losses = [*_ignored_by_losses(cfg.get("model") or {})]
+    found = [*losses, *_ignored_around(cfg), *(p for s in sources for p in _ignored_by_data(s))]
     others = {key: value for key, value in found if value != wanted}
-    if not others:
+    if not losses or not others:
         return
     remedy = "--cfg-options " + " ".join(f"{key}={wanted}" for key in others)
-    if any(key.endswith(".reduce_zero_label") for key in others):
-        remedy = "leave ignore_index and the padding of label maps at 255"
+    if not 0 <= wanted <= 255 or any(key.endswith(FIXED) for key in others):  # maps are of bytes
+        remedy = f"keep {losses[-1][0]} and the padding of label maps at {IGNORED}"
     listed = ", ".join(f"{key} stands for {value}" for key, value in others.items())
     raise DatasetError(
-        f"the losses ignore the label {wanted} (ignore_index of model.decode_head), but "
-        f"{listed}; one label must be ignored everywhere: {remedy}"
+        f"the losses ignore the label {wanted} ({losses[-1][0]}), but {listed}; one label must be "
+        f"ignored everywhere: {remedy}"
     )
 
 
@@ -93,16 +93,29 @@ def _parts(settings: dict, name: str, path: str = "") -> Iterator[tuple[str, dic
         yield f"{path}{name}", part
 
 
-def _ignored_by_model(cfg: Config) -> Iterator[tuple[str, Any]]:
-    """Yields config path and value of each ignored label in model and metrics, defaults too."""
-    model = cfg.get("model") or {}
-    for name in ("decode_head", "auxiliary_head"):
+def _ignored_by_losses(model: dict) -> Iterator[tuple[str, Any]]:
+    """Yields config path and value of each ignored label of heads, that of the main one last."""
+    for name in ("auxiliary_head", "decode_head"):
         for path, head in _parts(model, name, "model."):
             if head.get("ignore_index", IGNORED) is not None:  # None: a loss that masks by itself
                 yield f"{path}.ignore_index", head.get("ignore_index", IGNORED)
-    pads = model.get("data_preprocessor") or {}
-    if pads.get("size") or pads.get("size_divisor"):
+    for owner, where in ((model.get("roi_head") or {}, "model.roi_head."), (model, "model.")):
+        for path, head in _parts(owner, "semantic_head", where):  # of mmdet
+            by_default = -1 if bare_type(head) == "PanopticFPNHead" else IGNORED
+            loss = head.get("loss_seg") or {"ignore_index": by_default}
+            if head.get("ignore_label"):
+                yield f"{path}.ignore_label", head["ignore_label"]
+            else:
+                yield f"{path}.loss_seg.ignore_index", loss.get("ignore_index", NONE_IGNORED)
+
+
+def _ignored_around(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Yields config path and value of each ignored label in padding and metrics, defaults too."""
+    pads = (cfg.get("model") or {}).get("data_preprocessor") or {}
+    if pads.get("size") or pads.get("size_divisor"):  # of mmseg
         yield "model.data_preprocessor.seg_pad_val", pads.get("seg_pad_val", IGNORED)
+    if pads.get("pad_seg"):  # of mmdet
+        yield "model.data_preprocessor.seg_pad_value", pads.get("seg_pad_value", IGNORED)
     for name in ("val_evaluator", "test_evaluator"):
         for path, metric in _parts(cfg, name):
             if bare_type(metric) in METRICS:
@@ -117,6 +130,8 @@ def _ignored_by_data(source: Source) -> Iterator[tuple[str, Any]]:
         yield f"{where}.reduce_zero_label", IGNORED  # 0 becomes 255
     for index, step in enumerate(settings.get("pipeline") or ()):
         path, name = f"{where}.pipeline.{index}", bare_type(step)
+        if name == "LoadPanopticAnnotations":
+            yield f"{path}.{name}", IGNORED
         for key in IGNORED_KEYS:
             if key in step:
                 yield f"{path}.{key}", step[key]

@@ -125,6 +125,12 @@ class Source:
         """Returns what loads the images, by the pipeline."""
         return Reader.of(self.settings.get("pipeline"))
 
+    def loads_maps(self) -> bool:
+        """Tells whether label maps are loaded, alone or beside objects."""
+        with_seg = self.transform("LoadAnnotations").get("with_seg")
+        is_panoptic = bool(self.transform("LoadPanopticAnnotations"))
+        return bool(with_seg) or is_panoptic or self.reads_like("BaseSegDataset")
+
     def transform(self, name: str) -> dict:
         """Returns the settings of a transform in the pipeline; empty where it is not there."""
         steps = self.settings.get("pipeline") or ()
