@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swin_mm.checkpoint import register_load_hook
 from swin_mm.models.backbones.arguments import Arch, check_stages, to_pair
+from swin_mm.models.backbones.feature_info import FeatureInfo
 from swin_mm.models.layers import PatchEmbed, SwinBlock
 from swin_mm.models.layers.fused import PendingResidual
 from swin_mm.models.layers.hooks import has_hooks
@@ -68,6 +69,9 @@ class SwinBackbone(BaseModule):
         init_cfg: mmengine's initialisation.
 
     The other arguments are those of `SwinTransformer`.
+
+    Attributes:
+        feature_info: Channels and strides of the maps, as timm's models have it.
     """
 
     def __init__(
@@ -99,6 +103,10 @@ class SwinBackbone(BaseModule):
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.num_features = [variant.embed_dims * 2**i for i in range(num_stages)]
+        built = max(self.out_indices) + 1
+        self.feature_info = FeatureInfo(
+            self.num_features[:built], list(strides)[:built], self.out_indices
+        )
 
         self.patch_embed = PatchEmbed(
             in_channels,
