@@ -8,6 +8,7 @@ from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
 from torch import nn
 
 from swin_mm.configs import bare_type, innermost_dataset
+from swin_mm.datasets.reader import Reader
 from swin_mm.export.detectors import DenseDetector, TwoStageDetector
 from swin_mm.export.inputs import ImageInput
 from swin_mm.export.others import Features, Segmentor
@@ -48,6 +49,7 @@ class Plan:
         padding: What a picture smaller than a fixed size is padded with, for each band.
         resize: How test images are resized: `scale` and `keep_ratio`, or `factor`; `None` for not.
         mask_threshold: From which value on a pixel belongs to an object.
+        turn: Whether the test pipeline turns images as EXIF says.
     """
 
     module: Any
@@ -56,6 +58,7 @@ class Plan:
     padding: list[int]
     resize: dict[str, Any] | None
     mask_threshold: float = 0.5
+    turn: bool = True
 
 
 def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> Plan:
@@ -98,6 +101,7 @@ def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> 
         padding,
         _find_resize(steps),
         roi_cfg.get("mask_thr_binary", 0.5),
+        Reader.of(steps).turns if steps else True,
     )
 
 

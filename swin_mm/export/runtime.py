@@ -110,7 +110,7 @@ class ExportedModel:
         Returns:
             What was found, in pixels of the image.
         """
-        pixels = read_image(image)
+        pixels = read_image(image, self.metadata.get("turn", True))
         height, width = pixels.shape[:2]
         resized = self._fit(pixels)
         inner_h, inner_w = resized.shape[:2]
@@ -209,17 +209,27 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Run, str | None]:
     return lambda images: list(compiled(images).values()), text
 
 
-def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """An image as an array `(H, W, bands)` uint8; files and pictures come out in RGB, upright.
+def read_image(image: str | Path | Image.Image | np.ndarray, turn: bool = True) -> np.ndarray:
+    """An image as an array `(H, W, bands)` uint8; files and pictures come out in RGB.
+
+    Args:
+        image: A file, a picture of Pillow, or such an array, which stays as it is.
+        turn: Whether files and pictures are turned as EXIF says.
 
     Raises:
-        ValueError: An array is not of this kind.
+        ValueError: An array is not of this kind, or a picture has more than 16 bits.
     """
     if isinstance(image, str | Path):
         with Image.open(image) as picture:
-            return read_image(picture)
+            return read_image(picture, turn)
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        picture = ImageOps.exif_transpose(image) if turn else image
+        if picture.mode[0] not in "IF":
+            return np.asarray(picture.convert("RGB"))
+        values = np.asarray(picture)  # grey of 16 bits, which Pillow would cut off at 255
+        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"an image must have 8 or 16 bits, got Pillow's mode {picture.mode}")
+        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image)
         raise ValueError(f"an image must be a file, a picture or (H, W, bands) uint8, got {kind}")

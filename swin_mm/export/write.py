@@ -207,6 +207,7 @@ def _describe(
         min_side=min_side,
         resize=plan.resize,
         padding=plan.padding,
+        turn=plan.turn,
         mask_threshold=plan.mask_threshold,
         precision="f32",
         versions=dict(swin_mm=__version__, torch=torch.__version__, opset=OPSET),

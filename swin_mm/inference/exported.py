@@ -44,21 +44,22 @@ class Exported(Predictor):
         self, sources: Iterator[Source], options: PredictOptions
     ) -> Iterator[Prediction]:
         for source in sources:
-            image = _read(source)
+            image = _read(source, self.file.metadata.get("turn", True))
             found = self.file.predict(image, options.score_thr)
             if options.progress is not None:
                 options.progress(1, 1)
             yield Prediction(_content(found), image, self.classes, self.palette, source.name)
 
 
-def _read(source: Source) -> np.ndarray:
-    if source.path is None:
-        assert source.image is not None
+def _read(source: Source, turn: bool) -> np.ndarray:
+    if isinstance(source.image, np.ndarray):
         return np.ascontiguousarray(source.image)
+    image = source.path or source.image
+    assert image is not None
     try:
-        return read_image(source.path)
+        return read_image(image, turn)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableError(f"{source.path} cannot be loaded ({error})") from None
+        raise UnreadableError(f"{source.name} cannot be loaded ({error})") from None
 
 
 def _content(found: Found) -> Content:

@@ -30,7 +30,7 @@ from swin_mm.datasets.reader import (
     find_loading,
 )
 from swin_mm.engine.hooks.exact_weights import watch_weights
-from swin_mm.export.runtime import SUFFIXES
+from swin_mm.export.runtime import SUFFIXES, read_image
 from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.inference.panoptic import read_segments
 from swin_mm.inference.prediction import Prediction
@@ -167,7 +167,6 @@ class Model(Predictor):
             ExportError: The model cannot be exported, or the file differs from it.
         """
         from swin_mm.export.plan import make_plan
-        from swin_mm.export.runtime import read_image
         from swin_mm.export.write import export_model
 
         picture = None if image is None else read_image(image)
@@ -241,7 +240,9 @@ class _View:
                 reason = explain_failure(error)
                 raise UnreadableError(f"{source.path} cannot be loaded ({reason})") from None
         assert source.image is not None
-        image = self.reader.take(source.image)
+        is_array = isinstance(source.image, np.ndarray)
+        pixels = source.image if is_array else read_image(source.image, self.reader.turns)
+        image = self.reader.take(pixels)
         size = image.shape[:2]
         return dict(img=image, img_path=source.name, img_id=0, img_shape=size, ori_shape=size)
 

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -34,12 +34,12 @@ class Source:
     Attributes:
         name: What it is called in messages and names of files.
         path: Its file, or None.
-        image: Its pixels, `(H, W, bands)`, RGB where it has three; None for a file.
+        image: A picture, or pixels `(H, W, bands)`, RGB where it has three; None for a file.
     """
 
     name: str
     path: Path | None = None
-    image: np.ndarray | None = None
+    image: "np.ndarray | PILImage | None" = None
 
 
 def is_single(source: Any) -> bool:
@@ -80,7 +80,7 @@ def open_sources(source: Any) -> Iterator[Source]:
         TypeError: It is of another type.
     """
     if isinstance(source, Image.Image):
-        yield Source("image", image=_from_pil(source))
+        yield Source("image", image=source)
     elif isinstance(source, torch.Tensor):
         yield from _from_tensor(source)
     elif isinstance(source, np.ndarray):
@@ -121,21 +121,18 @@ def _from_text(text: str) -> Iterator[Source]:
         yield Source(str(file), file)
 
 
-def _download(address: str) -> np.ndarray:
+def _download(address: str) -> "PILImage":
     try:
         with urlopen(address, timeout=TIMEOUT) as answer:
             content = answer.read()
     except (URLError, OSError, ValueError) as error:
         raise PredictError(f"cannot download {address}: {error}") from error
     try:
-        return _from_pil(Image.open(io.BytesIO(content)))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        return image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PredictError(f"{address} is not an image: {error}") from error
-
-
-def _from_pil(image: "PILImage") -> np.ndarray:
-    """Pixels as they are displayed, `(H, W, 3)`, uint8, RGB."""
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _from_array(array: np.ndarray) -> Iterator[Source]:

@@ -60,6 +60,20 @@ def test_the_rule_of_resizing_is_that_of_the_test_pipeline(steps, rule):
     assert make_plan(build(dense("ATSSHead")), dataset, "backbone").resize == rule
 
 
+@pytest.mark.parametrize(
+    ("settings", "turn"),
+    [
+        ({}, True),
+        (dict(color_type="color_ignore_orientation"), False),
+        (dict(color_type="unchanged"), False),
+        (dict(imdecode_backend="pillow"), True),
+    ],
+)
+def test_images_are_turned_where_the_test_pipeline_turns_them(settings, turn):
+    dataset = dict(DATASET, pipeline=[dict(type="LoadImageFromFile", **settings)])
+    assert make_plan(build(dense("ATSSHead")), dataset, "backbone").turn is turn
+
+
 def test_several_sizes_are_refused():
     steps = [dict(type="Resize", scale_factor=0.5), dict(type="RandomResize", scale=(8, 8))]
     with pytest.raises(ExportError, match="must have one Resize, got Resize, RandomResize"):

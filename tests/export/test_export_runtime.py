@@ -1,10 +1,12 @@
 """What the runtime does around a file, beside the libraries that it does without."""
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from PIL import Image
 
 from swin_mm.export.runtime import ExportedModel, paste_masks, read_image, resize_bilinear
 
@@ -46,6 +48,45 @@ def test_a_box_without_area_or_outside_has_an_empty_mask():
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ValueError, match="an image must be"):
         read_image(image)
+
+
+def draw(kind: str) -> tuple[Image.Image, str]:
+    """A picture and the suffix of its file."""
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    if kind == "16 bits":
+        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), ".png"
+    if kind == "palette":
+        return Image.fromarray(pixels[..., :3]).convert("P"), ".png"
+    return Image.fromarray(pixels[..., 0] if kind == "grey" else pixels), ".png"
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "palette", "grey", "alpha"])
+def test_files_and_pictures_have_the_pixels_of_training(tmp_path, kind):
+    picture, suffix = draw(kind)
+    path = tmp_path / f"a{suffix}"
+    picture.save(path)
+    expected = mmcv.imread(str(path), flag="color", channel_order="rgb")
+    assert np.array_equal(read_image(path), expected)
+    assert np.array_equal(read_image(picture), expected)
+
+
+def test_pictures_of_32_bits_are_refused():
+    for values in (np.full((4, 4), 70000, np.int32), np.ones((4, 4), np.float32)):
+        with pytest.raises(ValueError, match="must have 8 or 16 bits"):
+            read_image(Image.fromarray(values))
+
+
+@pytest.mark.parametrize("flag", ["color", "color_ignore_orientation"])
+def test_files_are_turned_only_as_in_training(tmp_path, flag):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :8] = 255
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
+    found = read_image(path, turn=flag == "color").astype(int)
+    expected = mmcv.imread(str(path), flag=flag, channel_order="rgb")
+    assert found.shape == expected.shape and np.abs(found - expected).max() < 5
 
 
 def test_what_is_no_exported_model_is_refused(tmp_path):

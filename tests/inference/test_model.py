@@ -195,6 +195,22 @@ def test_pictures_and_formats(detector, numbers):
         found.save("a.nothing")
 
 
+@pytest.mark.parametrize("color_type", ["color", "color_ignore_orientation"])
+def test_pictures_are_turned_only_as_in_training(detector, numbers, color_type):
+    """EXIF says that the camera lay on its side; the numbers are as the model was trained."""
+    options = {"test_dataloader.dataset.pipeline.0.color_type": color_type}
+    model = swin_mm.load("exact.py", "exact.pth", device="cpu", cfg_options=options)
+    stored = as_image(numbers)[..., ::-1]
+    if color_type == "color":
+        stored = np.rot90(stored)  # turned by 90 degrees clockwise it is upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save("turned.png", exif=exif)
+    picture = Image.open("turned.png")
+    picture.load()
+    check(model.predict(picture), numbers)
+
+
 def test_a_checkpoint_carries_its_config(detector, numbers):
     text = Config.fromfile("exact.py").pretty_text
     torch.save({"state_dict": {}, "meta": {"cfg": text}}, "whole.pth")
