@@ -1,8 +1,11 @@
 """Text from users and files on a terminal: shown as it is written, and never acted on."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 
@@ -29,3 +32,25 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, keep="\n"), **options)
+
+
+def make_table(
+    rows: Iterable[Sequence[RenderableType]],
+    columns: Sequence[str] = ("", ""),
+    title: str | None = None,
+    numbers: bool = False,
+) -> Table:
+    """Makes a table for a terminal.
+
+    Args:
+        rows: A text for each column.
+        columns: Headings; none are shown where all are empty.
+        title: Above the table.
+        numbers: Whether all columns but the first hold numbers, which stand to the right.
+    """
+    table = Table(title=title, title_justify="left", box=box.ROUNDED, show_header=any(columns))
+    for index, name in enumerate(columns):
+        table.add_column(name, overflow="fold", justify="right" if numbers and index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swin_mm.cli import test
+from swin_mm.cli.config import share
 from swin_mm.cli.launch import prepare_config
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError, find_scope
@@ -18,16 +19,7 @@ KEPT = "predictions.pkl"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Analyses as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config or an option does not make sense.
-        PredictionError: The predictions cannot be used, or are of other data.
-        CheckpointError: The checkpoint cannot be used.
-    """
+    """Analyses predictions or a checkpoint."""
     args, others = parse_args(argv)
     cfg = prepare_config(test.parse_args([args.config, args.predictions, *others]))
     if cfg.get("test_dataloader") is None:
@@ -89,14 +81,14 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     )
     parser.add_argument(
         "--min-score",
-        type=_share,
+        type=share,
         default=0.3,
         metavar="S",
         help="detections below this score are neither confused nor drawn (%(default)s)",
     )
     parser.add_argument(
         "--iou",
-        type=_share,
+        type=share,
         default=0.5,
         metavar="U",
         help="boxes that overlap less are not the same object (%(default)s)",
@@ -107,25 +99,11 @@ def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     return parser.parse_known_args(argv)
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {value:g}")
-    return value
-
-
 def show(analysis: "Analysis", out: Path) -> None:
     """Prints the numbers of the whole and where the rest is."""
-    from rich import box
-    from rich.table import Table
-
     from swin_mm.analysis.page import format_value
-    from swin_mm.console import PlainConsole
+    from swin_mm.console import PlainConsole, make_table
 
-    table = Table(show_header=False, box=box.ROUNDED)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in analysis.facts.items():
-        table.add_row(name, format_value(value))
-    PlainConsole().print(table)
+    rows = [(name, format_value(value)) for name, value in analysis.facts.items()]
+    PlainConsole().print(make_table(rows, numbers=True))
     print(f"analysis: {out}")

@@ -17,14 +17,7 @@ SHEET = "sheet.png"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws samples of one data loader.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config cannot be read, or has no such data.
-    """
+    """Draws samples of one data loader."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     if not cfg.get(f"{args.split}_dataloader"):
@@ -74,18 +67,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def browse(cfg: Config, split: str, folder: Path, number: int, repeat: int) -> int:
-    """Draws samples of a data loader as files and on a sheet.
-
-    Args:
-        cfg: Whole config.
-        split: Whose data loader.
-        folder: Where the pictures go; made if absent.
-        number: How many images, spread evenly.
-        repeat: How many pictures of each.
-
-    Returns:
-        How many pictures were drawn.
-    """
+    """Draws `repeat` pictures of each of `number` samples, as files and on a sheet; counts them."""
     from swin_mm.datasets.picture import choose_palette, draw_large, sample_sheet
     from swin_mm.datasets.progress import show_progress
     from swin_mm.datasets.reader import Reader

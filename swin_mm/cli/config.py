@@ -11,6 +11,21 @@ from swin_mm.cli.overrides import apply_overrides
 from swin_mm.configs import find_config, fit_to_workers, read_config
 
 
+def share(text: str) -> float:
+    """Reads a number from 0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {value:g}")
+    return value
+
+
+def positive(text: str) -> int:
+    """Reads a whole number above 0, for argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
 class KeyValueAction(DictAction):
     """mmengine's reader of `KEY=VALUE`, with an error that says what is wrong."""
 
@@ -55,11 +70,7 @@ def load_config(
         name: A path, or the name of a config that comes with swin_mm.
         overrides: Settings by dotted key, as `--cfg-options` gives them. Variables of the config's
             files are changed before the files are evaluated.
-        check: Called with the complete config, which it may refuse; by default only the keys of
-            overrides are checked.
-
-    Returns:
-        The config.
+        check: Checks the complete config; by default only the keys of overrides are checked.
 
     Raises:
         ConfigError: There is no such config, it or one of its bases cannot be read, or an override

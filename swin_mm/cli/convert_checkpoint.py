@@ -28,16 +28,7 @@ SUFFIXES = (".pth", ".bin", ".safetensors")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Converts as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The target file cannot be written as asked.
-        CheckpointError: The source cannot be read or holds NaN, the layout cannot hold it, or
-            `--verify` found a difference.
-    """
+    """Converts one checkpoint."""
     args = parse_args(argv)
     path, layout = Path(args.target).expanduser(), TARGETS[args.to]
     check_target(path, args.force)
@@ -83,15 +74,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_target(path: Path, force: bool) -> None:
-    """Checks, before any work, that a file can be written.
-
-    Args:
-        path: The file.
-        force: Whether it may be there already.
-
-    Raises:
-        ConfigError: It may not be written, or its suffix is of no known format.
-    """
+    """Checks, before any work, that a file can be written; `force` allows to replace one."""
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"DST must end in one of {', '.join(SUFFIXES)}, got {path}")
     if path.is_dir():
@@ -112,16 +95,7 @@ def describe_source(source: Backbone) -> str:
 
 
 def encode(state: State, layout: Layout, suffix: str) -> bytes:
-    """Makes the content of a checkpoint file.
-
-    Args:
-        state: The weights.
-        layout: Their layout, which says where its library looks for them.
-        suffix: One of `SUFFIXES`.
-
-    Returns:
-        The content.
-    """
+    """Makes the content of a checkpoint file, where the layout's library looks for it."""
     if suffix == ".safetensors":
         from safetensors.torch import save
 

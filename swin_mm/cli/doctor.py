@@ -1,23 +1,21 @@
-"""`swin-mm doctor`: what is installed, what swin_mm makes of it, and how to mend what is wrong."""
+"""`swin-mm doctor`: what is installed, what swin_mm makes of it, and how to fix what is wrong."""
 
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from swin_mm import compat
 from swin_mm.cli.parser import CommandParser
 from swin_mm.compat.module_finder import is_supplied
-from swin_mm.console import PlainConsole
+from swin_mm.console import PlainConsole, make_table
 
 DISTRIBUTION = "swin-mm"
 # Distributions that bring the same modules: mmcv with its compiled extension, mmengine without
@@ -43,7 +41,7 @@ NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 
 
 class Fault(NamedTuple):
-    """Something wrong, and the command that mends it."""
+    """Something wrong, and the command that fixes it."""
 
     problem: str
     command: str
@@ -59,14 +57,7 @@ class Package(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the report.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit status: 1 when a fault was found, else 0.
-    """
+    """Prints the report; returns 1 when a fault was found."""
     CommandParser(description=__doc__).parse_args(argv)
     console = PlainConsole()
     try:
@@ -77,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults = [package.fault for package in packages if package.fault]
     faults += check_imports({package.name: package for package in packages})
     faults += check_gpu()
-    console.print(_table("Packages", ("", "found", "needed"), [_package_row(p) for p in packages]))
-    console.print(_table("Machine", ("", ""), describe_machine()))
+    console.print(make_table(map(_package_row, packages), ("", "found", "needed"), "Packages"))
+    console.print(make_table(describe_machine(), title="Machine"))
     if "mmcv.ops" in sys.modules:
         found = [(patch.name, *patch.explain()) for patch in compat.PATCHES]
         rows = [(name, "yes" if is_active else "no", why) for name, is_active, why in found]
-        console.print(_table("Patches of other packages", ("", "in effect", "why"), rows))
+        console.print(make_table(rows, ("", "in effect", "why"), "Patches of other packages"))
     if "torch" in sys.modules:
         import torch
 
@@ -91,9 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         rows = [*dispatch.explain(), nms.explain(device)]
-        console.print(
-            _table("Implementations that 'auto' uses", ("operator", "implementation", "why"), rows)
-        )
+        columns = ("operator", "implementation", "why")
+        console.print(make_table(rows, columns, "Implementations that 'auto' uses"))
     return _conclude(console, faults)
 
 
@@ -142,10 +132,7 @@ def _check_package(requirement: Requirement) -> Package:
 
 
 def check_imports(packages: Mapping[str, Package]) -> list[Fault]:
-    """Imports the packages that the models are made of; each says itself what it cannot bear.
-
-    Args:
-        packages: By name, as `check_packages` found them.
+    """Imports the packages that the models are made of; each knows itself what it does not fit.
 
     Returns:
         A fault for the first import that fails, unless the package has one already. Those after
@@ -160,7 +147,7 @@ def check_imports(packages: Mapping[str, Package]) -> list[Fault]:
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             command = _pip(f"--force-reinstall --no-deps {_quoted(packages[name])}")
             if name == "mmcv-lite":
-                # A compiled extension made for another PyTorch; the stand-in needs none.
+                # A compiled extension made for another PyTorch; swin_mm's own needs none.
                 command = f"{_pip('mmcv', 'uninstall -y')} && {command}"
             return [Fault(f"{module} cannot be imported: {reason}", command)]
     return []
@@ -215,18 +202,9 @@ def _conclude(console: PlainConsole, faults: Sequence[Fault]) -> int:
         return 0
     console.print(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} found:", style="red")
     for fault in faults:
-        console.print(f"- {fault.problem}. Mend it with:", soft_wrap=True)
+        console.print(f"- {fault.problem}. Fix it with:", soft_wrap=True)
         console.print(f"    {fault.command}", soft_wrap=True, style="bold")
     return 1
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType]]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _package_row(package: Package) -> tuple[str, Text, str]:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.config import add_config_options, load_config, positive
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError, find_scope
 
@@ -18,14 +18,7 @@ Not counted: norms, activations, resizing, sampling (RoIAlign, deformable attent
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Counts as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config cannot be read, or there is no usual image size for its data.
-    """
+    """Counts for one config."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     find_scope(cfg)
@@ -56,37 +49,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def positive(text: str) -> int:
-    """Reads a number of pixels."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, got {value}")
-    return value
-
-
 def show(complexity: "Complexity") -> None:
     """Prints a table of the parts, and the sums as papers print them."""
-    from rich import box
-    from rich.table import Table
+    from swin_mm.console import PlainConsole, make_table
 
-    from swin_mm.console import PlainConsole
-
-    table = Table(
-        title=f"{complexity.model}, one image of {complexity.shape[0]} x {complexity.shape[1]}",
-        box=box.ROUNDED,
-        title_justify="left",
-    )
-    table.add_column("part", no_wrap=True)
-    for heading in ("params, M", "conv, G", "linear, G", "attention, G", "sum, G"):
-        table.add_column(heading, justify="right")
+    rows = []
     for part in (*complexity.parts, complexity.total):
-        if part is complexity.total:
-            table.add_section()
         counts = (part.convolutions, part.linear, part.attention, part.multiply_adds)
-        table.add_row(
-            part.name, f"{part.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in counts)
-        )
-    PlainConsole().print(table)
+        numbers = (part.parameters / 1e6, *(count / 1e9 for count in counts))
+        rows.append((part.name, *(f"{number:.2f}" for number in numbers)))
+    columns = ("part", "params, M", "conv, G", "linear, G", "attention, G", "sum, G")
+    title = f"{complexity.model}, one image of {complexity.shape[0]} x {complexity.shape[1]}"
+    PlainConsole().print(make_table(rows, columns, title, numbers=True))
     giga = complexity.total.multiply_adds / 1e9
     print(
         f'{giga:.1f} G multiply-adds ("{giga:.0f} GFLOPs" in papers) = {2 * giga:.1f} G '

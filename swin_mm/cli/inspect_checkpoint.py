@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.find import Backbone, find_backbone
 from swin_mm.checkpoint.finite import list_non_finite
 from swin_mm.checkpoint.report import list_names
 from swin_mm.cli.parser import CommandParser
-from swin_mm.console import PlainConsole
+from swin_mm.console import PlainConsole, make_table
 from swin_mm.models.backbones.arguments import ARCHS
 
 MIB = 2**20
@@ -37,17 +34,7 @@ USUAL = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Inspects one file.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        CheckpointError: The file cannot be read, or there is no Swin in it.
-
-    Returns:
-        1 if weights are NaN or infinite.
-    """
+    """Inspects one file; returns 1 if weights are NaN or infinite."""
     parser = CommandParser(
         description="Say what is in a checkpoint: layout, Swin variant, window, what else it "
         "holds. Nothing in the file is executed."
@@ -64,12 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
         return status
-    table = Table(show_header=False, box=box.ROUNDED)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, text in describe_facts(facts):
-        table.add_row(name, text)
-    PlainConsole().print(table)
+    PlainConsole().print(make_table(describe_facts(facts)))
     return status
 
 
@@ -84,7 +66,7 @@ def add_prefix_option(parser: argparse.ArgumentParser) -> None:
 
 
 def find_in_file(path: str, checkpoint: Mapping[str, Any], prefix: str) -> Backbone:
-    """Finds the backbone in a checkpoint, as `find_backbone`, with errors that name the file."""
+    """As `find_backbone`, with errors that name the file."""
     try:
         return find_backbone(checkpoint, prefix)
     except CheckpointError as error:
@@ -92,16 +74,7 @@ def find_in_file(path: str, checkpoint: Mapping[str, Any], prefix: str) -> Backb
 
 
 def collect_facts(path: str, checkpoint: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """Gathers what there is to say, in a form that JSON can hold.
-
-    Args:
-        path: The file.
-        checkpoint: Its content.
-        backbone: The backbone in it.
-
-    Returns:
-        Facts by name; sizes in bytes, windows in tokens, patches in pixels.
-    """
+    """Gathers facts by name; sizes in bytes, windows in tokens, patches in pixels."""
     values = list(backbone.state.values())
     variant = backbone.read_variant()
     return {

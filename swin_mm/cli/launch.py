@@ -118,9 +118,6 @@ def start_processes(cfg: Config) -> None:
 
     mmengine would do it later, and only with GPUs.
 
-    Args:
-        cfg: The config; `launcher` says what started the processes.
-
     Raises:
         ConfigError: The launcher has not started any, or it needs GPUs and there are none.
     """
@@ -157,9 +154,6 @@ def start_processes(cfg: Config) -> None:
 def joined_processes(cfg: Config) -> Iterator[None]:
     """Joins the processes of a distributed run, watches them, and leaves them at the end.
 
-    Args:
-        cfg: As for `start_processes`.
-
     Raises:
         LostRankError: Another process has ended before this one was done, or cannot be reached.
     """
@@ -183,10 +177,7 @@ def joined_processes(cfg: Config) -> Iterator[None]:
 
 
 def check_checkpoint(path: str) -> None:
-    """Checks that a checkpoint is there and whole, which takes less time than to find out later.
-
-    Args:
-        path: A file; an address such as `https://...` or `torchvision://...` is not looked at.
+    """Checks that a checkpoint is there and whole; an address is not looked at.
 
     Raises:
         CheckpointError: It is missing, empty, truncated or damaged.
@@ -200,14 +191,7 @@ def check_checkpoint(path: str) -> None:
 
 
 def check_pretrained(cfg: Config) -> None:
-    """Checks the files that parts of the model are to be initialised from, as `check_checkpoint`.
-
-    Args:
-        cfg: The config; `init_cfg` of its model and of the model's parts is looked at.
-
-    Raises:
-        CheckpointError: One of them is missing, empty, truncated or damaged.
-    """
+    """As `check_checkpoint`, for the files in `init_cfg` of the model and of its parts."""
     parts = [cfg.get("model")]
     while parts:
         part = parts.pop()
@@ -220,15 +204,7 @@ def check_pretrained(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config, data: "DatasetSummary | None" = None) -> "Runner":
-    """Builds what runs a config.
-
-    Args:
-        cfg: The config.
-        data: What the check of its data found, for the table at the start.
-
-    Returns:
-        The runner.
-    """
+    """Builds the runner; `data` is what the check found, for the table at the start."""
     from mmengine.registry import RUNNERS
 
     from swin_mm.compat.terminal import TerminalRunner, silence_pycocotools

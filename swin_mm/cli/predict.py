@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.config import add_config_options, load_config, share
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.parser import CommandParser
@@ -31,19 +31,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predicts as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Returns:
-        1 if some of the images could not be read.
-
-    Raises:
-        ConfigError: The config or an option does not make sense.
-        CheckpointError: The checkpoint cannot be used.
-        PredictError: There are no images.
-    """
+    """Predicts images; returns 1 if some could not be read."""
     args = parse_args(argv)
     is_exported = args.config.endswith(tuple(SUFFIXES.values()))
     arguments = [args.checkpoint, *args.images] if is_exported else args.images
@@ -76,12 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_config(args: argparse.Namespace) -> "Config":
-    """Reads the config of a model and checks that the options suit it.
-
-    Raises:
-        ConfigError: They do not, or there are no images.
-        CheckpointError: There is no such checkpoint.
-    """
+    """Reads the config of a model and checks that the options suit it."""
     cfg = load_config(args.config, args.cfg_options, check_keys)
     if not args.images:
         raise ConfigError("no images: give CONFIG CHECKPOINT IMAGES, or EXPORTED_FILE IMAGES")
@@ -118,7 +101,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default="predictions", metavar="DIR", help="(%(default)s)")
     parser.add_argument(
         "--score-thr",
-        type=_share,
+        type=share,
         metavar="S",
         help="for detectors: leave out what scores less (0.3)",
     )
@@ -131,30 +114,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {value:g}")
-    return value
-
-
 def predict_images(
     model: "Predictor",
     images: dict[str, Path | str | int],
     files: "PredictionFiles",
     **options: Any,
 ) -> list[str]:
-    """Predicts images and videos one after another and writes what is found.
-
-    Args:
-        model: The model.
-        images: What to predict, by name.
-        files: Where predictions go.
-        **options: Of `Model.predict`.
-
-    Returns:
-        What is wrong with those that cannot be read.
-    """
+    """Predicts images and videos and writes what is found; returns what cannot be read, and why."""
     from swin_mm.datasets.progress import show_progress
     from swin_mm.datasets.reader import UnreadableError
     from swin_mm.inference.prediction import Prediction

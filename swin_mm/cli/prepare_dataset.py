@@ -10,14 +10,7 @@ from swin_mm.datasets.prepare import RECIPES, prepare_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Puts one data set in place.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        PrepareError: Something keeps it from being put in place.
-    """
+    """Puts one data set in place."""
     args = parse_args(argv)
     recipe = RECIPES[args.dataset]
     print(f"{recipe.title}\nterms of use: {recipe.home}")

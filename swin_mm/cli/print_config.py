@@ -12,14 +12,7 @@ SUFFIXES = (".py", ".json", ".yml", ".yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints one config, or without a name the list of configs.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config cannot be read, or `--save-path` is of an unknown kind.
-    """
+    """Prints one config, or without a name the list of configs."""
     parser = CommandParser(
         description="Print a config with its bases filled in, or without CONFIG list the configs "
         "that come with swin_mm."

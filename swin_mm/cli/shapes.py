@@ -14,11 +14,7 @@ SAMPLES = 24
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws one preset, unless it is there, and if asked a sheet of its first images.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-    """
+    """Draws one preset, unless it is there, and if asked a sheet of its first images."""
     parser = CommandParser(description="Draw the built-in shapes data.")
     parser.add_argument("preset", nargs="?", default="standard", choices=PRESETS)
     parser.add_argument("--root", default="data/shapes", help="folder of all presets (%(default)s)")

@@ -29,16 +29,7 @@ PICKLES = (".pkl", ".pickle")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Tests as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config or an option does not make sense.
-        DatasetError: The data cannot be used.
-        CheckpointError: The checkpoint cannot be used.
-    """
+    """Tests one checkpoint."""
     args = parse_args(argv)
     cfg = prepare_config(args)
     apply_test_options(cfg, args)
@@ -86,11 +77,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Applies the options that only testing has, as far as they are a matter of the config.
-
-    Raises:
-        ConfigError: The config does not allow one of them.
-    """
+    """Applies the options that only testing has, as far as they are a matter of the config."""
     if cfg.get("test_dataloader") is None:
         raise ConfigError(f"{args.config} has no test_dataloader, so there is nothing to test on")
     cfg.load_from = args.checkpoint
@@ -116,11 +103,7 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def keep_predictions(runner: "Runner", out: str) -> None:
-    """Has the predictions of a test written to a file, or those of a segmentor to a folder.
-
-    Raises:
-        ConfigError: No metric of the config writes label maps.
-    """
+    """Has the predictions of a test written to a file, or those of a segmentor to a folder."""
     metrics = runner.test_evaluator.metrics
     if not out.endswith(PICKLES):
         # mmseg's metric writes them, numbered as in the original data.
@@ -141,17 +124,11 @@ def keep_predictions(runner: "Runner", out: str) -> None:
 
 def report(metrics: Mapping[str, Any], args: argparse.Namespace, runner: "Runner") -> None:
     """Prints metrics and writes them to the work folder, and says where pictures are."""
-    from rich import box
-    from rich.table import Table
-
-    from swin_mm.console import PlainConsole
+    from swin_mm.console import PlainConsole, make_table
     from swin_mm.engine.checkpoint_files import write_atomically
 
-    table = Table("metric", "value", box=box.ROUNDED)
-    table.columns[1].justify = "right"
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    PlainConsole().print(table)
+    texts = {n: f"{v:.4f}" if isinstance(v, float) else str(v) for n, v in metrics.items()}
+    PlainConsole().print(make_table(texts.items(), ("metric", "value"), numbers=True))
 
     content = {"config": args.config, "checkpoint": args.checkpoint, "metrics": dict(metrics)}
     path = Path(runner.work_dir, METRICS_FILE)

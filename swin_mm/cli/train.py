@@ -17,16 +17,7 @@ from swin_mm.cli.train_options import add_train_options, apply_train_options, sc
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config or an option does not make sense.
-        DatasetError: The data cannot be used.
-        CheckpointError: A checkpoint cannot be used.
-    """
+    """Trains one config."""
     args = parse_args(argv)
     cfg = prepare_config(args)
     apply_train_options(cfg, args)

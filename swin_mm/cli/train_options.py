@@ -94,11 +94,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Applies them to a config, but for `--auto-scale-lr`.
-
-    Raises:
-        ConfigError: The config does not allow one of them, or a package is missing.
-    """
+    """Applies them to a config, but for `--auto-scale-lr`."""
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == AUTO else args.resume
@@ -157,11 +153,7 @@ def _use_lora(cfg: Config, rank: int) -> None:
 
 
 def _add_hook(cfg: Config, option: str, **settings: Any) -> None:
-    """Adds a hook to the config.
-
-    Raises:
-        ConfigError: It has one of this kind, with settings that are not ours to change.
-    """
+    """Adds a hook to the config, unless it has one of this kind, with settings of its own."""
     hooks = cfg.get("custom_hooks") or []
     kind = bare_type(settings)
     if any(bare_type(hook) == kind for hook in hooks):
@@ -181,17 +173,10 @@ def _use_tracker(cfg: Config, name: str) -> None:
 
 
 def scale_learning_rate(cfg: Config, num_processes: int) -> str:
-    """Scales the learning rate by the images of a step, as Goyal et al. do.
+    """Scales the learning rate by the images of a step, as Goyal et al. do; says so in one line.
 
     Unlike mmengine's own scaling it counts accumulated batches. Afterwards the config says for how
     many images its rate is, so that doing it twice changes nothing.
-
-    Args:
-        cfg: The config; `auto_scale_lr.base_batch_size` are the images that its rate is for.
-        num_processes: How many processes train together.
-
-    Returns:
-        What was done, in one line.
 
     Raises:
         ConfigError: The config lacks a number that is needed.

@@ -37,11 +37,6 @@ class Built(NamedTuple):
 def verify(source: Backbone, converted: State, target: Layout) -> str:
     """Runs the models of both layouts' libraries on one random image and compares their stages.
 
-    Args:
-        source: The weights before conversion.
-        converted: The weights after it.
-        target: Their layout.
-
     Returns:
         What was compared and the largest difference, in one line.
 

@@ -33,14 +33,7 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_view_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Reads those flags.
-
-    Returns:
-        `tta`, and `sliced`: whether, or with which arguments of `SlicedInference`.
-
-    Raises:
-        ConfigError: Flags contradict one another.
-    """
+    """Reads those flags; `sliced` is true, or has arguments of `SlicedInference`."""
     if args.tta and args.sliced:
         raise ConfigError("--tta and --sliced do not go together: choose one")
     sizes = {"slice_height": args.slice_height, "slice_width": args.slice_width}
@@ -51,15 +44,7 @@ def read_view_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def apply_view_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Wraps the model and the data of the test as those flags say.
-
-    Args:
-        cfg: The config, changed in place.
-        args: Parsed options, among them those of `add_view_options`.
-
-    Raises:
-        ConfigError: Flags contradict one another or the config.
-    """
+    """Wraps the model and the data of the test as those flags say."""
     from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
 
     views = read_view_options(args)

@@ -4,12 +4,9 @@ import argparse
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
 from swin_mm.checkpoint.published import list_weights
 from swin_mm.cli.parser import CommandParser
+from swin_mm.console import PlainConsole, make_table
 
 EXAMPLES = """\
 examples:
@@ -21,7 +18,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Lists them as a command line says; returns 1 where none matches."""
+    """Lists published weights; returns 1 where none matches."""
     parser = CommandParser(
         description="List published detectors and segmentors with a Swin backbone. Each name, and "
         "that of a recipe, serves as --weights and in swin_mm.load.",
@@ -39,14 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no published weights match {pattern}")
         return 1
     chosen.sort(key=lambda weights: weights.recipe is None)  # ours first
-    table = Table(box=SIMPLE, pad_edge=False)
-    for column in ("name", "data", "published"):
-        table.add_column(column, overflow="fold")
-    taken = set()
+    rows, taken = [], set()
     for weights in chosen:
         short = weights.recipe not in taken and weights.recipe
         taken.add(weights.recipe)
         metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
-        table.add_row(short or weights.name, weights.dataset, metrics)
-    Console(highlight=False).print(table)
+        rows.append((short or weights.name, weights.dataset, metrics))
+    PlainConsole().print(make_table(rows, ("name", "data", "published")))
     return 0

@@ -58,7 +58,7 @@ def test_a_missing_package_and_all_that_need_it(installed, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mmseg", None)
     status, text = report(capsys)
     assert status == 1 and "2 faults found:" in text
-    assert "mmsegmentation is not installed. Mend it with" in text
+    assert "mmsegmentation is not installed. Fix it with" in text
     assert "-m pip install 'mmsegmentation<1.3,>=1.2.2'" in text
     assert "-m pip install 'regex>=" in text
 
