@@ -56,7 +56,7 @@ val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, pipeline=
 test_dataloader = val_dataloader
 
 max_iters = 1000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
+train_cfg = dict(type="swin_mm.IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 param_scheduler = [

@@ -7,7 +7,6 @@ default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=16_000, save_best="mIoU"),
     visualization=dict(type="SegVisualizationHook"),
-    fast_forward=dict(type="swin_mm.FastForwardHook"),
 )
 env_cfg = dict(cudnn_benchmark=True)
 visualizer = dict(type="SegLocalVisualizer")

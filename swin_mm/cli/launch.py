@@ -19,27 +19,21 @@ if TYPE_CHECKING:
 
     from swin_mm.datasets.check import DatasetSummary
 
-# Types of mmengine for which ours takes the same arguments and does more.
-REPLACEMENTS = {
-    "AmpOptimWrapper": "swin_mm.AmpOptimWrapper",
-    "CheckpointHook": "swin_mm.CheckpointHook",
-    "OptimWrapper": "swin_mm.OptimWrapper",
-}
-# Both of mmengine's ways to name a training loop, by what ours is.
-LOOPS = {
-    "EpochBasedTrainLoop": "swin_mm.EpochBasedTrainLoop",
-    "IterBasedTrainLoop": "swin_mm.IterBasedTrainLoop",
-}
+# Types of mmengine for which ours, of the same name, takes the same arguments and does more.
+REPLACED = (
+    *("AmpOptimWrapper", "CheckpointHook", "OptimWrapper"),
+    *("EpochBasedTrainLoop", "IterBasedTrainLoop"),
+)
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Hooks of our tools that a config made for others lacks.
 OWN_HOOKS = {
-    "start_table": "swin_mm.StartTableHook",
-    "progress": "swin_mm.ProgressHook",
-    "curves": "swin_mm.CurvesHook",
-    "non_finite": "swin_mm.NonFiniteLossHook",
-    "prediction_sheet": "swin_mm.PredictionSheetHook",
-    "runtime_info": "swin_mm.RuntimeInfoHook",
-    "resumed_schedules": "swin_mm.ResumedSchedulesHook",
+    "start_table": "StartTableHook",
+    "progress": "ProgressHook",
+    "curves": "CurvesHook",
+    "non_finite": "NonFiniteLossHook",
+    "prediction_sheet": "PredictionSheetHook",
+    "runtime_info": "RuntimeInfoHook",
+    "resumed_schedules": "ResumedSchedulesHook",
 }
 
 
@@ -68,8 +62,8 @@ def prepare_config(args: argparse.Namespace) -> Config:
         args: Parsed options, among them those of `add_launch_options`.
 
     Returns:
-        The config, with `launcher` and `work_dir` set and our hooks in it. With a GPU, data loaders
-        pin memory unless they say otherwise.
+        The config, with `launcher` and `work_dir` set. With a GPU, data loaders pin memory unless
+        they say otherwise.
 
     Raises:
         ConfigError: The config cannot be read, does not say what it is for, or has keys that
@@ -83,20 +77,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs", Path(args.config).stem))
-
-    hooks = cfg.setdefault("default_hooks", {})
-    hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
-    custom = [bare_type(hook) for hook in cfg.get("custom_hooks") or []]
-    for name, kind in OWN_HOOKS.items():
-        if bare_type(dict(type=kind)) not in custom:
-            hooks.setdefault(name, dict(type=kind))
-        if hooks.get(name) is None:  # switched off, which mmengine knows of its own hooks alone
-            hooks.pop(name, None)
-    for settings in (hooks.checkpoint, cfg.get("optim_wrapper")):
-        replaced = type_name(settings)
-        if replaced in REPLACEMENTS:
-            settings["type"] = REPLACEMENTS[replaced]
-    _use_own_loop(cfg.get("train_cfg") or {})
+    cfg.setdefault("default_hooks", {})
     if torch.cuda.is_available():  # elsewhere PyTorch warns of it
         for loader in (cfg.get(name) for name in DATALOADERS):
             if loader is not None:
@@ -104,13 +85,26 @@ def prepare_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def _use_own_loop(train_cfg: dict) -> None:
-    kind = type_name(train_cfg)
-    if kind is None and "by_epoch" in train_cfg:
-        kind = "EpochBasedTrainLoop" if train_cfg["by_epoch"] else "IterBasedTrainLoop"
-        del train_cfg["by_epoch"]
-    if kind in LOOPS:
-        train_cfg["type"] = LOOPS[kind]
+def use_own_types(cfg: Config) -> list[str]:
+    """Puts our types in the place of mmengine's and adds our hooks; returns their names."""
+    hooks, train_cfg = cfg.default_hooks, cfg.get("train_cfg") or {}
+    hooks.setdefault("checkpoint", dict(type="CheckpointHook"))
+    if "type" not in train_cfg and "by_epoch" in train_cfg:
+        kind = "Epoch" if train_cfg.pop("by_epoch") else "Iter"
+        train_cfg["type"] = f"{kind}BasedTrainLoop"
+    used = []
+    for settings in (hooks.checkpoint, cfg.get("optim_wrapper"), train_cfg):
+        if (name := type_name(settings)) in REPLACED:
+            settings["type"] = f"swin_mm.{name}"
+            used.append(name)
+    custom = [bare_type(hook) for hook in cfg.get("custom_hooks") or []]
+    for name, kind in OWN_HOOKS.items():
+        if name not in hooks and kind not in custom:
+            hooks[name] = dict(type=f"swin_mm.{kind}")
+            used.append(kind)
+        if hooks.get(name) is None:  # switched off, which mmengine knows of its own hooks alone
+            hooks.pop(name, None)
+    return used
 
 
 def start_processes(cfg: Config) -> None:
@@ -211,7 +205,12 @@ def build_runner(cfg: Config, data: "DatasetSummary | None" = None) -> "Runner":
     from swin_mm.engine import StartTableHook
 
     silence_pycocotools()
+    used = use_own_types(cfg)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else TerminalRunner.from_cfg(cfg)
+    if used:
+        runner.logger.info(
+            f"Uses these of swin_mm, which the config does not name: {', '.join(used)}"
+        )
     for hook in runner.hooks:
         if isinstance(hook, StartTableHook):
             hook.data = data

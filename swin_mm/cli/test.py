@@ -117,7 +117,7 @@ def keep_predictions(runner: "Runner", out: str) -> None:
 
         metrics.append(DumpLabelMaps(out))
     else:
-        from swin_mm.engine.dump_instances import DumpInstances
+        from swin_mm.engine import DumpInstances
 
         metrics.append(DumpInstances(out))
 

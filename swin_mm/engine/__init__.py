@@ -1,53 +1,21 @@
 """What happens around the model: hooks, learning rates, precision, checkpoint files."""
 
-from .dump_label_maps import DumpLabelMaps
-from .hooks import (
-    CheckpointHook,
-    CurvesHook,
-    DetVisualizationHook,
-    EarlyStoppingHook,
-    ExactWeightsHook,
-    FastForwardHook,
-    NonFiniteLossError,
-    NonFiniteLossHook,
-    PredictionSheetHook,
-    ProgressHook,
-    ResumedSchedulesHook,
-    RuntimeInfoHook,
-    SegVisualizationHook,
-    StartTableHook,
-    ValLossHook,
-)
-from .layer_decay import LayerDecayOptimWrapperConstructor
-from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from .mixed_precision import AmpOptimWrapper
-from .optim_wrapper import OptimWrapper
-from .param_groups import MergedOptimWrapperConstructor, ResumeError
-from .tracking import WandbVisBackend
+# ruff: noqa: F401, the registries find types by importing this package
 
-__all__ = [
-    "AmpOptimWrapper",
-    "CheckpointHook",
-    "CurvesHook",
-    "DetVisualizationHook",
-    "DumpLabelMaps",
-    "EarlyStoppingHook",
-    "EpochBasedTrainLoop",
-    "ExactWeightsHook",
-    "FastForwardHook",
-    "IterBasedTrainLoop",
-    "LayerDecayOptimWrapperConstructor",
-    "MergedOptimWrapperConstructor",
-    "NonFiniteLossError",
-    "NonFiniteLossHook",
-    "OptimWrapper",
-    "PredictionSheetHook",
-    "ProgressHook",
-    "ResumeError",
-    "ResumedSchedulesHook",
-    "RuntimeInfoHook",
-    "SegVisualizationHook",
-    "StartTableHook",
-    "ValLossHook",
-    "WandbVisBackend",
-]
+from .deferred_log import RuntimeInfoHook
+from .dump import DumpInstances, DumpLabelMaps
+from .hooks.checkpoint import CheckpointHook
+from .hooks.curves import CurvesHook
+from .hooks.early_stopping import EarlyStoppingHook
+from .hooks.exact_weights import ExactWeightsHook
+from .hooks.non_finite_loss import NonFiniteLossError, NonFiniteLossHook
+from .hooks.prediction_sheet import PredictionSheetHook
+from .hooks.progress import ProgressHook
+from .hooks.start_table import StartTableHook
+from .hooks.val_loss import ValLossHook
+from .hooks.visualization import DetVisualizationHook, SegVisualizationHook
+from .layer_decay import LayerDecayOptimWrapperConstructor
+from .loops import EpochBasedTrainLoop, FastForwardHook, IterBasedTrainLoop
+from .optim_wrapper import AmpOptimWrapper, OptimWrapper
+from .param_groups import MergedOptimWrapperConstructor, ResumedSchedulesHook, ResumeError
+from .tracking import WandbVisBackend

@@ -7,14 +7,40 @@ Then all that have been gathered come in one copy.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.hooks import RuntimeInfoHook as MMEngineRuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import Runner
 from torch import Tensor
+
+from swin_mm.registry import HOOKS
 
 # Steps that wait for a reader at most, should there be none: a bound on memory, not a tuned number.
 MAX_WAITING = 1000
+
+
+class DeviceNumber:
+    """Starts to copy a number to the CPU; by the time it is read it will mostly be there.
+
+    Args:
+        value: A tensor of one element, on any device.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value.detach().to("cpu", non_blocking=True)
+        self.copied = None
+        if value.is_cuda:
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def read(self) -> float:
+        """Waits for the copy where it is not done."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.value.item()
 
 
 class DeferredScalars:
@@ -112,3 +138,27 @@ class DeferredHistory(HistoryBuffer):
 
     def __reduce__(self) -> tuple:
         return HistoryBuffer, (*self.data, self.max_length)
+
+
+@HOOKS.register_module()
+class RuntimeInfoHook(MMEngineRuntimeInfoHook):
+    """mmengine's hook of this name, except that losses stay on the device until they are read.
+
+    What is logged, drawn and saved is the same.
+
+    Examples:
+        default_hooks = dict(runtime_info=dict(type='swin_mm.RuntimeInfoHook'))
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        self.losses = DeferredScalars(runner.message_hub)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        outputs = outputs or {}
+        on_device = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+        self.losses.add({f"train/{name}": value for name, value in on_device.items()})
+        others = {name: value for name, value in outputs.items() if name not in on_device}
+        super().after_train_iter(runner, batch_idx, data_batch, others)

@@ -6,11 +6,13 @@ An optimizer that updates a group in one go has then one or a few launches to ma
 from functools import partial
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.runner import Runner
 from torch import nn
 from torch.optim import Optimizer
 
-from swin_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from swin_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 
 # How an update is computed, not which: a resumed training computes as its own config says.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
@@ -127,3 +129,24 @@ def _merge_saved(saved: list[Group], numbers: list[int]) -> Group:
                 "optim_wrapper.paramwise_cfg it was trained with"
             )
     return {**first, "params": [saved[number]["params"][0] for number in numbers]}
+
+
+@HOOKS.register_module()
+class ResumedSchedulesHook(Hook):
+    """Gives a resumed schedule the first values of the groups that there are now.
+
+    A schedule saves one for each group. mmengine takes them for those of the groups it finds, by
+    their order, also where a checkpoint had one group for each parameter and the groups have been
+    merged since (`swin_mm.MergedOptimWrapperConstructor`). Each group knows its own.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        schedulers = runner.param_schedulers or []
+        if isinstance(schedulers, dict):  # of several optimizers
+            schedulers = [one for several in schedulers.values() for one in several]
+        for scheduler in schedulers:
+            groups = scheduler.optimizer.param_groups
+            # Those that go by metrics have no first values.
+            if len(getattr(scheduler, "base_values", groups)) != len(groups):
+                first = f"initial_{scheduler.param_name}"
+                scheduler.base_values = [group[first] for group in groups]

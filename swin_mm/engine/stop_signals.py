@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import all_reduce, get_dist_info
 from mmengine.runner import Runner
 
-from swin_mm.engine.device_number import DeviceNumber
+from swin_mm.engine.deferred_log import DeviceNumber
 
 # Of a terminal that is closed, of Ctrl-C, of preemption, and of Slurm's `--signal`. torchrun hands
 # the first three on to its processes.

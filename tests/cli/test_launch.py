@@ -15,6 +15,7 @@ from swin_mm.cli.launch import (
     find_scope,
     prepare_config,
     start_processes,
+    use_own_types,
 )
 from swin_mm.configs import ConfigError
 
@@ -30,6 +31,8 @@ def prepare(*argv):
 def test_stock_parts_become_ours_and_ours_are_added(toy, wrapper):
     hooks = "default_hooks = dict(logger=dict(type='LoggerHook', interval=7))\n"
     cfg = prepare(toy(hooks + f"optim_wrapper['type'] = '{wrapper}'\n"))
+    used = use_own_types(cfg)
+    assert {wrapper, "CheckpointHook", "CurvesHook"} < set(used)
     assert cfg.optim_wrapper.type == f"swin_mm.{wrapper}"
     assert {name: hook.type for name, hook in cfg.default_hooks.items()} == {
         "logger": "LoggerHook",
@@ -45,8 +48,19 @@ def test_stock_parts_become_ours_and_ours_are_added(toy, wrapper):
     assert cfg.default_hooks.logger.interval == 7
 
 
+@pytest.mark.parametrize(
+    ("train_cfg", "kind"),
+    [("by_epoch=True", "EpochBasedTrainLoop"), ("type='IterBasedTrainLoop'", "IterBasedTrainLoop")],
+)
+def test_training_loops_become_ours(toy, train_cfg, kind):
+    cfg = prepare(toy(f"train_cfg = dict({train_cfg})\n"))
+    assert kind in use_own_types(cfg)
+    assert cfg.train_cfg.type == f"swin_mm.{kind}" and "by_epoch" not in cfg.train_cfg
+
+
 def test_own_hook_of_a_user_stays(toy):
     cfg = prepare(toy("default_hooks = dict(checkpoint=dict(type='MyHook', interval=3))\n"))
+    assert "CheckpointHook" not in use_own_types(cfg)
     assert cfg.default_hooks.checkpoint == dict(type="MyHook", interval=3)
 
 

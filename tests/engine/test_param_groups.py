@@ -9,8 +9,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from swin_mm import SwinTransformer
-from swin_mm.engine import ResumeError
-from swin_mm.engine.hooks import ResumedSchedulesHook
+from swin_mm.engine import ResumedSchedulesHook, ResumeError
 
 STOCK = dict(type="OptimWrapper", constructor="DefaultOptimWrapperConstructor")
 OURS = dict(type="swin_mm.OptimWrapper", constructor="swin_mm.MergedOptimWrapperConstructor")

@@ -15,7 +15,7 @@ import torch
 from kill_task import write_kill_config
 from swin_weights import microsoft_state
 
-import swin_mm.engine.curves  # noqa: F401
+import swin_mm.engine.hooks.curves  # noqa: F401
 from swin_mm.cli.config import load_config
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.main import import_command, run_command

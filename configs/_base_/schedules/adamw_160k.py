@@ -1,7 +1,7 @@
 """Segmentation, 160,000 steps: AdamW at 6e-5 for 16 images a step, the official repository's."""
 
 max_iters = 160_000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=16_000)
+train_cfg = dict(type="swin_mm.IterBasedTrainLoop", max_iters=max_iters, val_interval=16_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

@@ -1,7 +1,7 @@
 """Detection, 12 epochs: AdamW at 1e-4 for 16 images a step, the official repository's."""
 
 max_epochs = 12
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type="swin_mm.EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

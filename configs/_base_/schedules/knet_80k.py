@@ -1,7 +1,7 @@
 """K-Net, 80,000 steps: AdamW at 6e-5 for 16 images a step, gradients cut to norm 1."""
 
 max_iters = 80_000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=8_000)
+train_cfg = dict(type="swin_mm.IterBasedTrainLoop", max_iters=max_iters, val_interval=8_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

@@ -4,7 +4,7 @@ Norms, position tables and embeddings do not decay.
 """
 
 max_iters = 160_000
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5_000)
+train_cfg = dict(type="swin_mm.IterBasedTrainLoop", max_iters=max_iters, val_interval=5_000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 

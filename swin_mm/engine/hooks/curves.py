@@ -1,15 +1,154 @@
-"""A picture of loss and metrics, always up to date."""
+"""A picture of loss and metrics over a whole training, drawn from what mmengine logged."""
 
+import json
+import re
+from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from swin_mm.engine.curves import plot_curves, read_history
 from swin_mm.registry import HOOKS
 
+Record = dict[str, Any]
+
 CURVES_FILE = "curves.png"
+LOGS = "*/vis_data/scalars.json"  # one folder for each run, named by the time it started
+# What is shown of the metrics: of COCO's twelve the two that are quoted.
+MAIN_METRIC = re.compile(r"(mAP|mAP_50|mIoU|mAcc|aAcc)$")
+NOT_METRICS = {"step", "iter", "time", "data_time"}
+VAL_LOSS = "val/loss"  # and its parts, by ValLossHook
+COLOURS = ("#1f5f99", "#d1652c", "#3b8a55", "#8b4d9e", "#b3962e", "#5c6670")
+
+
+@dataclass
+class History:
+    """What a training logged, over all runs it took.
+
+    Attributes:
+        train: One record for each logged step, with at least `iter` and `loss`.
+        val: One record for each validation, with its metrics, `step`, and in `iter` the last
+            training step that was logged before.
+        by_epoch: Whether `step` of a validation counts epochs, not training steps.
+    """
+
+    train: list[Record] = field(default_factory=list)
+    val: list[Record] = field(default_factory=list)
+    by_epoch: bool = False
+
+
+def read_history(work_dir: str | Path) -> History:
+    """Reads the logs of all runs in a work folder.
+
+    Where a run was killed and resumed from an earlier checkpoint, what the first run did after that
+    checkpoint is left out.
+
+    Args:
+        work_dir: Work folder of a training.
+
+    Returns:
+        The records in the order of training; empty when there are none.
+    """
+    steps: list[tuple[int, Record]] = []  # training step at which it was logged, record
+    for path in sorted(Path(work_dir).glob(LOGS)):
+        run = _read_run(path)
+        if run:
+            start = run[0][0]
+            steps = [(step, record) for step, record in steps if step < start] + run
+    train = [record for _, record in steps if "loss" in record]
+    val = [{"iter": step, **record} for step, record in steps if "loss" not in record]
+    return History(train, val, by_epoch=any("epoch" in record for record in train))
+
+
+def _read_run(path: Path) -> list[tuple[int, Record]]:
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # the last line of a run that was killed
+    # A validation does not say at which step it was, but the records are in order.
+    step = next((record["iter"] for record in records if "iter" in record), None)
+    if step is None:
+        return []
+    run = []
+    for record in records:
+        step = record.get("iter", step)
+        run.append((step, record))
+    return run
+
+
+def plot_curves(work_dir: str | Path, path: str | Path) -> None:
+    """Draws loss and metrics of a training.
+
+    Args:
+        work_dir: Work folder of the training.
+        path: PNG file to write.
+
+    Raises:
+        ValueError: Nothing has been logged there.
+    """
+    history = read_history(work_dir)
+    if not history.train:
+        raise ValueError(f"nothing to draw: no run in {work_dir} has logged a training step")
+    figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, metric_axes = figure.subplots(1, 2)
+    _draw_losses(loss_axes, history)
+    _draw_metrics(metric_axes, history)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _draw_losses(axes: Axes, history: History) -> None:
+    names = list(dict.fromkeys(key for record in history.train for key in record))
+    parts = [name for name in names if "loss" in name and name != "loss"]
+    _draw_line(axes, history.train, "iter", "loss", color=COLOURS[0], linewidth=2.2, zorder=3)
+    # Not strict, since the colours repeat.
+    for name, colour in zip(parts, cycle(COLOURS[1:]), strict=False):
+        _draw_line(axes, history.train, "iter", name, color=colour, linewidth=1)
+    if any(VAL_LOSS in record for record in history.val):
+        style = dict(color=COLOURS[0], linestyle="--", marker="o", label=VAL_LOSS)
+        _draw_line(axes, history.val, "iter", VAL_LOSS, **style)
+    _dress(axes, "Training loss", "step", legend="upper right")
+
+
+def _draw_metrics(axes: Axes, history: History) -> None:
+    names = list(dict.fromkeys(key for record in history.val for key in record))
+    metrics = [n for n in names if n not in NOT_METRICS and not n.startswith(VAL_LOSS)]
+    shown = [name for name in metrics if MAIN_METRIC.search(name)] or metrics
+    for name, colour in zip(shown, cycle(COLOURS), strict=False):
+        _draw_line(axes, history.val, "step", name, color=colour, linewidth=2, marker="o")
+    if not shown:
+        axes.text(0.5, 0.5, "no validation yet", ha="center", transform=axes.transAxes)
+    _dress(axes, "Validation", "epoch" if history.by_epoch else "step", legend="lower right")
+
+
+def _draw_line(axes: Axes, records: list[Record], x: str, y: str, **style: Any) -> None:
+    points = [(record[x], record[y]) for record in records if y in record]
+    label = style.pop("label", y.rpartition("/")[2])
+    if "marker" in style:  # in the legend, as numbers beside close curves would overlap
+        label += f" {points[-1][1]:.3g}"
+    axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
+
+
+def _dress(axes: Axes, title: str, unit: str, legend: Any) -> None:
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel(unit)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(loc=legend, frameon=False)
 
 
 @HOOKS.register_module()

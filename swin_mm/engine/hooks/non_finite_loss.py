@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from swin_mm.engine.device_number import DeviceNumber
+from swin_mm.engine.deferred_log import DeviceNumber
 from swin_mm.registry import HOOKS
 
 MAX_FILES = 16  # named in a message

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from swin_mm.engine import curves
-from swin_mm.engine.curves import plot_curves, read_history
+from swin_mm.engine.hooks import curves
+from swin_mm.engine.hooks.curves import plot_curves, read_history
 
 
 def write_run(work_dir, name, records, cut=0):

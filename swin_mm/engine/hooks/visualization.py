@@ -1,4 +1,4 @@
-"""Draws detections on images of any number of bands."""
+"""Draws predictions on images of any number of bands."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +38,9 @@ class DetVisualizationHook(Hook):
     ) -> None:
         self.draw = draw
         self.interval = interval
-        self.score_thr = score_thr
         self.show = show
-        self.wait_time = wait_time
         self.test_out_dir = test_out_dir
+        self.options = dict(show=show, wait_time=wait_time, pred_score_thr=score_thr)
         self.drawn = 0
 
     def after_val_iter(
@@ -69,9 +68,27 @@ class DetVisualizationHook(Hook):
             Path(sample.img_path).name if self.show else name,
             Reader.of(dataset).picture(sample.img_path),
             data_sample=sample,
-            show=self.show,
-            wait_time=self.wait_time,
-            pred_score_thr=self.score_thr,
             out_file=file,
             step=step,
+            **self.options,
         )
+
+
+@HOOKS.register_module()
+class SegVisualizationHook(DetVisualizationHook):
+    """Draws every label map of a test, where mmseg's own hook draws every fiftieth image.
+
+    Args:
+        out_dir: As `test_out_dir` of `DetVisualizationHook`.
+        show: As there.
+        wait_time: As there.
+    """
+
+    def __init__(
+        self, out_dir: str | None = None, show: bool = False, wait_time: float = 0.0
+    ) -> None:
+        super().__init__(True, show=show, wait_time=wait_time, test_out_dir=out_dir)
+        del self.options["pred_score_thr"]  # mmseg's visualizer has none
+
+    def after_val_iter(self, *args: Any, **kwargs: Any) -> None:
+        """Draws nothing."""

@@ -1,12 +1,32 @@
-"""Keeps the label maps that a segmentor predicts."""
+"""Keeps what a detector or a segmentor predicts."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.evaluation import DumpDetResults
 from mmengine.evaluator import DumpResults
 from torch import Tensor
+
+
+class DumpInstances(DumpDetResults):
+    """mmdet's dump of detections, for masks that are run lengths already too.
+
+    Args:
+        out_file_path: The file; ends in `.pkl`.
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            found = dict(sample["pred_instances"]) if "pred_instances" in sample else {}
+            runs = getattr(found.get("masks"), "runs", None)
+            if runs is None:
+                super().process(data_batch, [sample])
+                continue
+            del found["masks"]
+            super().process(data_batch, [{**sample, "pred_instances": found}])
+            self.results[-1]["pred_instances"]["masks"] = runs
 
 
 class DumpLabelMaps(DumpResults):
