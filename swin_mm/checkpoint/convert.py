@@ -27,11 +27,7 @@ class Converted(NamedTuple):
 
 
 def convert(state: State, target: Layout) -> Converted:
-    """Rewrites the parameters of a backbone in another layout.
-
-    Args:
-        state: Parameters in our own layout.
-        target: The wanted layout.
+    """Rewrites the parameters of a backbone from our own layout in another.
 
     Returns:
         The parameters, as contiguous tensors that share no memory, and which were left out.

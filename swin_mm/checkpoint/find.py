@@ -12,7 +12,7 @@ from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import Layout, Recognised, State, describe_foreign, recognise
 from swin_mm.checkpoint.lora import merge_lora
 from swin_mm.checkpoint.report import list_names
-from swin_mm.checkpoint.variant import list_output_norms, read_variant
+from swin_mm.checkpoint.variant import read_variant
 from swin_mm.console import printable
 
 # Keys under which training scripts keep the weights, beside an optimizer and the like.
@@ -41,7 +41,7 @@ class Backbone(NamedTuple):
         layout: The layout that was recognised.
         source: The backbone's part of the checkpoint, without prefix, as it is in the file.
         state: The parameters in our own layout.
-        surplus: Keys of `source` that a backbone does not need, such as those of a classifier.
+        unused: Keys of `source` that a backbone does not need, such as those of a classifier.
         unknown: Keys of `source` that the layout does not have.
         others: Keys without the prefix: necks, heads, other parts of the model.
         beside: Keys beside the wrapper: optimizer, epoch and the like.
@@ -52,18 +52,14 @@ class Backbone(NamedTuple):
     layout: Layout
     source: State
     state: State
-    surplus: list[str]
+    unused: list[str]
     unknown: list[str]
     others: list[str]
     beside: list[str]
 
     def read_variant(self) -> dict[str, Any]:
-        """Reads the arguments of the backbone that can be told, as the function of this name."""
-        return read_variant(self.state | {key: self.source[key] for key in self.surplus})
-
-    def list_output_norms(self) -> list[str]:
-        """Names the norms of single outputs, such as `norm0`."""
-        return list_output_norms(self.state)
+        """Reads the arguments of the backbone that can be told."""
+        return read_variant(self.state | {key: self.source[key] for key in self.unused})
 
 
 def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
@@ -72,9 +68,6 @@ def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
     Args:
         checkpoint: What `load_checkpoint_file` returned.
         prefix: Look only at keys that begin with it; needed where there are several backbones.
-
-    Returns:
-        The backbone, and what else there is.
 
     Raises:
         CheckpointError: There is no Swin in it, or more than one.
@@ -96,17 +89,13 @@ def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
         raise CheckpointError(f"no Swin in it, {describe_foreign(chosen)}")
     layout, prefix = recognised.layout, recognised.prefix
     source = take_backbone(chosen, recognised)
-    own, surplus, unknown = layout.to_own(source)
+    own, unused, unknown = layout.to_own(source)
     others = [key for key in state if not key.startswith(prefix)]
-    return Backbone(wrapper, prefix, layout, source, own, surplus, unknown, others, beside)
+    return Backbone(wrapper, prefix, layout, source, own, unused, unknown, others, beside)
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
-    """Finds the weights in the content of a checkpoint file.
-
-    Returns:
-        The keys they are under, joined by dots and None where there are none, and the weights.
-    """
+    """Finds the weights in a checkpoint, and the keys they are under, joined by dots, or None."""
     path: list[str] = []
     while len(path) < MAX_WRAPPERS and (key := _find_wrapper(checkpoint)) is not None:
         path.append(key)
@@ -141,21 +130,13 @@ def _holds_tensors(value: Any, depth: int = MAX_WRAPPERS) -> bool:
 
 
 def check_keys(state: Mapping[Any, Any]) -> None:
-    """Checks that keys are texts.
-
-    Raises:
-        CheckpointError: One is not.
-    """
+    """Raises CheckpointError for keys that are no texts."""
     if odd := [key for key in state if not isinstance(key, str)]:
         raise CheckpointError(f"its key {odd[0]!r} is a {type(odd[0]).__name__}, wanted a text")
 
 
 def without_compiled(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Takes what torch.compile adds to keys out of them.
-
-    Raises:
-        CheckpointError: Two keys become the same, or one is no text.
-    """
+    """Takes what torch.compile adds to keys out of them; they must be texts, and stay different."""
     check_keys(state)
     renamed = {COMPILED.sub("", key): value for key, value in state.items()}
     if len(renamed) != len(state):
@@ -165,10 +146,6 @@ def without_compiled(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_state_dict(checkpoint: dict[str, Any], file: str) -> dict[str, Any]:
     """Puts the weights of a checkpoint where mmengine looks for them, under `state_dict`.
-
-    Args:
-        checkpoint: The content of a file.
-        file: Its name, for messages.
 
     Returns:
         The checkpoint itself where nothing is to be done, else a shallow copy of it.
@@ -206,11 +183,7 @@ def with_state_dict(checkpoint: dict[str, Any], file: str) -> dict[str, Any]:
 
 
 def take_backbone(state: Mapping[str, Any], recognised: Recognised) -> State:
-    """Takes the backbone out of a state dict, without prefix.
-
-    Raises:
-        CheckpointError: Something in it is no tensor.
-    """
+    """Takes the backbone out of a state dict, without prefix; all in it must be tensors."""
     prefix = recognised.prefix
     backbone = {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
     for key, value in backbone.items():

@@ -10,29 +10,15 @@ from swin_mm.checkpoint.report import list_names
 
 
 def list_non_finite(state: Any) -> list[str]:
-    """Names the tensors that hold NaN or infinite values, at any depth of a dict.
+    """Names the tensors, at any depth of a dict, that hold NaN or infinite values.
 
     Additive masks, of nothing but 0 and minus infinity, are finite enough.
-
-    Args:
-        state: The content of a checkpoint, or a state dict.
-
-    Returns:
-        Their keys, joined by dots.
     """
     return [name for name, tensor in _named_tensors(state, "") if not _is_finite(tensor)]
 
 
-def refuse_non_finite(checkpoint: Mapping[str, Any], file: str) -> None:
-    """Refuses a checkpoint whose weights are not all finite.
-
-    Args:
-        checkpoint: The content of a checkpoint, or a state dict.
-        file: Its name, for the message.
-
-    Raises:
-        CheckpointError: A weight is NaN or infinite.
-    """
+def check_finite(checkpoint: Mapping[str, Any], file: str) -> None:
+    """Raises CheckpointError where a weight of the content of `file` is NaN or infinite."""
     if bad := list_non_finite(checkpoint):
         raise CheckpointError(
             f"{file} holds NaN or infinite values in {list_names(bad)}, as a training that "

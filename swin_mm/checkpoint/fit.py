@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.layouts import Conversion, State, find_version
+from swin_mm.checkpoint.layouts import State, find_version
+from swin_mm.checkpoint.layouts.layout import Conversion
 from swin_mm.checkpoint.lora import without_lora
 from swin_mm.checkpoint.resize import (
     resize_bias_table,
@@ -27,15 +28,11 @@ MAX_EXAMPLES = 3
 
 
 class Fitted(NamedTuple):
-    """Weights that a backbone loads, and how they came about.
+    """Weights that a backbone loads, and how they came about; see `LoadReport` for the rest.
 
     Attributes:
         state: Parameters by the backbone's names, in its shapes.
-        loaded: How many of them are the checkpoint's.
         dropped: Source keys without use here.
-        initial: Output norms that the source lacks.
-        resized: Parameters that were fitted to another size.
-        plain_blocks: Blocks whose mixed context was left at the identity, as the source has none.
     """
 
     state: State
@@ -47,7 +44,7 @@ class Fitted(NamedTuple):
 
 
 def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
-    """Fits converted weights to a backbone.
+    """Fits converted weights to a `swin_mm.SwinTransformer` or V2, whose values are not changed.
 
     What may differ: the norms of outputs, stages after the last output, the window, the size of
     absolute position embeddings, the patch size and the channels of the image. A classifier, whose
@@ -55,16 +52,9 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     `strict=True` too; one that has more norms and lacks some is left so, and the loader's `strict`
     decides. Weights without mixed context leave that of the backbone at the identity.
 
-    Args:
-        conversion: What a layout's `to_own` returned.
-        backbone: A `swin_mm.SwinTransformer` or `SwinTransformerV2`; its values are not changed.
-
-    Returns:
-        The fitted weights.
-
     Raises:
-        CheckpointError: When the version is another, or a parameter is missing, is left over, or
-            has another shape.
+        CheckpointError: The version is another, or a parameter is missing, is left over, or has
+            another shape.
     """
     source = conversion.state
     target = without_lora(backbone.state_dict(keep_vars=True))
@@ -101,7 +91,7 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     if norms in ([], [f"norm{_num_stages(source) - 1}"]):
         state |= {key: _initial_norm(key, target[key]) for key in kept}
     state |= {key: torch.zeros_like(target[key], device=_real_device(target[key])) for key in plain}
-    return Fitted(state, loaded, [*conversion.surplus, *unused], initial, resized, len(plain))
+    return Fitted(state, loaded, [*conversion.unused, *unused], initial, resized, len(plain))
 
 
 def _check_version(source: State, target: State) -> None:

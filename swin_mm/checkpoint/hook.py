@@ -23,13 +23,11 @@ from swin_mm.checkpoint.report import LoadReport
 
 
 def register_load_hook(backbone: Any) -> None:
-    """Makes a backbone take weights in every known layout, by whatever loads it.
+    """Makes a `swin_mm.SwinTransformer` take weights in every known layout, by whatever loads it.
 
     Each load is reported by a line of the log and in `backbone.load_report`, which is None before
-    the first. Weights that do not fit raise `CheckpointError`, also under `strict=False`.
-
-    Args:
-        backbone: A `swin_mm.SwinTransformer`. A deep copy of it has the hook too.
+    the first. Weights that do not fit raise `CheckpointError`, also under `strict=False`. A deep
+    copy of the backbone has the hook too.
     """
     backbone.load_report = None
     backbone.register_load_state_dict_pre_hook(_convert_on_load)
@@ -76,7 +74,7 @@ def _convert(
         fitted = fit(recognised.layout.to_own(inside), module)
     except CheckpointError as error:
         raise CheckpointError(f"it holds {recognised}, but {error}") from None
-    prefixes = (recognised.prefix, *recognised.passed_over)
+    prefixes = (recognised.prefix, *recognised.skipped_prefixes)
     outside = [key for key in source if not key.startswith(prefixes)]
     report = LoadReport(
         module=name,
@@ -89,7 +87,7 @@ def _convert(
         plain_blocks=fitted.plain_blocks,
         pretrained_window_sizes=find_other_units(inside, module),
         assumed_window_sizes=list_assumed_units(inside, module),
-        passed_over=recognised.passed_over,
+        skipped_prefixes=recognised.skipped_prefixes,
         file=file,
     )
     return fitted.state, report

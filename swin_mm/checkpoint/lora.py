@@ -1,4 +1,4 @@
-"""Low-rank updates (LoRA) in a state dict: told from the weights, and added to them.
+"""Low-rank updates (LoRA) in a state dict: told apart from the weights, and added to them.
 
 A layer with an update of rank r has, beside its own weight W `(out, in)`, A `(r, in)` and B
 `(out, r)`, and computes with W + scale * B A. In a file its weight has the name it has without an
@@ -33,9 +33,6 @@ def only_lora(state: Mapping[str, Any]) -> dict[str, Any]:
 def merge_lora(state: Mapping[str, Any]) -> dict[str, Any]:
     """Adds low-rank updates to the weights they belong to.
 
-    Args:
-        state: A state dict, such as that of a detector; without updates it is returned as it is.
-
     Returns:
         A state dict without updates, of a model that computes the same. The tensors of `state` are
         not changed.
@@ -68,17 +65,12 @@ def _scale_names(layer: str) -> list[str]:
 
 
 def take_lora(source: Mapping[str, Any], module: nn.Module) -> dict[str, Tensor]:
-    """Gives the updates that a backbone with LoRA shall load.
+    """Gives the updates that a backbone with LoRA loads from `source`, which has no prefix.
 
-    Args:
-        source: What is loaded, without prefix.
-        module: The backbone.
-
-    Returns:
-        Those of the source, or where it has none the module's own, which are untrained at first.
+    Where it has none, they are the backbone's own, which are untrained at first.
 
     Raises:
-        CheckpointError: The source has other updates than the module.
+        CheckpointError: The source has other updates than the backbone.
     """
     own, given = only_lora(module.state_dict()), only_lora(source)
     if not given:

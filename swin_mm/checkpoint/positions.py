@@ -1,4 +1,4 @@
-"""Tells in which unit a V2's position bias was trained, which its parameters do not say.
+"""Finds the unit in which a V2's position bias was trained, which its parameters do not hold.
 
 The network behind the bias takes relative positions in units of the training window. A backbone
 with another unit would load the same parameters and compute something else. Files of Microsoft,
@@ -15,15 +15,11 @@ from swin_mm.ops.position import POSITION_SCALE
 
 
 def find_other_units(state: State, backbone: Any) -> tuple[int, ...]:
-    """Compares the units of positions of a checkpoint with those of a backbone.
-
-    Args:
-        state: A state dict in any layout.
-        backbone: A Swin.
+    """Compares the units of positions of a checkpoint in any layout with those of a backbone.
 
     Returns:
         The argument `pretrained_window_sizes` with which the backbone would have the units of the
-        checkpoint; empty where it has them, or where the checkpoint does not tell.
+        checkpoint; empty where it has them, or where the checkpoint does not record it.
     """
     tables = [v for key, v in state.items() if key.endswith(".relative_coords_table")]
     attentions = [(i, block.attn) for i, st in enumerate(backbone.layers) for block in st.blocks]
@@ -38,14 +34,9 @@ def find_other_units(state: State, backbone: Any) -> tuple[int, ...]:
 
 
 def list_assumed_units(state: State, backbone: Any) -> tuple[int, ...]:
-    """The training window that is assumed for each stage of a V2, where the checkpoint has none.
+    """The training window in tokens that is assumed for each stage of a V2.
 
-    Args:
-        state: A state dict in any layout.
-        backbone: A Swin.
-
-    Returns:
-        Sides in tokens; empty where the checkpoint tells, or the backbone is a V1.
+    Empty where the checkpoint records it, or the backbone is a V1.
     """
     attentions = [stage.blocks[0].attn for stage in backbone.layers]
     tables = [v for key, v in state.items() if key.endswith(".relative_coords_table")]

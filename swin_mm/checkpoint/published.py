@@ -105,10 +105,7 @@ def list_weights() -> tuple[Weights, ...]:
 
 
 def find_weights(name: str) -> Weights:
-    """Finds published weights.
-
-    Args:
-        name: Theirs, or that of a recipe.
+    """Finds published weights by their name, or that of a recipe.
 
     Raises:
         CheckpointError: There are none; names the nearest.

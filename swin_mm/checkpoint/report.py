@@ -13,7 +13,7 @@ MAX_NAME = 200
 # More names than this are counted instead of listed.
 MAX_NAMES = 4
 
-# Buffers that every block has, told from its window.
+# Buffers that every block has, computed from its window.
 DERIVED = ("relative_position_index", "relative_coords_table", "attn_mask")
 
 
@@ -24,18 +24,15 @@ class LoadReport:
     Attributes:
         module: Name of the backbone within the model, e.g. `backbone`.
         layout: Name of the layout that was recognised.
-        loaded: Parameters taken from the checkpoint.
-        total: Parameters of the backbone.
+        loaded: Parameters taken from the checkpoint, of `total` that the backbone has.
         dropped: Keys of the checkpoint that the backbone does not need.
         initial: Modules that the checkpoint lacks and that keep their values.
         resized: Parameters that were fitted to another size.
-        plain_blocks: Blocks whose mixed context was left at the identity, as the checkpoint has
-            none.
+        plain_blocks: Blocks whose mixed context stays at the identity, as the checkpoint has none.
         pretrained_window_sizes: The argument with which a V2 would have the positions of the
             checkpoint, where it has others.
-        assumed_window_sizes: The training windows that a V2 assumes, where the checkpoint does not
-            record them.
-        passed_over: Prefixes of other backbones in the checkpoint, averages of the one loaded.
+        assumed_window_sizes: The training windows that a V2 assumes, where they are not recorded.
+        skipped_prefixes: Prefixes of other backbones in the checkpoint, averages of the one loaded.
         file: Where the checkpoint came from, if known.
     """
 
@@ -49,7 +46,7 @@ class LoadReport:
     plain_blocks: int = 0
     pretrained_window_sizes: tuple[int, ...] = ()
     assumed_window_sizes: tuple[int, ...] = ()
-    passed_over: tuple[str, ...] = ()
+    skipped_prefixes: tuple[str, ...] = ()
     file: str | None = None
 
     def __str__(self) -> str:
@@ -59,7 +56,7 @@ class LoadReport:
         # Position parameters are alike in every block.
         resized = [key.rpartition(".")[2] if "position" in key else key for key in self.resized]
         for verb, names in (
-            ("passed over", self.passed_over),
+            ("skipped", self.skipped_prefixes),
             ("dropped", self.dropped),
             ("kept initial", self.initial),
             ("resized", resized),
@@ -81,14 +78,7 @@ class LoadReport:
         return ", ".join(parts)
 
     def format_table(self, state: Mapping[str, Tensor]) -> str:
-        """Lists what became of every parameter, and the keys that were dropped.
-
-        Args:
-            state: The parameters that were loaded.
-
-        Returns:
-            A line for each: name, shape in the model, and `loaded`, `resized` or `initial`.
-        """
+        """Lists what became of every parameter of `state`, and the keys that were dropped."""
         resized = set(self.resized)
         lines = [f"{self.module} from {self.file or 'weights'} ({self.layout} layout)"]
         for key, value in state.items():
@@ -104,13 +94,9 @@ class LoadReport:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Lists a few names, and counts many by what they belong to.
+    """Lists a few keys of a state dict, and counts many by what they belong to.
 
-    Args:
-        names: Keys of a state dict.
-
-    Returns:
-        For example `head.weight, head.bias`, or `12 x relative_position_index, 40 x roi_head.*`.
+    For example `head.weight, head.bias`, or `12 x relative_position_index, 40 x roi_head.*`.
     """
     if len(names) <= MAX_NAMES:
         return ", ".join(map(_shorten, names))

@@ -24,7 +24,7 @@ def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
         The table for `window_size`, of the same dtype; `table` itself where the rows agree.
 
     Raises:
-        CheckpointError: When the rows of `table` do not tell its window.
+        CheckpointError: When the rows of `table` do not determine its window.
 
     Source:
         `load_pretrained` in `utils.py` of https://github.com/microsoft/Swin-Transformer: each head
@@ -37,8 +37,8 @@ def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
     side = isqrt(rows)
     if side * side != rows or side % 2 == 0:
         raise CheckpointError(
-            f"a bias table of {rows} rows does not tell its window (a square one of side W has "
-            f"(2W-1)^2 rows); use the window the checkpoint was made with, not {window_size}"
+            f"a bias table of {rows} rows does not determine its window (a square one of side W "
+            f"has (2W-1)^2 rows); use the window the checkpoint was made with, not {window_size}"
         )
     return _resize_grid(table.unflatten(0, (side, side)), target).flatten(0, 1)
 
@@ -65,8 +65,8 @@ def resize_position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tenso
     side = isqrt(tokens)
     if side * side != tokens:
         raise CheckpointError(
-            f"a position embedding of {tokens} patches does not tell its height and width; use the "
-            f"pretrain_img_size the checkpoint was made with, not one of {size} patches"
+            f"a position embedding of {tokens} patches does not determine its height and width; "
+            f"use the pretrain_img_size the checkpoint was made with, not one of {size} patches"
         )
     return _resize_grid(embedding[0].unflatten(0, (side, side)), size).flatten(0, 1).unsqueeze(0)
 

@@ -15,15 +15,14 @@ RESIZABLE = ("version", "window_size", "context_scales")
 
 
 def read_variant(state: State) -> dict[str, Any]:
-    """Reads a variant.
+    """Reads the arguments of a backbone off its weights, as far as they can be told.
 
     Args:
-        state: A state dict in our own layout, whole or not; with the surplus of its layout, a
+        state: A state dict in our own layout, whole or not; with the unused of its layout, a
             window can be told in V2 too.
 
     Returns:
-        `version`, 1 or 2, and arguments of `swin_mm.SwinTransformer` or `SwinTransformerV2`, those
-        that can be told from `state`; of `context_scales`, their number.
+        `version`, 1 or 2, and arguments of the class; of `context_scales`, their number.
     """
     blocks = {(int(match[1]), int(match[2])) for key in state if (match := BLOCK.match(key))}
     num_stages = 1 + max((stage for stage, _ in blocks), default=-1)
@@ -52,14 +51,9 @@ def read_variant(state: State) -> dict[str, Any]:
 
 
 def read_window(state: State) -> tuple[int, int] | None:
-    """Reads the window of a Swin off the first position parameter or buffer that tells it.
+    """Reads `(Wh, Ww)` of a Swin in any layout off the first position parameter that shows it.
 
-    Args:
-        state: A state dict in any layout.
-
-    Returns:
-        `(Wh, Ww)` in tokens; None where nothing tells it, as in a V2 without its buffers, or a
-        table does not fit a square window.
+    None where nothing shows it, as in a V2 without its buffers, or a table of no square window.
     """
     return next(_windows(state), None)
 
@@ -71,14 +65,9 @@ def list_output_norms(state: State) -> list[str]:
 
 
 def explain_difference(source: State, target: State) -> str:
-    """Says which arguments differ between two state dicts in our own layout.
+    """Says in half a sentence why the weights `source` do not fit the model's, `target`.
 
-    Args:
-        source: Of a checkpoint.
-        target: Of the model that takes it; it may end at an earlier stage.
-
-    Returns:
-        The likely cause why `source` does not fit, in half a sentence.
+    Both are in our own layout; the target may end at an earlier stage.
     """
     theirs, ours = read_variant(source), read_variant(target)
     num_stages = len(ours["depths"])

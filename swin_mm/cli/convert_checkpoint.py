@@ -10,7 +10,7 @@ import torch
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.convert import convert
 from swin_mm.checkpoint.find import Backbone
-from swin_mm.checkpoint.finite import refuse_non_finite
+from swin_mm.checkpoint.finite import check_finite
 from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
 from swin_mm.checkpoint.report import list_names
 from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, find_in_file
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise CheckpointError(
                 f"the {source.layout.name} layout has no {list_names(source.unknown)}"
             )
-        refuse_non_finite(source.source, "it")
+        check_finite(source.source, "it")
         converted = convert(source.state, layout)
         if args.verify:
             print(f"verified: {verify(source, converted.state, layout)}")
@@ -88,7 +88,7 @@ def describe_source(source: Backbone) -> str:
     parts = [f"{source.layout.name} layout", describe_model(source)]
     if source.prefix:
         parts.append(f"prefix {source.prefix}")
-    dropped = [list_names([*source.surplus, *source.others]), *source.beside]
+    dropped = [list_names([*source.unused, *source.others]), *source.beside]
     if any(dropped):
         parts.append(f"dropped {', '.join(filter(None, dropped))}")
     return printable(", ".join(parts))
@@ -99,7 +99,7 @@ def encode(state: State, layout: Layout, suffix: str) -> bytes:
     if suffix == ".safetensors":
         from safetensors.torch import save
 
-        # Without this word transformers refuses the file.
+        # transformers does not load a file without it.
         return save(state, metadata={"format": "pt"})
     wrapper = WRAPPER_OF.get(layout.name)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Tells errors that a user can mend from faults of the program."""
+"""Tells apart errors that a user can fix and faults of the program."""
 
 import re
 from collections.abc import Iterable
@@ -19,37 +19,22 @@ FETCH = ("_utils", "fetch.py")  # where PyTorch asks a data set for samples
 
 
 def raise_first(contradictions: Iterable[tuple[object, str]]) -> None:
-    """Refuses options.
-
-    Args:
-        contradictions: Whether something is wrong, and the message that says what and how to mend
-            it.
-
-    Raises:
-        ConfigError: With the first message whose condition holds.
-    """
+    """Raises ConfigError with the first message whose condition holds."""
     for is_wrong, message in contradictions:
         if is_wrong:
             raise ConfigError(message)
 
 
 def explain_error(error: BaseException) -> str | None:
-    """Says in one line what the user can mend.
-
-    Args:
-        error: What a command raised.
-
-    Returns:
-        The line, or None for an error that needs a traceback to be understood.
-    """
+    """Says in one line what the user can fix; None where it takes a traceback to understand."""
     current: BaseException | None = error
     is_cause = True  # the error itself, or what it was raised `from`
     while current is not None:
-        # Exceptions of our own and what we refuse are written for users, and so are the system's
-        # (a missing file, a full disk), unless code dealt with them and failed in doing so.
+        # Exceptions of our own and what our checks raise are written for users, and so are the
+        # system's (a missing file, a full disk), unless code handled them and failed in doing so.
         is_ours = type(current).__module__.startswith("swin_mm.")
-        is_refusal = isinstance(current, ValueError) and _raised_in(current, PACKAGE)
-        if is_ours or is_refusal or (is_cause and isinstance(current, OSError)):
+        is_check = isinstance(current, ValueError) and _raised_in(current, PACKAGE)
+        if is_ours or is_check or (is_cause and isinstance(current, OSError)):
             return _one_line(current)
         if worker := LOST_WORKER.search(str(current)):
             return (

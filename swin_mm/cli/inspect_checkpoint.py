@@ -11,6 +11,7 @@ from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.find import Backbone, find_backbone
 from swin_mm.checkpoint.finite import list_non_finite
 from swin_mm.checkpoint.report import list_names
+from swin_mm.checkpoint.variant import list_output_norms
 from swin_mm.cli.parser import CommandParser
 from swin_mm.console import PlainConsole, make_table
 from swin_mm.models.backbones.arguments import ARCHS
@@ -89,8 +90,8 @@ def collect_facts(path: str, checkpoint: Mapping[str, Any], backbone: Backbone) 
         "dtypes": sorted({str(value.dtype).removeprefix("torch.") for value in values}),
         "wrapper": backbone.wrapper,
         "prefix": backbone.prefix,
-        "output_norms": backbone.list_output_norms(),
-        "surplus": backbone.surplus,
+        "output_norms": list_output_norms(backbone.state),
+        "surplus": backbone.unused,
         "unknown": backbone.unknown,
         "other_parts": dict(Counter(key.partition(".")[0] for key in backbone.others)),
         "non_finite": list_non_finite(checkpoint),
@@ -176,7 +177,7 @@ def _describe_window(variant: Mapping[str, Any]) -> str:
         return _describe_pair(variant["window_size"], "tokens")
     if variant["version"] == 2:
         return "not in the file: take that of training, or name it in pretrained_window_sizes"
-    return "not square, and the file does not tell its sides"
+    return "not square, and the file does not say its sides"
 
 
 def _describe_context(variant: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "say what is in a checkpoint",
     "weights": "list published weights, which have names",
     "benchmark": "measure time and memory, beside other libraries",
-    "doctor": "check this installation and say how to mend it",
+    "doctor": "check this installation and say how to fix it",
     "shapes": "draw the built-in data set",
     "prepare-dataset": "fetch a public data set and put it where configs look for it",
     "check-dataset": "check all data of a config, and count what is in it",
@@ -58,7 +58,7 @@ examples:
   {PROGRAM} test mask_rcnn_swin_t_shapes work_dirs/mask_rcnn_swin_t_shapes/epoch_12.pth \\
       --show-dir pictures
 
-A CONFIG is a path or the name of a config that comes with swin_mm. Errors are told in one line;
+A CONFIG is a path or the name of a config that comes with swin_mm. Errors are one line;
 {DEBUG_VARIABLE}=1 shows where they come from."""
 
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
-    """Runs one command and tells errors that its user can mend in one line.
+    """Runs one command; errors that its user can fix are printed as one line.
 
     Args:
         name: A key of `COMMANDS`.

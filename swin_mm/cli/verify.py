@@ -16,7 +16,7 @@ from swin_mm.checkpoint.layouts import Layout, State
 
 # Largest difference that rounding in float32 explains, in units of a map's largest value.
 TOLERANCE = 1e-5
-# Window to run V2 with where the file does not tell it: both libraries get the same.
+# Window to run V2 with where the file does not record it: both libraries get the same.
 ANY_WINDOW = 8
 
 # Arguments of the classes of mmdet and of swin_mm.
@@ -41,7 +41,7 @@ def verify(source: Backbone, converted: State, target: Layout) -> str:
         What was compared and the largest difference, in one line.
 
     Raises:
-        CheckpointError: The difference is more than rounding explains, or a library refuses the
+        CheckpointError: The difference is more than rounding explains, or a library cannot load the
             weights.
     """
     arguments = source.read_variant()
@@ -88,11 +88,11 @@ def _run(
     }
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel("WARNING")  # each model tells what it loads
+    logger.setLevel("WARNING")  # each model logs what it loads
     try:
         model, last_blocks = build(arguments, state)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{package} refuses the weights: {error}") from error
+        raise CheckpointError(f"{package} cannot load the weights: {error}") from error
     finally:
         logger.setLevel(level)
     maps = []

@@ -3,8 +3,8 @@
 For mmengine 0.10, whose runner (on resume) and inferencer give the text in a checkpoint's `meta` to
 `Config.fromstring`, which executes it as Python: a file of weights could run anything. The text
 that mmengine itself writes is assignments of plain values and `dict(...)`; exactly that is read
-here, and anything else is refused. Config files, which `Config.fromfile` reads, and text that other
-callers give are code as before.
+here, and anything else is an error. Config files, which `Config.fromfile` reads, and text that
+other callers give are code as before.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """Makes mmengine read checkpoints as data, its own included.
 
-For mmengine 0.10.7 on PyTorch 2.6 and later. There `torch.load` refuses code in a file, and with it
+For mmengine 0.10.7 on PyTorch 2.6 and later. There `torch.load` forbids code in a file, and with it
 the `HistoryBuffer` in every checkpoint that mmengine writes, so that none can be resumed or tested.
 For files from a URL mmengine still runs any code that is in them. Here all go through
 `load_checkpoint_file`, whichever scheme (`http://`, `openmmlab://`, `torchvision://`, `s3://`, a
@@ -53,11 +53,11 @@ def _patch_loading(module: ModuleType) -> None:
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Loads a checkpoint by its path, in place of mmengine's function of this name."""
     from swin_mm.checkpoint.find import with_state_dict
-    from swin_mm.checkpoint.finite import refuse_non_finite
+    from swin_mm.checkpoint.finite import check_finite
     from swin_mm.checkpoint.load import load_checkpoint_file
 
     checkpoint = with_state_dict(load_checkpoint_file(filename, map_location), filename)
-    refuse_non_finite(checkpoint.get("state_dict", {}), filename)
+    check_finite(checkpoint.get("state_dict", {}), filename)
     return checkpoint
 
 

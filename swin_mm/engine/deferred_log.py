@@ -79,9 +79,9 @@ class DeferredScalars:
         device = values[0].device
         self.waiting.append((histories, torch.cat([value.to(device) for value in values])))
         if len(self.waiting) >= MAX_WAITING:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Waits for the device and gives the histories what has been gathered for them."""
         if not self.waiting:
             return
@@ -107,34 +107,34 @@ class DeferredHistory(HistoryBuffer):
 
     def __init__(self, history: HistoryBuffer, source: DeferredScalars) -> None:
         self.source = source
-        self.settled = history.data
+        self.known = history.data
         self.max_length = history.max_length
         self._set_default_statistics()
 
     def extend(self, values: list[float]) -> None:
         """Adds values, each counted once."""
-        log, counts = self.settled
+        log, counts = self.known
         log, counts = np.append(log, values), np.append(counts, np.ones(len(values), int))
-        self.settled = log[-self.max_length :], counts[-self.max_length :]
+        self.known = log[-self.max_length :], counts[-self.max_length :]
 
     # The methods of the parent read and write these two.
     @property
     def _log_history(self) -> np.ndarray:
-        self.source.settle()
-        return self.settled[0]
+        self.source.flush()
+        return self.known[0]
 
     @_log_history.setter
     def _log_history(self, values: np.ndarray) -> None:
-        self.settled = values, self.settled[1]
+        self.known = values, self.known[1]
 
     @property
     def _count_history(self) -> np.ndarray:
-        self.source.settle()
-        return self.settled[1]
+        self.source.flush()
+        return self.known[1]
 
     @_count_history.setter
     def _count_history(self, values: np.ndarray) -> None:
-        self.settled = self.settled[0], values
+        self.known = self.known[0], values
 
     def __reduce__(self) -> tuple:
         return HistoryBuffer, (*self.data, self.max_length)

@@ -63,7 +63,7 @@ class OptimWrapper(DeferredGradNorm, MMEngineOptimWrapper):
 class AmpOptimWrapper(DeferredGradNorm, MMEngineAmpOptimWrapper):
     """mmengine's mixed precision wrapper, except that it also works where there is no GPU.
 
-    mmengine's own refuses to start there, which ties a recipe to one kind of machine. Without a
+    mmengine's own does not start there, which ties a recipe to one kind of machine. Without a
     GPU this one trains in float32, and in bfloat16 if that is what `dtype` asks for: float16 is
     slow and incomplete on CPUs, and so is bfloat16 on those without instructions for it.
 
@@ -118,6 +118,6 @@ class AmpOptimWrapper(DeferredGradNorm, MMEngineAmpOptimWrapper):
         """The state of the optimizer and, on a GPU, of the loss scale."""
         state = super().state_dict()
         if not self.on_gpu:
-            # Empty, which the scaler of a GPU would refuse to load.
+            # Empty, which the scaler of a GPU could not load.
             del state["loss_scaler"]
         return state

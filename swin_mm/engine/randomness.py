@@ -62,7 +62,7 @@ class ResumableBatches:
     Args:
         batches: The batch sampler.
         loop: The loop. `iter` are the steps done, `skipped_batches` those whose batches are still
-            to be passed over.
+            to be skipped.
     """
 
     def __init__(self, batches: BatchSampler, loop: BaseLoop) -> None:
@@ -92,5 +92,5 @@ def make_resumable(loader: DataLoader, loop: BaseLoop) -> None:
     """
     batches: Any = loader.batch_sampler
     if batches is not None and not isinstance(loader.dataset, IterableDataset):
-        # PyTorch refuses it, since workers could have been started.
+        # PyTorch forbids it, since workers could have been started.
         object.__setattr__(loader, "batch_sampler", ResumableBatches(batches, loop))

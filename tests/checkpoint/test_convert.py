@@ -32,7 +32,7 @@ def test_all_but_output_norms_comes_back(version, layout):
     converted = convert(state, layout)
     assert set(converted.left_out) <= set(NORMS)
     back = layout.to_own(converted.state)
-    assert back.unknown == back.surplus == []
+    assert back.unknown == back.unused == []
     assert back.state.keys() == state.keys() - set(converted.left_out)
     assert all(torch.equal(back.state[key], state[key]) for key in back.state)
 

@@ -29,14 +29,14 @@ def test_a_detector_of_mmdet():
     assert backbone.others == ["neck.weight", "roi_head.bbox_head.bias"]
     assert backbone.beside == ["meta", "optimizer"]
     assert backbone.list_output_norms() == ["norm0", "norm1", "norm2", "norm3"]
-    assert backbone.surplus == backbone.unknown == []
+    assert backbone.unused == backbone.unknown == []
 
 
 def test_a_bare_classifier():
     source = microsoft_state()
     backbone = find_backbone(source | {"more": torch.zeros(1)})
     assert (backbone.wrapper, backbone.prefix, backbone.layout) == (None, "", MICROSOFT)
-    assert {"norm.weight", "head.bias"} <= set(backbone.surplus)
+    assert {"norm.weight", "head.bias"} <= set(backbone.unused)
     assert backbone.unknown == ["more"]
     assert backbone.others == backbone.beside == backbone.list_output_norms() == []
 

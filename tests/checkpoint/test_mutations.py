@@ -41,7 +41,7 @@ MUTATIONS = {
     "rename-foreign": lambda state, key: state.update(
         {rename_to_another_layout(key): state.pop(key)}
     ),
-    "rename-surplus": lambda state, key: state.update({rename_to_surplus(key): state.pop(key)}),
+    "rename-unused": lambda state, key: state.update({rename_to_surplus(key): state.pop(key)}),
     "nest": lambda state, key: state.update({key: {"value": state[key]}}),
     "add": lambda state, key: state.update({f"{key}.more": torch.zeros(1)}),
 }

@@ -19,7 +19,7 @@ def test_everything_that_is_not_plain_is_said():
         dropped=("head.weight", "head.bias"),
         initial=("norm0", "norm1"),
         plain_blocks=12,
-        passed_over=("encoder_k.",),
+        skipped_prefixes=("encoder_k.",),
         resized=(
             "layers.0.blocks.0.attn.relative_position_bias_table",
             "layers.0.blocks.1.attn.relative_position_bias_table",
@@ -30,7 +30,7 @@ def test_everything_that_is_not_plain_is_said():
     )
     assert str(report) == (
         "module.backbone: loaded 165/173 from swin.pth (Microsoft layout), "
-        "passed over encoder_k., dropped head.weight, head.bias, kept initial norm0, norm1, "
+        "skipped encoder_k., dropped head.weight, head.bias, kept initial norm0, norm1, "
         "resized relative_position_bias_table, relative_position_bias_table, "
         "absolute_pos_embed, patch_embed.proj.weight, "
         "left the mixed context of 12 blocks at the identity"

@@ -42,7 +42,7 @@ def test_a_table_of_the_right_length_is_returned_itself(window):
 
 @pytest.mark.parametrize("rows", [170, 13 * 27, 14 * 14], ids=["odd", "rectangle", "even-side"])
 def test_a_table_of_unknown_window_is_refused(rows):
-    with pytest.raises(CheckpointError, match=f"{rows} rows does not tell its window"):
+    with pytest.raises(CheckpointError, match=f"{rows} rows does not determine its window"):
         resize_bias_table(torch.zeros(rows, 3), (12, 12))
 
 
@@ -64,7 +64,7 @@ def test_position_embedding_of_the_right_length_is_returned_itself():
 
 
 def test_position_embedding_of_unknown_shape_is_refused():
-    with pytest.raises(CheckpointError, match="15 patches does not tell its height and width"):
+    with pytest.raises(CheckpointError, match="15 patches does not determine its height and width"):
         resize_position_embedding(torch.zeros(1, 15, 2), (4, 4))
 
 

@@ -185,7 +185,7 @@ def test_the_config_it_suggests_takes_the_file(run, name, version):
 def test_a_rectangular_window_is_not_guessed(run):
     torch.save(SwinTransformer(**(SMALL | dict(window_size=(4, 8)))).state_dict(), "swin.pth")
     table = rows(run("swin.pth")[1])
-    assert table["window"] == "not square, and the file does not tell its sides"
+    assert table["window"] == "not square, and the file does not say its sides"
     assert "window_size" not in table["to load it"]
 
 

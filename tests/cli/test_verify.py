@@ -140,7 +140,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch):
 def test_what_a_library_cannot_build_is_told():
     before = toy_source(MICROSOFT, in_channels=4)  # torchvision's class takes three
     with pytest.raises(
-        CheckpointError, match="torchvision refuses the weights: (?s:.*)size mismatch"
+        CheckpointError, match="torchvision cannot load the weights: (?s:.*)size mismatch"
     ):
         verify(before, convert(before.state, TORCHVISION).state, TORCHVISION)
 

@@ -55,7 +55,7 @@ def test_nothing_is_read_after_the_first_step_until_somebody_asks(hub):
     assert len(source.waiting) == 4
     assert hub.get_scalar("train/b").current() == 6.0
     assert not source.waiting  # all came with the one that was asked for
-    assert hub.get_scalar("train/a").settled[0].tolist() == [0, 1, 2, 3, 4]
+    assert hub.get_scalar("train/a").known[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_tensors_may_change_afterwards_and_need_no_gradient(hub):

@@ -15,14 +15,7 @@ ENCRYPTED = 0x1  # flag of a zip entry
 
 
 class Archive:
-    """The records of one file; each is compared with its checksum as it is read.
-
-    Args:
-        path: The file.
-
-    Raises:
-        FileContentError: It is no archive that `torch.save` writes.
-    """
+    """The records of one file; each is compared with its checksum as it is read."""
 
     def __init__(self, path: str | Path) -> None:
         try:
@@ -58,11 +51,7 @@ class Archive:
         return records
 
     def read(self, name: str) -> bytes:
-        """The content of a small record.
-
-        Raises:
-            FileContentError: There is none, or it is damaged.
-        """
+        """The content of a small record."""
         buffer = bytearray(self.size(name))
         self._read_into(name, memoryview(buffer))
         return bytes(buffer)
@@ -74,11 +63,7 @@ class Archive:
         return values.untyped_storage()
 
     def size(self, name: str) -> int:
-        """The bytes in a record.
-
-        Raises:
-            FileContentError: There is none.
-        """
+        """The bytes in a record."""
         if name not in self.records:
             raise FileContentError(f"its part {name} is missing; copy or download it again")
         return self.records[name].file_size
@@ -104,11 +89,7 @@ class Archive:
         self.unread.discard(name)
 
     def check_rest(self) -> None:
-        """Compares the checksums of records that were not read.
-
-        Raises:
-            FileContentError: One is damaged.
-        """
+        """Compares the checksums of records that were not read."""
         for name in sorted(self.unread):
             for _ in self._pieces(name):
                 pass

@@ -1,4 +1,4 @@
-"""Tells what kind of file of weights this is, and reads it."""
+"""Recognises the kind of a file of weights, and reads it."""
 
 import io
 import json
@@ -34,12 +34,8 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
         map_location: As in `torch.load`; of safetensors, tensors stay on the CPU where this is a
             function or a table.
 
-    Returns:
-        The content.
-
     Raises:
-        FileContentError: The file is damaged, or holds what weights do not need.
-        ForbiddenError: It asks for code, see there.
+        FileContentError: The file is damaged, holds what weights do not need, or asks for code.
         ModuleNotFoundError: safetensors is needed and not installed.
         OSError: It cannot be opened.
     """
@@ -62,7 +58,7 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Tells a safetensors file: the length of its header in 8 bytes, and the header in JSON."""
+    """Recognises safetensors: the length of its header in 8 bytes, and the header in JSON."""
     # No pickle or zip archive has a brace there: the one has its first opcodes, the other a date.
     return start[8:9] == b"{" and start[6:8] == bytes(2)
 

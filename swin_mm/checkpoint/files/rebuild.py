@@ -47,11 +47,7 @@ RENAMED = [
 
 
 def find_global(module: str, name: str) -> Any:
-    """Gives what stands for a name.
-
-    Raises:
-        ForbiddenError: The name is in none of the tables.
-    """
+    """Gives what stands for a name; raises ForbiddenError where it is in none of the tables."""
     full = f"{module}.{name}"
     for pattern, new in RENAMED:
         full = pattern.sub(new, full)
@@ -65,10 +61,6 @@ def find_global(module: str, name: str) -> Any:
 def build(target: Any, arguments: Any) -> Any:
     """Builds what a pickle would have called a function for.
 
-    Args:
-        target: What `find_global` gave.
-        arguments: A tuple.
-
     Raises:
         FileContentError: The file may not build this, or not from these arguments.
     """
@@ -81,11 +73,7 @@ def build(target: Any, arguments: Any) -> Any:
 
 
 def set_state(target: Any, state: Any) -> None:
-    """Gives an object the state that a file has for it; attributes of no use are left out.
-
-    Raises:
-        FileContentError: The object has no state, or not this one.
-    """
+    """Gives an object the state that a file has for it; attributes of no use are left out."""
     if isinstance(target, np.ndarray):
         set_array(target, state)
     elif isinstance(target, np.dtype):

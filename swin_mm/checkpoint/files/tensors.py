@@ -30,14 +30,7 @@ class Storage(NamedTuple):
 def make_tensor(
     storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Makes a tensor of memory, all of which lies inside.
-
-    Args:
-        storage: A `Storage`.
-        offset: Of the first element, in elements.
-        size: The shape.
-        stride: In elements.
-        dtype: By default that of the storage.
+    """Makes a tensor of a `Storage`, all of which lies inside; offset and strides are in elements.
 
     Raises:
         FileContentError: They are of other types, or reach outside of the memory.

@@ -28,12 +28,7 @@ Place = Callable[[torch.UntypedStorage, str], torch.UntypedStorage]
 
 
 def read_archive(archive: Archive, map_location: Any) -> Any:
-    """Reads the content of an archive; see `read_file` for the rest.
-
-    Args:
-        archive: The open file.
-        map_location: As in `torch.load`.
-    """
+    """Reads the content of an archive; `map_location` is as in `torch.load`."""
     place = _placement(map_location)
     byte_order = archive.read("byteorder") if "byteorder" in archive.records else b"little"
     if byte_order != b"little":
@@ -55,7 +50,7 @@ def read_archive(archive: Archive, map_location: Any) -> Any:
 
 
 def is_legacy(file: io.BytesIO) -> bool:
-    """Tells a file of `torch.save` before PyTorch 1.6 from a plain pickle."""
+    """Whether it is a file of `torch.save` before PyTorch 1.6, not a plain pickle."""
     head = file.getbuffer()[:32].tobytes()
     return LEGACY_MAGIC.to_bytes(10, "little") in head
 
@@ -63,10 +58,7 @@ def is_legacy(file: io.BytesIO) -> bool:
 def read_legacy(file: io.BytesIO, size: int, map_location: Any) -> Any:
     """Reads a file of `torch.save` before PyTorch 1.6: pickles, and memory behind them.
 
-    Args:
-        file: The content.
-        size: Its bytes, more than which the memory can't have.
-        map_location: As in `torch.load`.
+    The tensors can't have more memory than `size`, the bytes of the file.
     """
     place = _placement(map_location)
     magic, version = _load(Unpickler(file)), _load(Unpickler(file))
@@ -111,12 +103,7 @@ def read_legacy(file: io.BytesIO, size: int, map_location: Any) -> Any:
 
 
 def read_pickle(file: io.BytesIO) -> Any:
-    """Reads a plain pickle: of Detectron2's weights, of predictions.
-
-    Raises:
-        ForbiddenError: It asks for what is no data.
-        FileContentError: It is damaged, or no pickle.
-    """
+    """Reads a plain pickle: of Detectron2's weights, of predictions."""
     content = _load(Unpickler(file))
     check_structure(content)
     return content
@@ -142,11 +129,7 @@ def _load(unpickler: Unpickler) -> Any:
 
 
 def _read_id(pid: tuple, length: int) -> tuple:
-    """Checks what a pickle says of memory outside itself.
-
-    Returns:
-        Type, key, location, number of values, and what else there is.
-    """
+    """Checks what a pickle says of memory: type, key, location, number of values, and the rest."""
     tag = pid[0].decode("latin1") if pid and isinstance(pid[0], bytes) else pid[:1]
     is_known = tag in ("storage", ("storage",)) and len(pid) == length
     if not is_known or not isinstance(pid[1], Global) or pid[1].name not in STORAGE_DTYPES:

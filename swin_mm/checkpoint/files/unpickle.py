@@ -139,9 +139,6 @@ class Unpickler(pickle._Unpickler):
 def check_structure(root: Any) -> None:
     """Checks that content can be walked through, and holds values alone.
 
-    Args:
-        root: What was unpickled.
-
     Raises:
         FileContentError: It is nested deeper than `MAX_DEPTH`, contains itself, or holds a name
             that was never made into a value.

@@ -25,11 +25,7 @@ class Global(NamedTuple):
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuses content that is no plain data.
-
-    Raises:
-        FileContentError: The condition does not hold.
-    """
+    """Raises FileContentError for content that is no plain data."""
     if not condition:
         raise FileContentError(f"its content is damaged or no plain data: {message}")
 

@@ -1,16 +1,18 @@
-"""Source layouts of Swin weights, one file each, and the way to tell which one a file has."""
+"""Source layouts of Swin weights, one file each, and which one a file has."""
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from swin_mm.checkpoint.errors import CheckpointError
-from swin_mm.checkpoint.layouts.foreign import describe_foreign
 from swin_mm.checkpoint.layouts.huggingface import HUGGINGFACE
-from swin_mm.checkpoint.layouts.layout import Conversion, Layout, State, find_version
+from swin_mm.checkpoint.layouts.layout import Layout, State, find_version
 from swin_mm.checkpoint.layouts.microsoft import MICROSOFT
 from swin_mm.checkpoint.layouts.mmdet import MMDET
 from swin_mm.checkpoint.layouts.mmpretrain import MMPRETRAIN
 from swin_mm.checkpoint.layouts.timm import TIMM
 from swin_mm.checkpoint.layouts.torchvision import TORCHVISION
+from swin_mm.checkpoint.report import list_names
 
 # At most one of them recognises a backbone.
 LAYOUTS = (MICROSOFT, MMDET, MMPRETRAIN, TIMM, TORCHVISION, HUGGINGFACE)
@@ -18,38 +20,26 @@ LAYOUTS = (MICROSOFT, MMDET, MMPRETRAIN, TIMM, TORCHVISION, HUGGINGFACE)
 # Names of an encoder that is trained and of its average over time, as MoBY has them.
 TRAINED, AVERAGED = "encoder.", "encoder_k."
 
-__all__ = [
-    "HUGGINGFACE",
-    "LAYOUTS",
-    "MICROSOFT",
-    "MMDET",
-    "MMPRETRAIN",
-    "TIMM",
-    "TORCHVISION",
-    "Conversion",
-    "Layout",
-    "Recognised",
-    "State",
-    "describe_foreign",
-    "find_version",
-    "recognise",
-]
+# Keys by which other models are known, most specific first.
+FOREIGN = (
+    ("Swin V2-CR of timm, another model than V2", r".*\.attn\.meta_mlp\..+"),
+    ("ResNet", r"(.*\.)?layer1\.0\.conv1\.weight"),
+    ("ConvNeXt", r"(.*\.)?stages\.\d+\.(blocks\.)?\d+\.(depthwise_conv|dwconv|conv_dw)\.weight"),
+    ("ViT", r"(.*\.)?(blocks|layers)\.\d+\.attn\.(qkv\.weight|attn\.in_proj_weight)"),
+)
 
 
 class Recognised(NamedTuple):
-    """What a state dict was recognised as.
+    """What a state dict was recognised as: layout, prefix of its keys, version of the Swin.
 
     Attributes:
-        layout: Its layout.
-        prefix: What stands before the backbone's keys, empty or ending in a dot.
-        version: Of the Swin, 1 or 2.
-        passed_over: Prefixes of other backbones in it, averages of this one.
+        skipped_prefixes: Prefixes of other backbones in it, averages of this one.
     """
 
     layout: Layout
     prefix: str
     version: int
-    passed_over: tuple[str, ...] = ()
+    skipped_prefixes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """For example `a Swin V1 in the timm layout`, with the prefix where there is one."""
@@ -58,10 +48,7 @@ class Recognised(NamedTuple):
 
 
 def recognise(state: State) -> Recognised | None:
-    """Tells the layout of a state dict by its keys.
-
-    Args:
-        state: A state dict of a backbone or of a whole model, with any prefix.
+    """Recognises the layout of a state dict, of a backbone or of a whole model, by its keys.
 
     Returns:
         What it is, or None when there is no Swin in it. Of MoBY's two encoders, the one that was
@@ -87,3 +74,13 @@ def recognise(state: State) -> Recognised | None:
     prefix = prefixes[0]
     version = find_version(key for key in state if key.startswith(prefix))
     return Recognised(found[prefix], prefix, version, averages)
+
+
+def describe_foreign(keys: Iterable[str]) -> str:
+    """Describes keys, such as `it looks like a ResNet (layer1.0.conv1.weight)`, or names some."""
+    keys = list(keys)
+    for name, pattern in FOREIGN:
+        match = next((key for key in keys if re.fullmatch(pattern, key)), None)
+        if match:
+            return f"it looks like a {name} ({match})"
+    return f"its keys are {list_names(keys[:3])}{', ...' if len(keys) > 3 else ''}"

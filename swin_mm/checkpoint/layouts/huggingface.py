@@ -10,24 +10,12 @@ Source:
 """
 
 import re
-from functools import partial
 
 import torch
 
-from swin_mm.checkpoint.layouts.layout import (
-    PARAMETER_BUT_NORM3,
-    Conversion,
-    Layout,
-    Renaming,
-    State,
-    find_prefixes,
-)
+from swin_mm.checkpoint.layouts.layout import PARAMETER_BUT_NORM3, Conversion, Layout, State
 
 MODEL = r"(?:swin\.|swinv2\.|model\.)?"
-ANCHOR = (
-    MODEL + r"encoder\.layers\.\d+\.blocks\.\d+\.attention\."
-    r"(?:self\.|relative_position_bias\.)?(?:relative_position_bias_table|logit_scale)"
-)
 
 # Names of version 5 and of MaskFormer's own Swin, and the ones in files.
 FILE_NAMES = (
@@ -61,11 +49,6 @@ NORM = "hidden_states_norms.stage"
 THEIR_NORM = re.compile(r"hidden_states_norms\.stage(\d+)\.(.+)")
 OUR_NORM = re.compile(r"norm(\d+)\.(.+)")
 
-SURPLUS = re.compile(
-    r"layernorm\.\w+|classifier\..+|decoder\..+|embeddings\.mask_token"
-    r"|.+\.(relative_position_index|relative_coords_table)"
-)
-
 PART = re.compile(r"(.+\.attention\.self)\.(query|key|value)\.(weight|bias)")
 # Of the joined names, which nothing in a file has.
 QKV = re.compile(r"(.+\.attention\.self)\.qkv\.(weight|bias)")
@@ -73,37 +56,58 @@ SPLIT_BIAS = {"query": "q_bias", "value": "v_bias"}
 JOINED = re.compile(r".+\.attention\.self\.(qkv\..+|[qv]_bias)")
 
 
-def to_own(state: State) -> Conversion:
-    """Renames the parameters and joins query, key and value; see `Layout.to_own`."""
-    sources: dict[str, str] = {}
-    unknown = []
-    for key in state:
-        name = _to_file_name(key)
-        if name in sources or JOINED.fullmatch(name):
-            unknown.append(key)
-        else:
-            sources[name] = key
-    joined, apart = _join({name: state[key] for name, key in sources.items()})
-    own, surplus, others = RENAMING.to_own(joined)
-    return Conversion(
-        own,
-        [sources[name] for name in surplus],
-        unknown + [sources[name] for name in [*apart, *others]],
+class HuggingFace(Layout):
+    name = "Hugging Face"
+    anchor = (
+        MODEL + r"encoder\.layers\.\d+\.blocks\.\d+\.attention\."
+        r"(?:self\.|relative_position_bias\.)?(?:relative_position_bias_table|logit_scale)"
     )
+    unused = re.compile(
+        r"layernorm\.\w+|classifier\..+|decoder\..+|embeddings\.mask_token"
+        r"|.+\.(relative_position_index|relative_coords_table)"
+    )
+    parameter = PARAMETER_BUT_NORM3
 
+    def to_own(self, state: State) -> Conversion:
+        """Renames the parameters and joins query, key and value."""
+        sources: dict[str, str] = {}
+        unknown = []
+        for key in state:
+            name = _to_file_name(key)
+            if name in sources or JOINED.fullmatch(name):
+                unknown.append(key)
+            else:
+                sources[name] = key
+        joined, apart = _join({name: state[key] for name, key in sources.items()})
+        own, unused, others = super().to_own(joined)
+        unknown += [sources[name] for name in [*apart, *others]]
+        return Conversion(own, [sources[name] for name in unused], unknown)
 
-def from_own(state: State) -> State:
-    """Gives the names of `SwinBackbone`'s and `Swinv2Backbone`'s files."""
-    split = {}
-    for key, value in RENAMING.from_own(state).items():
-        if match := QKV.fullmatch(key):
-            for part, chunk in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                split[f"{match[1]}.{part}.{match[2]}"] = chunk
-        elif key.endswith((".q_bias", ".v_bias")):
-            split[key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")] = value
-        else:
-            split[key] = value
-    return split
+    def from_own(self, state: State) -> State:
+        """Gives the names of `SwinBackbone`'s and `Swinv2Backbone`'s files."""
+        split = {}
+        for key, value in super().from_own(state).items():
+            if match := QKV.fullmatch(key):
+                for part, chunk in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                    split[f"{match[1]}.{part}.{match[2]}"] = chunk
+            else:
+                key = key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias")
+                split[key] = value
+        return split
+
+    def to_own_name(self, key: str) -> str:
+        if match := THEIR_NORM.fullmatch(key):
+            return f"norm{int(match[1]) - 1}.{match[2]}"
+        for theirs, ours in RENAMES:
+            key = key.replace(theirs, ours)
+        return key
+
+    def from_own_name(self, key: str) -> str:
+        if match := OUR_NORM.fullmatch(key):
+            return f"{NORM}{int(match[1]) + 1}.{match[2]}"
+        for theirs, ours in RENAMES:
+            key = key.replace(ours, theirs)
+        return key
 
 
 def _join(state: State) -> tuple[State, list[str]]:
@@ -143,22 +147,4 @@ def _to_file_name(key: str) -> str:
     return key
 
 
-def _to_own_name(key: str) -> str:
-    if match := THEIR_NORM.fullmatch(key):
-        return f"norm{int(match[1]) - 1}.{match[2]}"
-    for theirs, ours in RENAMES:
-        key = key.replace(theirs, ours)
-    return key
-
-
-def _from_own_name(key: str) -> str:
-    if match := OUR_NORM.fullmatch(key):
-        return f"{NORM}{int(match[1]) + 1}.{match[2]}"
-    for theirs, ours in RENAMES:
-        key = key.replace(ours, theirs)
-    return key
-
-
-RENAMING = Renaming(_to_own_name, _from_own_name, SURPLUS, PARAMETER_BUT_NORM3)
-
-HUGGINGFACE = Layout("Hugging Face", (1, 2), partial(find_prefixes, ANCHOR), to_own, from_own)
+HUGGINGFACE = HuggingFace()

@@ -13,32 +13,49 @@ Source:
 import re
 from collections.abc import Iterable
 
-from swin_mm.checkpoint.layouts import layout
-from swin_mm.checkpoint.layouts.layout import PARAMETER, SURPLUS, Conversion, Layout, State
-
-# timm shares it, and differs in where patch merging stands.
-ANCHOR = r"layers[._]\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|logit_scale)"
+from swin_mm.checkpoint.layouts.layout import PARAMETER, UNUSED, Conversion, Layout, State
 
 # What only our own files have: mixed-context attention.
 CONTEXT_MIX = re.compile(r"layers\.\d+\.blocks\.\d+\.attn\.context_mix")
 
 
-def find_prefixes(state: State) -> set[str]:
-    """Finds the backbones of a state dict; see `Layout.find_prefixes`."""
-    prefixes = layout.find_prefixes(ANCHOR, state)
-    return {prefix for prefix in prefixes if not merges_at_the_start(state, prefix)}
+class Microsoft(Layout):
+    name = "Microsoft"
+    # timm shares it, and differs in where patch merging stands.
+    anchor = r"layers[._]\d+\.blocks\.\d+\.attn\.(relative_position_bias_table|logit_scale)"
+
+    def is_own(self, state: Iterable[str], prefix: str) -> bool:
+        return not merges_at_the_start(state, prefix)
+
+    def to_own(self, state: State) -> Conversion:
+        """Takes over the parameters.
+
+        The detection code keeps `absolute_pos_embed` as `(1, C, Ph, Pw)`; ours is `(1, Ph*Pw, C)`,
+        as in classification. The first files of V2 say `rpe_mlp` for `cpb_mlp`.
+        """
+        own, unused, unknown = {}, [], []
+        for key, value in state.items():
+            name = key.replace(".rpe_mlp.", ".cpb_mlp.")
+            if UNUSED.fullmatch(key):
+                unused.append(key)
+            elif name not in own and (PARAMETER.fullmatch(name) or CONTEXT_MIX.fullmatch(name)):
+                own[name] = value
+            else:
+                unknown.append(key)
+        embedding = own.get("absolute_pos_embed")
+        if embedding is not None and embedding.dim() == 4:
+            own["absolute_pos_embed"] = embedding.flatten(2).transpose(1, 2)
+        return Conversion(own, unused, unknown)
+
+    def from_own(self, state: State) -> State:
+        """Gives the names and shapes of classification, which are our own."""
+        return dict(state)
 
 
 def merges_at_the_start(state: Iterable[str], prefix: str) -> bool:
-    """Tells timm's layout from Microsoft's by where patch merging stands.
+    """Whether stages begin with patch merging, so that the first has none, as in timm.
 
-    Args:
-        state: A state dict that `ANCHOR` matches.
-        prefix: What stands before its keys.
-
-    Returns:
-        Whether stages begin with patch merging, so that the first has none, as in timm. Without
-        any merging both layouts are the same, and the answer is False.
+    Without any merging both layouts are the same, and the answer is False.
     """
     pattern = re.compile(rf"{re.escape(prefix)}layers([._])(\d+)\.(downsample\.)?.+")
     matches = [match for key in state if (match := pattern.fullmatch(key))]
@@ -46,30 +63,4 @@ def merges_at_the_start(state: Iterable[str], prefix: str) -> bool:
     return any(match[1] == "_" for match in matches) or bool(merging) and 0 not in merging
 
 
-def to_own(state: State) -> Conversion:
-    """Takes over the parameters; see `Layout.to_own`.
-
-    The detection code keeps `absolute_pos_embed` as `(1, C, Ph, Pw)`; ours is `(1, Ph*Pw, C)`, as
-    in classification. The first files of V2 say `rpe_mlp` for `cpb_mlp`.
-    """
-    own, surplus, unknown = {}, [], []
-    for key, value in state.items():
-        name = key.replace(".rpe_mlp.", ".cpb_mlp.")
-        if SURPLUS.fullmatch(key):
-            surplus.append(key)
-        elif name not in own and (PARAMETER.fullmatch(name) or CONTEXT_MIX.fullmatch(name)):
-            own[name] = value
-        else:
-            unknown.append(key)
-    embedding = own.get("absolute_pos_embed")
-    if embedding is not None and embedding.dim() == 4:
-        own["absolute_pos_embed"] = embedding.flatten(2).transpose(1, 2)
-    return Conversion(own, surplus, unknown)
-
-
-def from_own(state: State) -> State:
-    """Gives the names and shapes of classification, which are our own."""
-    return dict(state)
-
-
-MICROSOFT = Layout("Microsoft", (1, 2), find_prefixes, to_own, from_own)
+MICROSOFT = Microsoft()

@@ -6,14 +6,11 @@ Source:
 """
 
 import re
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from swin_mm.checkpoint.layouts import layout
-from swin_mm.checkpoint.layouts.layout import Conversion, Layout, Renaming, State
-
-# mmpretrain shares it.
-ANCHOR = r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.(relative_position_bias_table|logit_scale)"
+from swin_mm.checkpoint.layouts.layout import Conversion, Layout, State, find_version
 
 # Parts of names: (theirs, ours).
 RENAMES = (
@@ -34,90 +31,66 @@ NORM_BEFORE_REDUCTION = re.compile(r"layers\.\d+\.downsample\.norm\.\w+")
 NEIGHBOUR_ORDER = [0, 2, 1, 3]
 
 
-def find_prefixes(state: State) -> set[str]:
-    """Finds the backbones of a state dict; see `Layout.find_prefixes`."""
-    prefixes = layout.find_prefixes(ANCHOR, state)
-    return {prefix for prefix in prefixes if not is_mmpretrain(state, prefix)}
+class Mmdet(Layout):
+    name = "mmdet"
+    versions = (1,)
+    # mmpretrain shares it.
+    anchor = r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.(relative_position_bias_table|logit_scale)"
+
+    def is_own(self, state: Iterable[str], prefix: str) -> bool:
+        """In V1, mmpretrain has the same names, and a norm at its last stage alone."""
+        inside = [key[len(prefix) :] for key in state if key.startswith(prefix)]
+        norms = {int(match[1]) for key in inside if (match := re.match(r"norm(\d+)\.", key))}
+        stages = {int(match[1]) for key in inside if (match := re.match(r"stages\.(\d+)\.", key))}
+        # Before its second version, mmpretrain's norm had no number.
+        is_classifier = norms == {max(stages)} or "norm.weight" in inside
+        return find_version(inside) == 1 and not is_classifier
+
+    def to_own(self, state: State) -> Conversion:
+        """Renames the parameters and reorders those of patch merging."""
+        own, unused, unknown = super().to_own(state)
+        return Conversion(_reorder(own, _group_neighbours), unused, unknown)
+
+    def from_own(self, state: State) -> State:
+        """Gives a state dict that the library's `SwinTransformer` loads as it is."""
+        return super().from_own(_reorder(state, _group_channels))
+
+    def to_own_name(self, key: str) -> str:
+        for theirs, ours in RENAMES:
+            key = key.replace(theirs, ours)
+        return key
+
+    def from_own_name(self, key: str) -> str:
+        for theirs, ours in RENAMES:
+            key = key.replace(ours, theirs)
+        return key
 
 
-def is_mmpretrain(state: State, prefix: str) -> bool:
-    """Tells mmpretrain's layout from mmdet's; in V1 both have the same names and tensors.
+def _reorder(state: State, reorder: Callable[[Tensor], Tensor]) -> State:
+    """Reorders patch merging, in our names.
 
-    Args:
-        state: A state dict that `ANCHOR` matches.
-        prefix: What stands before its keys.
-
-    Returns:
-        Whether it is a V2, which mmdet lacks, or has a norm at its last stage alone, as a
-        classifier has.
+    A tensor of a wrong shape is left as it is, for whoever knows the right one to report.
     """
-    inside = [key[len(prefix) :] for key in state if key.startswith(prefix)]
-    norms = {int(match[1]) for key in inside if (match := re.match(r"norm(\d+)\.", key))}
-    stages = {int(match[1]) for key in inside if (match := re.match(r"stages\.(\d+)\.", key))}
-    # Before its second version, mmpretrain's norm had no number.
-    return layout.find_version(inside) == 2 or norms == {max(stages)} or "norm.weight" in inside
+    version = find_version(state)
 
+    def sees_neighbours(key: str, tensor: Tensor) -> bool:
+        is_norm = version == 1 and NORM_BEFORE_REDUCTION.fullmatch(key)
+        has_neighbours = tensor.dim() > 0 and tensor.shape[-1] > 0 and tensor.shape[-1] % 4 == 0
+        return bool(REDUCTION.fullmatch(key) or is_norm) and has_neighbours
 
-def to_own(state: State) -> Conversion:
-    """Renames the parameters and reorders those of patch merging; see `Layout.to_own`."""
-    own, surplus, unknown = RENAMING.to_own(state)
-    return Conversion(from_unfold_order(own), surplus, unknown)
-
-
-def from_own(state: State) -> State:
-    """Gives a state dict that mmdet's and mmseg's `SwinTransformer` load as it is."""
-    return RENAMING.from_own(to_unfold_order(state))
-
-
-def to_own_name(key: str) -> str:
-    """Gives our name of one of mmdet's."""
-    for theirs, ours in RENAMES:
-        key = key.replace(theirs, ours)
-    return key
-
-
-def from_own_name(key: str) -> str:
-    """Gives mmdet's name of one of ours."""
-    for theirs, ours in RENAMES:
-        key = key.replace(ours, theirs)
-    return key
-
-
-def from_unfold_order(state: State) -> State:
-    """Reorders patch merging, in our names, from (channel, neighbour) to (neighbour, channel)."""
-    version = layout.find_version(state)
-    return {
-        key: _group_neighbours(value) if _sees_neighbours(key, value, version) else value
-        for key, value in state.items()
-    }
-
-
-def to_unfold_order(state: State) -> State:
-    """Reorders patch merging, in our names, from (neighbour, channel) to (channel, neighbour)."""
-    version = layout.find_version(state)
-    return {
-        key: _group_channels(value) if _sees_neighbours(key, value, version) else value
-        for key, value in state.items()
-    }
-
-
-def _sees_neighbours(key: str, tensor: Tensor, version: int) -> bool:
-    """False also for a tensor of a wrong shape, for whoever knows the right one to report."""
-    is_joined = REDUCTION.fullmatch(key) or version == 1 and NORM_BEFORE_REDUCTION.fullmatch(key)
-    has_neighbours = tensor.dim() > 0 and tensor.shape[-1] > 0 and tensor.shape[-1] % 4 == 0
-    return bool(is_joined) and has_neighbours
+    return {k: reorder(value) if sees_neighbours(k, value) else value for k, value in state.items()}
 
 
 def _group_neighbours(tensor: Tensor) -> Tensor:
+    """From (channel, neighbour) to (neighbour, channel)."""
     parts = tensor.unflatten(-1, (-1, 4))[..., NEIGHBOUR_ORDER]  # (..., C, 4)
     return parts.transpose(-1, -2).flatten(-2)
 
 
 def _group_channels(tensor: Tensor) -> Tensor:
+    """From (neighbour, channel) to (channel, neighbour)."""
     parts = tensor.unflatten(-1, (4, -1))[..., NEIGHBOUR_ORDER, :]  # (..., 4, C)
     return parts.transpose(-1, -2).flatten(-2)
 
 
-RENAMING = Renaming(to_own_name, from_own_name)
-
-MMDET = Layout("mmdet", (1,), find_prefixes, to_own, from_own)
+MMDET = Mmdet()

@@ -6,38 +6,32 @@ Source:
 """
 
 import re
+from collections.abc import Iterable
 
-from swin_mm.checkpoint.layouts import layout, mmdet
-from swin_mm.checkpoint.layouts.layout import Conversion, Layout, Renaming, State, find_version
+from swin_mm.checkpoint.layouts.layout import Conversion, State, find_version
+from swin_mm.checkpoint.layouts.mmdet import MMDET, Mmdet
 
 MERGING = re.compile(r"(stages|layers)\.(\d+)\.downsample\.(.+)")
 
 
-def find_prefixes(state: State) -> set[str]:
-    """Finds the backbones of a state dict; see `Layout.find_prefixes`."""
-    prefixes = layout.find_prefixes(mmdet.ANCHOR, state)
-    return {prefix for prefix in prefixes if mmdet.is_mmpretrain(state, prefix)}
+class Mmpretrain(Mmdet):
+    name = "mmpretrain"
+    versions = (1, 2)
 
+    def is_own(self, state: Iterable[str], prefix: str) -> bool:
+        return not MMDET.is_own(state, prefix)
 
-def to_own(state: State) -> Conversion:
-    """Renames the parameters and reorders those of patch merging; see `Layout.to_own`."""
-    renaming = RENAMING_V2 if find_version(state) == 2 else mmdet.RENAMING
-    own, surplus, unknown = renaming.to_own(state)
-    return Conversion(mmdet.from_unfold_order(own), surplus, unknown)
+    def to_own(self, state: State) -> Conversion:
+        return super().to_own(state) if find_version(state) == 2 else MMDET.to_own(state)
 
+    def from_own(self, state: State) -> State:
+        return super().from_own(state) if find_version(state) == 2 else MMDET.from_own(state)
 
-def from_own(state: State) -> State:
-    """Gives a state dict that mmpretrain's backbones load as it is."""
-    renaming = RENAMING_V2 if find_version(state) == 2 else mmdet.RENAMING
-    return renaming.from_own(mmdet.to_unfold_order(state))
+    def to_own_name(self, key: str) -> str:
+        return _move_merging(super().to_own_name(key), -1)
 
-
-def _to_own_name(key: str) -> str:
-    return _move_merging(mmdet.to_own_name(key), -1)
-
-
-def _from_own_name(key: str) -> str:
-    return _move_merging(mmdet.from_own_name(key), 1)
+    def from_own_name(self, key: str) -> str:
+        return _move_merging(super().from_own_name(key), 1)
 
 
 def _move_merging(key: str, stages: int) -> str:
@@ -46,6 +40,4 @@ def _move_merging(key: str, stages: int) -> str:
     return key
 
 
-RENAMING_V2 = Renaming(_to_own_name, _from_own_name)
-
-MMPRETRAIN = Layout("mmpretrain", (1, 2), find_prefixes, to_own, from_own)
+MMPRETRAIN = Mmpretrain()

@@ -8,15 +8,10 @@ Source:
 """
 
 import re
+from collections.abc import Iterable
 
-from swin_mm.checkpoint.layouts import layout, microsoft
-from swin_mm.checkpoint.layouts.layout import (
-    PARAMETER_BUT_NORM3,
-    Conversion,
-    Layout,
-    Renaming,
-    State,
-)
+from swin_mm.checkpoint.layouts.layout import PARAMETER_BUT_NORM3, Conversion, Layout, State
+from swin_mm.checkpoint.layouts.microsoft import MICROSOFT
 
 MERGING = re.compile(r"layers\.(\d+)\.downsample\.(.+)")
 
@@ -24,30 +19,29 @@ MERGING = re.compile(r"layers\.(\d+)\.downsample\.(.+)")
 FLAT_STAGE = re.compile(r"layers_(\d+)\.")
 
 
-def find_prefixes(state: State) -> set[str]:
-    """Finds the backbones of a state dict; see `Layout.find_prefixes`."""
-    prefixes = layout.find_prefixes(microsoft.ANCHOR, state)
-    return {prefix for prefix in prefixes if microsoft.merges_at_the_start(state, prefix)}
+class Timm(Layout):
+    name = "timm"
+    anchor = MICROSOFT.anchor
+    parameter = PARAMETER_BUT_NORM3
 
+    def is_own(self, state: Iterable[str], prefix: str) -> bool:
+        return not MICROSOFT.is_own(state, prefix)
 
-def to_own(state: State) -> Conversion:
-    """Moves patch merging to the end of the stage before; see `Layout.to_own`."""
-    nested = {FLAT_STAGE.sub(r"layers.\1.", key): key for key in state}
-    conversion = RENAMING.to_own({name: state[key] for name, key in nested.items()})
-    return Conversion(
-        conversion.state,
-        [nested[name] for name in conversion.surplus],
+    def to_own(self, state: State) -> Conversion:
+        """Moves patch merging to the end of the stage before."""
+        nested = {FLAT_STAGE.sub(r"layers.\1.", key): key for key in state}
+        own, unused, unknown = super().to_own({name: state[key] for name, key in nested.items()})
         # A stage under both of its names is one too many.
-        [nested[name] for name in conversion.unknown] + sorted(state.keys() - nested.values()),
-    )
+        twice = sorted(state.keys() - nested.values())
+        return Conversion(
+            own, [nested[name] for name in unused], [nested[name] for name in unknown] + twice
+        )
 
+    def to_own_name(self, key: str) -> str:
+        return _move_merging(key, -1)
 
-def _to_own_name(key: str) -> str:
-    return _move_merging(key, -1)
-
-
-def _from_own_name(key: str) -> str:
-    return _move_merging(key, 1)
+    def from_own_name(self, key: str) -> str:
+        return _move_merging(key, 1)
 
 
 def _move_merging(key: str, stages: int) -> str:
@@ -58,6 +52,4 @@ def _move_merging(key: str, stages: int) -> str:
     return key
 
 
-RENAMING = Renaming(_to_own_name, _from_own_name, parameter=PARAMETER_BUT_NORM3)
-
-TIMM = Layout("timm", (1, 2), find_prefixes, to_own, RENAMING.from_own)
+TIMM = Timm()

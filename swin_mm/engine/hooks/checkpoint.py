@@ -85,7 +85,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.stale: list[Path] = []
 
     def before_run(self, runner: Runner) -> None:
-        """Tidies the folder and mends `last_checkpoint`; the runner reads it right after this."""
+        """Tidies the folder and corrects `last_checkpoint`, which the runner reads next."""
         is_training = isinstance(runner._train_loop, BaseLoop)
         if not (is_training and self.is_local):
             return
@@ -94,7 +94,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             for path in [path for folder in folders for path in remove_partial_files(folder)]:
                 runner.logger.info(f"Removed {path}, which a killed run left unfinished.")
             if runner._resume and runner._load_from is None:
-                self._mend_pointer(runner)
+                self._correct_pointer(runner)
         barrier()
 
     def _folder(self, runner: Runner) -> Path:
@@ -103,7 +103,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             return Path(runner.work_dir)
         return Path(self.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
 
-    def _mend_pointer(self, runner: Runner) -> None:
+    def _correct_pointer(self, runner: Runner) -> None:
         pointer = Path(runner.work_dir, POINTER_NAME)
         named = pointer.read_text().strip() if pointer.is_file() else None
         templates = (self.filename_tmpl, INTERRUPTED)
@@ -120,7 +120,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             write_atomically(pointer, str(newest).encode())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Tells the training loop, at a resume, where it is."""
+        """Hands the training loop its state at a resume."""
         if not runner._resume:
             return
         if hasattr(runner._train_loop, "load_state"):
@@ -314,7 +314,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         for name in by_importance(metrics):
             try:
                 self._init_rule(asked, [name])
-            except ValueError:  # nothing tells whether more of it is better
+            except ValueError:  # its name does not say whether more is better
                 continue
             return
         self.save_best = None

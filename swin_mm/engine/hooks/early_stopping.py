@@ -22,7 +22,7 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
     Args:
         monitor: Name of a metric; `auto` for that of the checkpoint hook's `save_best`, or the
             main metric where it has none.
-        rule: `greater` or `less`; by default told from the metric's name.
+        rule: `greater` or `less`; by default inferred from the metric's name.
         min_delta: What a metric must gain to count as better. mmengine's default of 0.1 is more
             than most trainings gain of an average precision between 0 and 1.
         **kwargs: As in mmengine, `patience` among them.
@@ -60,7 +60,7 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         """Counts validations without a better metric.
 
         Raises:
-            ValueError: The rule cannot be told from the metric's name.
+            ValueError: The rule cannot be inferred from the metric's name.
         """
         if self.is_open and metrics:
             self._choose(runner, metrics)

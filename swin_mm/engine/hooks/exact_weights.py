@@ -1,4 +1,4 @@
-"""Refuses a checkpoint that leaves a part of the model as it was, or makes it NaN."""
+"""Checks that a checkpoint holds the whole model, and nothing NaN."""
 
 import re
 from functools import partial
@@ -12,7 +12,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
 
 from swin_mm.checkpoint import CheckpointError
-from swin_mm.checkpoint.finite import refuse_non_finite
+from swin_mm.checkpoint.finite import check_finite
 from swin_mm.checkpoint.load import origin_of
 from swin_mm.checkpoint.report import list_names
 from swin_mm.registry import HOOKS
@@ -44,16 +44,16 @@ class ExactWeightsHook(Hook):
 
 
 def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHandle:
-    """Compares the shapes of a checkpoint's weights, and has the model refuse to lack any.
+    """Compares the shapes of a checkpoint's weights, and has the model raise where it lacks any.
 
-    What is NaN or infinite in them is refused too.
+    What is NaN or infinite in them is an error too.
 
     Args:
         model: What is about to be given the weights; wrappers are looked through.
         checkpoint: As read from a file.
 
     Returns:
-        What takes the refusal off again, once the model has its weights.
+        What removes that check again, once the model has its weights.
 
     Raises:
         CheckpointError: A weight has another shape in the checkpoint, is NaN or infinite.
@@ -62,13 +62,13 @@ def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHand
         model = cast(nn.Module, model.module)
     state = checkpoint.get("state_dict", checkpoint)
     file = origin_of(state) or "the checkpoint"
-    refuse_non_finite(state, file)
+    check_finite(state, file)
     _compare_shapes(model, state, file)
-    return model.register_load_state_dict_post_hook(partial(_refuse_missing, file=file))
+    return model.register_load_state_dict_post_hook(partial(_check_missing, file=file))
 
 
 def _compare_shapes(model: nn.Module, state: dict[str, Any], file: str) -> None:
-    # Backbones with a report convert and resize by themselves, and refuse what does not fit.
+    # Backbones with a report convert and resize by themselves, and raise for what does not fit.
     converting = tuple(
         f"{name}." for name, module in model.named_modules() if hasattr(module, "load_report")
     )
@@ -86,7 +86,7 @@ def _compare_shapes(model: nn.Module, state: dict[str, Any], file: str) -> None:
         )
 
 
-def _refuse_missing(model: nn.Module, keys: _IncompatibleKeys, file: str) -> None:
+def _check_missing(model: nn.Module, keys: _IncompatibleKeys, file: str) -> None:
     missing = [key for key in keys.missing_keys if not key.endswith("num_batches_tracked")]
     if missing:
         raise CheckpointError(

@@ -88,7 +88,7 @@ class ProgressHook(Hook):
             expand=True,
         )
         terminal = sys.stdout
-        self.bar.start()  # from here `sys.stdout` is a stand-in that prints above the bar
+        self.bar.start()  # from here `sys.stdout` prints above the bar
         self.handlers = [
             handler
             for handler in runner.logger.handlers

@@ -26,12 +26,12 @@ def stock(request):
 
 def test_there_and_back_is_the_identity(stock):
     source = stock.state_dict()
-    own, surplus, unknown = MMDET.to_own(source)
+    own, unused, unknown = MMDET.to_own(source)
     assert unknown == []
-    assert [key for key in surplus if not key.endswith(".relative_position_index")] == []
+    assert [key for key in unused if not key.endswith(".relative_position_index")] == []
     assert own.keys() == SwinTransformer(**SMALL).state_dict().keys()
     back = MMDET.from_own(own)
-    assert back.keys() == source.keys() - set(surplus)
+    assert back.keys() == source.keys() - set(unused)
     assert all(torch.equal(back[key], source[key]) for key in back)
     again = MMDET.to_own(back).state
     assert all(torch.equal(again[key], own[key]) for key in own)

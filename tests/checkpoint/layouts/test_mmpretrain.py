@@ -57,8 +57,8 @@ def test_names_are_mmpretrains(version):
 def test_there_and_back_is_the_identity(version):
     own = build(version).state_dict()
     source = MMPRETRAIN.from_own(own)
-    again, surplus, unknown = MMPRETRAIN.to_own(source)
-    assert surplus == unknown == []
+    again, unused, unknown = MMPRETRAIN.to_own(source)
+    assert unused == unknown == []
     assert again.keys() == own.keys()
     assert all(torch.equal(again[key], own[key]) for key in own)
     back = MMPRETRAIN.from_own(again)

@@ -25,8 +25,8 @@ def test_layout_prefix_and_version_are_recognised(case, prefix):
 
 def test_there_and_back_is_the_identity(case):
     source = build_timm(case).state
-    own, surplus, unknown = TIMM.to_own(source)
-    assert (surplus, unknown) == (CLASSIFIER, [])
+    own, unused, unknown = TIMM.to_own(source)
+    assert (unused, unknown) == (CLASSIFIER, [])
     assert own.keys() == {key for key in case.build().state_dict() if key[:5] != "norm0"} - {
         f"norm{i}.{part}" for i in range(1, 4) for part in ("weight", "bias")
     }

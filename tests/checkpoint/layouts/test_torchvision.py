@@ -28,12 +28,12 @@ def test_layout_prefix_and_version_are_recognised(case, prefix):
 
 def test_there_and_back_is_the_identity(case):
     source = build_torchvision(case).state
-    own, surplus, unknown = TORCHVISION.to_own(source)
+    own, unused, unknown = TORCHVISION.to_own(source)
     assert unknown == []
-    assert without_derived(surplus) == set(CLASSIFIER)
+    assert without_derived(unused) == set(CLASSIFIER)
     assert own.keys() == {key for key in case.build().state_dict() if key[:4] != "norm"}
     back = TORCHVISION.from_own(own)
-    assert back.keys() == source.keys() - set(surplus)
+    assert back.keys() == source.keys() - set(unused)
     for key, value in back.items():
         wanted = source[key].clone()
         if case.version == 2 and key.endswith("qkv.bias"):
@@ -48,9 +48,9 @@ def test_there_and_back_is_the_identity(case):
 @pytest.mark.parametrize("model", ["swin_t", "swin_v2_t"])
 def test_names_and_shapes_of_the_published_model(model):
     source = getattr(torchvision.models, model)().state_dict()
-    own, surplus, unknown = TORCHVISION.to_own(source)
+    own, unused, unknown = TORCHVISION.to_own(source)
     assert unknown == []
-    assert TORCHVISION.from_own(own).keys() == source.keys() - set(surplus)
+    assert TORCHVISION.from_own(own).keys() == source.keys() - set(unused)
 
 
 def test_the_bias_of_v2_is_split_in_order():
