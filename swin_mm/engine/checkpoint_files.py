@@ -22,12 +22,7 @@ PARTIAL_SUFFIX = ".partial"
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file so that, whatever happens, `path` holds its old or its new content entirely.
-
-    Args:
-        path: The file; its folder is created where needed.
-        content: What it shall hold.
-    """
+    """Writes a file so that, whatever happens, `path` holds its old or its new content entirely."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same folder, since a rename is one step only within a file system.
@@ -74,14 +69,7 @@ class AtomicLocalBackend(LocalBackend):
 
 
 def remove_partial_files(folder: str | Path) -> list[Path]:
-    """Deletes what killed processes left of files they were writing.
-
-    Args:
-        folder: The folder to clean; subfolders are left alone.
-
-    Returns:
-        The deleted files.
-    """
+    """Deletes what killed processes left of files they were writing in a folder; lists them."""
     partial = sorted(Path(folder).glob(f".*{PARTIAL_SUFFIX}"))
     for path in partial:
         path.unlink(missing_ok=True)
@@ -89,15 +77,10 @@ def remove_partial_files(folder: str | Path) -> list[Path]:
 
 
 def find_damage(path: str | Path) -> str | None:
-    """Says what is wrong with a checkpoint file, without executing or unpacking anything in it.
+    """Says what is wrong with a checkpoint file, None when it is whole; nothing is executed.
 
-    Reads the whole file once and compares the checksums that `torch.save` stored.
-
-    Args:
-        path: A checkpoint file. One written before PyTorch 1.6 has no checksums and passes.
-
-    Returns:
-        The fault in a few words, or None when the file is whole.
+    Reads the whole file once and compares the checksums that `torch.save` stored. A file written
+    before PyTorch 1.6 has none and passes.
     """
     path = Path(path)
     if not path.is_file():

@@ -22,9 +22,8 @@ class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
     Of a backbone with `n` blocks the patch embedding is layer 0, the blocks are 1 to `n`, patch
     merging belongs to the block before it, and the norms of the outputs are, with the rest of the
     model, layer `n + 1`, which has the learning rate of the optimizer; layer `i` has
-    `rate ** (n + 1 - i)` times that. It does not matter where in the model the backbone is.
-
-    No weight decay: biases and norms of the whole model, and what `NO_DECAY` names.
+    `rate ** (n + 1 - i)` times that. The backbone may be anywhere in the model. Biases, norms and
+    what `NO_DECAY` names have no weight decay.
 
     Args:
         optim_wrapper_cfg: As in mmengine. The optimizer must have `lr`.
@@ -32,8 +31,8 @@ class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
             mmengine's own constructor knows, whose factors of the rate multiply with ours.
 
     Raises:
-        ValueError: `layer_decay_rate` or `lr` is missing or out of range, or, when it is called,
-            the model has no Swin backbone of ours.
+        ValueError: `layer_decay_rate` or `lr` is missing or out of range, or the model has no Swin
+            backbone of ours.
 
     Source:
         `get_swin_layer` and `get_finetune_param_groups` in `optimizer.py` of
@@ -94,12 +93,7 @@ class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
 def find_layer(name: str, depths: list[int]) -> int:
     """Gives the number of the layer that a parameter of a backbone belongs to.
 
-    Args:
-        name: Name of the parameter within the backbone.
-        depths: Blocks of each stage.
-
-    Returns:
-        0 for the first layer, `sum(depths) + 1` for the norms of outputs.
+    0 for the first layer, `sum(depths) + 1` for the norms of outputs.
     """
     if name.startswith(("patch_embed.", "absolute_pos_embed")):
         return 0

@@ -92,8 +92,7 @@ def _prepare_state(optimizer: Optimizer, state: dict, members: list[list[int]]) 
 
     Args:
         optimizer: The optimizer.
-        state: What `state_dict` of an optimizer has given, of these groups or of one for each
-            parameter.
+        state: Of an optimizer with these groups, or with one for each parameter.
         members: Of each group the numbers of its parameters; empty where nothing was merged.
 
     Raises:

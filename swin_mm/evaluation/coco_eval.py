@@ -22,11 +22,7 @@ SIZES = ("s", "m", "l")
 
 
 def why_not_faster(coco: COCO) -> str | None:
-    """Returns why pycocotools is to evaluate; None where faster-coco-eval can.
-
-    Args:
-        coco: The annotations.
-    """
+    """Returns why pycocotools is to evaluate these annotations; None where faster-coco-eval can."""
     if find_spec(PACKAGE) is None:
         return "faster-coco-eval is not installed: pip install faster-coco-eval"
     if any(type(image_id) is not int or image_id < 0 for image_id in coco.imgs):
@@ -150,9 +146,6 @@ def coco_table(evaluation: COCOeval) -> str:
 
 def summarize(evaluation: COCOeval) -> dict[str, float]:
     """Computes the figures of COCO's table, and names recalls after the detections they count.
-
-    Args:
-        evaluation: Of `evaluate`.
 
     Returns:
         `STATS`, `AR@N` for each number of detections, and `AR_s@N`, `AR_m@N`, `AR_l@N` for the

@@ -54,12 +54,6 @@ class CocoMetric(MmdetCocoMetric):
     img_ids: Any
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keeps what a batch's evaluation needs.
-
-        Args:
-            data_batch: Unused.
-            data_samples: Of each image, a data sample as a dict.
-        """
         samples = []
         for sample in data_samples:
             found = sample["pred_instances"]
@@ -69,15 +63,7 @@ class CocoMetric(MmdetCocoMetric):
         super().process(data_batch, samples)
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
-        """Writes COCO files of results.
-
-        Args:
-            results: Of each image, as `process` keeps them.
-            outfile_prefix: Path of the files up to `.bbox.json` and `.segm.json`.
-
-        Returns:
-            The file of each metric.
-        """
+        """Writes COCO files, `outfile_prefix` and `.bbox.json` or `.segm.json`, by metric."""
         found = Detections.gather(results, self.cat_ids)
         files = dict.fromkeys(("bbox", "proposal"), f"{outfile_prefix}.bbox.json")
         write_json(found.box_list(), files["bbox"])
@@ -87,13 +73,7 @@ class CocoMetric(MmdetCocoMetric):
         return files
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluates the whole data set.
-
-        Args:
-            results: Of each image, the ground truth and what was found.
-
-        Returns:
-            Metrics by name, rounded to three digits.
+        """Evaluates the whole data set; metrics are rounded to three digits.
 
         Raises:
             KeyError: A metric needs masks and there are none, or `metric_items` has unknown names.

@@ -31,13 +31,7 @@ class Detections:
 
     @classmethod
     def gather(cls, results: Sequence[dict], category_ids: Sequence[int]) -> "Detections":
-        """Joins what mmdet's `CocoMetric` keeps of each image.
-
-        Args:
-            results: `bboxes` (left, top, right, bottom), `scores`, `labels`, and where there are
-                `img_id`, `masks` and `mask_scores`.
-            category_ids: Of each label.
-        """
+        """Joins what mmdet's `CocoMetric` keeps of each image; `category_ids` are of the labels."""
         counts = [len(result["labels"]) for result in results]
         corners = _join([result["bboxes"].reshape(-1, 4) for result in results])
         # float64 before the difference, as Python's numbers are.
@@ -64,8 +58,7 @@ class Detections:
     def mask_list(self, with_boxes: bool = True) -> list[dict]:
         """Returns what a COCO file of masks holds.
 
-        Args:
-            with_boxes: Whether boxes too; COCO takes an instance for as large as its box then.
+        COCO takes an instance for as large as its box where there are boxes.
         """
         names = ["image_id", "bbox", "score", "category_id", "segmentation"]
         columns: list[Any] = [

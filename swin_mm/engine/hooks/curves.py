@@ -33,9 +33,8 @@ class History:
     """What a training logged, over all runs it took.
 
     Attributes:
-        train: One record for each logged step, with at least `iter` and `loss`.
-        val: One record for each validation, with its metrics, `step`, and in `iter` the last
-            training step that was logged before.
+        train: A record of each logged step, with at least `iter` and `loss`.
+        val: A record of each validation: metrics, `step`, and the last logged `iter`.
         by_epoch: Whether `step` of a validation counts epochs, not training steps.
     """
 
@@ -45,16 +44,10 @@ class History:
 
 
 def read_history(work_dir: str | Path) -> History:
-    """Reads the logs of all runs in a work folder.
+    """Reads the logs of all runs in a work folder, in the order of training.
 
     Where a run was killed and resumed from an earlier checkpoint, what the first run did after that
     checkpoint is left out.
-
-    Args:
-        work_dir: Work folder of a training.
-
-    Returns:
-        The records in the order of training; empty when there are none.
     """
     steps: list[tuple[int, Record]] = []  # training step at which it was logged, record
     for path in sorted(Path(work_dir).glob(LOGS)):
@@ -86,15 +79,7 @@ def _read_run(path: Path) -> list[tuple[int, Record]]:
 
 
 def plot_curves(work_dir: str | Path, path: str | Path) -> None:
-    """Draws loss and metrics of a training.
-
-    Args:
-        work_dir: Work folder of the training.
-        path: PNG file to write.
-
-    Raises:
-        ValueError: Nothing has been logged there.
-    """
+    """Draws loss and metrics of a training as PNG; raises ValueError where nothing is logged."""
     history = read_history(work_dir)
     if not history.train:
         raise ValueError(f"nothing to draw: no run in {work_dir} has logged a training step")

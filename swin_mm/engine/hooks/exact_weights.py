@@ -46,8 +46,6 @@ class ExactWeightsHook(Hook):
 def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHandle:
     """Compares the shapes of a checkpoint's weights, and has the model raise where it lacks any.
 
-    What is NaN or infinite in them is an error too.
-
     Args:
         model: What is about to be given the weights; wrappers are looked through.
         checkpoint: As read from a file.

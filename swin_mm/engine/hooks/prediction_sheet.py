@@ -34,7 +34,6 @@ class PredictionSheetHook(Hook):
         self.min_score = min_score
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Chooses the images."""
         self.rows: list[Row] = []
         self.seen = 0
         total = len(runner.test_dataloader.dataset)
@@ -53,7 +52,6 @@ class PredictionSheetHook(Hook):
             self.seen += 1
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Draws the sheet."""
         if not self.rows:
             return
         meta = runner.test_dataloader.dataset.metainfo
