@@ -39,6 +39,7 @@ ALL = [
     ("default_hooks.runtime_info.*", "leaves losses on the GPU until they are logged"),
     ("default_hooks.non_finite.*", "stops before NaN reaches the weights"),
     ("default_hooks.resumed_schedules.*", "goes on with schedules of mmengine's groups"),
+    ("train_cfg.type", "ours, which resumes exactly where it was"),
     ("*_evaluator.*", "ours, with mmdet's figures"),
     ("optim_wrapper.type", "ours, which leaves the gradients' norm on the GPU"),
     ("optim_wrapper.constructor", "merges groups with equal settings"),
