@@ -9,6 +9,7 @@ from swin_mm import SwinTransformerV2
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.checkpoint.find import find_backbone
 from swin_mm.checkpoint.layouts import MICROSOFT, MMDET
+from swin_mm.checkpoint.variant import list_output_norms
 
 
 def detector_state(layout=MMDET):
@@ -28,7 +29,7 @@ def test_a_detector_of_mmdet():
     assert backbone.state.keys() == MICROSOFT.to_own(microsoft_state(None)).state.keys()
     assert backbone.others == ["neck.weight", "roi_head.bbox_head.bias"]
     assert backbone.beside == ["meta", "optimizer"]
-    assert backbone.list_output_norms() == ["norm0", "norm1", "norm2", "norm3"]
+    assert list_output_norms(backbone.state) == ["norm0", "norm1", "norm2", "norm3"]
     assert backbone.unused == backbone.unknown == []
 
 
@@ -38,7 +39,7 @@ def test_a_bare_classifier():
     assert (backbone.wrapper, backbone.prefix, backbone.layout) == (None, "", MICROSOFT)
     assert {"norm.weight", "head.bias"} <= set(backbone.unused)
     assert backbone.unknown == ["more"]
-    assert backbone.others == backbone.beside == backbone.list_output_norms() == []
+    assert backbone.others == backbone.beside == list_output_norms(backbone.state) == []
 
 
 def test_the_window_of_v2_is_told_by_its_buffers():

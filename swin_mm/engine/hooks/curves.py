@@ -2,7 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ class History:
         by_epoch: Whether `step` of a validation counts epochs, not training steps.
     """
 
-    train: list[Record] = field(default_factory=list)
-    val: list[Record] = field(default_factory=list)
-    by_epoch: bool = False
+    train: list[Record]
+    val: list[Record]
+    by_epoch: bool
 
 
 def read_history(work_dir: str | Path) -> History:
@@ -49,33 +50,22 @@ def read_history(work_dir: str | Path) -> History:
     Where a run was killed and resumed from an earlier checkpoint, what the first run did after that
     checkpoint is left out.
     """
-    steps: list[tuple[int, Record]] = []  # training step at which it was logged, record
+    records: list[Record] = []
     for path in sorted(Path(work_dir).glob(LOGS)):
-        run = _read_run(path)
-        if run:
-            start = run[0][0]
-            steps = [(step, record) for step, record in steps if step < start] + run
-    train = [record for _, record in steps if "loss" in record]
-    val = [{"iter": step, **record} for step, record in steps if "loss" not in record]
+        run = []
+        for line in path.read_text().splitlines():
+            with suppress(json.JSONDecodeError):  # the last line of a run that was killed
+                run.append(json.loads(line))
+        # A validation does not say at which step it was, but the records are in order.
+        step = next((record["iter"] for record in run if "iter" in record), None)
+        if step is not None:
+            records = [record for record in records if record["iter"] < step]
+            for record in run:
+                step = record.setdefault("iter", step)
+            records += run
+    train = [record for record in records if "loss" in record]
+    val = [record for record in records if "loss" not in record]
     return History(train, val, by_epoch=any("epoch" in record for record in train))
-
-
-def _read_run(path: Path) -> list[tuple[int, Record]]:
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the last line of a run that was killed
-    # A validation does not say at which step it was, but the records are in order.
-    step = next((record["iter"] for record in records if "iter" in record), None)
-    if step is None:
-        return []
-    run = []
-    for record in records:
-        step = record.get("iter", step)
-        run.append((step, record))
-    return run
 
 
 def plot_curves(work_dir: str | Path, path: str | Path) -> None:

@@ -1,7 +1,6 @@
 """A progress bar on a terminal."""
 
 import atexit
-import logging
 import sys
 import time
 from datetime import timedelta
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from swin_mm.registry import HOOKS
 
 NOTE_SECONDS = 2.0  # between two looks at the loss, each of which waits for the device
+FIGURES = {"train/loss": "loss {:.3f}", "train/lr": "lr {:.2e}", "train/time": "{:.2f} s/step"}
 
 
 @HOOKS.register_module()
@@ -32,49 +32,45 @@ class ProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._open(runner)
-        self.noted = -NOTE_SECONDS  # when the loss was looked at
-        self.note = ""
-        if self.bar:
-            self.training = self.bar.add_task(
-                "training", total=runner.max_iters, completed=runner.iter, note=""
-            )
+        self.training = self._add("training", runner.max_iters, runner.iter)
+        self.noted, self.note = -NOTE_SECONDS, ""  # when the loss was looked at, and what it was
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
-        if self.bar:
-            loop = runner.train_loop
-            by_epoch = isinstance(loop, EpochBasedTrainLoop)
-            if time.monotonic() - self.noted >= NOTE_SECONDS:
-                self.noted, self.note = time.monotonic(), _describe_step(runner)
-            title = f"epoch {loop.epoch + 1}/{loop.max_epochs}" if by_epoch else "training"
-            self.bar.update(
-                self.training,
-                description=title,
-                completed=runner.iter + 1,
-                note=self.note,
-            )
-
-    def after_train(self, runner: Runner) -> None:
-        self._close()
+        if not self.bar:
+            return
+        loop = runner.train_loop
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        if time.monotonic() - self.noted >= NOTE_SECONDS:
+            self.noted, self.note = time.monotonic(), _describe_step(runner)
+        title = f"epoch {loop.epoch + 1}/{loop.max_epochs}" if by_epoch else "training"
+        done = dict(description=title, completed=runner.iter + 1, note=self.note)
+        self.bar.update(self.training, **done)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._add("validation", len(runner.val_dataloader))
+        self.evaluation = self._add("validation", len(runner.val_dataloader))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._open(runner)
+        self.evaluation = self._add("testing", len(runner.test_dataloader))
 
     def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
-        self._advance()
+        if self.bar:
+            self.bar.advance(self.evaluation)
+
+    after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         if self.bar:
             self.bar.remove_task(self.evaluation)
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        self._open(runner)
-        self._add("testing", len(runner.test_dataloader))
+    def after_train(self, *_: Any, **__: Any) -> None:
+        if self.bar:
+            self.bar.stop()
+            for handler in self.handlers:
+                handler.setStream(sys.stdout)
+            self.bar = None
 
-    def after_test_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
-        self._advance()
-
-    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self._close()
+    after_test_epoch = after_train
 
     def _open(self, runner: Runner) -> None:
         if not (sys.stdout.isatty() and is_main_process()):
@@ -89,45 +85,25 @@ class ProgressHook(Hook):
         )
         terminal = sys.stdout
         self.bar.start()  # from here `sys.stdout` prints above the bar
-        self.handlers = [
-            handler
-            for handler in runner.logger.handlers
-            if isinstance(handler, logging.StreamHandler) and handler.stream is terminal
-        ]
+        self.handlers = [h for h in runner.logger.handlers if getattr(h, "stream", 0) is terminal]
         for handler in self.handlers:
             handler.setStream(sys.stdout)
         # An error must not leave the terminal without a cursor.
-        atexit.register(self._close)
+        atexit.register(self.after_train)
 
-    def _close(self) -> None:
-        if self.bar:
-            self.bar.stop()
-            for handler in self.handlers:
-                handler.setStream(sys.stdout)
-            self.bar = None
-
-    def _add(self, title: str, total: int) -> None:
-        if self.bar:
-            self.evaluation = self.bar.add_task(title, total=total, note="")
-
-    def _advance(self) -> None:
-        if self.bar:
-            self.bar.advance(self.evaluation)
+    def _add(self, title: str, total: int, completed: int = 0) -> Any:
+        return self.bar and self.bar.add_task(title, total=total, completed=completed, note="")
 
 
 def _describe_step(runner: Runner) -> str:
     """Loss, learning rate, time and memory, from what mmengine has logged of this step."""
-    scalars = runner.message_hub.log_scalars
-    parts = []
+    scalars, parts = runner.message_hub.log_scalars, []
     if "eta" in runner.message_hub.runtime_info:
         remaining = int(runner.message_hub.get_info("eta"))
         parts.append(f"{timedelta(seconds=remaining)} left")
-    if "train/loss" in scalars:
-        parts.append(f"loss {scalars['train/loss'].current():.3f}")
-    if "train/lr" in scalars:
-        parts.append(f"lr {scalars['train/lr'].current():.2e}")
-    if "train/time" in scalars:
-        parts.append(f"{scalars['train/time'].current():.2f} s/step")
+    for name, text in FIGURES.items():
+        if name in scalars:
+            parts.append(text.format(scalars[name].current()))
     if torch.cuda.is_available():
         parts.append(f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     return "  ".join(parts)
