@@ -22,7 +22,11 @@ from swin_mm.cli.main import import_command, run_command
 from swin_mm.datasets.shapes import presets, write_shapes
 
 # What a stop and a resume change in any case, and times.
-VARYING = {"time", "cfg", "config", "experiment_name", "data_time", "eta", "last_ckpt", "best_ckpt"}
+VARYING = {
+    *("time", "data_time", "eta", "experiment_name"),
+    *("cfg", "config", "last_ckpt", "best_ckpt"),  # with the path of the work folder
+    "mmengine_version",  # with the commit of the current folder
+}
 
 EPOCHS = "train_cfg = dict(by_epoch=True, max_epochs=3, val_interval={val})\n"
 STEPS = """

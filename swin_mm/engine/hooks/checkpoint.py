@@ -39,7 +39,10 @@ MAIN_METRICS += ("mIoU", "mDice", "mFscore")
 INTERRUPTED = "interrupted.pth"
 GRADIENTS = "accumulated_gradients"  # key in a checkpoint
 BATCHES = "batches_of_optimizers"  # key in its meta
-OUTDATED = "outdated_ckpt_ids"  # name in the message hub: checkpoints about to be deleted
+# Names in the message hub: files about to be deleted. A run that is killed before they are gone
+# deletes them when it is resumed.
+OUTDATED = "outdated_ckpt_ids"
+REPLACED = "replaced_best_ckpts"
 
 
 def by_importance(metrics: Iterable[str]) -> list[str]:
@@ -82,7 +85,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.batches: dict[str, int] = {}
         self.saved_iter: int | None = None  # of the newest checkpoint of this run
         self.is_best_new = False
-        self.stale: list[Path] = []
+        self.replaced: list[str] = []  # best checkpoints, until they are deleted
+        self.later: list[str] = []  # those of steps that a resumed run has yet to do again
 
     def before_run(self, runner: Runner) -> None:
         """Tidies the folder and corrects `last_checkpoint`, which the runner reads next."""
@@ -138,11 +142,13 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.last_ckpt = self._here(known["last_ckpt"])
         if self.save_best:
             self._set_best_paths([path and self._here(path) for path in self._best_paths()])
-        self.stale = []
         if runner._resume and runner._load_from is None and self.is_local:
             for step in known.get(OUTDATED, ()):
                 self._remove(self._here(self.filename_tmpl.format(step)))
-            self.stale = self._list_later_best(runner)
+            self.replaced = [self._here(name) for name in known.get(REPLACED, ())]
+            if self.save_best:
+                self._remove_replaced_best(runner)
+            self.later = self._list_later_best(runner)
         set_batch_counts(runner, self.batches)
         if self.gradients is not None:
             set_gradients(runner, self.gradients)
@@ -152,7 +158,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """The path in the folder of today; it may have been moved since it was noted."""
         return self.file_backend.join_path(self.out_dir, osp.basename(path))
 
-    def _list_later_best(self, runner: Runner) -> list[Path]:
+    def _list_later_best(self, runner: Runner) -> list[str]:
         """Finds best checkpoints of steps that the resumed run has yet to do again."""
         done = runner.epoch if self.by_epoch else runner.iter
         number = re.escape(self.filename_tmpl).replace(r"\{\}", r"(\d+)")
@@ -160,7 +166,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         for path in Path(self.out_dir).glob("best_*"):
             match = re.fullmatch(rf"best_.+_{number}", path.name)
             if match and int(match[1]) > done:
-                found.append(path)
+                found.append(str(path))
         return found
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -213,7 +219,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
             self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
             runner.message_hub.update_info("keep_ckpt_ids", kept)
-        # A run that is killed before they are gone deletes them when it is resumed.
         runner.message_hub.update_info(OUTDATED, outdated)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
@@ -282,31 +287,34 @@ class CheckpointHook(MMEngineCheckpointHook):
         written = self._best_paths()
         self._set_best_paths([new or old for new, old in zip(written, previous, strict=True)])
         self.is_best_new = any(written)
-        self.stale += [Path(path) for path in previous if path]
+        best = self._best_paths()
+        self.replaced += [path for path in previous if path and path not in best]
 
     def after_val(self, runner: Runner) -> None:
         """Saves the outcome of a validation for the resume, then deletes earlier best ones."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
         is_saved = hasattr(runner.train_loop, "state") and self.saved_iter == runner.iter
+        names = [osp.basename(path) for path in self.replaced]
+        runner.message_hub.update_info(REPLACED, names)
         if self.last_ckpt is not None and (self.is_best_new or is_saved):
             step = runner.epoch if self.by_epoch else runner.iter
             meta = {"epoch": runner.epoch, "iter": runner.iter}
             self._save_checkpoint_with_step(runner, step, meta)
         self.is_best_new = False
-        if is_main_process() and self.save_best:
-            self._remove_stale_best(runner)
+        if self.save_best:
+            self._remove_replaced_best(runner)
 
-    def _remove_stale_best(self, runner: Runner) -> None:
+    def _remove_replaced_best(self, runner: Runner) -> None:
         """Deletes what is no best checkpoint any more, where the one of each metric is there."""
         best = self._best_paths()
         if not all(path and self.file_backend.exists(path) for path in best):
             return
-        for path in map(str, self.stale):
-            if path not in best:
+        for path in (*self.replaced, *self.later):
+            if is_main_process() and path not in best and self.file_backend.exists(path):
                 self._remove(path)
                 runner.logger.info(f"The previous best checkpoint {path} is removed.")
-        self.stale = []
+        self.replaced, self.later = [], []
 
     def _choose_metric(self, runner: Runner, metrics: dict) -> None:
         """Chooses what the best checkpoint goes by, where that is left to us."""
