@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from swin_mm.datasets.check.corrections import check_images_present, find_group_class
+from swin_mm.datasets.check.corrections import NO_CLASS, check_images_present, find_placeholders
 from swin_mm.init_config import plan, recipe
 from swin_mm.init_config.bands import survey_bands
 from swin_mm.init_config.coco import (
@@ -75,12 +75,15 @@ def init_parts(
     name, base, title = recipe.choose_recipe(options, recipe.DETECTION)
     train, val, notes = _split(parts, list(notes), options)
     classes = check_names(train.content, str(train.file))
-    group = find_group_class(train.content)
-    if group and not val.class_counts().get(group):
-        classes = tuple(name for name in classes if name != group)
-        notes.append(
-            f"{group!r} is no class: it is the supercategory of all others, without objects"
-        )
+    for placeholder, why in find_placeholders(train.content).items():
+        if not val.class_counts().get(placeholder):
+            classes = tuple(name for name in classes if name != placeholder)
+            notes.append(f"{placeholder!r} is no class: {why}")
+    notes += [
+        f"{name!r} has objects, so it is learned, though annotation tools write it for no class"
+        for name in classes
+        if name in NO_CLASS
+    ]
     for part, split in ((train, "train"), (val, "val")):
         changes = make_usable(part, classes, options.beside(f"{split}.json"))
         notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]

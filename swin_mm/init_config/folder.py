@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from swin_mm.datasets.check.corrections import NO_CLASS
 from swin_mm.datasets.check.summary import examples
 from swin_mm.datasets.reader import Reader
 from swin_mm.init_config import convert
@@ -344,12 +345,16 @@ def _convert(
     kind: str, read: Read, root: Path, options: Options, names: Sequence[str] = ()
 ) -> Found:
     """Makes COCO annotations of what was read; without `names`, classes are sorted by name."""
-    used = {thing.name for there in read.values() for _, things in there for thing in things}
+    notes = ["annotations are converted to COCO files beside the config; yours stay as they are"]
+    every = Counter(t.name for there in read.values() for _, things in there for t in things)
+    used = every.keys() - set(NO_CLASS)
+    if left_out := ", ".join(f"{every[name]} {name!r}" for name in NO_CLASS if every[name]):
+        notes.append(f"objects that are called what is no object are left out: {left_out}")
     if not used:
         raise InitConfigError(f"{kind} have no object, so there is nothing to learn from them")
     parts = {}
     for split, there in read.items():
-        content = convert.build_coco(there, names or sorted(used), root)
+        kept = [(image, [t for t in things if t.name in used]) for image, things in there]
+        content = convert.build_coco(kept, names or sorted(used), root)
         parts[split] = CocoPart(options.beside(f"{split}.json"), content, str(root), is_new=True)
-    note = "annotations are converted to COCO files beside the config; yours stay as they are"
-    return kind, parts, [note]
+    return kind, parts, notes

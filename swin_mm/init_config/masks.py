@@ -262,13 +262,13 @@ def read_colours(files: Sequence[Path]) -> dict[Colour, str]:
 
 
 def read_names(files: Sequence[Path]) -> tuple[str, ...]:
-    """Reads the names of indices, from Roboflow's `_classes.csv` or from `classes.txt`."""
+    """Reads the names of indices, from Roboflow's `_classes.csv` or from a text file."""
     for file in files:
         if file.name == "_classes.csv":
             with file.open(encoding="utf-8-sig", newline="") as lines:
                 rows = [[word.strip() for word in row] for row in csv.reader(lines)]
             return tuple(row[1] for row in rows if len(row) > 1 and row[0].isdigit())
-        if file.name == "classes.txt":
+        if file.name in ("classes.txt", "class_names.txt"):  # the latter of labelme
             return read_classes([str(file)])
     return ()
 

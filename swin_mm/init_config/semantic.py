@@ -22,6 +22,7 @@ MAP_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 IGNORED = 255  # mmseg's value for pixels without a label
 BACKGROUND = "background"
+UNNUMBERED = "__ignore__"  # the first of labelme's labels.txt, for the value -1, which becomes 255
 MAPS_READ = 1000  # evenly over the data, for their values
 SIZES_READ = 200
 MOST_UNNAMED = 64  # classes that get a number for a name
@@ -192,10 +193,10 @@ def read_classes(given: Sequence[str] | None) -> tuple[str, ...]:
     """
     if not given:
         return ()
-    names = [name.strip() for name in given]
+    names = [name.strip() for name in given if name.strip() != UNNUMBERED]
     if len(given) == 1 and Path(given[0]).is_file():
         names = [line.strip() for line in Path(given[0]).read_text(encoding="utf-8").splitlines()]
-        names = [name for name in names if name]
+        names = [name for name in names if name and name != UNNUMBERED]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not names or not all(names):
         raise InitConfigError(

@@ -199,6 +199,34 @@ def test_polygons_of_one_group_are_one_object(tmp_path, make):
     assert annotation["bbox"][0::2] == [4, 48]
 
 
+def test_shapes_that_labelme_takes_for_no_object_are_left_out(make):
+    def mark(folder):
+        for file in folder.glob("*.json"):
+            content = json.loads(file.read_text())
+            shape = content["shapes"][0]
+            content["shapes"] += [{**shape, "label": f"{n}_"} for n in ("_background", "__ignore_")]
+            file.write_text(json.dumps(content))
+
+    written, cfg = make("labelme", mark)
+    assert cfg.classes == NAMES
+    said = (
+        "objects that are called what is no object are left out: 6 '_background_', 6 '__ignore__'"
+    )
+    assert said in written.notes
+
+
+def test_names_of_labelme_begin_with_one_that_has_no_index(tmp_path, make):
+    lines = "\n".join(("__ignore__", "_background_", "cat", "dog"))
+    (tmp_path / "labels.txt").write_text(lines)
+    _, cfg = make("masks", classes=["labels.txt"])
+    assert cfg.classes == ("_background_", "cat", "dog")
+    names = lines.partition("\n")[2]
+    _, cfg = make(
+        "masks", lambda folder: (folder / "class_names.txt").write_text(names), force=True
+    )
+    assert cfg.classes == ("_background_", "cat", "dog")
+
+
 def test_keypoints_after_boxes_are_no_polygons(tmp_path, make):
     def add_keypoints(folder):
         with (folder / "data.yaml").open("a") as file:

@@ -275,16 +275,17 @@ def test_some_names_that_differ_are_told(tmp_path, write):
     write(match_names=True)
 
 
+@pytest.mark.parametrize("name", ["pets", "_background_"])
 @pytest.mark.parametrize("files", [("train.json",), ("train.json", "val.json")])
-def test_a_group_of_all_classes_is_no_class(tmp_path, write, files):
+def test_placeholders_are_no_classes(tmp_path, write, files, name):
     coco = write_coco(tmp_path, images=6, categories=((1, "cat"), (2, "dog")))
-    group = dict(id=0, name="pets", supercategory="none")
+    group = dict(id=0, name=name, supercategory="none")
     coco["categories"] = [group, *(c | dict(supercategory="pets") for c in coco["categories"])]
     for file in files:
         (tmp_path / file).write_text(json.dumps(coco))
     written, cfg = write(*files, images=[str(tmp_path / "train")])
     assert cfg.train_dataloader.dataset.metainfo.classes == ("cat", "dog")
-    assert any("'pets' is no class" in note for note in written.notes)
+    assert any(f"{name!r} is no class" in note for note in written.notes)
     assert not any("no training object" in note for note in written.notes)
     sample = Runner.build_dataloader(cfg.train_dataloader, seed=0).dataset[0]["data_samples"]
     assert sorted(sample.gt_instances.labels.tolist()) == [0, 1]

@@ -20,7 +20,7 @@ from swin_mm.datasets.check.corrections import (
     check_images_present,
     check_listed_once,
     class_key,
-    find_group_class,
+    find_placeholders,
 )
 from swin_mm.datasets.check.images import check_present, spread
 from swin_mm.datasets.check.inspection import DECODED, Inspection
@@ -163,14 +163,15 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
             f"{setting} lists {examples(wanted)} but {path} has {examples(ordered)}, and mmdet "
             f"numbers classes in the file's order: write them so, {tuple(ordered)}"
         )
-    warnings, group = [], find_group_class(coco)
-    if ignored := [name for name in names if name not in wanted and name != group]:
+    warnings, placeholders = [], find_placeholders(coco)
+    if ignored := [name for name in names if name not in wanted and name not in placeholders]:
         warnings.append(f"{path}: classes not in the config are left out: {examples(ignored)}")
-    if group in wanted and source.where.startswith("train"):
-        warnings.append(
-            f"{path}: {group!r} is the supercategory of all other classes and has no object, as "
-            f"Roboflow writes it: it is no class, so leave it out of {setting}"
-        )
+    if source.where.startswith("train"):
+        warnings += [
+            f"{path}: {name!r} is no class: {why}; leave it out of {setting}"
+            for name, why in placeholders.items()
+            if name in wanted
+        ]
     return warnings
 
 

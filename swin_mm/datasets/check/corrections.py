@@ -15,6 +15,8 @@ from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, examples
 
 MOST_FILES = 1_000_000  # looked at in a folder; whoever names `/` should not wait for hours
+# Of labelme, and of tools after it.
+NO_CLASS = ("_background_", "__background__", "__ignore__")
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # that Label Studio puts before an uploaded file
 
 
@@ -277,15 +279,22 @@ def class_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
-def find_group_class(coco: dict) -> str | None:
-    """Finds a category that stands for all others and has no object, as Roboflow writes one.
+def find_placeholders(coco: dict) -> dict[str, str]:
+    """Finds categories that stand for no class and have no object.
 
     Returns:
-        The name of a category without annotations that is the supercategory of all others.
+        Why each is none, in words, by its name.
     """
     used = {annotation["category_id"] for annotation in coco["annotations"]}
+    found = {}
     for category in coco["categories"]:
         others = [c.get("supercategory") for c in coco["categories"] if c is not category]
-        if others and category["id"] not in used and all(o == category["name"] for o in others):
-            return category["name"]
-    return None
+        if category["id"] in used or not others:
+            continue
+        if category["name"] in NO_CLASS:
+            found[category["name"]] = "annotation tools write it for what is no object"
+        elif all(other == category["name"] for other in others):
+            found[category["name"]] = (
+                "it is the supercategory of all others, without objects, as Roboflow writes it"
+            )
+    return found

@@ -10,7 +10,7 @@ from swin_mm.datasets.check import DatasetError, check_config
 from swin_mm.datasets.check.corrections import (
     check_listed_once,
     find_files,
-    find_group_class,
+    find_placeholders,
     match_names,
     merge_classes,
     suggest_matching,
@@ -127,10 +127,13 @@ def test_classes_of_one_name_are_merged():
         (labelled("pets", "cat", used=[1], group="animals"), None),
         (labelled("pets", used=[], group="pets"), None),  # the only class
         (labelled("None", "cat", used=[1]), None),
+        (labelled("_background_", "cat", used=[1]), "_background_"),  # of labelme
+        (labelled("cat", "__ignore__", used=[0]), "__ignore__"),
+        (labelled("_background_", "cat"), None),  # it has objects
     ],
 )
-def test_a_category_that_groups_all_others(coco, group):
-    assert find_group_class(coco) == group
+def test_categories_that_are_no_class(coco, group):
+    assert [*find_placeholders(coco)] == ([group] if group else [])
 
 
 def test_training_says_what_matches_names_and_merges_classes(tmp_path):
