@@ -10,7 +10,7 @@ import collections
 import io
 import pickle
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -143,47 +143,38 @@ def check_structure(root: Any) -> None:
         FileContentError: It is nested deeper than `MAX_DEPTH`, contains itself, or holds a name
             that was never made into a value.
     """
-    inside = _children(root)
-    if inside is None:
-        return
-    heights: dict[int, int] = {}
-    path: list[tuple[Any, Iterator[Any]]] = [(root, inside)]
-    open_ids = {id(root)}
-    while path:
-        value, children = path[-1]
-        for child in children:
-            if id(child) in open_ids:
-                raise FileContentError("it contains itself")
-            if id(child) not in heights and (inside := _children(child)) is not None:
-                path.append((child, inside))
-                open_ids.add(id(child))
-                break
-        else:
-            path.pop()
-            open_ids.discard(id(value))
-            inner = (heights.get(id(child), 0) for child in _children(value) or ())
-            heights[id(value)] = 1 + max(inner, default=0)
-        if len(path) > MAX_DEPTH or heights.get(id(value), 0) > MAX_DEPTH:
-            raise FileContentError(f"it is nested more than {MAX_DEPTH} levels deep")
+    _height(root, {}, set())
 
 
-def _children(value: Any) -> Iterator[Any] | None:
+def _height(value: Any, heights: dict[int, int], open_ids: set[int]) -> int:
+    """Levels of containers in a value, those of `heights` known by its id."""
+    children = _children(value)
+    if children is None:
+        return 0
+    if id(value) in open_ids:
+        raise FileContentError("it contains itself")
+    if len(open_ids) < MAX_DEPTH and id(value) not in heights:
+        open_ids.add(id(value))
+        inner = (_height(child, heights, open_ids) for child in children)
+        heights[id(value)] = 1 + max(inner, default=0)
+        open_ids.remove(id(value))
+    height = heights.get(id(value), 1)
+    if len(open_ids) + height > MAX_DEPTH:
+        raise FileContentError(f"it is nested more than {MAX_DEPTH} levels deep")
+    return height
+
+
+def _children(value: Any) -> Iterable[Any] | None:
     """What a container holds, None for all that is no container."""
     if isinstance(value, Global | Storage):
         raise FileContentError(f"it holds {value} where a value was expected")
     if isinstance(value, dict):
-        return iter(
-            [*value.values(), *vars(value).values()] if _has_vars(value) else value.values()
-        )
+        return [*value.values(), *getattr(value, "__dict__", {}).values()]
     if isinstance(value, list | tuple | set | frozenset | collections.deque):
-        return iter(value)
+        return value
     if isinstance(value, SimpleNamespace | Namespace):
-        return iter(vars(value).values())
+        return vars(value).values()
     return None
-
-
-def _has_vars(value: dict) -> bool:
-    return bool(getattr(value, "__dict__", None))
 
 
 def _expect(target: Any, kinds: tuple[type, ...]) -> Any:

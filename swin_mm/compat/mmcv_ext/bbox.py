@@ -12,15 +12,9 @@ IOU, IOF = 0, 1
 def bbox_overlaps(
     bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int
 ) -> None:
-    """Overlap of every box of one set with every box of another, or of pairs.
+    """Overlap of boxes `(N, 4)` and `(M, 4)`, written to `ious` `(N, M)`, or of pairs `(N,)`.
 
-    Args:
-        bboxes1: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        bboxes2: `(M, 4)`; `M == N` when `aligned`.
-        ious: `(N, M)`, or `(N,)` when `aligned`, written.
-        mode: `IOU` or `IOF`.
-        aligned: whether to compare row with row only.
-        offset: 1 where x2 and y2 are the last pixel inside a box, else 0.
+    With an `offset` of 1, x2 and y2 are the last pixel inside.
     """
     first, second = widen(bboxes1), widen(bboxes2)
     if not aligned:

@@ -12,15 +12,14 @@ LEAST = torch.finfo(torch.float32).tiny
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss of independent classes.
+    """Focal loss of independent classes, written to `output` `(N, C)`.
 
     Args:
         input: `(N, C)`, logits.
         target: `(N,)` int64, class of each row; C, or any negative number, is background.
         weight: `(C,)`, a factor for the rows of each class, or empty. Background rows have 1.
-        output: `(N, C)`, written.
-        gamma: exponent of the focusing factor.
-        alpha: weight of the foreground term; the background's is `1 - alpha`.
+        gamma: Exponent of the focusing factor.
+        alpha: Weight of the foreground term; the background's is `1 - alpha`.
     """
     logits = widen(input)
     _check(target, most=logits.shape[1])
@@ -47,15 +46,10 @@ def sigmoid_focal_loss_backward(
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Focal loss of mutually exclusive classes.
+    """Focal loss of mutually exclusive classes, written to `output` `(N,)`.
 
-    Args:
-        input: `(N, C)`, probabilities: mmcv has taken the softmax.
-        target: `(N,)` int64, class of each row; rows with a negative one are ignored.
-        weight: `(C,)`, a factor for the rows of each class, or empty.
-        output: `(N,)`, written.
-        gamma: exponent of the focusing factor.
-        alpha: weight of the loss.
+    As above, but that `input` are probabilities, as mmcv has taken the softmax, and rows with a
+    negative target are ignored.
     """
     _check(target, most=input.shape[1] - 1)
     p, counts = _target_probability(widen(input), target)

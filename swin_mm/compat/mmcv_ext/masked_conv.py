@@ -19,11 +19,10 @@ def masked_im2col_forward(
 
     Args:
         im: `(1, C, H, W)`.
-        mask_h_idx: `(K,)` int64, rows of the places.
-        mask_w_idx: `(K,)` int64, columns of the places.
+        mask_h_idx, mask_w_idx: `(K,)` int64, rows and columns of the places.
         col: `(C * kernel_h * kernel_w, K)`, written.
-        kernel_h, kernel_w: sides of the kernel.
-        pad_h, pad_w: rows and columns of zeros around `im`.
+        kernel_h, kernel_w: Sides of the kernel.
+        pad_h, pad_w: Rows and columns of zeros around `im`.
     """
     padded = F.pad(im[0], (pad_w, pad_w, pad_h, pad_h))
     rows = mask_h_idx + torch.arange(kernel_h, device=im.device)[:, None]  # (kernel_h, K)
@@ -41,11 +40,5 @@ def masked_col2im_forward(
     width: int,
     channels: int,
 ) -> None:
-    """Writes computed columns to their places.
-
-    Args:
-        col: `(channels, K)`.
-        mask_h_idx, mask_w_idx: `(K,)` int64, rows and columns of the places.
-        im: `(1, channels, height, width)`, written at these places only.
-    """
+    """Writes columns `(channels, K)` to their places in `im` `(1, channels, height, width)`."""
     im[0, :, mask_h_idx, mask_w_idx] = col.to(im.dtype)

@@ -17,16 +17,9 @@ BOX_AND_SCORE = [0, 1, 2, 3, SCORE]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Keeps the boxes that overlap no better box by more than a threshold.
+    """Indices `(K,)` of the boxes that overlap no better box by more than a threshold, best first.
 
-    Args:
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        scores: `(N,)`.
-        iou_threshold: a box goes when its IoU with a kept one is greater than this.
-        offset: 1 where x2 and y2 are the last pixel inside a box, else 0.
-
-    Returns:
-        `(K,)` int64 indices of the kept boxes, best first.
+    With an `offset` of 1, x2 and y2 of `boxes` `(N, 4)` are the last pixel inside.
     """
     boxes = widen(boxes)
     if offset:
@@ -46,17 +39,12 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lowers the scores of boxes that overlap better ones, and drops those that fall too low.
+    """Lowers the scores of boxes that overlap better ones, and drops those below `min_score`.
+
+    Methods `NAIVE` and `LINEAR` act from `iou_threshold` on, `GAUSSIAN` with the width `sigma`.
 
     Args:
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        scores: `(N,)`.
         dets: `(N, 5)`, written: its first K rows receive box and new score, best first.
-        iou_threshold: from this IoU on, methods `NAIVE` and `LINEAR` act.
-        sigma: width of method `GAUSSIAN`.
-        min_score: a box goes when its score falls below this.
-        method: `NAIVE`, `LINEAR` or `GAUSSIAN`.
-        offset: 1 where x2 and y2 are the last pixel inside a box, else 0.
 
     Returns:
         `(K,)` int64 indices of the kept boxes, best first.
@@ -92,11 +80,7 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups every suppressed box with the kept box that suppresses it.
-
-    Args:
-        dets: `(N, 5)`, x1, y1, x2, y2 in pixels and score.
-        iou_threshold: a box joins a better one's group from this IoU on.
+    """Groups every box of `dets` `(N, 5)` with the better one that suppresses it, from an IoU on.
 
     Returns:
         One list of indices per kept box, best first; within a list the kept box, then the others

@@ -78,10 +78,9 @@ def _cells(start: Tensor, end: Tensor, pooled: int, length: int) -> tuple[Tensor
     """Map rows (or columns) that each output row (or column) covers.
 
     Args:
-        start: `(R,)`, first edge of the regions in feature map cells.
-        end: `(R,)`, last edge.
-        pooled: number of output rows.
-        length: number of map rows.
+        start, end: `(R,)`, edges of the regions in feature map cells.
+        pooled: Number of output rows.
+        length: Number of map rows.
 
     Returns:
         `(R, pooled, K)` indices, K the most that any output row covers, and a mask of those valid.

@@ -25,8 +25,8 @@ def box_iou_rotated(
         boxes1: `(N, 5)`, centre x and y, width and height in pixels, clockwise angle in radians.
         boxes2: `(M, 5)`; `M == N` when `aligned`.
         ious: `(N * M,)`, row by row, or `(N,)` when `aligned`, written.
-        mode_flag: 0 for intersection over union, 1 for intersection over the first box.
-        aligned: whether to compare row with row only.
+        mode_flag: `IOU` or `IOF`.
+        aligned: Whether to compare row with row only.
     """
     first, second = boxes1.double(), boxes2.double()
     if not aligned:
@@ -48,22 +48,12 @@ def nms_rotated(
     iou_threshold: float,
     multi_label: bool,
 ) -> Tensor:
-    """Keeps the rotated boxes that overlap no better box by more than a threshold.
+    """Indices `(K,)` of the rotated boxes that overlap no better box by more than a threshold.
 
-    Args:
-        dets: `(N, 5)`, or `(N, 6)` with the label last when `multi_label`; unused.
-        scores: `(N,)`; unused, as `order` says it all.
-        order: `(N,)` int64, indices by falling score.
-        dets_sorted: `dets[order]`.
-        labels: unused, see `multi_label`.
-        iou_threshold: a box goes when its IoU with a kept one is greater than this; on the CPU
-            also when it is equal.
-        multi_label: unused. The compiled operator leaves the label out of the comparison, too:
-            boxes compete across labels. Callers that want them apart move them apart, as
-            `batched_nms` does.
-
-    Returns:
-        `(K,)` int64 indices into `dets` of the kept boxes, best first.
+    `order` `(N,)` has the indices by falling score, and `dets_sorted` is `dets[order]`; other
+    tensors are unused. On the CPU a box goes also when its IoU equals the threshold. The compiled operator
+    leaves the label out of the comparison where `multi_label`, too: boxes compete across labels.
+    Callers that want them apart move them apart, as `batched_nms` does.
     """
     boxes, threshold = widen(dets_sorted), c_float(iou_threshold).value
     kept = []

@@ -24,15 +24,10 @@ def roi_grid(
     sampling_ratio: int,
     aligned: bool,
 ) -> RoiGrid:
-    """Places regions on a feature map as RoIAlign does.
+    """Places regions on a feature map as RoIAlign does; see there for the arguments.
 
-    Args:
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
-        pooled: rows and columns of the pooled output.
-        spatial_scale: feature map cells per image pixel.
-        sampling_ratio: sampling points per pooled cell and axis; 0 takes one per feature map cell.
-        aligned: whether the first cell's centre is at 0.5, not 0; regions may then be narrower
-            than one cell.
+    `sampling_ratio` of 0 takes a sampling point per feature map cell. Only `aligned` regions may be
+    narrower than one cell.
     """
     corners = rois[:, 1:].unflatten(1, (2, 2)).flip(-1) * spatial_scale  # (R, corner, yx)
     if aligned:
@@ -67,11 +62,6 @@ def sample_points(
 ) -> tuple[Tensor, Tensor]:
     """Coordinates of the sampling points of regions that share one number of samples.
 
-    Args:
-        grid: R regions.
-        pooled: rows `PH` and columns `PW` of the pooled output.
-        samples: points per pooled cell, `SH` down and `SW` across.
-
     Returns:
         y `(R, PH, SH)` and x `(R, PW, SW)` in feature map cells.
     """
@@ -92,8 +82,7 @@ def bilinear(features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     Args:
         features: `(B, C, H, W)`.
         image: `(...)` int64, index into the batch, of a shape that broadcasts with y and x.
-        y: `(...)`, in feature map cells.
-        x: `(...)`, in feature map cells.
+        y, x: `(...)`, in feature map cells.
 
     Returns:
         `(..., C)`.
