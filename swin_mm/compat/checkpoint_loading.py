@@ -67,9 +67,9 @@ def _resume_from_data(resume: Any, self: Any, filename: str, *args: Any, **kwarg
 
     # FlexibleRunner leaves loading to its strategy, which takes its parts out of what it returns.
     owner = getattr(self, "strategy", self)
-    name, parts = ("load_checkpoint", RUN_PARTS) if owner is self else ("resume", ())
-    if not getattr(self, "param_schedulers", None):
-        parts = parts[:1]
+    name = "load_checkpoint" if owner is self else "resume"
+    has_schedules = bool(getattr(self, "param_schedulers", None))
+    parts = RUN_PARTS[: 1 + has_schedules] if owner is self else ()
     load = getattr(owner, name)
     vars(owner)[name] = lambda *a, **k: check_run_state(load(*a, **k), filename, parts)
     try:
@@ -129,7 +129,7 @@ def _check_moments(runner: Any, file: str) -> None:
     """
     from swin_mm.checkpoint.errors import CheckpointError
 
-    wrapper = getattr(runner, "optim_wrapper", None)
+    wrapper: Any = getattr(runner, "optim_wrapper", None)
     wrappers = wrapper.values() if hasattr(wrapper, "values") else [wrapper]
     optimizers = [w.optimizer for w in wrappers if hasattr(w, "optimizer")]
     names = {id(parameter): name for name, parameter in runner.model.named_parameters()}

@@ -7,6 +7,7 @@ Source:
 
 import re
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ NEIGHBOUR_ORDER = [0, 2, 1, 3]
 
 class Mmdet(Layout):
     name = "mmdet"
-    versions = (1,)
+    versions: ClassVar[tuple[int, ...]] = (1,)
     # mmpretrain shares it.
     anchor = r"stages\.\d+\.blocks\.\d+\.attn\.w_msa\.(relative_position_bias_table|logit_scale)"
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 
-def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **sizes: int) -> None:
+def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, **sizes: Any) -> None:
     """Writes what `_reassemble` gives."""
     output.copy_(_reassemble(widen(features), widen(masks), **sizes))
 
@@ -20,7 +20,7 @@ def carafe_naive_backward(
     masks: Tensor,
     bottom_grad: Tensor,
     mask_grad: Tensor,
-    **sizes: int,
+    **sizes: Any,
 ) -> None:
     """Gradients by features and masks."""
     function = partial(_reassemble, **sizes)
@@ -34,7 +34,7 @@ def carafe_forward(
     routput: Any,
     rmasks: Any,
     output: Tensor,
-    **sizes: int,
+    **sizes: Any,
 ) -> None:
     """As `carafe_naive_forward`; `rfeatures` are kept for `carafe_backward`."""
     rfeatures.copy_(features)
@@ -51,7 +51,7 @@ def carafe_backward(
     rmask_grad: Any,
     bottom_grad: Tensor,
     mask_grad: Tensor,
-    **sizes: int,
+    **sizes: Any,
 ) -> None:
     """As `carafe_naive_backward`."""
     carafe_naive_backward(top_grad, rfeatures, masks, bottom_grad, mask_grad, **sizes)

@@ -36,7 +36,7 @@ def ms_deform_attn_forward(
     for shape, *level in _levels(
         value_spatial_shapes, value, sampling_locations, attention_weights
     ):
-        output += _attend(*map(widen, level), shape=shape)
+        output += _attend(shape, *map(widen, level))
     return output.to(value.dtype)
 
 
@@ -57,7 +57,7 @@ def ms_deform_attn_backward(
     outputs = _levels(value_spatial_shapes, grad_value, grad_sampling_loc, grad_attn_weight)
     # Level by level, as the samples of all levels at once are what takes the memory.
     for (shape, *level), (_, *grads) in zip(inputs, outputs, strict=True):
-        add_gradients(partial(_attend, shape=shape), level, grad_output, grads)
+        add_gradients(partial(_attend, shape), level, grad_output, grads)
 
 
 def _levels(
@@ -71,7 +71,7 @@ def _levels(
         start += rows * columns
 
 
-def _attend(value: Tensor, locations: Tensor, weights: Tensor, shape: tuple[int, int]) -> Tensor:
+def _attend(shape: tuple[int, int], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of the values at places on one level of `shape`, `(B, Q, nH * D)`."""
     heads = value.shape[2]
     maps = value.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shape)  # (B*nH, D, H, W)

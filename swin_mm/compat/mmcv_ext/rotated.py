@@ -51,9 +51,9 @@ def nms_rotated(
     """Indices `(K,)` of the rotated boxes that overlap no better box by more than a threshold.
 
     `order` `(N,)` has the indices by falling score, and `dets_sorted` is `dets[order]`; other
-    tensors are unused. On the CPU a box goes also when its IoU equals the threshold. The compiled operator
-    leaves the label out of the comparison where `multi_label`, too: boxes compete across labels.
-    Callers that want them apart move them apart, as `batched_nms` does.
+    tensors are unused. On the CPU a box goes also when its IoU equals the threshold. The compiled
+    operator leaves the label out of the comparison where `multi_label`, too: boxes compete across
+    labels. Callers that want them apart move them apart, as `batched_nms` does.
     """
     boxes, threshold = widen(dets_sorted), c_float(iou_threshold).value
     kept = []

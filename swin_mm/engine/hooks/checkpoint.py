@@ -338,7 +338,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             Its path, None where none was saved, and why it is that one.
         """
         scores = runner.message_hub.runtime_info
-        paths = self._best_paths() if self.save_best else []
+        paths: list[str | None] = self._best_paths() if self.save_best else []
         for path, key in zip(paths, self.key_indicators if paths else (), strict=True):
             if path:
                 score = scores.get("best_score", scores.get(f"best_score_{key}"))
