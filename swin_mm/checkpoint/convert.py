@@ -15,12 +15,7 @@ PART = re.compile(r"(layers\.\d+\.(?:(blocks)\.\d+|downsample))\.((?!norm3\.).+)
 
 
 class Converted(NamedTuple):
-    """A backbone in another layout.
-
-    Attributes:
-        state: The parameters, without prefix.
-        left_out: Parameters, by our own names, that the layout has no place for: output norms.
-    """
+    """Parameters without prefix, and the keys of those that the layout has no place for."""
 
     state: State
     left_out: list[str]

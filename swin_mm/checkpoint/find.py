@@ -35,14 +35,11 @@ class Backbone(NamedTuple):
     """A backbone that was found in a checkpoint.
 
     Attributes:
-        wrapper: Keys of the checkpoint under which the weights are, joined by dots, None where
-            there are none.
+        wrapper: Keys under which the weights are, joined by dots, None where there are none.
         prefix: What stands before the backbone's keys, empty or ending in a dot.
         layout: The layout that was recognised.
         source: The backbone's part of the checkpoint, without prefix, as it is in the file.
-        state: The parameters in our own layout.
-        unused: Keys of `source` that a backbone does not need, such as those of a classifier.
-        unknown: Keys of `source` that the layout does not have.
+        state, unused, unknown: As of `Conversion`.
         others: Keys without the prefix: necks, heads, other parts of the model.
         beside: Keys beside the wrapper: optimizer, epoch and the like.
     """

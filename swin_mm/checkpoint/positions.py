@@ -40,8 +40,8 @@ def list_assumed_units(state: State, backbone: Any) -> tuple[int, ...]:
     """
     attentions = [stage.blocks[0].attn for stage in backbone.layers]
     tables = [v for key, v in state.items() if key.endswith(".relative_coords_table")]
-    is_told = any(_read_unit(table) for table in tables)
-    if is_told or not all(hasattr(attention, "position_unit") for attention in attentions):
+    is_recorded = any(_read_unit(table) for table in tables)
+    if is_recorded or not all(hasattr(attention, "position_unit") for attention in attentions):
         return ()
     return tuple(attention.position_unit[0] for attention in attentions)
 

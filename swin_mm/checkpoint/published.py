@@ -74,15 +74,11 @@ RECIPES = {
 
 
 class Weights(NamedTuple):
-    """Published weights of a whole detector or segmentor.
+    """Published weights of a whole detector or segmentor, with results by name.
 
     Attributes:
-        name: As the zoo has it.
-        address: Of the file.
         recipe: Our config that they fit, or None.
         config: A config that they fit: our recipe, or the path of the zoo's own.
-        dataset: What they were trained and measured on.
-        metrics: The published results, by name.
     """
 
     name: str
@@ -123,11 +119,7 @@ def find_weights(name: str) -> Weights:
 
 
 def resolve_weights(name: str) -> str:
-    """The path or address of weights that are given by path, address or name.
-
-    Raises:
-        CheckpointError: There are none.
-    """
+    """The path or address of weights that are given by path, address or name."""
     if "://" in name or Path(name).suffix or Path(name).exists():
         return name
     return find_weights(name).address

@@ -20,9 +20,6 @@ def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
             window, or of `window_size`.
         window_size: The wanted `(Wh, Ww)`, in tokens.
 
-    Returns:
-        The table for `window_size`, of the same dtype; `table` itself where the rows agree.
-
     Raises:
         CheckpointError: When the rows of `table` do not determine its window.
 
@@ -44,20 +41,14 @@ def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
 
 
 def resize_position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolates an absolute position embedding to another number of patches.
+    """Interpolates an absolute position embedding to another number of patches, as Microsoft does.
 
     Args:
         embedding: `(1, S*S, C)` of a square image, or of any image of `size`.
         size: The wanted `(Ph, Pw)`, in patches.
 
-    Returns:
-        `(1, Ph*Pw, C)`, of the same dtype; `embedding` itself where the sizes agree.
-
     Raises:
         CheckpointError: When `embedding` is not that of a square image.
-
-    Source:
-        `load_pretrained` in `utils.py` of https://github.com/microsoft/Swin-Transformer.
     """
     tokens = embedding.shape[1]
     if tokens == size[0] * size[1]:
@@ -82,13 +73,8 @@ def resize_patches(weight: Tensor, in_channels: int, patch_size: tuple[int, int]
     closest, by least squares, to the old products with the patch itself. Resizing of patches is
     bicubic, with antialiasing. Plain interpolation of weights would scale tokens by the area.
 
-    Args:
-        weight: `(C, in, h, w)`.
-        in_channels: The wanted channels of the image.
-        patch_size: The wanted `(h, w)`, in pixels.
-
     Returns:
-        `(C, in_channels, *patch_size)`, of the same dtype; `weight` itself where the sizes agree.
+        `(C, in_channels, *patch_size)`; `weight` itself where it has these sizes.
 
     Raises:
         CheckpointError: When channels are to be changed and `weight` is not for three of them.

@@ -64,13 +64,10 @@ def load_config(
     overrides: Mapping[str, Any] | None = None,
     check: Callable[[Config], None] | None = None,
 ) -> Config:
-    """Reads a config and applies overrides.
+    """Reads a config, by path or the name of one that comes with swin_mm, and applies overrides.
 
-    Args:
-        name: A path, or the name of a config that comes with swin_mm.
-        overrides: Settings by dotted key, as `--cfg-options` gives them. Variables of the config's
-            files are changed before the files are evaluated.
-        check: Checks the complete config; by default only the keys of overrides are checked.
+    Variables of the config's files are changed before the files are evaluated. `check` looks at the
+    complete config; by default only the keys of overrides are checked.
 
     Raises:
         ConfigError: There is no such config, it or one of its bases cannot be read, or an override

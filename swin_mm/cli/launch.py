@@ -58,12 +58,8 @@ def add_launch_options(parser: argparse.ArgumentParser) -> None:
 def prepare_config(args: argparse.Namespace) -> Config:
     """Reads the config that a command line names and applies what it says.
 
-    Args:
-        args: Parsed options, among them those of `add_launch_options`.
-
-    Returns:
-        The config, with `launcher` and `work_dir` set. With a GPU, data loaders pin memory unless
-        they say otherwise.
+    The config has `launcher` and `work_dir`. With a GPU, data loaders pin memory unless they say
+    otherwise.
 
     Raises:
         ConfigError: The config cannot be read, does not say what it is for, or has keys that

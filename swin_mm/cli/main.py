@@ -65,9 +65,6 @@ A CONFIG is a path or the name of a config that comes with swin_mm. Errors are o
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
     Returns:
         The exit status: 0, 1 for an error, 2 for a command line that makes no sense, 130 when
         interrupted.
@@ -90,15 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
-    """Runs one command; errors that its user can fix are printed as one line.
-
-    Args:
-        name: A key of `COMMANDS`.
-        argv: The command's arguments; by default those of the process.
-
-    Returns:
-        The exit status, as of `main`.
-    """
+    """Runs one command; errors that its user can fix are printed as one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return import_command(name).main(argv) or 0

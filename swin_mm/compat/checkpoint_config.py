@@ -31,12 +31,6 @@ def _fromstring(original: Any, cfg_str: str, file_format: str) -> Any:
 def parse_config_text(text: str) -> dict[str, Any]:
     """Reads assignments of plain values, as `Config.pretty_text` writes them.
 
-    Args:
-        text: Lines such as `model = dict(type='MaskRCNN', depths=[2, 2])`.
-
-    Returns:
-        The values by name.
-
     Raises:
         ValueError: The text holds anything else, which is not evaluated.
     """

@@ -89,13 +89,7 @@ def _resume_from_data(resume: Any, self: Any, filename: str, *args: Any, **kwarg
 def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) -> dict:
     """Checks that a checkpoint holds the state of a run, without which mmengine cannot resume.
 
-    Args:
-        checkpoint: Its content.
-        file: Its name, for messages.
-        parts: Keys that it must have; without, mmengine would start these parts anew in silence.
-
-    Returns:
-        The checkpoint.
+    Without one of `parts`, keys that it must have, mmengine would start it anew in silence.
 
     Raises:
         CheckpointError: It holds no such state.
@@ -199,16 +193,7 @@ def _build_from_config(build: Any, self: Any, cfg: Any, weights: Any, device: st
 def load_url(
     url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
 ) -> dict:
-    """Downloads a checkpoint, unless it has been before, and loads it.
-
-    Args:
-        url: Address of the file.
-        model_dir: Folder for downloads; `None` is that of `torch.hub`.
-        map_location: As in `torch.load`.
-        progress: Whether to show the progress of the download.
-
-    Returns:
-        The content of the file.
+    """Downloads a checkpoint to `model_dir`, unless it has been before, and loads it.
 
     Raises:
         CheckpointError: When the address cannot be reached, or the file cannot be loaded.

@@ -17,13 +17,10 @@ class DistributionNotFound(Exception):
 
 
 class Distribution:
-    """An installed distribution.
-
-    Args:
-        name: as in `pip install`, e.g. `mmsegmentation`; case, `-` and `_` do not matter.
+    """An installed distribution, by its name as in `pip install`.
 
     Raises:
-        DistributionNotFound: it is not installed.
+        DistributionNotFound: It is not installed.
     """
 
     def __init__(self, name: str) -> None:
@@ -36,10 +33,9 @@ class Distribution:
 
     @property
     def location(self) -> str:
-        """The folder that holds the distribution's packages.
+        """The folder that holds the distribution's packages: that of its metadata.
 
-        That of its metadata, except in an editable install, which leaves the packages with their
-        sources.
+        An editable install leaves the packages with their sources.
         """
         installed = Path(str(self._metadata.locate_file(""))).absolute()
         for module in self._top_level():
@@ -54,11 +50,7 @@ class Distribution:
         return self._metadata.read_text(name) is not None
 
     def get_metadata(self, name: str) -> str:
-        """The text of a metadata file.
-
-        Raises:
-            FileNotFoundError: the distribution has no such file.
-        """
+        """The text of a metadata file; raises FileNotFoundError where there is none."""
         text = self._metadata.read_text(name)
         if text is None:
             raise FileNotFoundError(f"{self.project_name} {self.version} has no {name}")

@@ -103,15 +103,9 @@ def newest_checkpoint(
 ) -> Path | None:
     """Finds the newest whole checkpoint, also when the pointer file is missing, stale or wrong.
 
-    Args:
-        folder: Where the checkpoints are.
-        templates: Templates of their names as mmengine's, such as `epoch_{}.pth`, or whole names.
-        pointer: The file that names the newest one, `last_checkpoint` in the working folder. What
-            it names counts as written when the pointer was, so a copied folder, where times mean
-            little, resumes from the right file.
-
-    Returns:
-        The file, or None when there is no whole checkpoint.
+    Names match mmengine's templates, such as `epoch_{}.pth`. What the pointer, `last_checkpoint` in
+    the working folder, names counts as written when the pointer was, so that a copied folder, where
+    times mean little, resumes from the right file.
     """
     folder = Path(folder)
     patterns = (re.escape(template).replace(r"\{\}", r"(\d+)") for template in templates)

@@ -34,9 +34,7 @@ class DumpLabelMaps(DumpResults):
 
     Confidence is the probability of the predicted class, in 255 steps. It is left out where it is
     not known: of views that mmseg's `SegTTAModel` merged, whose logits are those of one view alone.
-
-    mmengine's own dump keeps all that is known of an image, with the scores of every class at
-    every pixel: two hundred times as much.
+    mmengine's own dump keeps the scores of every class at every pixel: two hundred times as much.
 
     Args:
         out_file_path: The file; ends in `.pkl`.

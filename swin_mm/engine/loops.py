@@ -117,11 +117,7 @@ class ResumableLoop:
         return int(batches)
 
     def stop_validation_if_asked(self, batch: int) -> None:
-        """Ends a validation after batch number `batch`.
-
-        Raises:
-            ValidationStoppedError: A signal asks the process to stop.
-        """
+        """Raises ValidationStoppedError after batch number `batch` where a signal asks to stop."""
         # Ranks can only agree after batches that all of them have.
         if batch < self.validation_batches and self.stop_signals.agree():
             raise ValidationStoppedError

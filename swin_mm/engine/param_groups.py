@@ -73,12 +73,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.members = members
 
     def adjust_groups(self, groups: list[Group], model: nn.Module) -> None:
-        """Changes settings before groups are merged; for subclasses.
-
-        Args:
-            groups: One for each parameter, changed in place.
-            model: The whole model.
-        """
+        """Changes settings of the groups, one for each parameter, before they are merged."""
 
     def _settings_of(self, group: Group) -> Group:
         """What a group says, and what the optimizer would give it of rate and decay."""

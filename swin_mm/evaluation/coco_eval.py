@@ -36,13 +36,9 @@ def make_scorable(coco: COCO, iou_type: str) -> COCO:
     """Returns annotations that both packages read, with what training takes for granted.
 
     Ids are numbered from 1 if some are not positive whole numbers or are used twice: both packages
-    take a match with the id 0 for no match. A missing `iscrowd` is 0. For masks, polygons of fewer
-    than three points are dropped, as mmdet does in training; an object without any other has no
-    mask, and its box is ignored as a crowd is: masks that are found in it are not wrong.
-
-    Args:
-        coco: The annotations; they stay as they are.
-        iou_type: `"bbox"` or `"segm"`.
+    take a match with the id 0 for no match. A missing `iscrowd` is 0. For masks (`iou_type` is
+    `"segm"`), polygons of fewer than three points are dropped, as mmdet does in training; an object
+    without any other has no mask, and is ignored as a crowd is.
     """
     given = coco.dataset.get("annotations", [])
     completed = [_complete(annotation, coco, iou_type) for annotation in given]
@@ -109,28 +105,25 @@ def evaluate(
         faster: Whether faster-coco-eval does it; see `why_not_faster`.
         use_categories: Whether a detection must have the class of what it matches.
     """
-    coco = make_scorable(coco, iou_type)
-    if not faster:
-        with redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(coco, coco.loadRes(found), iou_type)
-            _set_params(evaluation, category_ids, image_ids, max_dets, iou_thrs)
-            evaluation.params.useCats = int(use_categories)
-            evaluation.evaluate()
-            evaluation.accumulate()
-    else:
+    truth: Any = make_scorable(coco, iou_type)
+    kind: Any = COCOeval
+    if faster:
         import faster_coco_eval
 
-        truth = faster_coco_eval.COCO(coco.dataset)
-        engine = faster_coco_eval.COCOeval_faster(truth, truth.loadRes(found), iou_type)
-        _set_params(engine, category_ids, image_ids, max_dets, iou_thrs)
-        engine.params.useCats = int(use_categories)
-        engine.evaluate()
-        engine.accumulate()
-        evaluation = COCOeval(iouType=iou_type)
-        params = engine.params
-        _set_params(evaluation, params.catIds, params.imgIds, params.maxDets, iou_thrs)
-        evaluation.eval = engine.eval
-    return evaluation
+        truth, kind = faster_coco_eval.COCO(truth.dataset), faster_coco_eval.COCOeval_faster
+    asked = dict(catIds=list(category_ids), imgIds=list(image_ids))
+    asked |= dict(maxDets=list(max_dets), iouThrs=np.asarray(iou_thrs))
+    with redirect_stdout(io.StringIO()):
+        evaluation = kind(truth, truth.loadRes(found), iou_type)
+        vars(evaluation.params).update(asked, useCats=int(use_categories))
+        evaluation.evaluate()
+        evaluation.accumulate()
+    if not faster:
+        return evaluation
+    summary = COCOeval(iouType=iou_type)
+    vars(summary.params).update({name: getattr(evaluation.params, name) for name in asked})
+    summary.eval = evaluation.eval
+    return summary
 
 
 def coco_table(evaluation: COCOeval) -> str:
@@ -177,15 +170,3 @@ def mean_present(values: np.ndarray, otherwise: float = -1.0) -> float:
     """Mean of what is there: COCO has -1 where there is nothing."""
     present = values[values > -1]
     return np.mean(present) if present.size else otherwise
-
-
-def _set_params(
-    evaluation: Any,
-    category_ids: Sequence[int],
-    image_ids: Sequence[int],
-    max_dets: Sequence[int],
-    iou_thrs: Sequence[float],
-) -> None:
-    params = evaluation.params
-    params.catIds, params.imgIds = list(category_ids), list(image_ids)
-    params.maxDets, params.iouThrs = list(max_dets), np.asarray(iou_thrs)

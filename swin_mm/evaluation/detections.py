@@ -33,17 +33,17 @@ class Detections:
     def gather(cls, results: Sequence[dict], category_ids: Sequence[int]) -> "Detections":
         """Joins what mmdet's `CocoMetric` keeps of each image; `category_ids` are of the labels."""
         counts = [len(result["labels"]) for result in results]
-        corners = _join([result["bboxes"].reshape(-1, 4) for result in results])
+        corners = np.concatenate([result["bboxes"].reshape(-1, 4) for result in results])
         # float64 before the difference, as Python's numbers are.
         corners = corners.astype(np.float64)
         # Some heads give an image without detections labels of float.
-        labels = _join([result["labels"] for result in results]).astype(np.int64)
+        labels = np.concatenate([result["labels"] for result in results]).astype(np.int64)
         ids = (result.get("img_id", index) for index, result in enumerate(results))
         return cls(
             image_ids=list(itertools.chain.from_iterable(map(itertools.repeat, ids, counts))),
             boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
-            scores=_join([result["scores"] for result in results]).astype(np.float64),
-            mask_scores=_join(
+            scores=np.concatenate([result["scores"] for result in results]).astype(np.float64),
+            mask_scores=np.concatenate(
                 [result.get("mask_scores", result["scores"]) for result in results]
             ).astype(np.float64),
             category_ids=np.asarray(category_ids)[labels],
@@ -52,35 +52,23 @@ class Detections:
 
     def box_list(self) -> list[dict]:
         """Returns what a COCO file of boxes holds."""
-        columns = (self.image_ids, self.boxes, self.scores, self.category_ids)
-        return _dicts(("image_id", "bbox", "score", "category_id"), columns)
+        columns = {"image_id": self.image_ids, "bbox": self.boxes, "score": self.scores}
+        return _dicts({**columns, "category_id": self.category_ids})
 
     def mask_list(self, with_boxes: bool = True) -> list[dict]:
         """Returns what a COCO file of masks holds.
 
         COCO takes an instance for as large as its box where there are boxes.
         """
-        names = ["image_id", "bbox", "score", "category_id", "segmentation"]
-        columns: list[Any] = [
-            self.image_ids,
-            self.boxes,
-            self.mask_scores,
-            self.category_ids,
-            self.masks,
-        ]
-        if not with_boxes:
-            names.remove("bbox")
-            del columns[1]
-        return _dicts(names, columns)
+        columns: dict[str, Any] = {"image_id": self.image_ids}
+        columns |= {"bbox": self.boxes} if with_boxes else {}
+        columns |= {"score": self.mask_scores, "category_id": self.category_ids}
+        return _dicts(columns | {"segmentation": self.masks})
 
 
 def write_json(entries: list[dict], path: str) -> None:
     """Writes entries as `mmengine.dump` does with a path, only that goes number by number."""
     put_text(dump(entries, file_format="json"), path)
-
-
-def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays)
 
 
 def _join_masks(results: Sequence[dict], counts: Sequence[int]) -> list[dict]:
@@ -95,7 +83,7 @@ def _join_masks(results: Sequence[dict], counts: Sequence[int]) -> list[dict]:
     return masks
 
 
-def _dicts(names: Sequence[str], columns: Sequence[np.ndarray | list]) -> list[dict]:
+def _dicts(columns: dict[str, Any]) -> list[dict]:
     """A dict for each row of columns."""
-    rows = zip(*(c.tolist() if isinstance(c, np.ndarray) else c for c in columns), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    values = (c.tolist() if isinstance(c, np.ndarray) else c for c in columns.values())
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]

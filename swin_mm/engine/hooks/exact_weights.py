@@ -29,11 +29,7 @@ class ExactWeightsHook(Hook):
     priority = "VERY_LOW"  # after hooks that exchange weights, such as those of averaged models
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compares shapes, and has absent weights noticed when the model is given the others.
-
-        Raises:
-            CheckpointError: A weight has another shape in the checkpoint, is NaN or infinite.
-        """
+        """Compares shapes, and has absent weights noticed when the model is given the others."""
         self.handle = watch_weights(runner.model, checkpoint)
 
     def _done(self, runner: Runner) -> None:
