@@ -17,7 +17,8 @@ source .venv/bin/activate
 ruff check .
 ruff format --check .
 mypy
-# One thread each: two workers with two threads on two cores wait for one another.
+# One thread each: two workers with two threads on two cores wait for one another. A file's tests
+# run in one worker, which makes its fixtures once; `tests/conftest.py` puts files in order.
 export OMP_NUM_THREADS=1
-exec python -m pytest --numprocesses 2 --dist loadgroup \
+exec python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
   ${tier[@]+"${tier[@]}"} ${arguments[@]+"${arguments[@]}"}

@@ -102,9 +102,10 @@ def test_garbage_is_not_collected_within_a_step(device):
 
 
 def test_a_known_sleep_by_the_real_clock():
+    began = time.perf_counter()
     found = measure({"a": lambda index: time.sleep(0.02)}, {"a": 1}, 1, 3, on_error=fail)
-    assert len(found["a"]) == 3
-    assert all(0.02 <= seconds < 0.5 for seconds in found["a"])
+    assert len(found["a"]) == 3 and min(found["a"]) >= 0.02
+    assert sum(found["a"]) < time.perf_counter() - began  # in seconds
 
 
 def test_quantiles():

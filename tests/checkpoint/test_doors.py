@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from safetensors.torch import save_file
 from swin_weights import SMALL, randomise
 from torch import Tensor, nn
@@ -166,14 +164,6 @@ def by_test_command(state, file, folder):
 
 
 DOORS = [door for name, door in list(globals().items()) if name.startswith("by_")]
-
-
-@pytest.fixture(autouse=True)
-def fresh_mmengine(monkeypatch):
-    """Forgets mmengine's global objects, which runners of the same second would share."""
-    for manager in (MessageHub, MMLogger, Visualizer):
-        monkeypatch.setattr(manager, "_instance_dict", type(manager._instance_dict)())
-    monkeypatch.setenv("LOCAL_RANK", "0")  # set by the command; put back after the test
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__[3:].replace("_", "-"))

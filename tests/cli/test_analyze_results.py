@@ -36,7 +36,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch, data, fresh_mmengine):
+def config(tmp_path, monkeypatch, data):
     monkeypatch.chdir(tmp_path)
 
     def write(scope):

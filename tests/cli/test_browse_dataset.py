@@ -11,7 +11,7 @@ from swin_mm.cli.main import main
 
 
 @pytest.fixture
-def browse(tmp_path, monkeypatch, capsys, fresh_mmengine):
+def browse(tmp_path, monkeypatch, capsys):
     """Runs the command in an empty folder; returns its status and what it prints."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -50,7 +50,7 @@ class SeenIdMapDetector(IdMapDetector):
 
 
 @pytest.fixture
-def photos(tmp_path, monkeypatch, fresh_mmengine):
+def photos(tmp_path, monkeypatch):
     """Two images of numbered objects, and the config of a detector that is always right."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS._module_dict, "SeenIdMapDetector", SeenIdMapDetector)
@@ -165,6 +165,7 @@ BAD_IMAGES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning:PIL")
 @pytest.mark.parametrize("name", BAD_IMAGES)
 def test_an_image_that_no_decoder_takes_does_not_end_the_run(photos, capsys, name):
     Path("photos", "b.png").write_bytes(BAD_IMAGES[name]())

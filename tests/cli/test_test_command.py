@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def untrained(tmp_path, monkeypatch, data, fresh_mmengine):
+def untrained(tmp_path, monkeypatch, data):
     """Config and checkpoint of a small model that predicts at random, in the current folder."""
     monkeypatch.chdir(tmp_path)
 

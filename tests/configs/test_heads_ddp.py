@@ -74,7 +74,8 @@ def run_process(rank, folder):
 @pytest.mark.slow
 def test_gradients_are_the_mean_over_processes_and_mmdets(monkeypatch):
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run_process, (folder,), nprocs=WORLD)
+        # Forks, since new processes would import everything again.
+        mp.start_processes(run_process, (folder,), nprocs=WORLD, start_method="fork")
         found = [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(WORLD)]
     monkeypatch.setattr(roi_align, "why_not_sparse", lambda maps, rois: "as on a GPU")
     for name in NAMES:

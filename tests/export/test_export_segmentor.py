@@ -17,9 +17,8 @@ from swin_mm.export.write import export_model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["v1", "v2"])
-def test_label_maps_equal_the_models_at_three_sizes(kind, tmp_path):
-    plan = make_plan(build(upernet(kind), "mmseg"), DATASET, "model")
+def test_label_maps_equal_the_models_at_three_sizes(tmp_path):
+    plan = make_plan(build(upernet(), "mmseg"), DATASET, "model")
     result = export_model(plan, tmp_path / "model.onnx", list("abcde"))
     metadata, differences = result.metadata, result.differences
     assert len({d.size[1:] for d in differences}) == 3
@@ -32,8 +31,7 @@ def test_label_maps_equal_the_models_at_three_sizes(kind, tmp_path):
         list("abcde"),
     )
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    if kind == "v1":
-        _run_without_torch(found, tmp_path)
+    _run_without_torch(found, tmp_path)
 
 
 def _run_without_torch(model, folder):

@@ -11,16 +11,19 @@ from mmengine.config import Config
 from tiny_models import build, two_stage
 
 import swin_mm
-from swin_mm.cli import export, predict
+from swin_mm.cli import predict
 from swin_mm.configs import ConfigError
 from swin_mm.datasets.reader import UnreadableError
 from swin_mm.export.plan import ExportError
 from swin_mm.export.runtime import ExportedModel
+from swin_mm.export.write import ExportResult
+
+pytestmark = pytest.mark.slow  # exporting takes a quarter of a minute
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A config, its weights, a picture and the exported file."""
+def exported(tmp_path_factory) -> ExportResult:
+    """A Mask R-CNN as a file, in a folder with its config, its weights and a picture."""
     folder = tmp_path_factory.mktemp("exported")
     model = two_stage()
     data = dict(
@@ -37,9 +40,19 @@ def folder(tmp_path_factory) -> Path:
     torch.save({"state_dict": build(model).state_dict(), "meta": {}}, folder / "tiny.pth")
     pixels = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / "a.png"), cv2.GaussianBlur(pixels, (9, 9), 0))
-    paths = [str(folder / name) for name in ("tiny.py", "tiny.pth", "t.onnx")]
-    export.main([*paths[:2], "--out", paths[2]])
-    return folder
+    return swin_mm.load(folder / "tiny.py", folder / "tiny.pth", "cpu").export(folder / "t.onnx")
+
+
+@pytest.fixture
+def folder(exported) -> Path:
+    return Path(exported.path).parent
+
+
+def test_detections_equal_the_models_at_three_sizes(exported):
+    assert len({d.size[1:] for d in exported.differences}) == 3
+    for difference in exported.differences:
+        assert difference.compared >= 10 * difference.size[0]
+        assert "share of mask pixels" in difference.values
 
 
 def test_it_finds_what_the_model_finds(folder):
@@ -57,7 +70,7 @@ def test_it_finds_what_the_model_finds(folder):
     assert np.array_equal(first.boxes, found.boxes) and np.array_equal(second.boxes, found.boxes)
 
 
-def test_python_exports_as_the_command_does(folder, tmp_path):
+def test_a_part_at_one_size(folder, tmp_path):
     model = swin_mm.load(folder / "tiny.py", folder / "tiny.pth", "cpu")
     options = dict(part="neck", size=(64, 96), batch=1, image=folder / "a.png")
     result = model.export(tmp_path / "neck.onnx", **options)

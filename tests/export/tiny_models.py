@@ -5,7 +5,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-# Two stages with shifted windows, as small as exporting is quick.
+# Two stages, as small as exporting is quick.
 BACKBONES = {
     "v1": dict(type="swin_mm.SwinTransformer", window_size=4),
     "v2": dict(type="swin_mm.SwinTransformerV2", window_size=4),
@@ -13,7 +13,7 @@ BACKBONES = {
         type="swin_mm.SwinTransformer", window_size=4, context_scales=("window", 2, "global")
     ),
 }
-SIZES = dict(embed_dims=8, depths=(2, 2), num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1))
+SIZES = dict(embed_dims=8, num_heads=(1, 2), strides=(4, 2), out_indices=(0, 1))
 WIDTHS = [8, 16]
 PREPROCESSOR = dict(
     type="swin_mm.DetDataPreprocessor",
@@ -44,8 +44,9 @@ def build(cfg: dict, scope: str = "mmdet", seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def backbone(kind: str) -> dict:
-    return dict(BACKBONES[kind], **SIZES)
+def backbone(kind: str, depths: tuple[int, int] = (1, 1)) -> dict:
+    """Every second block of a stage has shifted windows."""
+    return dict(BACKBONES[kind], **SIZES, depths=depths)
 
 
 def rpn_head() -> dict:
@@ -83,7 +84,7 @@ def extractor(side: int, strides=STRIDES) -> dict:
     )
 
 
-def two_stage(kind: str = "v1", masks: bool = True, stages: int = 1, **rcnn) -> dict:
+def two_stage(masks: bool = True, stages: int = 1, **rcnn) -> dict:
     """Faster R-CNN, Mask R-CNN, or their cascade with more stages than one."""
     mask_head = dict(
         type="FCNMaskHead", num_convs=1, in_channels=8, conv_out_channels=8, num_classes=3
@@ -109,7 +110,7 @@ def two_stage(kind: str = "v1", masks: bool = True, stages: int = 1, **rcnn) -> 
     return dict(
         type="CascadeRCNN" if stages > 1 else "MaskRCNN" if masks else "FasterRCNN",
         data_preprocessor=PREPROCESSOR,
-        backbone=backbone(kind),
+        backbone=backbone("v1"),
         neck=NECK,
         rpn_head=rpn_head(),
         roi_head=parts,
@@ -118,14 +119,14 @@ def two_stage(kind: str = "v1", masks: bool = True, stages: int = 1, **rcnn) -> 
     )
 
 
-def dense(head: str, kind: str = "v1") -> dict:
+def dense(head: str, kind: str = "v1", depths: tuple[int, int] = (1, 1)) -> dict:
     """RetinaNet or ATSS."""
     settings = dict(octave_base_scale=4, scales_per_octave=1, strides=STRIDES)
     ratios = [0.5, 1.0] if head == "RetinaHead" else [1.0]
     return dict(
         type="RetinaNet" if head == "RetinaHead" else "ATSS",
         data_preprocessor=PREPROCESSOR,
-        backbone=backbone(kind),
+        backbone=backbone(kind, depths),
         neck=NECK,
         bbox_head=dict(
             type=head,
@@ -141,7 +142,7 @@ def dense(head: str, kind: str = "v1") -> dict:
     )
 
 
-def upernet(kind: str = "v1", num_classes: int = 5, **test_cfg) -> dict:
+def upernet(num_classes: int = 5, **test_cfg) -> dict:
     return dict(
         type="swin_mm.EncoderDecoder",
         data_preprocessor=dict(
@@ -150,7 +151,7 @@ def upernet(kind: str = "v1", num_classes: int = 5, **test_cfg) -> dict:
             std=PREPROCESSOR["std"],
             bgr_to_rgb=True,
         ),
-        backbone=backbone(kind),
+        backbone=backbone("v1"),
         decode_head=dict(
             type="swin_mm.UPerHead",
             in_channels=WIDTHS,

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.visualization import Visualizer
 from PIL import Image
 
 from swin_mm.cli import init_config, test, train
@@ -18,10 +16,7 @@ IMAGES = 8
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, and mmengine without what other runs left."""
-    for manager in (MessageHub, MMLogger, Visualizer):
-        monkeypatch.setattr(manager, "_instance_dict", type(manager._instance_dict)())
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    """The current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

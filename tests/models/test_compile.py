@@ -70,7 +70,7 @@ def test_with_every_option_in_one_graph():
     """Stochastic depth, dropout, checkpointing, position embedding, mixed precision."""
     torch.manual_seed(0)
     model = SwinTransformer(
-        **SMALL,
+        **SMALL | dict(depths=(1,)),
         drop_path_rate=0.3,
         drop_rate=0.1,
         attn_drop_rate=0.1,

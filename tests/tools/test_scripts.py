@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mmdet
@@ -142,29 +141,6 @@ def test_what_is_asked_of_slurm(run, tmp_path, monkeypatch, name, arguments, env
         monkeypatch.setenv(variable, value)
     result = run(name, *arguments)
     assert result.stdout.strip() == expected, result.stderr
-
-
-@pytest.mark.slow
-def test_killed_while_writing_a_checkpoint(run, tmp_path):
-    """Kills two trainings in the middle of a large checkpoint and lets a third finish."""
-    # 60 MiB of ballast take a while to write.
-    config = write_toy_config(tmp_path, "model['ballast'] = 15_000_000\n")
-    work_dir = tmp_path / "work"
-    command = [sys.executable, TOOLS / "train.py", config, "--work-dir", work_dir, "--resume"]
-    for epoch in (1, 2):
-        training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        partial = work_dir / f".epoch_{epoch}.pth.{training.pid}.partial"
-        deadline = time.monotonic() + 300
-        while not partial.exists() and training.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
-        training.send_signal(signal.SIGKILL)
-        assert training.wait() == -signal.SIGKILL
-        assert partial.exists() and not (work_dir / f"epoch_{epoch}.pth").exists()
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "resumed       │ after epoch 1, step 4" in result.stdout
-    assert not list(work_dir.glob(".*"))
-    assert torch.load(work_dir / "epoch_4.pth", weights_only=False)["meta"]["iter"] == 16
 
 
 TRAIN_TOY = """#!/usr/bin/env bash

@@ -59,7 +59,8 @@ def run_process(rank, folder):
 @pytest.mark.slow
 def test_gradients_are_the_mean_over_processes_whatever_is_frozen_or_recomputed():
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run_process, (folder,), nprocs=WORLD)
+        # Forks, since new processes would import everything again.
+        mp.start_processes(run_process, (folder,), nprocs=WORLD, start_method="fork")
         found = [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(WORLD)]
     for settings in GRID:
         model = build(*settings)

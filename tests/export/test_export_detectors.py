@@ -1,0 +1,47 @@
+"""Detectors as files give what they give in PyTorch."""
+
+import pytest
+from tiny_models import DATASET, build, dense, two_stage
+
+from swin_mm.export.plan import ExportError, make_plan
+from swin_mm.export.write import export_model
+
+# Mask R-CNN is tested in `test_exported_predictions`.
+MODELS = {
+    "retinanet": dense("RetinaHead"),
+    "atss": dense("ATSSHead"),
+    "cascade": two_stage(stages=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_detections_equal_the_models_at_three_sizes(name, tmp_path):
+    plan = make_plan(build(MODELS[name]), DATASET, "model")
+    differences = export_model(plan, tmp_path / "model.onnx", list("abc")).differences
+    assert len({d.size[1:] for d in differences}) == 3
+    for difference in differences:
+        assert difference.compared >= 10 * difference.size[0]
+        assert ("share of mask pixels" in difference.values) == (name == "cascade")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(nms=dict(type="soft_nms", iou_threshold=0.5)), "soft NMS"),
+        (dict(max_per_img=-1), "max_per_img=-1"),
+    ],
+)
+def test_what_has_no_fixed_size_is_refused(change, message):
+    cfg = two_stage(masks=False)
+    cfg["test_cfg"]["rcnn"].update(change)
+    with pytest.raises(ExportError, match=message):
+        make_plan(build(cfg), DATASET, "model")
+
+
+def test_other_heads_are_refused():
+    cfg = two_stage(masks=False)
+    cfg["roi_head"]["type"] = "DoubleHeadRoIHead"
+    cfg["roi_head"].update(reg_roi_scale_factor=1.3)
+    with pytest.raises(ExportError, match="DoubleHeadRoIHead cannot be exported"):
+        make_plan(build(cfg), DATASET, "model")
