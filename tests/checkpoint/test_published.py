@@ -1,13 +1,10 @@
 """Published weights by name: what is known, and where it comes from."""
 
-import hashlib
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from zoo_server import publish_narrow, serve
 
 import swin_mm
 from swin_mm.checkpoint import CheckpointError
@@ -67,47 +64,15 @@ def server(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    handler = partial(SimpleHTTPRequestHandler, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve(folder) as address:
+        yield folder, address
 
 
 def test_a_model_by_its_name(server, monkeypatch, tmp_path):
     """A recipe's weights, in the zoo's layout, from a server that has them under the zoo's name."""
-    from mmengine.registry import MODELS, DefaultScope
-
-    folder, address = server
-    config = tmp_path / "narrow.py"
-    narrow = "dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), init_cfg=None)"
-    config.write_text(
-        f"_base_ = {str(find_config('mask_rcnn_swin_t_3x'))!r}\n"
-        f"model = dict(backbone={narrow}, neck=dict(in_channels=[8, 16, 32, 64]))\n"
-    )
-    from mmengine.config import Config
-
-    cfg = Config.fromfile(config)
-    # mmdet's own backbone, so that the layout is the zoo's
-    cfg.model.backbone = dict(
-        type="mmdet.SwinTransformer",
-        embed_dims=8,
-        depths=(1, 1, 1, 1),
-        num_heads=(1, 1, 2, 2),
-        out_indices=(0, 1, 2, 3),
-    )
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        stock = MODELS.build(cfg.model)
-    content = {"state_dict": stock.state_dict(), "meta": {"CLASSES": tuple(map(str, range(80)))}}
-    torch.save(content, folder / "a.pth")
-    digest = hashlib.sha256((folder / "a.pth").read_bytes()).hexdigest()[:8]
-    (folder / "a.pth").rename(folder / f"narrow-{digest}.pth")
-    weights = find_weights("mask_rcnn_swin_t_3x")._replace(
-        address=f"{address}/narrow-{digest}.pth", config=str(config)
-    )
+    weights, stock, _ = publish_narrow(*server, tmp_path / "narrow.py")
     monkeypatch.setattr(module, "find_weights", lambda name: weights)
     model = swin_mm.load("mask_rcnn_swin_t_3x", device="cpu")
-    stock.eval()
     image = torch.rand(1, 3, 64, 96)
     expected = stock.backbone(image)
     for ours, theirs in zip(model.module.backbone(image), expected, strict=True):

@@ -22,7 +22,7 @@ from swin_mm.registry import HOOKS
 from swin_mm.version import __version__
 
 PACKAGES = ("torch", "mmengine", "mmcv", "mmcv-lite", "mmdet", "mmsegmentation")
-MAX_WIDTH = 100  # columns
+MAX_WIDTH = 80  # columns, also in the log file
 
 Rows = list[tuple[str, str]]
 

@@ -113,6 +113,6 @@ def test_table_fits_the_terminal(monkeypatch, columns):
     text = start_table._draw("training", rows)
     lines = text.strip().splitlines()
     assert lines[0] == "training"
-    assert {len(line) for line in lines[1:]} == {min(columns, 100)}
+    assert {len(line) for line in lines[1:]} == {min(columns, 80)}
     # Text is taken as it is: rich would read the brackets as a colour.
     assert "cat [red]" in text
