@@ -50,7 +50,9 @@ def make_table(
     """
     table = Table(title=title, title_justify="left", box=box.ROUNDED, show_header=any(columns))
     for index, name in enumerate(columns):
-        table.add_column(name, overflow="fold", justify="right" if numbers and index else "left")
+        justify: Any = "right" if numbers and index else "left"
+        is_name = not index and not any(columns)
+        table.add_column(name, overflow="fold", justify=justify, no_wrap=is_name)
     for row in rows:
         table.add_row(*row)
     return table

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import State, find_version
 from swin_mm.checkpoint.layouts.layout import Conversion
 from swin_mm.checkpoint.lora import without_lora
+from swin_mm.checkpoint.report import LoadReport
 from swin_mm.checkpoint.resize import (
     resize_bias_table,
     resize_patches,
@@ -27,23 +28,7 @@ STAGE = re.compile(r"layers\.(\d+)\.")
 MAX_EXAMPLES = 3
 
 
-class Fitted(NamedTuple):
-    """Weights that a backbone loads, and how they came about; see `LoadReport` for the rest.
-
-    Attributes:
-        state: Parameters by the backbone's names, in its shapes.
-        dropped: Source keys without use here.
-    """
-
-    state: State
-    loaded: int
-    dropped: list[str]
-    initial: list[str]
-    resized: list[str]
-    plain_blocks: int
-
-
-def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
+def fit(conversion: Conversion, backbone: nn.Module) -> tuple[State, LoadReport]:
     """Fits converted weights to a `swin_mm.SwinTransformer` or V2, whose values are not changed.
 
     What may differ: the norms of outputs, stages after the last output, the window, the size of
@@ -51,6 +36,9 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     last stage alone may have a norm, is completed with the backbone's own, so that it loads under
     `strict=True` too; one that has more norms and lacks some is left so, and the loader's `strict`
     decides. Weights without mixed context leave that of the backbone at the identity.
+
+    Returns:
+        Parameters by the backbone's names, in its shapes, and how they came about.
 
     Raises:
         CheckpointError: The version is another, or a parameter is missing, is left over, or has
@@ -86,12 +74,18 @@ def fit(conversion: Conversion, backbone: nn.Module) -> Fitted:
     if faults:
         raise CheckpointError(f"{', '.join(faults)}; {explain_difference(source, target)}")
 
-    loaded = len(state)
-    resized = [key for key in target if key in state and state[key] is not source[key]]
+    report = LoadReport(
+        loaded=len(state),
+        total=len(target),
+        dropped=(*conversion.unused, *unused),
+        initial=tuple(initial),
+        resized=tuple(k for k in target if k in state and state[k] is not source[k]),
+        plain_blocks=len(plain),
+    )
     if norms in ([], [f"norm{_num_stages(source) - 1}"]):
         state |= {key: _initial_norm(key, target[key]) for key in kept}
     state |= {key: torch.zeros_like(target[key], device=_real_device(target[key])) for key in plain}
-    return Fitted(state, loaded, [*conversion.unused, *unused], initial, resized, len(plain))
+    return state, report
 
 
 def _check_version(source: State, target: State) -> None:

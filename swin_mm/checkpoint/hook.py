@@ -7,6 +7,7 @@ of the state dict under the backbone's prefix. There it is converted.
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mmengine.logging import print_log
@@ -71,23 +72,18 @@ def _convert(
         raise CheckpointError(f"no Swin in it, {describe_foreign(source)}; wanted {wanted}")
     inside = take_backbone(source, recognised)
     try:
-        fitted = fit(recognised.layout.to_own(inside), module)
+        state, report = fit(recognised.layout.to_own(inside), module)
     except CheckpointError as error:
         raise CheckpointError(f"it holds {recognised}, but {error}") from None
     prefixes = (recognised.prefix, *recognised.skipped_prefixes)
     outside = [key for key in source if not key.startswith(prefixes)]
-    report = LoadReport(
+    return state, replace(
+        report,
         module=name,
         layout=recognised.layout.name,
-        loaded=fitted.loaded,
-        total=len(without_lora(module.state_dict())),
-        dropped=(*fitted.dropped, *outside),
-        initial=tuple(fitted.initial),
-        resized=tuple(fitted.resized),
-        plain_blocks=fitted.plain_blocks,
+        dropped=(*report.dropped, *outside),
         pretrained_window_sizes=find_other_units(inside, module),
         assumed_window_sizes=list_assumed_units(inside, module),
         skipped_prefixes=recognised.skipped_prefixes,
         file=file,
     )
-    return fitted.state, report

@@ -36,10 +36,10 @@ class LoadReport:
         file: Where the checkpoint came from, if known.
     """
 
-    module: str
-    layout: str
-    loaded: int
-    total: int
+    module: str = "backbone"
+    layout: str = "Microsoft"
+    loaded: int = 0
+    total: int = 0
     dropped: tuple[str, ...] = ()
     initial: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()

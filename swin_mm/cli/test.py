@@ -113,11 +113,11 @@ def keep_predictions(runner: "Runner", out: str) -> None:
         Path(out).mkdir(parents=True, exist_ok=True)
         writers[0].output_dir = out
     elif find_scope(runner.cfg) == "mmseg":
-        from swin_mm.engine import DumpLabelMaps
+        from swin_mm.engine.dump import DumpLabelMaps
 
         metrics.append(DumpLabelMaps(out))
     else:
-        from swin_mm.engine import DumpInstances
+        from swin_mm.engine.dump import DumpInstances
 
         metrics.append(DumpInstances(out))
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from math import isqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -25,13 +25,18 @@ SHARED = (
     *("mlp_ratio", "depths", "num_heads", "qkv_bias", "patch_norm"),
     *("use_abs_pos_embed", "pretrain_img_size"),
 )
+# Those of the others, by our names.
+TIMM = {
+    **{name: name for name in ("patch_size", "depths", "num_heads", "window_size")},
+    **{name: name for name in ("mlp_ratio", "qkv_bias")},
+    **{"in_channels": "in_chans", "embed_dims": "embed_dim", "pretrain_img_size": "img_size"},
+}
+TRANSFORMERS = TIMM | {
+    **{"in_channels": "num_channels", "pretrain_img_size": "image_size"},
+    "use_abs_pos_embed": "use_absolute_embeddings",
+}
 
-
-class Built(NamedTuple):
-    """A model with its weights, and the last block of each stage."""
-
-    model: nn.Module
-    last_blocks: Sequence[nn.Module]
+Built = tuple[nn.Module, Sequence[nn.Module]]  # with its weights, and the last block of each stage
 
 
 def verify(source: Backbone, converted: State, target: Layout) -> str:
@@ -117,7 +122,7 @@ def _build_own(arguments: Mapping[str, Any], state: State) -> Built:
         out_indices=(len(arguments["depths"]) - 1,),
     )
     model.load_state_dict(state)
-    return Built(model, [stage.blocks[-1] for stage in model.layers])
+    return model, [stage.blocks[-1] for stage in model.layers]
 
 
 def _build_mmdet(arguments: Mapping[str, Any], state: State) -> Built:
@@ -128,27 +133,17 @@ def _build_mmdet(arguments: Mapping[str, Any], state: State) -> Built:
     settings["strides"] = (arguments["patch_size"], 2, 2, 2)
     model = SwinTransformer(**settings, out_indices=range(len(arguments["depths"])))
     model.load_state_dict(state, strict=False)
-    return Built(model, [stage.blocks[-1] for stage in model.stages])
+    return model, [stage.blocks[-1] for stage in model.stages]
 
 
 def _build_timm(arguments: Mapping[str, Any], state: State) -> Built:
     from timm.models.swin_transformer import SwinTransformer
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
-    kind = SwinTransformer if arguments["version"] == 1 else SwinTransformerV2
-    model: Any = kind(
-        img_size=arguments["pretrain_img_size"],
-        patch_size=arguments["patch_size"],
-        in_chans=arguments["in_channels"],
-        embed_dim=arguments["embed_dims"],
-        depths=arguments["depths"],
-        num_heads=arguments["num_heads"],
-        window_size=arguments["window_size"],
-        mlp_ratio=arguments["mlp_ratio"],
-        qkv_bias=arguments["qkv_bias"],
-    )
+    kind: Any = SwinTransformer if arguments["version"] == 1 else SwinTransformerV2
+    model = kind(**{theirs: arguments[ours] for ours, theirs in TIMM.items()})
     model.load_state_dict(state, strict=False)
-    return Built(model, [stage.blocks[-1] for stage in model.layers])
+    return model, [stage.blocks[-1] for stage in model.layers]
 
 
 def _build_torchvision(arguments: Mapping[str, Any], state: State) -> Built:
@@ -158,43 +153,32 @@ def _build_torchvision(arguments: Mapping[str, Any], state: State) -> Built:
     if arguments["version"] == 2:
         kinds = dict(block=swin.SwinTransformerBlockV2, downsample_layer=swin.PatchMergingV2)
     model = swin.SwinTransformer(
-        patch_size=[arguments["patch_size"]] * 2,
-        embed_dim=arguments["embed_dims"],
-        depths=list(arguments["depths"]),
-        num_heads=list(arguments["num_heads"]),
-        window_size=[arguments["window_size"]] * 2,
-        mlp_ratio=arguments["mlp_ratio"],
+        [arguments["patch_size"]] * 2,
+        arguments["embed_dims"],
+        list(arguments["depths"]),
+        list(arguments["num_heads"]),
+        [arguments["window_size"]] * 2,
+        arguments["mlp_ratio"],
         **kinds,
     )
     model.load_state_dict(state, strict=False)
     # Patch embedding, then stages and mergings in turn.
-    return Built(model, [stage[-1] for stage in model.features[1::2]])
+    return model, [stage[-1] for stage in model.features[1::2]]
 
 
 def _build_transformers(arguments: Mapping[str, Any], state: State) -> Built:
     import transformers
 
-    config: Any = transformers.SwinConfig
-    kind: Any = transformers.SwinModel
-    if arguments["version"] == 2:
-        config, kind = transformers.Swinv2Config, transformers.Swinv2Model
-    settings = config(
-        image_size=arguments["pretrain_img_size"],
-        patch_size=arguments["patch_size"],
-        num_channels=arguments["in_channels"],
-        embed_dim=arguments["embed_dims"],
-        depths=list(arguments["depths"]),
-        num_heads=list(arguments["num_heads"]),
-        window_size=arguments["window_size"],
-        mlp_ratio=arguments["mlp_ratio"],
-        qkv_bias=arguments["qkv_bias"],
-        use_absolute_embeddings=arguments["use_abs_pos_embed"],
-    )
+    name = "Swin" if arguments["version"] == 1 else "Swinv2"
+    given = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+    settings = {theirs: given[ours] for ours, theirs in TRANSFORMERS.items()}
+    config = getattr(transformers, f"{name}Config")(**settings)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     # Names in its files are others than in its models, and only this function knows both.
-    model = kind.from_pretrained(None, config=settings, state_dict=state)
-    return Built(model, [stage.blocks[-1] for stage in model.encoder.layers])
+    kind = getattr(transformers, f"{name}Model")
+    model = kind.from_pretrained(None, config=config, state_dict=state)
+    return model, [stage.blocks[-1] for stage in model.encoder.layers]
 
 
 # Names of layouts -> the package of their library and how it is built; others are swin_mm's own.

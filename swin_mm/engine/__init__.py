@@ -3,7 +3,6 @@
 # ruff: noqa: F401, the registries find types by importing this package
 
 from .deferred_log import RuntimeInfoHook
-from .dump import DumpInstances, DumpLabelMaps
 from .hooks.checkpoint import CheckpointHook
 from .hooks.curves import CurvesHook
 from .hooks.early_stopping import EarlyStoppingHook

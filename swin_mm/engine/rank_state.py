@@ -3,10 +3,10 @@
 import torch
 from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
-from torch import nn
+
+from swin_mm.engine.runner_parts import bare_model, optim_wrappers
 
 
 def share_buffers(runner: Runner) -> None:
@@ -31,12 +31,10 @@ def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
         Gradients by the name of their parameter, for each process; None between two steps of all
         optimizers.
     """
-    wrapper = runner.optim_wrapper
-    several = isinstance(wrapper, OptimWrapperDict)
-    if all(one.should_update() for one in (wrapper.values() if several else [wrapper])):
+    if all(wrapper.should_update() for wrapper in optim_wrappers(runner)):
         return None
-    model = _unwrap(runner)
-    own = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+    named = bare_model(runner).named_parameters()
+    own = {name: p.grad.cpu() for name, p in named if p.grad is not None}
     return all_gather_object(own)
 
 
@@ -48,7 +46,7 @@ def set_gradients(runner: Runner, gradients: list[dict[str, torch.Tensor]]) -> N
             f"{get_world_size()}: they are dropped."
         )
         return
-    parameters = dict(_unwrap(runner).named_parameters())
+    parameters = dict(bare_model(runner).named_parameters())
     for name, gradient in gradients[get_rank()].items():
         parameters[name].grad = gradient.to(parameters[name].device)
 
@@ -64,7 +62,3 @@ def set_batch_counts(runner: Runner, counts: dict[str, int]) -> None:
     """Gives each of several optimizers the number of batches it had."""
     for name, count in counts.items():
         runner.optim_wrapper[name]._inner_count = count
-
-
-def _unwrap(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

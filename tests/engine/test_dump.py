@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from swin_mm.engine import DumpLabelMaps
+from swin_mm.engine.dump import DumpLabelMaps
 
 
 def dump(logits, labels=None):

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from swin_mm.engine.deferred_log import DeviceNumber
+from swin_mm.engine.runner_parts import bare_model, optim_wrappers
 from swin_mm.registry import HOOKS
 
 MAX_FILES = 16  # named in a message
@@ -74,10 +74,8 @@ class NonFiniteLossHook(Hook):
         self.has_handled = False
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        model.register_forward_hook(self._look)
-        several = isinstance(runner.optim_wrapper, OptimWrapperDict)
-        self.wrappers = list(runner.optim_wrapper.values()) if several else [runner.optim_wrapper]
+        bare_model(runner).register_forward_hook(self._look)
+        self.wrappers = optim_wrappers(runner)
         for wrapper in self.wrappers:
             wrapper.optimizer.register_step_pre_hook(partial(self._before_step, wrapper))
             wrapper.optimizer.register_step_post_hook(partial(self._after_step, wrapper))

@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from rich import box
-from rich.table import Table
 from torch import nn
 
-from swin_mm.console import PlainConsole
+from swin_mm.console import PlainConsole, make_table
 from swin_mm.datasets.check import DatasetSummary, check_config
+from swin_mm.engine.runner_parts import bare_model, optim_wrappers
 from swin_mm.registry import HOOKS
 from swin_mm.version import __version__
 
@@ -42,9 +39,8 @@ class StartTableHook(Hook):
         self.data: DatasetSummary | None = None
 
     def before_train(self, runner: Runner) -> None:
-        model = _unwrap(runner.model)
         data = self.data or check_config(runner.cfg)
-        wrappers = _list_wrappers(runner)
+        wrappers = optim_wrappers(runner)
         rows = [
             *_describe_machine(),
             ("precision", _describe_precision(wrappers[0])),
@@ -53,7 +49,7 @@ class StartTableHook(Hook):
                 ("learning rate", _describe_optimizer(runner, wrapper.optimizer))
                 for wrapper in wrappers
             ),
-            *_describe_model(model),
+            *_describe_model(bare_model(runner)),
             *_describe_start(runner),
             *data.rows(),
             ("schedule", _describe_schedule(runner)),
@@ -65,16 +61,12 @@ class StartTableHook(Hook):
         data = self.data or check_config(runner.cfg, splits=("test",))
         rows = [
             *_describe_machine(),
-            *_describe_model(_unwrap(runner.model)),
+            *_describe_model(bare_model(runner)),
             *_describe_start(runner),
             *data.rows(),
             ("work folder", runner.work_dir),
         ]
         runner.logger.info(_draw("testing", rows))
-
-
-def _unwrap(model: Any) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _describe_machine() -> Rows:
@@ -109,17 +101,12 @@ def _describe_batch(runner: Runner) -> str:
     per_process = runner.train_dataloader.batch_size
     if per_process is None:  # a batch sampler of the user's own
         per_process = runner.train_dataloader.batch_sampler.batch_size
-    world, steps = get_world_size(), _list_wrappers(runner)[0]._accumulative_counts
+    world, steps = get_world_size(), optim_wrappers(runner)[0]._accumulative_counts
     factors = [f"{per_process} images"]
     factors += [f"{world} processes"] if world > 1 else []
     factors += [f"{steps} accumulated steps"] if steps > 1 else []
     total = per_process * world * steps
     return factors[0] if len(factors) == 1 else f"{total} = {' x '.join(factors)}"
-
-
-def _list_wrappers(runner: Runner) -> list[OptimWrapper]:
-    wrapper = runner.optim_wrapper
-    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
 
 def _describe_optimizer(runner: Runner, optimizer: torch.optim.Optimizer) -> str:
@@ -152,7 +139,7 @@ def _describe_start(runner: Runner) -> Rows:
         rows.append(("resumed", f"after epoch {runner.epoch}, step {runner.iter}"))
     elif runner._load_from:
         rows.append(("loaded", str(runner._load_from)))
-    for name, module in _unwrap(runner.model).named_modules():
+    for name, module in bare_model(runner).named_modules():
         if hasattr(module, "load_report"):
             report = module.load_report or f"{name}: initialised from scratch"
             rows.append(("weights", str(report)))
@@ -172,14 +159,9 @@ def _describe_schedule(runner: Runner) -> str:
 
 
 def _draw(title: str, rows: Rows) -> str:
-    table = Table(title=title, show_header=False, box=box.ROUNDED, title_justify="left")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for heading, text in rows:
-        table.add_row(heading, text)
     # Drawn to text, so that the log file has it too.
     width = min(MAX_WIDTH, get_terminal_size((MAX_WIDTH, 24)).columns)
     drawn = StringIO()
     console = PlainConsole(file=drawn, width=width)
-    console.print(table)
+    console.print(make_table(rows, title=title))
     return "\n" + "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())

@@ -4,13 +4,14 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
 from mmcv.cnn.bricks import DropPath
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.data import DataLoader
 
 from swin_mm.configs import bare_type, innermost_dataset
+from swin_mm.engine.runner_parts import bare_model
 from swin_mm.registry import HOOKS
 
 SEED = 0
@@ -57,7 +59,7 @@ class ValLossHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if metrics is None:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = bare_model(runner)
         with torch.no_grad(), _fixed_random_numbers(), _mode_of_losses(model):
             if self.loader is None:
                 self.loader = _build_loader(runner)
