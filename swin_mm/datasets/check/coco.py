@@ -4,6 +4,7 @@ import difflib
 import os
 import time
 from importlib.util import find_spec
+from itertools import starmap
 
 import numpy as np
 
@@ -44,6 +45,8 @@ from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more,
 from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader
 
+# As many boxes as this, and such a part of all, reach beyond their images if they are corners.
+CLIPPED_LEAST, CLIPPED_SHARE = 3, 0.1
 MATCH_NAMES = "check-dataset --match-names writes annotations with their names"
 MERGE_CLASSES = "check-dataset --merge-classes, which writes annotations with one"
 
@@ -187,7 +190,8 @@ def check_boxes(coco: dict, path: str) -> list[str]:
     """Returns warnings of boxes that mmdet clips or leaves out.
 
     Raises:
-        DatasetError: Sizes, boxes, areas or crowd flags are not the numbers they must be.
+        DatasetError: Sizes, boxes, areas or crowd flags are not the numbers they must be, or the
+            boxes are corners.
     """
     check_numbers(coco, path)
     images = {image["id"]: image for image in coco["images"]}
@@ -203,11 +207,27 @@ def check_boxes(coco: dict, path: str) -> list[str]:
             # A pixel's slack: many tools write the last pixel's index, COCO its far edge.
             elif seen_width < width - 1 or seen_height < height - 1:
                 odd[clipped].append(annotation["id"])
+    given = [
+        (a["bbox"], images[a["image_id"]]) for a in coco["annotations"] if a["image_id"] in images
+    ]
+    if len(odd[clipped]) >= max(CLIPPED_LEAST, CLIPPED_SHARE * len(given)) and all(
+        starmap(_fits_as_corners, given)
+    ):
+        raise DatasetError(
+            f"{path}: {len(odd[clipped])} of {len(given)} boxes reach beyond their image, and all "
+            "would be in it as left, top, right and bottom: bbox must be left, top, width and "
+            "height; if it is, clip the boxes to their images"
+        )
     return [
         f"{path}: {len(ids)} boxes {what}: those of annotations {examples(ids)}"
         for what, ids in odd.items()
         if ids
     ]
+
+
+def _fits_as_corners(box: list[float], image: dict) -> bool:
+    left, top, right, bottom = box
+    return left < right <= image["width"] + 1 and top < bottom <= image["height"] + 1
 
 
 def summarise(

@@ -291,7 +291,7 @@ def find_placeholders(coco: dict) -> dict[str, str]:
         others = [c.get("supercategory") for c in coco["categories"] if c is not category]
         if category["id"] in used or not others:
             continue
-        if category["name"] in NO_CLASS:
+        if category["name"].casefold().strip("_") in ("background", "ignore"):
             found[category["name"]] = "annotation tools write it for what is no object"
         elif all(other == category["name"] for other in others):
             found[category["name"]] = (

@@ -313,6 +313,26 @@ def test_odd_boxes_are_legal_and_counted(root, box, warning):
     assert [warning in line for line in warnings].count(True) == 1, warnings
 
 
+@pytest.mark.parametrize("as_corners", [True, False])
+def test_boxes_that_are_corners_are_refused(root, as_corners):
+    coco = read(root)
+    image = coco["images"][0]
+    left, top = 0.6 * image["width"], 0.6 * image["height"]
+    boxes = [[left, top, 1.5 * left, 1.5 * top] for _ in range(4)]
+    if not as_corners:  # one fits as left, top, width and height alone
+        boxes[0] = [left, top, 0.5 * left, 0.1 * top]
+    first = coco["annotations"][0]
+    coco["annotations"] = [
+        {**first, "id": 1 + i, "image_id": image["id"], "bbox": box} for i, box in enumerate(boxes)
+    ]
+    write(root, coco)
+    if as_corners:
+        refuse(config(root), "4 of 4 boxes reach beyond their image", "bbox must be left, top, w")
+    else:
+        warnings = check_config(config(root)).splits["train"].warnings
+        assert any("3 boxes reach beyond their image" in line for line in warnings), warnings
+
+
 def test_warnings_are_logged_once(root, monkeypatch):
     coco = read(root)
     coco["annotations"][0]["bbox"] = [5, 5, 0, 0]

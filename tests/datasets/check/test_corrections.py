@@ -129,6 +129,7 @@ def test_classes_of_one_name_are_merged():
         (labelled("None", "cat", used=[1]), None),
         (labelled("_background_", "cat", used=[1]), "_background_"),  # of labelme
         (labelled("cat", "__ignore__", used=[0]), "__ignore__"),
+        (labelled("Background", "cat", used=[1]), "Background"),
         (labelled("_background_", "cat"), None),  # it has objects
     ],
 )
