@@ -18,6 +18,7 @@ from swin_mm.cli.launch import (
 )
 from swin_mm.cli.next_steps import print_next
 from swin_mm.cli.parser import CommandParser
+from swin_mm.cli.train_options import add_compile_option, apply_compile_option
 from swin_mm.cli.views import add_view_options, apply_view_options
 from swin_mm.configs import ConfigError, bare_type
 
@@ -71,6 +72,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--wait-time", type=float, default=2.0, metavar="S", help="seconds per window (%(default)s)"
     )
+    add_compile_option(parser)
     add_view_options(parser)
     add_launch_options(parser)
     return parser.parse_args(argv)
@@ -82,6 +84,7 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.config} has no test_dataloader, so there is nothing to test on")
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    apply_compile_option(cfg, args)
     is_seg = find_scope(cfg) == "mmseg"
     if args.out and not is_seg and not args.out.endswith(PICKLES):
         raise ConfigError(f"--out must end in .pkl, got {args.out}")

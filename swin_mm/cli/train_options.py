@@ -41,8 +41,10 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=True,
         choices=["float16", "bfloat16"],
-        help="train in mixed precision, by default in float16; a CPU trains in bfloat16 or float32",
+        help="train in mixed precision, by default in float16, on a CPU with AMX in bfloat16; "
+        "other CPUs train in float32 unless bfloat16 is given",
     )
+    add_compile_option(methods)
     methods.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -93,6 +95,22 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compile_option(parser: argparse._ActionsContainer) -> None:
+    """Adds `--compile`, which `apply_compile_option` applies."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="run backbone and neck through torch.compile, which takes a minute or two at the "
+        "first step and a C++ compiler",
+    )
+
+
+def apply_compile_option(cfg: Config, args: argparse.Namespace) -> None:
+    """Has a run compile backbone and neck."""
+    if args.compile:
+        _add_hook(cfg, "--compile", type="swin_mm.CompileHook")
+
+
 def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
     """Applies them to a config, but for `--auto-scale-lr`."""
     if args.resume:
@@ -107,6 +125,7 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = resolve_weights(args.weights)
     if args.amp:
         _use_mixed_precision(cfg, args.amp)
+    apply_compile_option(cfg, args)
     if args.accumulate is not None:
         if args.accumulate < 1:
             raise ConfigError(f"--accumulate must be 1 or more, got {args.accumulate}")
@@ -140,6 +159,17 @@ def _use_mixed_precision(cfg: Config, dtype: str | bool) -> None:
         raise ConfigError(f"--amp is for optim_wrapper.type=OptimWrapper; it is {kind}")
     if isinstance(dtype, str):
         cfg.optim_wrapper.dtype = dtype
+    elif "dtype" not in cfg.optim_wrapper and _has_only_amx():
+        cfg.optim_wrapper.dtype = "bfloat16"
+        print("--amp: there is no GPU, and this CPU multiplies bfloat16 (AMX): training in that")
+
+
+def _has_only_amx() -> bool:
+    """Whether there is no GPU, and a CPU on which bfloat16 pays."""
+    import torch
+    from mmengine.device import get_device
+
+    return get_device() == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 def _use_lora(cfg: Config, rank: int) -> None:

@@ -4,6 +4,7 @@
 
 from .deferred_log import RuntimeInfoHook
 from .hooks.checkpoint import CheckpointHook
+from .hooks.compile import CompileHook
 from .hooks.curves import CurvesHook
 from .hooks.early_stopping import EarlyStoppingHook
 from .hooks.exact_weights import ExactWeightsHook

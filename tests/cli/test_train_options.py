@@ -32,10 +32,19 @@ def apply(config, *options):
     [(["--amp"], None), (["--amp", "float16"], "float16"), (["--amp", "bfloat16"], "bfloat16")],
     ids=["default", "float16", "bfloat16"],
 )
-def test_precision(toy, options, dtype):
+def test_precision(toy, options, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # of a CPU without AMX
     cfg = apply(toy(), *options)
     assert cfg.optim_wrapper.type == "swin_mm.AmpOptimWrapper"
     assert cfg.optim_wrapper.get("dtype") == dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_a_cpu_with_amx_takes_bfloat16(toy, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert apply(toy(), "--amp").optim_wrapper.dtype == "bfloat16"
+    assert "this CPU multiplies bfloat16 (AMX)" in capsys.readouterr().out
+    assert apply(toy(), "--amp", "float16").optim_wrapper.dtype == "float16"
 
 
 def test_precision_of_a_recipe_stays_unless_another_is_given(toy):
