@@ -270,7 +270,7 @@ def test_calibration_takes_a_second_detection_for_wrong(tmp_path):
     assert result.error == pytest.approx((0.05 + 0.85 + 0.75) / 3)
 
 
-def test_nothing_predicted(tmp_path):
+def test_nothing_predicted_misses_every_object(tmp_path):
     data = read_data(*make_data(tmp_path, [objects([BOX], [0])], [objects([], [])]))
     assert evaluate(data, "bbox") is None
     matrix, _ = count_confusions(data)

@@ -133,7 +133,7 @@ def test_parameters_are_those_of_the_model():
         ("upernet_swin_t_shapes", None),
     ],
 )
-def test_usual_shape(name, shape):
+def test_the_usual_shape_is_that_of_published_figures(name, shape):
     assert usual_shape(load(name)) == shape
 
 

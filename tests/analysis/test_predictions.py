@@ -60,12 +60,12 @@ def test_code_is_not_run(keep, capsys):
     [({}, "must hold a list"), ([1], "must hold a list"), ([], "has no predictions")],
     ids=["dict", "numbers", "empty"],
 )
-def test_other_content(keep, content, message):
+def test_a_pickle_of_something_else_is_refused(keep, content, message):
     with pytest.raises(PredictionError, match=message):
         load_predictions(keep(content))
 
 
-def test_no_pickle(tmp_path):
+def test_a_file_that_is_no_pickle_is_refused(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_text("text")
     with pytest.raises(PredictionError, match="is no file of predictions"):

@@ -130,7 +130,7 @@ def candidates(*argv):
     return benchmark.plan_candidates(args, benchmark.plan_workloads(args)[0][1])
 
 
-def test_candidates():
+def test_candidates_are_those_asked_for():
     assert candidates() == [Candidate("swin_mm", "eager")]
     assert candidates("--peers", "none", "--run", "eager", "compile") == [
         Candidate("swin_mm", "eager"),
@@ -144,7 +144,7 @@ def test_candidates():
         candidates("--peers", "keras")
 
 
-def test_workloads():
+def test_workloads_are_those_asked_for():
     (work,) = plan("--arch", "base", "--version", "2", "--dtype", "bf16", "--batch", "3")
     assert (work.arch.embed_dims, work.window, work.batch, work.sizes) == (
         128,

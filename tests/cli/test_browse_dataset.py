@@ -28,7 +28,7 @@ def names(folder: str) -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir())
 
 
-def test_detection(browse, tmp_path):
+def test_boxes_and_masks_are_drawn(browse, tmp_path):
     status, text = browse(write_coco(tmp_path))
     assert status == 0
     folder = "work_dirs/detector/browse_train"
@@ -49,7 +49,7 @@ def test_pictures_are_augmented_and_labelled(browse, tmp_path):
     assert not same[10:20, 30:40].any()  # within its mask
 
 
-def test_segmentation(browse, tmp_path):
+def test_label_maps_are_drawn(browse, tmp_path):
     status, _ = browse(write_semantic(tmp_path), "--output-dir", "out", "--number", "2")
     assert status == 0
     assert names("out") == ["0000_a.png", "0001_c.png", "sheet.png"]

@@ -48,7 +48,7 @@ def test_sound_segmentation_data(check, tmp_path):
     assert Image.open("out/train.png").height > 200
 
 
-def test_faults(check, tmp_path):
+def test_faults_are_counted_and_named(check, tmp_path):
     config = write_coco(tmp_path)
     for name in ("a.png", "b.png"):
         (tmp_path / "images" / name).write_bytes(b"\x89PNG")

@@ -84,7 +84,7 @@ def write(tmp_path):
     ],
     ids=lambda text: text if "=" in text else "",
 )
-def test_misspelt(write, text, message):
+def test_misspelt_keys_name_the_nearest(write, text, message):
     with pytest.raises(ConfigError, match=message) as error:
         check_keys(write(text))
     assert "\n" not in str(error.value)

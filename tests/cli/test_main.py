@@ -39,7 +39,7 @@ def test_help_names_every_command(capsys, argv):
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_version(capsys):
+def test_the_version_is_printed(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"swin-mm {__version__}\n"
 
@@ -48,7 +48,7 @@ def test_version(capsys):
     ("typed", "hint"),
     [("trian", "did you mean 'train'?"), ("xyz", "there are train, test, predict,")],
 )
-def test_unknown_command(capsys, typed, hint):
+def test_an_unknown_command_gets_a_hint(capsys, typed, hint):
     assert cli.main([typed]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"swin-mm: error: no command {typed!r}: {hint}")

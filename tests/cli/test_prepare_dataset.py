@@ -23,7 +23,7 @@ def url(tmp_path):
         thread.join()
 
 
-def test_whole_command(tmp_path, url, monkeypatch, capsys):
+def test_the_command_leaves_a_data_set(tmp_path, url, monkeypatch, capsys):
     with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
         archive.writestr("toy/1.jpg", "x")
     toy = Recipe(
@@ -62,7 +62,7 @@ def test_cityscapes_says_how_to_log_in(tmp_path, monkeypatch, capsys):
         assert words in error
 
 
-def test_unknown_data_set(capsys):
+def test_an_unknown_data_set_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["prepare-dataset", "coca"])
     assert stop.value.code == 2

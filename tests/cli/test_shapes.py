@@ -16,7 +16,7 @@ def test_draws_data_and_a_sheet(tmp_path, capsys):
     assert last == [f"tiny: {tmp_path}/tiny", f"samples: {tmp_path}/sheet.png"]
 
 
-def test_unknown_preset(capsys):
+def test_an_unknown_preset_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["huge"])
     assert "invalid choice: 'huge'" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def apply(config, *options):
     [(["--amp"], None), (["--amp", "float16"], "float16"), (["--amp", "bfloat16"], "bfloat16")],
     ids=["default", "float16", "bfloat16"],
 )
-def test_precision(toy, options, dtype, monkeypatch):
+def test_amp_takes_the_precision_that_the_machine_has(toy, options, dtype, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # of a CPU without AMX
     cfg = apply(toy(), *options)
     assert cfg.optim_wrapper.type == "swin_mm.AmpOptimWrapper"

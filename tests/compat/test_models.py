@@ -70,7 +70,7 @@ def test_detectors_resnet_with_switchable_atrous_convolutions():
     steps(module, torch.randn(2, 3, 128, 128))
 
 
-def test_fpn_carafe():
+def test_fpn_carafe_runs():
     module = DETECTION.build(
         dict(type="FPN_CARAFE", in_channels=[8, 8, 8], out_channels=16, num_outs=4)
     )

@@ -171,7 +171,7 @@ def detection_data(kind, path):
 
 @pytest.mark.slow
 @cases(DETECTION)
-def test_detection(path, bert):
+def test_stock_detectors_train_and_predict(path, bert):
     model, _ = build(path, DETECTORS, bert)
     kind = type(model).__name__
     if path.stem not in NOT_FOR_TRAINING:
@@ -203,7 +203,7 @@ def segmentation_data(channels):
 
 @pytest.mark.slow
 @cases(SEGMENTATION)
-def test_segmentation(path, bert):
+def test_stock_segmentors_train_and_predict(path, bert):
     model, config = build(path, SEGMENTORS, bert)
     model.data_preprocessor.size = SEGMENTATION_SIDES  # it pads to the crops of training
     channels = config.backbone.get("in_channels", 3)

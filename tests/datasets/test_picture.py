@@ -78,7 +78,7 @@ def test_label_maps(tmp_path, row):
     ("count", "pairs", "columns", "lines"),
     [(1, 3, 2, 1), (2, 1, 2, 2), (5, 2, 4, 3), (12, 3, 6, 4)],
 )
-def test_layout(tmp_path, row, count, pairs, columns, lines):
+def test_a_sheet_has_a_cell_for_each_picture(tmp_path, row, count, pairs, columns, lines):
     prediction_sheet([row] * count, tmp_path / "a.png", CLASSES, PALETTE, pairs=pairs)
     width, height = Image.open(tmp_path / "a.png").size
     wide = columns * picture.CELL + (columns // 2 - 1) * picture.GROUP_GAP

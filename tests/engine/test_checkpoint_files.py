@@ -132,6 +132,6 @@ def test_stale_pointer_does_not_hide_a_newer_checkpoint(tmp_path):
     assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], pointer) == second
 
 
-def test_no_checkpoint(tmp_path):
+def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
     assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], tmp_path / "last_checkpoint") is None
     assert newest_checkpoint(tmp_path / "absent", ["epoch_{}.pth"]) is None

@@ -268,7 +268,7 @@ def test_samples_are_left_as_they_are(data, ann_file):
     assert all(torch.is_tensor(sample["pred_instances"]["masks"]) for sample in data[1])
 
 
-def test_nothing_found(data, ann_file, backend):
+def test_nothing_found_gives_no_figures(data, ann_file, backend):
     def empty(found: dict) -> dict:
         return {name: values[:0] for name, values in found.items()}
 
@@ -276,7 +276,7 @@ def test_nothing_found(data, ann_file, backend):
     assert evaluate(CocoMetric, samples, ann_file=ann_file, metric=["bbox", "segm"]) == {}
 
 
-def test_segm_without_masks(data, ann_file):
+def test_segm_without_masks_is_refused(data, ann_file):
     samples = with_predictions(data[1], lambda found: {**found, "masks": None})
     for sample in samples:
         del sample["pred_instances"]["masks"]
@@ -284,7 +284,7 @@ def test_segm_without_masks(data, ann_file):
         evaluate(CocoMetric, samples, ann_file=ann_file, metric="segm")
 
 
-def test_unknown_item(data, ann_file):
+def test_an_unknown_item_is_refused(data, ann_file):
     with pytest.raises(KeyError, match=r"metric_items must be of .*'mAP_xl'"):
         evaluate(CocoMetric, data[1], ann_file=ann_file, metric_items=["mAP", "mAP_xl"])
 

@@ -266,7 +266,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("source", "error", "message"), BAD.values(), ids=list(BAD))
-def test_bad_sources(detector, source, error, message):
+def test_bad_sources_are_refused(detector, source, error, message):
     with pytest.raises(error, match=message):
         list(detector.predict(source))
 

@@ -192,7 +192,7 @@ def test_batch_of_images_as_in_a_test():
         ({"match_threshold": 1.5}, "match_threshold must be above 0, at most 1, got 1.5"),
     ],
 )
-def test_refused(settings, message):
+def test_what_cannot_be_sliced_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         wrap(**settings)
 

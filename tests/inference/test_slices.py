@@ -39,6 +39,6 @@ def test_every_pixel_is_covered_and_neighbours_overlap(length, size, ratio):
         ((5, 5), (0, -0.1), "overlap_width_ratio must be at least 0 and less than 1, got -0.1"),
     ],
 )
-def test_refused(size, ratios, message):
+def test_slices_that_make_no_sense_are_refused(size, ratios, message):
     with pytest.raises(ValueError, match=message):
         make_slices(10, 10, size, ratios)

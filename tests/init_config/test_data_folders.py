@@ -469,6 +469,6 @@ def test_several_coco_files_are_not_guessed_between(make):
         make("cvat", copy)
 
 
-def test_no_folder():
+def test_an_absent_folder_is_refused():
     with pytest.raises(InitConfigError, match="there is no folder nowhere"):
         init_folder("nowhere", [], None, Options())

@@ -47,7 +47,7 @@ def write_bands(folder):
 
 
 @pytest.mark.slow
-def test_detection(folder):
+def test_a_detector_of_four_bands_trains_and_draws(folder):
     write_bands(folder)
     init_config.main(["--coco", "all.json", "--images", "tiff", "--preset", "small"])
     train.main(["my_config.py", "--cfg-options", "train_cfg.max_epochs=1"])
@@ -57,7 +57,7 @@ def test_detection(folder):
 
 
 @pytest.mark.slow
-def test_segmentation(folder):
+def test_a_segmentor_of_four_bands_trains_and_draws(folder):
     write_bands(folder)
     init_config.main(["--masks", "labels", "--images", "tiff", "--preset", "small"])
     steps = ["train_cfg.max_iters=2", "default_hooks.checkpoint.interval=2"]

@@ -123,7 +123,7 @@ def test_bands_can_be_chosen(tmp_path, write):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "masks"), METHODS, ids=str)
-def test_recipes_build(tmp_path, write, method, masks):
+def test_recipes_build_and_load_a_batch(tmp_path, write, method, masks):
     write_coco(tmp_path, images=6, masks=masks)
     _, cfg = write(preset="full", method=method)
     with torch.device("meta"):

@@ -76,7 +76,7 @@ def test_autocast_changes_nothing():
 
 
 @pytest.mark.parametrize(("batch", "queries"), [(2, 0), (0, 7)], ids=["no_queries", "no_images"])
-def test_nothing(batch, queries):
+def test_no_queries_give_nothing(batch, queries):
     leaves = [t.requires_grad_() for t in tensors(batch=batch, queries=queries)]
     output = attend(*leaves)
     assert output.shape == (batch, queries, 6)

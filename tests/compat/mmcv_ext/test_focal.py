@@ -118,7 +118,7 @@ def test_softmax_in_half_precision(dtype):
 
 
 @pytest.mark.parametrize("loss", [sigmoid_focal_loss, softmax_focal_loss])
-def test_no_rows(loss):
+def test_no_rows_have_no_loss(loss):
     leaf = torch.zeros(0, CLASSES, requires_grad=True)
     target = torch.zeros(0, dtype=torch.long)
     total = loss(leaf, target, 2.0, 0.25, None, "sum")

@@ -47,7 +47,7 @@ def test_what_are_no_run_lengths(counts):
     assert read_counts(counts) is None
 
 
-def test_sound_masks():
+def test_sound_masks_pass():
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[5:25, 5:25] = True
     counts = read_counts(encode(mask)).tolist()
@@ -73,7 +73,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("mask", "words"), FAULTS.values(), ids=FAULTS)
-def test_fault(mask, words):
+def test_faults_of_masks_are_named(mask, words):
     with pytest.raises(DatasetError) as error:
         check_masks(coco(mask), "a.json")
     assert str(error.value).startswith("a.json: ") and words in str(error.value)

@@ -108,7 +108,7 @@ def test_no_annotations_named(root):
 @pytest.mark.parametrize(
     "content", [b"", b'{"images": [', b"\xff\xd8\xff\xe0"], ids=["empty", "cut", "binary"]
 )
-def test_not_json(root, content):
+def test_a_file_that_is_no_json_is_refused(root, content):
     (root / "train.json").write_bytes(content)
     refuse(config(root), "train.json is not JSON", "cut short")
 
@@ -129,7 +129,7 @@ def test_not_json(root, content):
     ],
     ids=["results", "text", "no annotations", "dict", "no images", "image keys", "number"],
 )
-def test_not_coco(root, content, words):
+def test_a_file_that_is_no_coco_is_refused(root, content, words):
     write(root, content)
     refuse(config(root), words)
 
@@ -253,7 +253,7 @@ def test_data_prefix_key_lacking(root):
 
 @pytest.mark.parametrize("name", ["a.png", "b.jpg"])
 @pytest.mark.parametrize("keep", [0, 0.3, 0.95], ids=["empty", "third", "nearly all"])
-def test_truncated_image(root, name, keep):
+def test_a_truncated_image_is_refused(root, name, keep):
     path = root / "images" / name
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep)])
@@ -347,7 +347,7 @@ def test_warnings_are_logged_once(root, monkeypatch):
     assert len(messages) == 2 and "left out" in messages[0] and "c.png" in messages[1]
 
 
-def test_mask_lacking(root):
+def test_a_lacking_mask_is_refused_where_masks_train(root):
     coco = read(root)
     del coco["annotations"][1]["segmentation"]
     write(root, coco)

@@ -284,7 +284,7 @@ def test_label_map_without_image(root):
 
 
 @pytest.mark.parametrize(("folder", "what"), [("images", "image"), ("labels", "label map")])
-def test_truncated_file(root, folder, what):
+def test_a_truncated_file_is_refused(root, folder, what):
     path = next((root / folder).glob("a.*"))
     path.write_bytes(path.read_bytes()[:-30])
     refuse(config(root), f"1 of 4 {what} files are empty, cut short or not images: {path}")

@@ -256,7 +256,7 @@ def test_only_training_images_are_averaged(coco, tmp_path):
     assert list(found.statistics) == ["train_dataloader.dataset"]
 
 
-def test_no_data(coco):
+def test_a_config_without_data_is_refused(coco):
     with pytest.raises(DatasetError, match="the config has no data to check: none of test_data"):
         inspect_config(coco, ("test",))
 

@@ -83,7 +83,7 @@ def test_what_is_made_is_left_alone(maps):
     ],
     ids=["unknown id", "not an image"],
 )
-def test_bad_map(maps, content, words):
+def test_a_bad_map_is_refused(maps, content, words):
     path = maps / f"{NAME}_labelIds.png"
     if content is None:
         path.write_bytes(b"cut")

@@ -130,7 +130,7 @@ def test_links_in_a_zip_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_cut_short(tmp_path, name):
+def test_an_archive_cut_short_is_refused(tmp_path, name):
     folder = tmp_path / "data"
     unpack(make_zip(tmp_path / "older.zip", {"images/a.jpg": b"older"}), folder)
     noise = bytes(range(256)) * 400
@@ -147,7 +147,7 @@ def test_wrong_checksum_of_a_member(tmp_path):
     refuse(path, tmp_path / "data", "is damaged (Bad CRC-32")
 
 
-def test_not_an_archive(tmp_path):
+def test_a_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "a.zip"
     path.write_text("<html>Please log in</html>")
     refuse(path, tmp_path / "data", "is neither a zip nor a tar archive")

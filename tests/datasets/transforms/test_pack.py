@@ -54,7 +54,7 @@ def test_image_is_not_copied():
     assert packed["inputs"][1, 2, 3] == 77
 
 
-def test_without_an_image():
+def test_results_without_an_image_are_packed():
     given = results(IMAGE)
     del given["img"]
     assert list(PackDetInputs().transform(given)) == ["data_samples"]

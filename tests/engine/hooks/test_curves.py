@@ -90,7 +90,7 @@ def test_loss_on_the_validation_data_is_drawn_beside_that_of_training(tmp_path):
     assert [line.get_label() for line in metric_axes.lines] == ["bbox_mAP 0.2"]
 
 
-def test_nothing_logged(tmp_path):
+def test_a_run_that_logged_nothing_is_refused(tmp_path):
     write_run(tmp_path, "20260101_080000", [])
     with pytest.raises(ValueError, match="no run in .* has logged a training step"):
         plot_curves(tmp_path, tmp_path / "curves.png")

@@ -341,6 +341,6 @@ def test_many_files_are_counted():
     assert hook._describe().endswith("15.jpg and 4 more")
 
 
-def test_unknown_action():
+def test_an_unknown_action_is_refused():
     with pytest.raises(ValueError, match="action must be 'stop' or 'skip', got 'ignore'"):
         NonFiniteLossHook("ignore")

@@ -68,7 +68,7 @@ def test_several_optimizers_have_a_line_each():
     ],
     ids=["plain", "float16", "bfloat16", "no GPU"],
 )
-def test_precision(attributes, expected):
+def test_precision_is_named(attributes, expected):
     assert start_table._describe_precision(SimpleNamespace(**attributes)) == expected
 
 

@@ -20,7 +20,7 @@ def generator():
     return AnchorGenerator(strides=strides, ratios=[0.5, 1.0], scales=[3, 4])
 
 
-def test_are_mmdets(generator):
+def test_anchors_are_mmdets(generator):
     found = AnchorCache(copy.deepcopy(generator)).get(SIZES, CPU, torch.float32)
     wanted = generator.grid_priors(SIZES, device="cpu")
     assert torch.equal(found.boxes, torch.cat(wanted))

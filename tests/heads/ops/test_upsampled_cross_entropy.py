@@ -39,7 +39,7 @@ def check(logits, labels, align_corners=False, weight=None, max_elements=1 << 26
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_value_and_gradient(align_corners, weighted, images):
+def test_value_and_gradient_are_pytorchs(align_corners, weighted, images):
     weight = torch.rand(5) if weighted else None
     check(*case(), align_corners, weight, max_elements=images * 5 * 25 * 33)
 
@@ -136,6 +136,6 @@ def test_label_that_is_no_class():
     [((2, 3, 4, 4), (1, 8, 8)), ((3, 4, 4), (1, 8, 8)), ((2, 3, 4, 4), (2, 1, 8, 8))],
     ids=["other batch", "no batch", "labels with channels"],
 )
-def test_shapes_that_disagree(logits, labels):
+def test_shapes_that_disagree_are_refused(logits, labels):
     with pytest.raises(ValueError, match="of the same B, got"):
         upsampled_cross_entropy(torch.zeros(logits), torch.zeros(labels, dtype=torch.int64))

@@ -100,7 +100,7 @@ def test_every_window_has_the_meta_information_of_its_image(monkeypatch):
 
 
 @pytest.mark.parametrize("windows", [0, -1])
-def test_no_windows(windows):
+def test_less_than_one_window_is_refused(windows):
     with pytest.raises(ValueError, match=f"windows_per_batch must be 1 or more, got {windows}"):
         build("swin_mm.EncoderDecoder", (8, 8), (4, 4), windows_per_batch=windows)
 

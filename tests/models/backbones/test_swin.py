@@ -68,7 +68,7 @@ def assert_equal(stock, ours, size, mode):
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("stock", [MMDetSwin, MMSegSwin], ids=["mmdet", "mmseg"])
-def test_equal_to_stock(stock, size, mode):
+def test_outputs_equal_the_stock_backbones(stock, size, mode):
     assert_equal(*pair(stock), size, mode)
 
 

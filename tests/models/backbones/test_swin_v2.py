@@ -139,7 +139,7 @@ BOTH_DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], i
     ],
     ids=str,
 )
-def test_equal_to_timm(window, pretrained, size, dtype):
+def test_outputs_equal_timms(window, pretrained, size, dtype):
     """Maps larger than their window and divisible by it: elsewhere timm shifts differently."""
     stages = len(pretrained)
     arguments = dict(depths=(2, 3)[:stages], num_heads=(1, 2)[:stages], embed_dims=24)
@@ -166,7 +166,7 @@ def test_equal_to_timm(window, pretrained, size, dtype):
 @BOTH_DTYPES
 @pytest.mark.parametrize("window", [8, (5, 7)], ids=str)
 @pytest.mark.parametrize("size", [(128, 160), (97, 141), (75, 202)], ids=str)
-def test_equal_to_torchvision(window, size, dtype):
+def test_outputs_equal_torchvisions(window, size, dtype):
     """Any size: torchvision pads as we do, and shifts where the padded map exceeds the window."""
     stages = 2
     arguments = dict(depths=(2, 3), num_heads=(1, 2), window_size=window)

@@ -165,7 +165,7 @@ def test_stochastic_depth_drops_the_same_samples(backbone):
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_options(changes, launched):
+def test_options_give_what_the_plain_backbone_gives(changes, launched):
     plain, quick = (model.train() for model in build(**changes))
     assert_within_twice_the_plain(plain, quick, make_images(), HALF)
     assert (
@@ -306,7 +306,7 @@ def hook(*_):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_refused(change, reason, monkeypatch, caplog):
+def test_blocks_that_are_not_fused_say_why(change, reason, monkeypatch, caplog):
     monkeypatch.setattr(self_test, "is_gpu", lambda device: False)
     _, block, x = block_and_map()
     assert why_not(block, x) is None
