@@ -1,10 +1,10 @@
 """Finds keys of a config that nothing would read, before anything is built.
 
 A part of a config with a `type` is compared with the signature of the class that is registered
-under that name; where the class takes `**kwargs` and hands them to its base, with the base's too.
-What cannot be decided is let pass: names that no registry has, classes that take any argument.
-At the top level any name may be a variable of the config's author, so only one that looks like a
-misspelt setting of the runner, and that the config itself does not use, is refused.
+under that name, and with its base's where the class hands `**kwargs` on. What cannot be decided
+passes: names that no registry has, classes that take any argument. At the top level any name may be
+a variable of the config's author, so only one that looks like a misspelt setting of the runner, and
+that the config itself does not use, is refused.
 """
 
 import ast
@@ -47,24 +47,7 @@ LOADER_KEYS = frozenset(
     {"batch_sampler", "collate_fn", "dataset", "num_batch_per_epoch", "sampler", "worker_init_fn"}
 )
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-REGISTRIES = (
-    roots.DATA_SAMPLERS,
-    roots.DATASETS,
-    roots.EVALUATOR,
-    roots.HOOKS,
-    roots.LOG_PROCESSORS,
-    roots.LOOPS,
-    roots.METRICS,
-    roots.MODELS,
-    roots.OPTIM_WRAPPERS,
-    roots.OPTIMIZERS,
-    roots.PARAM_SCHEDULERS,
-    roots.TASK_UTILS,
-    roots.TRANSFORMS,
-    roots.VISBACKENDS,
-    roots.VISUALIZERS,
-    roots.WEIGHT_INITIALIZERS,
-)
+REGISTRIES = [found for found in vars(roots).values() if isinstance(found, Registry)]
 # How alike a name must be to be taken for a misspelling: whole, and in the one word that differs.
 ALIKE, ALIKE_WORD = 0.93, 0.75
 MIN_WORD = 4  # letters; `val` and `vis` are no misspellings of each other
@@ -119,6 +102,7 @@ def _check_untyped_overrides(
     before: Mapping[str, Any], cfg: Config, keys: Iterable[str]
 ) -> Iterator[str]:
     """Looks at new keys of dicts without a type, of which no class says what they may be."""
+    registries = _find_registries(cfg.get("default_scope"))
     for key in keys:
         node: Any = before
         parts = key.split(".")
@@ -134,7 +118,7 @@ def _check_untyped_overrides(
         above = ".".join(parts[:depth])
         if not (depth and isinstance(node, dict)) or part == DELETE:
             continue
-        if "type" in node and not _takes_anything(node["type"], cfg):
+        if "type" in node and _signature(node["type"], registries)[1] is not None:
             continue  # looked at with the class
         if parts[depth - 1] in FREE_KEYS:
             continue
@@ -143,11 +127,6 @@ def _check_untyped_overrides(
             yield f"{key}: {above} has no {part!r}; did you mean {above}.{nearest}?"
         elif "type" not in node and depth > 1 and os.environ.get("RANK", "0") == "0":
             print(f"warning: the config has no {key}: nothing may read it", file=sys.stderr)
-
-
-def _takes_anything(kind: Any, cfg: Config) -> bool:
-    makers = _find_makers(kind, _find_registries(cfg.get("default_scope")))
-    return _join(takes(maker) for maker in makers) is None
 
 
 def _check_top(cfg: Config) -> Iterator[str]:
@@ -213,17 +192,13 @@ def _check_part(value: Any, path: str, place: str, registries: list) -> Iterator
     if place.endswith(BUILT_OTHERWISE):
         return
     if isinstance(value, dict):
-        kind = value.get("type")
-        makers = _find_makers(kind, registries) if kind is not None else []
-        taken = _join(takes(maker) for maker in makers)
+        name, taken = _signature(value.get("type"), registries)
         if taken is not None:
-            taken = {*taken, *BUILDER_KEYS}
-            taken = taken.union(
-                *(keys for end, keys in OTHER_READERS.items() if place.endswith(end))
-            )
+            others = (keys for end, keys in OTHER_READERS.items() if place.endswith(end))
+            taken = taken.union(BUILDER_KEYS, *others)
             for key in value:
                 if key not in taken:
-                    yield _describe(f"{path}.{key}", makers[0].__name__, key, taken)
+                    yield _describe(f"{path}.{key}", name, key, taken)
         for key, child in value.items():
             inner = place if place == "default_hooks" else str(key)
             yield from _check_part(child, f"{path}.{key}", inner, registries)
@@ -245,30 +220,30 @@ def _find_registries(scope: str | None) -> list[Registry]:
     return [registry.children.get(scope, registry) for registry in REGISTRIES]
 
 
-def _import_registries(scope: str | None) -> bool:
-    """Imports a package's registries, so that they are found as children; false without any."""
-    if not scope or "." in scope or find_spec(scope) is None:
-        return False
-    if find_spec(f"{scope}.registry") is None:
-        return False
-    import_module(f"{scope}.registry")
-    return True
+def _import_registries(scope: str | None) -> None:
+    """Imports a package's registries, if it has any, so that they are found as children."""
+    if scope and "." not in scope and find_spec(scope) and find_spec(f"{scope}.registry"):
+        import_module(f"{scope}.registry")
 
 
-def _find_makers(kind: Any, registries: list[Registry]) -> list[Callable]:
-    """Classes and functions registered under a name, in any registry."""
+def _signature(kind: Any, registries: list[Registry]) -> tuple[str, set[str] | None]:
+    """Name of what is registered as `kind`, and the arguments that it takes.
+
+    The arguments are None where any may be taken, or nothing of that name is registered.
+    """
     if not isinstance(kind, str):  # pure Python configs have the class itself
-        return [kind] if callable(kind) else []
+        return getattr(kind, "__name__", ""), takes(kind) if callable(kind) else None
     scope, _, name = kind.rpartition(".")
     if not name[:1].isupper():  # modes such as `nearest`, which builders treat as they like
-        return []
+        return name, None
     if scope:
-        if not _import_registries(scope):
-            return []
-        tops = [getattr(registry, "parent", None) or registry for registry in registries]
-        registries = [top.children[scope] for top in tops if scope in top.children]
-    found = [_look_up(name, registry) for registry in registries]
-    return list(dict.fromkeys(maker for maker in found if maker is not None))
+        _import_registries(scope)
+        registries = [r.children[scope] for r in REGISTRIES if scope in r.children]
+    makers = [maker for r in registries if (maker := _look_up(name, r)) is not None]
+    signatures = [takes(maker) for maker in makers]
+    if not signatures or None in signatures:
+        return name, None
+    return name, set().union(*(names for names in signatures if names))
 
 
 def _look_up(name: str, registry: Registry | None) -> Callable | None:
@@ -279,15 +254,6 @@ def _look_up(name: str, registry: Registry | None) -> Callable | None:
             return registry.module_dict[name]
         registry = registry.parent
     return None
-
-
-def _join(signatures: Iterable[set[str] | None]) -> set[str] | None:
-    joined: set[str] | None = None
-    for names in signatures:
-        if names is None:
-            return None
-        joined = names | (joined or set())
-    return joined
 
 
 def takes(maker: Callable) -> set[str] | None:

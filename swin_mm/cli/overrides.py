@@ -1,15 +1,15 @@
 """Applies `--cfg-options` to configs, and to the variables that their files compute with.
 
-mmengine applies options when a config has been evaluated. An option for a variable of the files,
+mmengine applies options after a config has been evaluated. An option for a variable of the files,
 such as `max_epochs`, then changes that name alone, and none of the settings computed from it. Here
 a file is evaluated with the option's value in place of its own.
 """
 
-import ast
 import copy
 import inspect
+from collections import UserDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,6 @@ OTHER_KEYS = (
     "tta_pipeline",
 )
 MAX_HINTS = 3
-
-# Overrides of the variables of the files that are being evaluated, by name.
-_active: dict[str, dict[str, Any]] = {}
 
 
 def runner_keys() -> set[str]:
@@ -74,22 +71,16 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> Config:
             )
     variables = {key: v for key, v in overrides.items() if key.partition(".")[0] not in known}
     _check_top_keys(cfg, variables, known)
-    names = {key.partition(".")[0] for key in variables}
-    for name in sorted(names):
-        own = {key: v for key, v in variables.items() if key.partition(".")[0] == name}
+    for _, own in sorted(_by_name(variables).items()):
         _check_effect(cfg, _evaluate(path, own), own, known)
     if variables:
         cfg = _evaluate(path, variables)
-    _merge(cfg, overrides, path)
-    return cfg
-
-
-def _merge(cfg: Config, overrides: Mapping[str, Any], path: Path) -> None:
     try:
         for name, changes in _by_name(overrides).items():
             cfg[name] = _override(cfg.get(name, ABSENT), changes)
     except ConfigError as error:
         raise ConfigError(f"--cfg-options does not fit {path}: {error}") from error
+    return cfg
 
 
 def _by_name(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -194,88 +185,28 @@ def _paths(node: Any, prefix: str = "") -> Iterator[str]:
 def _evaluate(path: Path, variables: Mapping[str, Any]) -> Config:
     """Reads a config whose files compute with other values of their variables."""
     changes = _by_name(variables)
-    with _compiling(_Recorder(set(changes))) as recorder:
-        read_config(path)
-    _active.update(changes)
+
+    def run(code: Any, values: dict[str, Any] | None = None, *_: Any) -> Any:
+        return eval(code) if values is None else eval(code, values, _Namespace(values, changes))
+
     try:
-        with _compiling(_Substitution(changes, recorder.last_file)):
+        # mmengine's module calls the built-ins; globals of the same names go before them.
+        with patch.multiple(mmengine_config, create=True, eval=run, exec=run):
             return read_config(path)
     except ConfigError as error:
         options = " ".join(f"{key}={value!r}" for key, value in variables.items())
         raise ConfigError(f"with --cfg-options {options}: {error}") from error
-    finally:
-        _active.clear()
 
 
-@contextmanager
-def _compiling(transformer: "_Recorder") -> Iterator["_Recorder"]:
-    """Has the files of configs go through a transformer before they run."""
+class _Namespace(UserDict):
+    """The variables of a config file while it runs: what it assigns is overridden at once."""
 
-    def compile_changed(source: Any, filename: str, mode: str, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(source, ast.Module):
-            transformer.filename = filename
-            source = ast.fix_missing_locations(transformer.visit(source))
-        return compile(source, filename, mode, *args, **kwargs)
+    def __init__(self, values: dict[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> None:
+        self.data = values
+        self.changes = changes
 
-    # mmengine's module calls the built-in; a global of the same name goes before it.
-    with patch.object(mmengine_config, "compile", compile_changed, create=True):
-        yield transformer
-
-
-class _Recorder(ast.NodeTransformer):
-    """Notes which file is the last to assign a variable: that of the final value."""
-
-    def __init__(self, names: set[str]) -> None:
-        self.names = names
-        self.filename = ""
-        self.last_file: dict[str, str] = {}
-
-    def visit_FunctionDef(self, node: Any) -> ast.AST:  # its names are its own
-        return node
-
-    visit_ClassDef = visit_Lambda = visit_FunctionDef
-
-    def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> Any:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        stored = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-        return [node, *(self.assigned(name, node) for name in sorted(stored & self.names))]
-
-    visit_AnnAssign = visit_AugAssign = visit_Assign
-
-    def assigned(self, name: str, node: ast.stmt) -> ast.stmt:
-        """Called for each assignment; the statement it returns runs after it."""
-        self.last_file[name] = self.filename
-        return ast.copy_location(ast.Pass(), node)
-
-
-class _Substitution(_Recorder):
-    """Has each assignment of a variable followed by one of its override.
-
-    An index is one of the final list, and a base's list is often another: it goes into the last
-    file alone.
-    """
-
-    def __init__(self, changes: dict[str, dict[str, Any]], last_file: dict[str, str]) -> None:
-        super().__init__(set(changes))
-        self.last_file = last_file
-        self.has_index = {
-            name: any(part.lstrip("-").isdigit() for key in own for part in key.split("."))
-            for name, own in changes.items()
-        }
-
-    def assigned(self, name: str, node: ast.stmt) -> ast.stmt:
-        if self.has_index[name] and self.filename != self.last_file.get(name):
-            return ast.copy_location(ast.Pass(), node)
-        module = f"__import__({__name__!r}, fromlist=['override_variable'])"
-        statement = ast.parse(f"{name} = {module}.override_variable({name!r}, {name})").body[0]
-        for part in ast.walk(statement):
-            ast.copy_location(part, node)
-        return statement
-
-
-def override_variable(name: str, value: Any) -> Any:
-    """The value of a variable of a config file with its overrides; config files call it."""
-    try:
-        return _override(value, _active[name])
-    except ConfigError:  # it does not fit here; whether it fits the final value is checked there
-        return value
+    def __setitem__(self, name: str, value: Any) -> None:
+        # What does not fit here, such as a base's shorter list, may fit the final value.
+        with suppress(ConfigError):
+            value = _override(value, self.changes.get(name, {}))
+        self.data[name] = value
