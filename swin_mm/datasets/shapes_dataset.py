@@ -1,9 +1,7 @@
-"""The built-in data as data sets of mmdet and mmseg.
+"""The built-in data as data sets of mmdet and mmseg, with the names of its classes.
 
-Both add two things to the class they extend: the names of the classes, as mmdet's COCO and mmseg's
-ADE20K classes do, and that the data is drawn when it is first read. Drawing here rather than in the
-training tool makes a config on built-in data work from any tool, with any number of processes, also
-from mmdet's and mmseg's own.
+The data is drawn when it is first read: here rather than in the training tool, so that a config on
+built-in data works from any tool and with any number of processes, also from mmdet's and mmseg's.
 """
 
 from typing import Any

@@ -1,4 +1,12 @@
-"""The check of a config's data before training or testing starts."""
+"""The check of a config's data before training or testing starts.
+
+Every check raises `DatasetError` where what it checks does not hold; an `Inspection` decides
+whether that ends the check. Arguments mean the same everywhere: `source` is a data set of the
+config, `where` its path in the config, `coco` the content of an annotation file (whose form is in
+order once it has been read), `path` that file, `folder` the folder of the images, `reader` what
+training loads them with, and `inspection` how closely to look. `where`, `what`, `command` and
+`remedy` are for messages.
+"""
 
 from swin_mm.datasets.check.config import Findings, check_config, inspect_config
 from swin_mm.datasets.check.summary import DatasetError, DatasetSummary, SplitSummary

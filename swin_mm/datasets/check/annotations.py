@@ -31,8 +31,6 @@ def read_coco(path: str, where: str, labelled: bool = True, form: Form = DETECTI
     """Reads an annotation file and checks its form: lists, keys, ids and names.
 
     Args:
-        path: The file.
-        where: Config path of the data set, for the message.
         labelled: Whether annotations are required.
         form: Lists that it must have, and the keys of their items.
 
@@ -79,11 +77,7 @@ def read_coco(path: str, where: str, labelled: bool = True, form: Form = DETECTI
 
 
 def check_form(coco: dict, path: str, form: Form) -> None:
-    """Checks the keys of all items, that ids are numbers or texts, and that names are texts.
-
-    Raises:
-        DatasetError: They are not.
-    """
+    """Checks the keys of all items, that ids are numbers or texts, and that names are texts."""
     for section, keys in form.items():
         for index, item in enumerate(coco[section]):
             place = f"{path}: {section}[{index}]"
@@ -134,9 +128,6 @@ def flatten_segments(coco: dict, path: str) -> dict:
 
     Since the ids of segments are those within an image, an annotation's becomes `IMAGE:SEGMENT`,
     and the segment's own stays under the key `segment`.
-
-    Raises:
-        DatasetError: A segment lacks what mmdet reads.
     """
     segments = []
     for annotation in coco["annotations"]:
@@ -153,11 +144,7 @@ def flatten_segments(coco: dict, path: str) -> dict:
 
 
 def check_references(coco: dict, path: str) -> None:
-    """Checks that ids are used once, and that annotations name images and classes that are there.
-
-    Raises:
-        DatasetError: They do not.
-    """
+    """Checks that ids are used once, and that annotations name images and classes of the file."""
     for section in ("images", "annotations", "categories"):
         counts = Counter(item["id"] for item in coco[section])
         if twice := [i for i, count in counts.items() if count > 1]:

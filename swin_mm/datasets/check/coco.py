@@ -55,8 +55,6 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitS
     """Checks a data set that mmdet reads as `CocoDataset` or `CocoPanopticDataset` does.
 
     Args:
-        source: The data set.
-        inspection: How closely to look.
         labelled: Whether annotations are required; a test set may come without.
 
     Raises:

@@ -27,10 +27,6 @@ def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
     encoding and the kind of slash. Of an absolute name (with a drive letter or as a URL as well)
     only the end must agree; a relative name must agree whole, or be the end of the file's path.
 
-    Args:
-        coco: Annotations whose form is in order; they stay as they are.
-        folder: Folder of the images.
-
     Returns:
         The annotations with other names, and what was changed, in words.
 
@@ -75,13 +71,6 @@ def check_images_present(
 
     Args:
         names: As the annotations have them.
-        folder: Folder of the images.
-        where: Whose they are, for the message.
-        remedy: What to do where they are elsewhere, for the message.
-        command: What matches names, for the message.
-
-    Raises:
-        DatasetError: Some are missing; the message says where they are spelled otherwise.
     """
     try:
         check_present([os.path.join(folder, name) for name in names], where, remedy=remedy)
@@ -196,7 +185,6 @@ def correct_source(
     """Writes corrected annotations of a data set, and lets its settings name them.
 
     Args:
-        source: The data set; its settings change.
         match: Whether to match names of images, see `match_names`.
         merge: Whether to merge classes of one name, see `merge_classes`.
         file: Where to write.
@@ -223,9 +211,6 @@ def correct_source(
 def merge_classes(coco: dict) -> tuple[dict, list[str]]:
     """Gives categories of one name the id of the first of them.
 
-    Args:
-        coco: Annotations whose form is in order; they stay as they are.
-
     Returns:
         The annotations with each class once, and what was changed, in words.
     """
@@ -249,17 +234,7 @@ def merge_classes(coco: dict) -> tuple[dict, list[str]]:
 
 
 def check_listed_once(coco: dict, path: str, command: str, classes: Iterable[str] = ()) -> None:
-    """Checks that no two categories have one name, by which mmdet finds classes.
-
-    Args:
-        coco: Annotations whose form is in order.
-        path: The file, for the message.
-        command: What merges them, for the message.
-        classes: Names to look at; all if empty.
-
-    Raises:
-        DatasetError: Some have, or differ in nothing that a reader sees.
-    """
+    """Checks that no two categories have one name, by which mmdet finds classes."""
     keys = set(map(class_key, classes))
     twice = [name for name in _listed_twice(coco) if not keys or class_key(name) in keys]
     if twice:

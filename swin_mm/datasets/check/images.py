@@ -34,12 +34,6 @@ def check_present(
 
     Args:
         paths: Files.
-        where: Whose they are, for the message.
-        what: What they are, for the message.
-        remedy: What to do where they are elsewhere, for the message.
-
-    Raises:
-        DatasetError: Some are missing.
     """
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in paths:
@@ -89,8 +83,6 @@ def read_images(
 
     Args:
         paths: Existing files.
-        title: What they are, for the bar.
-        reader: What training loads them with.
         threads: How many to read at once.
         files: How many to look at, at most.
         seconds: Time limit.

@@ -73,9 +73,6 @@ class Inspection:
 
         Args:
             paths: Files.
-            where: Config path of the data set.
-            reader: What training loads them with.
-            what: What they are, for messages.
 
         Returns:
             A warning where not all could be checked.

@@ -14,10 +14,6 @@ FURTHEST = 10**6  # pixels; pycocotools walks along every edge, and overflows fa
 def check_masks(coco: dict, path: str) -> list[str]:
     """Checks the masks of all annotations.
 
-    Args:
-        coco: An annotation file whose ids and boxes are in order.
-        path: The file, for the message.
-
     Returns:
         Warnings: masks that mmdet leaves out or that do not fit their box.
 

@@ -76,13 +76,7 @@ def why_left_out(annotation: dict, image: dict) -> str | None:
 
 
 def count_objects(coco: dict, source: Source, summary: SplitSummary) -> None:
-    """Counts into a summary the objects that are learned, and the others by reason.
-
-    Args:
-        coco: Annotations whose ids and numbers are in order.
-        source: The data set that reads them.
-        summary: Gets `learned`, `unlearned` and `crowds`.
-    """
+    """Counts into a summary the objects that are learned, and the others by reason."""
     images = {image["id"]: image for image in coco["images"]}
     loading = source.transform("LoadAnnotations")
     is_ours = loading.get("type") == "swin_mm.LoadAnnotations"
@@ -135,10 +129,6 @@ def check_occupied(summary: SplitSummary, where: str, purpose: str) -> None:
 
 def check_learned(summary: SplitSummary, where: str) -> list[str]:
     """Checks that something remains to be learned from the whole data of training.
-
-    Args:
-        summary: Of all data sets of the loader, after `count_objects`.
-        where: The loader, for the message.
 
     Returns:
         Warnings: classes of which nothing is learned, and that most objects are crowds.

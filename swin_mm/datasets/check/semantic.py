@@ -31,8 +31,6 @@ def check_semantic(source: Source, inspection: Inspection, labelled: bool) -> Sp
     """Checks a data set that mmseg reads as `BaseSegDataset` does.
 
     Args:
-        source: The data set.
-        inspection: How closely to look.
         labelled: Whether label maps are required; a test set may come without.
 
     Raises:
@@ -147,10 +145,8 @@ def _check_values(
     """Reads label maps, as many as the limits allow, and counts the pixels of each class.
 
     Args:
-        source: The data set.
         labels: Image to its label map.
         counter: What reads the maps.
-        inspection: How closely to look.
     """
     counts = np.zeros(len(counter.classes) + 1, dtype=np.int64)  # the last for ignored pixels
     images = list(labels)
@@ -229,10 +225,6 @@ def _compare_sizes(
 
 def check_labels_learned(summary: SplitSummary, where: str) -> None:
     """Checks that label maps teach, or score, more than one class.
-
-    Args:
-        summary: Of all data sets of a loader.
-        where: The loader, for the message.
 
     Raises:
         DatasetError: All labelled pixels are of one class, or there are none.

@@ -59,15 +59,7 @@ def find_ignored(cfg: Config) -> int:
 
 
 def check_ignored(cfg: Config, sources: list[Source]) -> None:
-    """Checks that data, padding, losses and metrics ignore the same label in label maps.
-
-    Args:
-        cfg: Whole config.
-        sources: Its data sets that load label maps.
-
-    Raises:
-        DatasetError: They do not; the message names the keys.
-    """
+    """Checks that data, padding, losses and metrics ignore the same label in label maps."""
     wanted = find_ignored(cfg)
     losses = [*_ignored_by_losses(cfg.get("model") or {})]
     found = [*losses, *_ignored_around(cfg), *(p for s in sources for p in _ignored_by_data(s))]
@@ -143,17 +135,7 @@ def _ignored_by_data(source: Source) -> Iterator[tuple[str, Any]]:
 
 
 def check_evaluator(cfg: Config, split: str, source: Source, summary: SplitSummary) -> None:
-    """Checks that COCO metrics score against the data that is predicted on, and can read it.
-
-    Args:
-        cfg: Whole config.
-        split: `"val"` or `"test"`.
-        source: The COCO data set of its loader.
-        summary: What was found in it.
-
-    Raises:
-        DatasetError: They do not.
-    """
+    """Checks that COCO metrics score against the data that is predicted on, and can read it."""
     data = source.ann_file()
     for key, evaluator in _parts(cfg, f"{split}_evaluator"):
         used = evaluator.get("ann_file")

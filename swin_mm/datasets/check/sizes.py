@@ -45,7 +45,6 @@ def compare_sizes(reader: Reader, wanted: Mapping[str, Size]) -> Sizes:
     """Compares images with the sizes that their annotations are made for.
 
     Args:
-        reader: What training loads them with.
         wanted: Image file to size.
 
     Raises:
@@ -75,14 +74,8 @@ def check_orientation(
     """Checks that no image lies on a side of its annotations.
 
     Args:
-        found: What was compared.
-        source: The data set.
-        reader: What loads its images.
         listed_in: The annotation file, if it states sizes of its own.
         cut: Number of boxes of those images that reach beyond the listed size.
-
-    Raises:
-        DatasetError: Some do.
     """
     if not found.turned:
         return
@@ -140,7 +133,6 @@ def fits_better_turned(reader: Reader, labels: Mapping[str, np.ndarray]) -> bool
     """Tells by their colours whether images fit label maps better in their other orientation.
 
     Args:
-        reader: What training loads them with.
         labels: Image file to label map `(H, W)`, of images that fit either way by size.
 
     Returns:
@@ -205,8 +197,6 @@ def count_beyond(
     """Counts objects that do not fit their image: annotations of another resolution.
 
     Args:
-        coco: Annotations.
-        folder: Of the images.
         sizes: Image file to the size that it may have; other images do not count.
         with_mask: Whether to count masks as run lengths, too: they are for the listed size alone.
     """

@@ -141,7 +141,6 @@ def find_sources(cfg: Config, loader: str) -> list[Source]:
     """Lists the data sets of a data loader: several where it concatenates.
 
     Args:
-        cfg: Whole config.
         loader: Its key, such as `train_dataloader`.
 
     Raises:

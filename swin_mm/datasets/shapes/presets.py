@@ -21,7 +21,7 @@ SEMANTIC_PALETTE = ((45, 50, 60), *PALETTE)
 
 @dataclass(frozen=True)
 class Preset:
-    """One difficulty of the data; lengths in pixels.
+    """One difficulty of the data; lengths in pixels. The defaults are those of `standard`.
 
     Attributes:
         train: Number of training images.
@@ -42,19 +42,19 @@ class Preset:
         noise: Largest amplitude of the pixel noise, in grey levels.
     """
 
-    train: int
-    val: int
-    sides: tuple[int, ...]
-    shapes: tuple[int, int]
-    radius: tuple[int, int]
-    tilt: int
-    textured: int
-    min_visible: int
-    own_hue: int
-    min_contrast: int
-    strokes: int
-    empty: int
-    noise: int
+    train: int = 2000
+    val: int = 400
+    sides: tuple[int, ...] = (192, 224, 256, 288, 320)
+    shapes: tuple[int, int] = (2, 14)
+    radius: tuple[int, int] = (6, 84)
+    tilt: int = 100
+    textured: int = 100
+    min_visible: int = 25
+    own_hue: int = 0
+    min_contrast: int = 80
+    strokes: int = 5
+    empty: int = 3
+    noise: int = 16
 
 
 EASY = Preset(
@@ -72,23 +72,8 @@ EASY = Preset(
     empty=2,
     noise=6,
 )
-
 PRESETS = {
-    "standard": Preset(
-        train=2000,
-        val=400,
-        sides=(192, 224, 256, 288, 320),
-        shapes=(2, 14),
-        radius=(6, 84),
-        tilt=100,
-        textured=100,
-        min_visible=25,
-        own_hue=0,
-        min_contrast=80,
-        strokes=5,
-        empty=3,
-        noise=16,
-    ),
+    "standard": Preset(),
     "easy": EASY,
     # The same in images five times as wide: for tests of sliced inference with a model that learned
     # from the small images. Few to train on.
@@ -99,10 +84,7 @@ PRESETS = {
         sides=(80, 96),
         shapes=(0, 4),
         radius=(8, 24),
-        tilt=100,
-        textured=100,
         min_visible=50,
-        own_hue=0,
         min_contrast=150,
         strokes=0,
         empty=0,

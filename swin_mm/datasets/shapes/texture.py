@@ -26,14 +26,7 @@ def vary_colour(rng: np.random.Generator, colour: np.ndarray, least: int, most: 
 def lattice_noise(rng: np.random.Generator, height: int, width: int, scale: float) -> np.ndarray:
     """Random values on lattices of several scales, smoothly interpolated and summed.
 
-    Args:
-        rng: Source of the values.
-        height: Rows.
-        width: Columns.
-        scale: Cell of the coarsest lattice, in pixels.
-
-    Returns:
-        `(height, width)`, float32, 0 to 1.
+    The coarsest lattice has cells of `scale` pixels; the result is `(height, width)`, float32, 0-1.
     """
     total, weight = np.zeros((height, width), dtype=np.float32), 1.0
     weights = 0.0
@@ -46,17 +39,7 @@ def lattice_noise(rng: np.random.Generator, height: int, width: int, scale: floa
 
 
 def texture(rng: np.random.Generator, height: int, width: int, scale: float) -> np.ndarray:
-    """Draws one of `PATTERNS`.
-
-    Args:
-        rng: Source of the choice and its parameters.
-        height: Rows.
-        width: Columns.
-        scale: Size of the coarsest feature, in pixels.
-
-    Returns:
-        `(height, width)`, float32, 0 to 1.
-    """
+    """Draws one of `PATTERNS`, `(height, width)`, float32, 0-1; features have `scale` pixels."""
     kind, scale = str(rng.choice(PATTERNS)), max(4.0, scale)
     if kind == "plain":
         return np.zeros((height, width), dtype=np.float32)

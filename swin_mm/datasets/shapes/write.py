@@ -13,10 +13,8 @@ one that was killed, and takes its name when it is whole.
 
 import fcntl
 import json
-import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,6 +32,9 @@ VERSION = 3
 SPLITS = ("train", "val")
 # Validation seeds start where no number of training images reaches.
 FIRST_SEED = {"train": 0, "val": 1_000_000_000}
+OWN_FILES = re.compile(
+    r"meta\.json|\.lock|(semantic/)?(train|val)/\d+\.png|annotations/instances_(train|val)\.json"
+)
 
 
 def write_shapes(root: str | Path = "data/shapes", preset: str = "standard") -> Path:
@@ -57,7 +58,8 @@ def write_shapes(root: str | Path = "data/shapes", preset: str = "standard") -> 
     if is_complete(folder, settings):
         return folder
     Path(root).mkdir(parents=True, exist_ok=True)
-    with _locked(Path(root) / f".{preset}.lock"):
+    with (Path(root) / f".{preset}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, also if we are killed
         if not is_complete(folder, settings):  # another process may have drawn it meanwhile
             _require_own_files(folder)
             partial = Path(root) / f".{preset}.partial"
@@ -85,7 +87,11 @@ def ensure_shapes(data_root: str | Path) -> None:
 
 def is_complete(folder: Path, preset: Preset) -> bool:
     """Tells whether `folder` holds every file of this version of the preset; reads no image."""
-    return _read_meta(folder) == _make_meta(preset) and _expected_files(preset) <= _list(folder)
+    files = {f"annotations/instances_{split}.json" for split in SPLITS}
+    for split in SPLITS:
+        names = [_file_name(index) for index in range(getattr(preset, split))]
+        files |= {f"{place}{split}/{name}" for place in ("", "semantic/") for name in names}
+    return _read_meta(folder) == _make_meta(preset) and files <= _list(folder)
 
 
 def _make_meta(preset: Preset) -> dict:
@@ -100,20 +106,8 @@ def _read_meta(folder: Path) -> dict:
         return {}
 
 
-def _expected_files(preset: Preset) -> set[str]:
-    files = {f"annotations/instances_{split}.json" for split in SPLITS}
-    for split in SPLITS:
-        for index in range(getattr(preset, split)):
-            files |= {f"{split}/{_file_name(index)}", f"semantic/{split}/{_file_name(index)}"}
-    return files
-
-
 def _list(folder: Path) -> set[str]:
-    return {
-        os.path.relpath(os.path.join(path, name), folder)
-        for path, _, names in os.walk(folder)
-        for name in names
-    }
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def _require_own_files(folder: Path) -> None:
@@ -122,24 +116,13 @@ def _require_own_files(folder: Path) -> None:
     Raises:
         ValueError: There is such a file.
     """
-    folders = {part + split for part in ("", "semantic/") for split in SPLITS}
-    own = {"meta.json", ".lock", *(f"annotations/instances_{split}.json" for split in SPLITS)}
     for name in sorted(_list(folder)):
-        path = Path(name)
-        is_image = str(path.parent) in folders and path.suffix == ".png" and path.stem.isdigit()
-        if not is_image and name not in own:
+        if not OWN_FILES.fullmatch(name):
             raise ValueError(
                 f"{folder} is not the shapes data of this version (version {VERSION}; it may be "
                 f"older, or files are missing) and must be drawn again, but holds {name}, which is "
                 f"not part of the data: move that file elsewhere, or rename {folder}"
             )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file closes, also if we are killed
-        yield
 
 
 def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
@@ -156,8 +139,8 @@ def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
         for split in SPLITS:
             categories = [{"id": i + 1, "name": label} for i, label in enumerate(CLASSES)]
             coco = {"images": [], "annotations": [], "categories": categories}
-            for image in (partial / split, partial / "semantic" / split):
-                image.mkdir(parents=True, exist_ok=True)
+            for images in (partial / split, partial / "semantic" / split):
+                images.mkdir(parents=True, exist_ok=True)
             for index in range(getattr(preset, split)):
                 scene = draw_scene(FIRST_SEED[split] + index, name)
                 add_scene(coco, scene, _file_name(index))

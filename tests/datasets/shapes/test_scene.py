@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from swin_mm.datasets.shapes import CLASSES, PRESETS, draw_scene
-from swin_mm.datasets.shapes import scene as scene_module
-from swin_mm.datasets.shapes.scene import Scene, coverage, outline_of
+from swin_mm.datasets.shapes.scene import Painter, Scene, coverage, outline_of
 from swin_mm.datasets.shapes.write import VERSION
 
 EASY_CLASSES = [[4, 5, 3, 5, 1, 3, 5, 0], [3, 5, 5], [3, 0, 4, 1, 0]]
@@ -71,14 +70,14 @@ def test_scene_is_consistent(scenes, preset):
 def test_masks_are_the_outlines_minus_what_covers_them(monkeypatch, preset):
     """Draws the recorded outlines again, later over earlier, and checks the visibility rule."""
     drawn = []
-    paint = scene_module._paint
+    paint = Painter.paint
 
-    def record(rng, canvas, outline, label, *rest):
+    def record(self, outline, label):
         if label is not None:
             drawn.append((label, outline))
-        paint(rng, canvas, outline, label, *rest)
+        paint(self, outline, label)
 
-    monkeypatch.setattr(scene_module, "_paint", record)
+    monkeypatch.setattr(Painter, "paint", record)
     for seed in SEEDS.get(preset, range(15)):
         drawn.clear()
         scene = draw_scene(seed, preset)
