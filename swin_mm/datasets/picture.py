@@ -1,4 +1,9 @@
-"""Sheets of pictures (PNG): samples of a data set, and predictions beside the ground truth."""
+"""Sheets of pictures (PNG): samples of a data set, and predictions beside the ground truth.
+
+Images are `(H, W, 3)`, uint8, RGB; palettes have a colour for each class, RGB 0-255. The folder of
+a file is made if absent. All raise `ValueError` where annotations do not fit their image, classes
+or palette.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +35,7 @@ TAB20 = 20  # colours of matplotlib's table of this name
 MASK_OPACITY, MAP_OPACITY = 0.45, 0.65
 MAX_LEGEND = 40  # classes
 Colour = Sequence[int]
-
-
-# A colour by its shares of red, green and blue, 0 to 1.
-Shares = tuple[float, float, float]
+Shares = tuple[float, float, float]  # of red, green and blue, 0 to 1
 
 # What is drawn over an image: objects, or a label map (H, W) of class indices (255: no label).
 Annotation = Objects | np.ndarray
@@ -41,7 +43,7 @@ Annotation = Objects | np.ndarray
 
 @dataclass(frozen=True)
 class Row:
-    """An image, what is in it and what was found; image `(H, W, 3)`, uint8, RGB."""
+    """An image, what is in it and what was found."""
 
     image: np.ndarray
     truth: Annotation
@@ -54,9 +56,6 @@ def choose_palette(meta: dict[str, Any]) -> list[Colour]:
     Args:
         meta: Meta information of a data set. Its palette may be absent or a word such as `random`;
             where the config names classes of its own it is still that of COCO's eighty.
-
-    Returns:
-        A colour for each class, RGB 0-255.
     """
     count, palette = len(meta["classes"]), meta.get("palette")
     if isinstance(palette, list | tuple) and len(palette) >= count:
@@ -77,41 +76,73 @@ def prediction_sheet(
 
     Args:
         rows: At least one.
-        path: Where the PNG goes; the folder is made if absent.
+        path: Where the PNG goes.
         classes: Class names.
-        palette: Colour of each class, RGB 0-255.
+        palette: Colour of each class.
         pairs: Pairs of pictures (ground truth, prediction) beside one another.
         min_score: Predictions below this score are left out.
-
-    Raises:
-        ValueError: No rows, or annotations that do not fit their image, classes or palette.
     """
     panels: list[tuple[np.ndarray, Annotation | None]] = []
     for row in rows:
-        panels += [(row.image, row.truth), (row.image, _confident(row.prediction, min_score))]
-    _draw_sheet(panels, path, classes, palette, 2 * pairs, ("ground truth", "prediction"))
+        found = row.prediction
+        if isinstance(found, Objects) and found.scores is not None:
+            found = found.take(found.scores >= min_score)
+        panels += [(row.image, row.truth), (row.image, found)]
+    sample_sheet(panels, path, classes, palette, 2 * pairs, ("ground truth", "prediction"))
 
 
 def sample_sheet(
-    samples: Sequence[tuple[np.ndarray, Annotation | None]],
+    panels: Sequence[tuple[np.ndarray, Annotation | None]],
     path: str | Path,
     classes: Sequence[str],
     palette: Sequence[Colour],
     columns: int = 6,
+    titles: Sequence[str] = (),
 ) -> None:
-    """Draws samples of a data set.
+    """Draws samples of a data set, line by line.
 
     Args:
-        samples: Images `(H, W, 3)`, uint8, RGB, each with its annotation, or None to draw it bare.
-        path: Where the PNG goes; the folder is made if absent.
+        panels: Images, each with its annotation, or None to draw it bare.
+        path: Where the PNG goes.
         classes: Class names.
-        palette: Colour of each class, RGB 0-255.
+        palette: Colour of each class.
         columns: Pictures beside one another.
-
-    Raises:
-        ValueError: No samples, or annotations that do not fit their image, classes or palette.
+        titles: Above the first columns, which belong together in groups of so many.
     """
-    _draw_sheet(list(samples), path, classes, palette, columns)
+    if not panels:
+        raise ValueError("a sheet needs at least one picture, got none")
+    if len(palette) != len(classes):
+        raise ValueError(f"{len(classes)} classes need as many colours, got {len(palette)}")
+    for image, annotation in panels:
+        _check(image, annotation, len(classes))
+    colours = _as_shares(palette)
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    group = len(titles) or columns
+    used = sorted(set().union(*(_labels(annotation) for _, annotation in panels)))[:MAX_LEGEND]
+    legend_columns = max(1, int(columns * CELL / LEGEND_ENTRY))
+    top = TITLE if titles else 0
+    bottom = LEGEND_LINE * -(-len(used) // legend_columns)
+    width = columns * CELL + (columns // group - 1) * GROUP_GAP
+    height = lines * CELL + top + bottom
+    side = CELL - MARGIN
+    figure = _open_figure(width, height, DPI)
+    for index, (image, annotation) in enumerate(panels):
+        line, column = divmod(index, columns)
+        left = column * CELL + column // group * GROUP_GAP
+        below = height - top - (line + 1) * CELL
+        corner = ((left + MARGIN / 2) / width, (below + MARGIN / 2) / height)
+        axes = figure.add_axes((*corner, side / width, side / height))
+        if titles:  # pictures narrower than their cell stand close to their partner
+            axes.set_anchor("E" if column % group == 0 else "W")
+        if titles and line == 0:
+            x, y = (left + CELL / 2) / width, 1 - top / 2 / height
+            figure.text(x, y, titles[column % group], ha="center", va="center", fontsize=11)
+        _draw_panel(axes, image, annotation, classes, colours)
+    if used:
+        columns = min(len(used), legend_columns)
+        _add_legend(figure, used, classes, colours, loc="lower center", ncols=columns, fontsize=10)
+    _save(figure, path)
 
 
 def draw_large(
@@ -120,82 +151,56 @@ def draw_large(
     path: str | Path | BinaryIO,
     classes: Sequence[str],
     palette: Sequence[Colour],
+    legend: bool = False,
 ) -> None:
     """Draws one picture at the size of its image, as on a sheet.
 
     Args:
-        image: `(H, W, 3)`, uint8, RGB.
+        image: The image.
         annotation: What is in it; None draws it bare.
-        path: Where the PNG goes, or a file object; the folder is made if absent.
+        path: Where the PNG goes, or a file object.
         classes: Class names.
-        palette: Colour of each class, RGB 0-255.
-
-    Raises:
-        ValueError: The annotation does not fit the image, classes or palette.
+        palette: Colour of each class.
+        legend: Whether to say below a label map which colour is which class: of those that occur,
+            the 40 largest. The picture is as much higher then.
     """
     _check(image, annotation, len(classes))
-    figure = _open_figure(image)
-    _draw_panel(figure.add_axes((0, 0, 1, 1)), image, annotation, classes, _as_shares(palette))
-    _save(figure, path)
-
-
-def draw_large_map(
-    image: np.ndarray,
-    labels: np.ndarray,
-    path: str | Path | BinaryIO,
-    classes: Sequence[str],
-    palette: Sequence[Colour],
-) -> None:
-    """Draws a label map at the size of its image, and below it which colour is which class.
-
-    Args:
-        image: `(H, W, 3)`, uint8, RGB.
-        labels: `(H, W)`, indices of classes; 255 where there is none.
-        path: Where the PNG goes, `W` wide and as much higher than `H` as the legend needs; the
-            folder is made if absent.
-        classes: Class names; the legend has those that occur, the 40 largest at most.
-        palette: Colour of each class, RGB 0-255.
-
-    Raises:
-        ValueError: The map does not fit the image, classes or palette.
-    """
-    _check(image, labels, len(classes))
-    present, areas = np.unique(labels[labels != IGNORED], return_counts=True)
-    used = sorted(present[np.argsort(-areas, kind="stable")][:MAX_LEGEND].tolist())
-    longest = max((len(classes[label]) for label in used), default=0)
     height, width = image.shape[:2]
-    dpi = _choose_dpi(image)
-    columns = max(1, int(width / dpi / (KEY_LETTER * longest + KEY_PATCH)))
-    below = round(dpi * KEY_LINE * -(-len(used) // columns))
-    figure = _open_figure(image, below)
-    colours = _as_shares(palette)
-    axes = figure.add_axes((0, below / (height + below), 1, height / (height + below)))
-    _draw_panel(axes, image, labels, classes, colours)
-    for place, label in enumerate(used):
-        line, column = divmod(place, columns)
-        x, y = column / columns, (below - (line + 0.5) * dpi * KEY_LINE) / (height + below)
-        side = 0.55 * KEY_LINE * dpi  # pixels
-        corner = (x + 0.05 * dpi / width, y - side / 2 / (height + below))
-        patch = Rectangle(corner, side / width, side / (height + below), color=colours[label])
-        figure.add_artist(patch)
-        figure.text(x + 0.22 * dpi / width, y, classes[label], fontsize=8, va="center_baseline")
-    _save(figure, path)
-
-
-def _choose_dpi(image: np.ndarray) -> float:
     # Beside a small picture lines and letters are as large as on a sheet; beside a larger one as
     # large as in print, for it holds more of them.
-    side = max(image.shape[:2])
-    return min(side / (CELL - MARGIN), max(DPI, side / LARGE))
+    side = max(height, width)
+    dpi = min(side / (CELL - MARGIN), max(DPI, side / LARGE))
+    used: list[int] = []
+    below, columns = 0, 1  # pixels of the legend, and its columns
+    if legend and isinstance(annotation, np.ndarray):
+        present, areas = np.unique(annotation[annotation != IGNORED], return_counts=True)
+        used = sorted(present[np.argsort(-areas, kind="stable")][:MAX_LEGEND].tolist())
+        longest = max((len(classes[label]) for label in used), default=0)
+        columns = max(1, int(width / dpi / (KEY_LETTER * longest + KEY_PATCH)))
+        below = round(dpi * KEY_LINE * -(-len(used) // columns))
+    total = height + below
+    figure = _open_figure(width / dpi, total / dpi, dpi)
+    colours = _as_shares(palette)
+    axes = figure.add_axes((0, below / total, 1, height / total))
+    _draw_panel(axes, image, annotation, classes, colours)
+    if used:
+        place = (0, 0, 1, below / total)
+        layout = dict(loc="center left", bbox_to_anchor=place, borderaxespad=0.2, borderpad=0)
+        _add_legend(figure, used, classes, colours, ncols=columns, fontsize=8, **layout)
+    _save(figure, path)
 
 
-def _open_figure(image: np.ndarray, below: int = 0) -> Figure:
-    """A figure as large as an image, and so many pixels more below it."""
-    height, width = image.shape[:2]
-    dpi = _choose_dpi(image)
-    figure = Figure(figsize=(width / dpi, (height + below) / dpi), dpi=dpi, facecolor="white")
+def _open_figure(width: float, height: float, dpi: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)  # draws without a display, whatever backend the process uses
     return figure
+
+
+def _add_legend(
+    figure: Figure, used: list[int], classes: Sequence[str], colours: list[Shares], **layout: Any
+) -> None:
+    patches = [Patch(color=colours[label], label=classes[label]) for label in used]
+    figure.legend(handles=patches, frameon=False, handlelength=1.0, handleheight=1.0, **layout)
 
 
 def _save(figure: Figure, path: str | Path | BinaryIO) -> None:
@@ -205,14 +210,7 @@ def _save(figure: Figure, path: str | Path | BinaryIO) -> None:
 
 
 def _as_shares(palette: Sequence[Colour]) -> list[Shares]:
-    """Colours as matplotlib has them, 0 to 1."""
     return [(red / 255, green / 255, blue / 255) for red, green, blue in palette]
-
-
-def _confident(annotation: Annotation, min_score: float) -> Annotation:
-    if isinstance(annotation, np.ndarray) or annotation.scores is None:
-        return annotation
-    return annotation.take(annotation.scores >= min_score)
 
 
 def _check(image: np.ndarray, annotation: Annotation | None, num_classes: int) -> None:
@@ -232,66 +230,6 @@ def _check(image: np.ndarray, annotation: Annotation | None, num_classes: int) -
             f"labels must be indices of the {num_classes} classes, "
             f"got {labels.min()} to {labels.max()}"
         )
-
-
-def _draw_sheet(
-    panels: list[tuple[np.ndarray, Annotation | None]],
-    path: str | Path,
-    classes: Sequence[str],
-    palette: Sequence[Colour],
-    columns: int,
-    titles: Sequence[str] = (),
-) -> None:
-    """Draws pictures line by line; with `titles`, columns belong together in groups of so many."""
-    if not panels:
-        raise ValueError("a sheet needs at least one picture, got none")
-    if len(palette) != len(classes):
-        raise ValueError(f"{len(classes)} classes need as many colours, got {len(palette)}")
-    for image, annotation in panels:
-        _check(image, annotation, len(classes))
-    colours = _as_shares(palette)
-    columns = min(columns, len(panels))
-    lines = -(-len(panels) // columns)
-    group = len(titles) or columns
-    used = sorted(set().union(*(_labels(annotation) for _, annotation in panels)))[:MAX_LEGEND]
-    legend_columns = max(1, int(columns * CELL / LEGEND_ENTRY))
-    top = TITLE if titles else 0
-    bottom = LEGEND_LINE * -(-len(used) // legend_columns)
-    width = columns * CELL + (columns // group - 1) * GROUP_GAP
-    height = lines * CELL + top + bottom
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)  # draws without a display, whatever backend the process uses
-
-    for index, (image, annotation) in enumerate(panels):
-        line, column = divmod(index, columns)
-        left = column * CELL + column // group * GROUP_GAP
-        below = height - top - (line + 1) * CELL
-        side = CELL - MARGIN
-        axes = figure.add_axes(
-            (
-                (left + MARGIN / 2) / width,
-                (below + MARGIN / 2) / height,
-                side / width,
-                side / height,
-            )
-        )
-        if titles:  # pictures narrower than their cell stand close to their partner
-            axes.set_anchor("E" if column % group == 0 else "W")
-        if titles and line == 0:
-            x, y = (left + CELL / 2) / width, 1 - top / 2 / height
-            figure.text(x, y, titles[column % group], ha="center", va="center", fontsize=11)
-        _draw_panel(axes, image, annotation, classes, colours)
-    if used:
-        figure.legend(
-            handles=[Patch(color=colours[label], label=classes[label]) for label in used],
-            loc="lower center",
-            ncols=min(len(used), legend_columns),
-            frameon=False,
-            fontsize=10,
-            handlelength=1.0,
-            handleheight=1.0,
-        )
-    _save(figure, path)
 
 
 def _labels(annotation: Annotation | None) -> set[int]:
@@ -321,10 +259,7 @@ def _draw_panel(
 
 
 def _draw_instances(
-    axes: Axes,
-    instances: Objects,
-    classes: Sequence[str],
-    colours: list[Shares],
+    axes: Axes, instances: Objects, classes: Sequence[str], colours: list[Shares]
 ) -> None:
     # Least certain first, so that the best predictions lie on top.
     order = list(range(len(instances.labels)))
@@ -337,11 +272,8 @@ def _draw_instances(
             _draw_mask(axes, to_pixels(instances.masks[index]), colour)
         if instances.boxes is not None:
             left, top, right, bottom = instances.boxes[index] - 0.5  # pixel 0 spans -0.5 to 0.5
-            axes.add_patch(
-                Rectangle(
-                    (left, top), right - left, bottom - top, fill=False, ec=colour, lw=1, ls=":"
-                )
-            )
+            size = (right - left, bottom - top)
+            axes.add_patch(Rectangle((left, top), *size, fill=False, ec=colour, lw=1, ls=":"))
             text = classes[label]
             if instances.scores is not None:
                 text = f"{text} {100 * instances.scores[index]:.0f}"
@@ -354,14 +286,8 @@ def _draw_mask(axes: Axes, mask: np.ndarray, colour: Shares) -> None:
     axes.imshow(tint, interpolation="nearest")
     # A border of zeros closes the outlines of masks that reach the edge of the image.
     height, width = mask.shape
-    axes.contour(
-        np.arange(-1, width + 1),
-        np.arange(-1, height + 1),
-        np.pad(mask.astype(float), 1),
-        levels=[0.5],
-        colors=[colour],
-        linewidths=1.6,
-    )
+    grid = np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask.astype(float), 1)
+    axes.contour(*grid, levels=[0.5], colors=[colour], linewidths=1.6)
 
 
 def _draw_tag(axes: Axes, left: float, top: float, text: str, colour: Shares) -> None:

@@ -16,7 +16,6 @@ from swin_mm.datasets.picture import (
     MASK_OPACITY,
     Colour,
     draw_large,
-    draw_large_map,
 )
 from swin_mm.inference.panoptic import to_segments_info
 from swin_mm.structures import IGNORED, Content, Objects, Run, Segments, to_pixels
@@ -217,11 +216,11 @@ def draw_prediction(
         labels, borders = segments.label_map(), segments.borders()
         labels[borders] = IGNORED
         picture = np.where(borders[..., None], np.uint8(255), picture)
-        draw_large_map(picture, labels, path, classes, palette)
+        draw_large(picture, labels, path, classes, palette, legend=True)
         return
     if isinstance(found, np.ndarray):
         labels = cv2.resize(found.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
-        draw_large_map(picture, labels, path, classes, palette)
+        draw_large(picture, labels, path, classes, palette, legend=True)
         return
     picture = picture.copy()
     # The surest go on top.

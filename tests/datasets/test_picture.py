@@ -8,7 +8,6 @@ from swin_mm.datasets import picture
 from swin_mm.datasets.picture import (
     Row,
     draw_large,
-    draw_large_map,
     prediction_sheet,
     sample_sheet,
 )
@@ -154,7 +153,9 @@ def test_large_map_has_a_legend_below_an_unchanged_picture(tmp_path, size):
     labels[:, : size[1] // 4] = 1
     palette = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     path = tmp_path / "new" / "a.png"
-    draw_large_map(image, labels, path, ["circle", "a class of a very long name", "c"], palette)
+    draw_large(
+        image, labels, path, ["circle", "a class of a very long name", "c"], palette, legend=True
+    )
     drawn = np.array(Image.open(path).convert("RGB")).astype(int)
     assert drawn.shape[1] == size[1] and drawn.shape[0] > size[0]
     assert np.abs(drawn[size[0] * 3 // 4, size[1] // 2] - 90).max() <= 1  # no label
@@ -168,7 +169,9 @@ def test_large_map_has_a_legend_below_an_unchanged_picture(tmp_path, size):
 
 def test_large_map_of_nothing_has_no_legend(tmp_path):
     image = np.zeros((90, 130, 3), dtype=np.uint8)
-    draw_large_map(image, np.full((90, 130), 255), tmp_path / "a.png", ["a"], [(255, 0, 0)])
+    draw_large(
+        image, np.full((90, 130), 255), tmp_path / "a.png", ["a"], [(255, 0, 0)], legend=True
+    )
     assert Image.open(tmp_path / "a.png").size == (130, 90)
 
 
@@ -177,6 +180,8 @@ def test_large_map_names_the_largest_classes(tmp_path, monkeypatch):
     labels = np.zeros((90, 130), dtype=np.int64)
     labels[20:] = 1
     palette = [(255, 0, 0), (0, 255, 0)]
-    draw_large_map(np.zeros((90, 130, 3), np.uint8), labels, tmp_path / "a.png", "ab", palette)
+    draw_large(
+        np.zeros((90, 130, 3), np.uint8), labels, tmp_path / "a.png", "ab", palette, legend=True
+    )
     below = np.array(Image.open(tmp_path / "a.png").convert("RGB"))[90:]
     assert (below == palette[1]).all(-1).any() and not (below == palette[0]).all(-1).any()
