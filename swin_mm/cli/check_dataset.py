@@ -16,7 +16,7 @@ from swin_mm.configs import ConfigError
 from swin_mm.console import PlainConsole
 
 if TYPE_CHECKING:
-    from swin_mm.datasets.check import Findings
+    from swin_mm.datasets.check import Inspection
 
 SPLITS = ("train", "val", "test")
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for line in write_pictures(found, cfg, folder, args.samples) + write_unreadable(found, folder):
         console.print(line)
-    warnings = found.warnings()
+    warnings = found.summary.warnings()
     for heading, lines in (("warning", warnings), ("fault", found.faults)):
         for line in lines:
             console.print(f"{heading}: {line}")
@@ -128,15 +128,8 @@ def correct(
 ) -> list[str]:
     """Writes corrected annotations where some are needed, and lets the config name them.
 
-    Args:
-        cfg: Whole config; changes.
-        splits: Data loaders whose annotations to correct.
-        folder: Where to write.
-        match: Whether to match names of images with files.
-        merge: Whether to merge classes of one name.
-
     Returns:
-        What to say of it.
+        What was done, in lines for the user.
     """
     from swin_mm.datasets.check.corrections import correct_source
     from swin_mm.datasets.check.source import find_sources
@@ -163,7 +156,7 @@ def correct(
     return lines
 
 
-def describe_splits(found: "Findings") -> Table:
+def describe_splits(found: "Inspection") -> Table:
     """Returns a table of images and objects."""
     table = Table("data", "images", "objects", "without", box=box.SIMPLE)
     for name, split in found.summary.splits.items():
@@ -173,7 +166,7 @@ def describe_splits(found: "Findings") -> Table:
     return table
 
 
-def describe_classes(found: "Findings") -> Table:
+def describe_classes(found: "Inspection") -> Table:
     """Returns a table of objects, or shares of labelled pixels, per class."""
     splits = found.summary.splits
     table = Table("", "class", box=box.SIMPLE)
@@ -189,7 +182,7 @@ def describe_classes(found: "Findings") -> Table:
     return table
 
 
-def describe_pixels(found: "Findings", cfg: Config) -> list[str]:
+def describe_pixels(found: "Inspection", cfg: Config) -> list[str]:
     """Returns mean and deviation of the training images, and those that the config subtracts."""
     lines = []
     for where, pixels in found.statistics.items():
@@ -208,7 +201,7 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:.2f}" for value in values)
 
 
-def write_pictures(found: "Findings", cfg: Config, folder: Path, count: int) -> list[str]:
+def write_pictures(found: "Inspection", cfg: Config, folder: Path, count: int) -> list[str]:
     """Draws a sheet of samples of each data loader; returns what to say of it."""
     from swin_mm.datasets.picture import choose_palette, sample_sheet
     from swin_mm.datasets.samples import build_dataset, draw_evenly
@@ -230,11 +223,11 @@ def write_pictures(found: "Findings", cfg: Config, folder: Path, count: int) -> 
     return lines
 
 
-def write_unreadable(found: "Findings", folder: Path) -> list[str]:
+def write_unreadable(found: "Inspection", folder: Path) -> list[str]:
     """Writes the list of files that cannot be read, if there are any; returns what to say of it."""
     path = folder / "unreadable.txt"
     path.unlink(missing_ok=True)  # of an earlier check
     if not found.unreadable:
         return []
-    path.write_text("".join(f"{name}\n" for name in found.unreadable))
+    path.write_text("".join(f"{name}\n" for name in sorted(found.unreadable)))
     return [f"{len(found.unreadable)} files cannot be read: {path} lists them"]

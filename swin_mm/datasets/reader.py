@@ -45,11 +45,7 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads the header of an image file, but no pixels.
-
-    Raises:
-        UnreadableError: It is not an image.
-    """
+    """Reads the header of an image file, but no pixels."""
     try:
         with Image.open(path) as image:
             # Pillow decodes a whole PNG in search of EXIF behind the pixels.
@@ -92,6 +88,9 @@ def _clean(orientation: object) -> int:
 
 class Reader:
     """Reads images as one loading step does.
+
+    Methods raise `UnreadableError` where a file cannot be read or loaded (or pixels are of another
+    kind), and `MissingReaderError` where what is needed to read it is not installed.
 
     Args:
         step: The step: a transform, its settings, or None for `LoadImageFromFile`.
@@ -161,9 +160,6 @@ class Reader:
 
         A picture that lies on a side is decoded: whether it is turned depends on its format, the
         decoder and its version.
-
-        Raises:
-            UnreadableError: The file cannot be read.
         """
         if isinstance(self._step, LoadMultiBandImage) and is_tiff(path):
             return Header(read_shape(path)[:2], 1)
@@ -173,23 +169,11 @@ class Reader:
         return replace(header, size=self.load(path).shape[:2])
 
     def size(self, path: str | Path) -> tuple[int, int]:
-        """Returns height and width as loaded, in pixels.
-
-        Raises:
-            UnreadableError: The file cannot be read.
-        """
+        """Returns height and width as loaded, in pixels."""
         return self.header(path).size
 
     def load(self, path: str | Path) -> np.ndarray:
-        """Loads an image as training does, but in the order red, green, blue.
-
-        Returns:
-            `(H, W, bands)`.
-
-        Raises:
-            UnreadableError: The loading step cannot read it.
-            MissingReaderError: What is needed to read it is not installed.
-        """
+        """Loads an image `(H, W, bands)` as training does, but in the order red, green, blue."""
         try:
             image = self._step({"img_path": str(path)})["img"]
         except MissingReaderError:
@@ -203,11 +187,7 @@ class Reader:
     def swap_colours(self, image: np.ndarray) -> np.ndarray:
         """Turns the order of colours as loaded into red, green, blue, and back.
 
-        Args:
-            image: `(H, W)` or `(H, W, bands)`.
-
-        Returns:
-            `(H, W, bands)`.
+        Takes `(H, W)` or `(H, W, bands)`, and returns `(H, W, bands)`.
         """
         if image.ndim == 2:
             return image[..., None]
@@ -223,9 +203,6 @@ class Reader:
 
         Returns:
             The image as loaded; for a model of colour pictures `(H, W, 3)` in blue, green, red.
-
-        Raises:
-            UnreadableError: The model is for images of another kind.
         """
         bands = image.shape[2] if image.ndim == 3 else 1
         if isinstance(self._step, LoadMultiBandImage):
@@ -245,12 +222,7 @@ class Reader:
         return image.astype(np.float32) if getattr(self._step, "to_float32", False) else image
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Loads an image as `load` does, once it is known to be whole.
-
-        Raises:
-            UnreadableError: It is damaged or cut short, or cannot be loaded.
-            MissingReaderError: As for `load`.
-        """
+        """Loads an image as `load` does, once it is known to be whole."""
         check_file(path)
         return self.load(path)
 
@@ -294,11 +266,7 @@ def find_loading(steps: Sequence) -> int | None:
 
 
 def check_file(path: str | Path) -> None:
-    """Decodes an image file strictly; OpenCV fills up a JPEG that is cut short, without a word.
-
-    Raises:
-        UnreadableError: It is damaged or cut short.
-    """
+    """Decodes an image file strictly; OpenCV fills up a JPEG that is cut short, without a word."""
     try:
         with Image.open(path) as image:
             if image.format != "TIFF":  # of which every decoder wants the whole

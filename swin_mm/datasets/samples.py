@@ -21,16 +21,10 @@ LONGEST = 640  # pixels; larger pictures gain nothing on a sheet
 
 
 def build_dataset(cfg: Config, split: str, as_filed: bool = False) -> Any:
-    """Builds the data set of a data loader.
+    """Builds the data set of the `train`, `val` or `test` data loader.
 
-    Args:
-        cfg: Whole config.
-        split: `train`, `val` or `test`.
-        as_filed: Whether to leave out all of the pipeline but loading, and wrappers such as those
-            that mix images.
-
-    Returns:
-        The data set, and with `as_filed` the first of several.
+    With `as_filed`, the pipeline only loads, wrappers such as those that mix images are left out,
+    and of several data sets the first is built.
     """
     init_default_scope(cfg.get("default_scope", "mmdet"))
     settings = cfg[f"{split}_dataloader"]["dataset"]
@@ -43,15 +37,14 @@ def build_dataset(cfg: Config, split: str, as_filed: bool = False) -> Any:
 
 
 def read_sample(item: dict, is_bgr: bool = True) -> tuple[np.ndarray, Annotation | None]:
-    """Turns what a data set's pipeline yields into a picture.
+    """Turns what a data set's pipeline yields, packed or not, into a picture.
 
     Args:
-        item: Its results, packed or not.
+        item: The results of the pipeline.
         is_bgr: Whether blue comes first (see `Reader.is_bgr`).
 
     Returns:
-        The image `(H, W, 3)`, uint8, RGB, and its annotation; None if it has none that can be
-        drawn.
+        The image `(H, W, 3)`, uint8, RGB, and its annotation if it has one that can be drawn.
     """
     if "inputs" in item:
         image = item["inputs"].numpy().transpose(1, 2, 0)  # (H, W, C)
@@ -126,13 +119,7 @@ def hide_unknown(annotation: Annotation | None, num_classes: int) -> Annotation 
 def draw_evenly(
     dataset: BaseDataset, count: int, num_classes: int
 ) -> Iterator[tuple[np.ndarray, Annotation | None]]:
-    """Yields samples spread evenly over a data set, small enough for a sheet.
-
-    Args:
-        dataset: One that yields loaded or packed samples.
-        count: How many at most.
-        num_classes: Labels from here on are left out of label maps.
-    """
+    """Yields at most `count` samples spread evenly over a data set, small enough for a sheet."""
     is_bgr = Reader.of(dataset).is_bgr
     for index in spread_evenly(len(dataset), count):
         image, annotation = read_sample(dataset[index], is_bgr)

@@ -8,13 +8,14 @@ training loads them with, and `inspection` how closely to look. `where`, `what`,
 `remedy` are for messages.
 """
 
-from swin_mm.datasets.check.config import Findings, check_config, inspect_config
+from swin_mm.datasets.check.config import check_config, inspect_config
+from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.summary import DatasetError, DatasetSummary, SplitSummary
 
 __all__ = [
     "DatasetError",
     "DatasetSummary",
-    "Findings",
+    "Inspection",
     "SplitSummary",
     "check_config",
     "inspect_config",

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -26,7 +25,6 @@ from swin_mm.datasets.check.summary import (
     examples,
     merge,
 )
-from swin_mm.datasets.statistics import PixelStatistics
 
 
 def check_config(
@@ -55,34 +53,12 @@ def check_config(
     return summary
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a thorough check found.
-
-    Attributes:
-        summary: Classes, and per data loader counts and warnings.
-        faults: What training or testing would fail on, or silently get wrong; one line each.
-        unreadable: Image files and label maps that cannot be read.
-        statistics: Config path of each data set for training to mean and deviation of its images'
-            pixels, in the order in which the images are loaded (RGB).
-    """
-
-    summary: DatasetSummary
-    faults: list[str]
-    unreadable: list[str]
-    statistics: dict[str, PixelStatistics]
-
-    def warnings(self) -> list[str]:
-        """Returns what is legal but worth knowing; one line each."""
-        return self.summary.warnings()
-
-
 def inspect_config(
     cfg: Config,
     splits: Sequence[str] = ("train", "val", "test"),
     threads: int = 1,
     files: int | None = None,
-) -> Findings:
+) -> Inspection:
     """Checks all data of a config, going on after errors.
 
     Built-in data is drawn first where it is not there.
@@ -93,6 +69,9 @@ def inspect_config(
         threads: How many files to read at once.
         files: How many images and label maps of a data set to read at most, spread evenly; None
             reads all.
+
+    Returns:
+        Counts and warnings in its `summary`, `faults`, `unreadable` and `statistics`.
 
     Raises:
         DatasetError: The config itself is such that nothing can be checked.
@@ -106,14 +85,12 @@ def inspect_config(
         decoded=float("inf"),
         label_maps=limit,
     )
-    summary = _check(cfg, splits, inspection)
-    if not summary.splits:
+    inspection.summary = _check(cfg, splits, inspection)
+    if not inspection.summary.splits:
         raise DatasetError(
             f"the config has no data to check: none of {', '.join(splits)}_dataloader has a dataset"
         )
-    return Findings(
-        summary, inspection.faults, sorted(inspection.unreadable), inspection.statistics
-    )
+    return inspection
 
 
 def _check(cfg: Config, splits: Sequence[str], inspection: Inspection) -> DatasetSummary:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from swin_mm.datasets.check.images import read_images
-from swin_mm.datasets.check.summary import DatasetError, examples
+from swin_mm.datasets.check.summary import DatasetError, DatasetSummary, examples
 from swin_mm.datasets.reader import Reader
 from swin_mm.datasets.statistics import PixelStatistics
 
@@ -32,7 +32,9 @@ class Inspection:
         ignored: Label that losses and metrics of a segmentor ignore.
         faults: What training or testing would fail on, or silently get wrong; one line each.
         unreadable: Files that cannot be read.
-        statistics: Config path of a data set to mean and deviation of its images' pixels.
+        statistics: Config path of a data set for training to mean and deviation of its images'
+            pixels, in the order in which the images are loaded (RGB).
+        summary: Classes, and per data loader counts and warnings.
     """
 
     seconds: float = SECONDS
@@ -45,6 +47,7 @@ class Inspection:
     faults: list[str] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
     statistics: dict[str, PixelStatistics] = field(default_factory=dict)
+    summary: DatasetSummary = field(default_factory=lambda: DatasetSummary((), {}))
 
     def attempt(self, check: Callable, *arguments: Any) -> Any:
         """Runs one check; a thorough inspection keeps what it raises, and returns None then."""

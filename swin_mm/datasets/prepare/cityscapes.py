@@ -22,22 +22,12 @@ def convert_cityscapes(folder: Path, threads: int = 1) -> None:
     pixel of the published maps is already the id of the polygon on top, so looking up the class of
     each id gives the same map without that package, and faster.
 
-    Args:
-        folder: Holds `gtFine`.
-        threads: How many maps to convert at once.
-
     Raises:
         PrepareError: A map cannot be read, or holds an id that Cityscapes does not have.
     """
-    todo = [
-        path
-        for path in sorted(folder.glob(f"gtFine/*/*/*_gtFine{GIVEN}"))
-        if not _made(path).exists()
-    ]
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        show_progress("label maps", len(todo)) as advance,
-    ):
+    given = sorted(folder.glob(f"gtFine/*/*/*_gtFine{GIVEN}"))
+    todo = [path for path in given if not _made(path).exists()]
+    with ThreadPoolExecutor(threads) as pool, show_progress("label maps", len(todo)) as advance:
         for _ in pool.map(_convert, todo):
             advance(1)
 

@@ -14,11 +14,7 @@ class PrepareError(ValueError):
 
 
 def check_room(folder: Path, needed: int, purpose: str) -> None:
-    """Checks that the disk of an existing folder has `needed` bytes free.
-
-    Raises:
-        PrepareError: It has less.
-    """
+    """Checks that the disk of an existing folder has `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise PrepareError(
@@ -29,12 +25,9 @@ def check_room(folder: Path, needed: int, purpose: str) -> None:
 
 @contextmanager
 def explain_full_disk(folder: Path, purpose: str, kept: str) -> Iterator[None]:
-    """Turns the system's error of a disk that fills up while its block writes into a PrepareError.
+    """Turns the system's error of a disk that fills up into a `PrepareError`.
 
-    Args:
-        folder: Where the block writes.
-        purpose: What it does, for the message.
-        kept: What becomes of what was written, for the message.
+    The message has what the block does (`purpose`) and what becomes of what it wrote (`kept`).
     """
     try:
         yield

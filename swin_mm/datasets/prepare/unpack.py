@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -20,7 +21,7 @@ def unpack(archive: Path, folder: Path, inner: tuple[str, ...] = ()) -> None:
     are right. Files of the same name are replaced, others stay.
 
     Args:
-        archive: A `.zip` or a tar, compressed or not.
+        archive: A zip or a tar, compressed or not.
         folder: Where its files go; made if absent.
         inner: Archives within, unpacked where they lie and then removed.
 
@@ -71,26 +72,27 @@ def _open(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
 
 def _check_members(archive: Path, folder: Path, file: zipfile.ZipFile | tarfile.TarFile) -> None:
     """Checks the names and kinds of all members, and the room on the disk."""
+    # A link to a folder elsewhere would let later members out.
     if isinstance(file, tarfile.TarFile):
-        members = [(m.name, m.size) for m in file.getmembers()]
-        # A link to a folder elsewhere would let later members out.
-        odd = [m.name for m in file.getmembers() if not (m.isreg() or m.isdir())]
+        members = [(m.name, m.size, m.isreg() or m.isdir()) for m in file.getmembers()]
     else:
-        members = [(m.filename, m.file_size) for m in file.infolist()]
-        odd = [m.filename for m in file.infolist() if m.external_attr >> 16 & 0o170000 == 0o120000]
-    if odd:
+        members = [
+            (m.filename, m.file_size, not stat.S_ISLNK(m.external_attr >> 16))
+            for m in file.infolist()
+        ]
+    if odd := [name for name, _, is_plain in members if not is_plain]:
         raise PrepareError(
             f"{archive} has links or devices, such as {odd[0]}, which no data set here needs: "
             "nothing of it was unpacked; fetch it from its publisher"
         )
-    for name, _ in members:
+    for name, *_ in members:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:
             raise PrepareError(
                 f"{archive} would write to {name!r}, outside of its folder: nothing of it was "
                 "unpacked; fetch it from its publisher"
             )
-    needed = sum(-(-size // BLOCK) * BLOCK for _, size in members)
+    needed = sum(-(-size // BLOCK) * BLOCK for _, size, _ in members)
     check_room(folder, needed, f"unpacking {archive}")
 
 

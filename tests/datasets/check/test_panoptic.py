@@ -74,7 +74,7 @@ def change(root: Path, function) -> None:
 def test_sound_data_is_counted_as_mmdet_reads_it(root):
     found = inspect_config(config(root), ("train",))
     split = found.summary.splits["train"]
-    assert (found.faults, found.warnings()) == ([], [])
+    assert (found.faults, found.summary.warnings()) == ([], [])
     settings = {key: value for key, value in SETTINGS.items() if key != "type"}
     dataset = CocoPanopticDataset(data_root=f"{root}/", **settings)
     labels = [s["category"] for i in range(2) for s in dataset.get_data_info(i)["segments_info"]]
@@ -134,8 +134,8 @@ def test_maps(root):
 def test_unlisted_segments_are_a_warning(root):
     change(root, lambda c: c["annotations"][0]["segments_info"].pop())
     found = inspect_config(config(root), ("train",))
-    assert found.faults == [] and len(found.warnings()) == 1
-    assert "1 maps have segments that the annotations do not list" in found.warnings()[0]
+    assert found.faults == [] and len(found.summary.warnings()) == 1
+    assert "1 maps have segments that the annotations do not list" in found.summary.warnings()[0]
 
 
 def test_package_that_mmdet_needs(root, monkeypatch):

@@ -247,7 +247,7 @@ def test_a_part_of_the_label_maps_does_not_prove_that_nothing_is_learned(root):
         paint(root, name, 0, size=(HEIGHT, WIDTH))
     found = inspect_config(config(root), files=2)
     assert found.faults == []
-    assert any("no pixel of road, sky in the 2" in warning for warning in found.warnings())
+    assert any("no pixel of road, sky in the 2" in warning for warning in found.summary.warnings())
     for name in ("b", "north/d"):
         paint(root, name, 0, size=(HEIGHT, WIDTH))
     assert "all labelled pixels are of the class 'grass'" in inspect_config(config(root)).faults[0]

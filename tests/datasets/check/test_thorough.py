@@ -6,7 +6,7 @@ from broken_data import change_coco, paint, write_coco, write_images, write_sema
 from mmengine.config import Config
 from PIL import Image
 
-from swin_mm.datasets.check import DatasetError, Findings, inspect_config
+from swin_mm.datasets.check import DatasetError, Inspection, inspect_config
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def semantic(tmp_path) -> Config:
     return Config.fromfile(write_semantic(tmp_path))
 
 
-def inspect(cfg: Config) -> Findings:
+def inspect(cfg: Config) -> Inspection:
     return inspect_config(cfg, ("train",))
 
 
-def one_fault(cfg: Config, *words: str) -> Findings:
+def one_fault(cfg: Config, *words: str) -> Inspection:
     """The check must find one fault, told with some words, and no other."""
     found = inspect(cfg)
     assert len(found.faults) == 1, found.faults
@@ -35,14 +35,14 @@ def one_fault(cfg: Config, *words: str) -> Findings:
 
 def one_warning(cfg: Config, *words: str) -> None:
     found = inspect(cfg)
-    assert (found.faults, len(found.warnings())) == ([], 1), found
+    assert (found.faults, len(found.summary.warnings())) == ([], 1), found
     for word in words:
-        assert word in found.warnings()[0], found.warnings()[0]
+        assert word in found.summary.warnings()[0], found.summary.warnings()[0]
 
 
 def test_sound_detection_data(coco, tmp_path):
     found = inspect(coco)
-    assert (found.faults, found.warnings(), found.unreadable) == ([], [], [])
+    assert (found.faults, found.summary.warnings(), found.unreadable) == ([], [], set())
     split = found.summary.splits["train"]
     assert (split.images, split.instances, split.per_class) == (3, 4, {"cat": 3, "dog": 1})
     pixels = [np.array(Image.open(path)) for path in sorted((tmp_path / "images").iterdir())]
@@ -53,7 +53,7 @@ def test_sound_detection_data(coco, tmp_path):
 
 def test_sound_segmentation_data(semantic):
     found = inspect(semantic)
-    assert (found.faults, found.warnings(), found.unreadable) == ([], [], [])
+    assert (found.faults, found.summary.warnings(), found.unreadable) == ([], [], set())
     shares = found.summary.splits["train"].per_class
     assert shares == pytest.approx({"grass": 0.4, "road": 0.2, "sky": 0.4})
 
@@ -147,7 +147,7 @@ def test_all_unreadable_images_are_named(coco, tmp_path):
         path = tmp_path / "images" / name
         path.write_bytes(path.read_bytes()[:-40])
     found = one_fault(coco, "2 of 3 image files are empty, cut short or not images")
-    assert found.unreadable == [f"{tmp_path}/images/a.png", f"{tmp_path}/images/c.png"]
+    assert found.unreadable == {f"{tmp_path}/images/a.png", f"{tmp_path}/images/c.png"}
 
 
 def test_label_maps_beside_objects(coco, tmp_path):
@@ -226,7 +226,7 @@ def test_unreadable_image_and_label_map(semantic, tmp_path):
     path = tmp_path / "labels" / "c.png"
     path.write_bytes(path.read_bytes()[:60])
     found = inspect(semantic)
-    assert found.unreadable == [f"{tmp_path}/images/a.jpg", f"{tmp_path}/labels/c.png"]
+    assert found.unreadable == {f"{tmp_path}/images/a.jpg", f"{tmp_path}/labels/c.png"}
     assert len(found.faults) == 2 and "1 of 3 label map files" in found.faults[1]
 
 
@@ -242,7 +242,7 @@ def test_label_map_without_labels(semantic, tmp_path):
 
 def test_at_most_so_many_files(coco):
     found = inspect_config(coco, ("train",), files=2)
-    assert found.warnings() == ["train_dataloader.dataset: checked 2 of 3 image files"]
+    assert found.summary.warnings() == ["train_dataloader.dataset: checked 2 of 3 image files"]
     assert found.statistics["train_dataloader.dataset"].images == 2
 
 
