@@ -14,7 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -48,9 +48,8 @@ LOADER_KEYS = frozenset(
 )
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 REGISTRIES = [found for found in vars(roots).values() if isinstance(found, Registry)]
-# How alike a name must be to be taken for a misspelling: whole, and in the one word that differs.
-ALIKE, ALIKE_WORD = 0.93, 0.75
-MIN_WORD = 4  # letters; `val` and `vis` are no misspellings of each other
+# How alike a name and a key must be for one to be a misspelling of the other: `load_form` is.
+ALIKE = 0.88
 
 
 def check_keys(cfg: Config) -> None:
@@ -122,9 +121,8 @@ def _check_untyped_overrides(
             continue  # looked at with the class
         if parts[depth - 1] in FREE_KEYS:
             continue
-        nearest = next((name for name in node if _looks_like(part, str(name))), None)
-        if nearest:
-            yield f"{key}: {above} has no {part!r}; did you mean {above}.{nearest}?"
+        if nearest := get_close_matches(part, map(str, node), n=1, cutoff=ALIKE):
+            yield f"{key}: {above} has no {part!r}; did you mean {above}.{nearest[0]}?"
         elif "type" not in node and depth > 1 and os.environ.get("RANK", "0") == "0":
             print(f"warning: the config has no {key}: nothing may read it", file=sys.stderr)
 
@@ -134,25 +132,10 @@ def _check_top(cfg: Config) -> Iterator[str]:
     for name in cfg:
         if name in known:
             continue
-        nearest = next((key for key in sorted(known) if _looks_like(name, key)), None)
         # A variable stands at least twice in the files: where it is set and where it is used.
         uses = len(re.findall(rf"\b{re.escape(name)}\b", cfg.text))
-        if nearest and uses < 2:
-            yield f"no setting {name}; did you mean {nearest}?"
-
-
-def _looks_like(name: str, key: str) -> bool:
-    """Whether a name differs from a key by a slip of the keyboard, and not by a word."""
-    if SequenceMatcher(None, name, key).ratio() >= ALIKE:
-        return True
-    words = list(zip(name.split("_"), key.split("_"), strict=False))
-    if name.count("_") != key.count("_"):
-        return False
-    different = [pair for pair in words if pair[0] != pair[1]]
-    return len(different) == 1 and (
-        min(map(len, different[0])) >= MIN_WORD
-        and SequenceMatcher(None, *different[0]).ratio() >= ALIKE_WORD
-    )
+        if uses < 2 and (nearest := get_close_matches(name, known, n=1, cutoff=ALIKE)):
+            yield f"no setting {name}; did you mean {nearest[0]}?"
 
 
 def _check_untyped(cfg: Config) -> Iterator[str]:
@@ -180,14 +163,10 @@ def _check_untyped(cfg: Config) -> Iterator[str]:
 
 
 def _check_part(value: Any, path: str, place: str, registries: list) -> Iterator[str]:
-    """Looks at a part of a config and at all within it.
+    """Looks at a part of a config, whose dotted key is `path`, and at all within it.
 
-    Args:
-        value: The part.
-        path: Its dotted key.
-        place: The setting it stands under: its own key, that of the list it is in, or, for the
-            parts of `default_hooks`, that.
-        registries: Where classes are looked for.
+    `place` is the setting it stands under: its own key, that of the list it is in, or, for the
+    parts of `default_hooks`, that.
     """
     if place.endswith(BUILT_OTHERWISE):
         return

@@ -26,7 +26,7 @@ class MissingReaderError(BandError):
 
 
 def is_tiff(path: str | Path) -> bool:
-    """Tells by its first bytes whether a file is a TIFF."""
+    """Returns by its first bytes whether a file is a TIFF."""
     with open(path, "rb") as file:
         return file.read(4) in TIFF_STARTS
 

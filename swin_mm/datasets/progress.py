@@ -26,22 +26,18 @@ def show_progress(
         title: What is being done.
         total: How much there is to do; None if it is not known.
         done: How much of it is done already.
-        in_bytes: Whether that counts bytes (of a file) or things.
+        in_bytes: Whether bytes of a file are counted, or things.
 
     Yields:
         A function to call with how much has been done since the last call. Threads may call it.
     """
     counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        *counts,
-        TimeRemainingColumn(),
-    ]
-    # Not on standard output, which may be a file that somebody reads.
-    console = Console(stderr=True)
+    name = TextColumn("{task.description}", markup=False)
     with Progress(
-        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
+        *(name, BarColumn(), *counts, TimeRemainingColumn()),
+        console=Console(stderr=True),  # standard output may be a file that somebody reads
+        transient=True,
+        disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(title, total=total, completed=done)
         yield lambda steps: progress.advance(task, steps)

@@ -226,16 +226,6 @@ class Reader:
         check_file(path)
         return self.load(path)
 
-    def can_read(self, path: str | Path) -> bool:
-        """Tells whether `read` succeeds, or cannot be judged."""
-        if not self.can_check:
-            return True
-        try:
-            self.read(path)
-        except UnreadableError:
-            return False
-        return True
-
     def picture(self, path: str | Path) -> np.ndarray:
         """Loads an image to be looked at: `(H, W, 3)`, uint8, RGB."""
         if isinstance(self._step, LoadMultiBandImage):

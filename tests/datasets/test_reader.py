@@ -120,10 +120,9 @@ def test_a_picture_is_what_the_model_sees(tmp_path):
 
 
 @pytest.mark.parametrize("step", [dict(type="LoadImageFromNDArray"), dict(type="LoadNpy", b=1)])
-def test_other_loading_steps_are_not_judged(tmp_path, step):
-    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY")
+def test_other_loading_steps_are_not_judged(step):
     reader = Reader.of([step])
-    assert not reader.can_check and reader.can_read(tmp_path / "a.npy")
+    assert not reader.can_check
     assert reader.name == step["type"]
 
 
@@ -148,7 +147,8 @@ def test_the_loading_step_is_found_in_a_data_set():
 def test_what_is_no_image_cannot_be_read(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    assert not Reader().can_read(path)
+    with pytest.raises(UnreadableError):
+        Reader().read(path)
     with pytest.raises(UnreadableError, match=name):
         read_header(path)
 
@@ -166,10 +166,11 @@ def test_a_format_that_opencv_does_not_read(tmp_path):
 def test_a_picture_too_large_for_pillow_is_read_by_opencv(tmp_path, monkeypatch):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert Reader().can_read(tmp_path / "a.png")
+    assert Reader().read(tmp_path / "a.png").shape == (30, 40, 3)
     assert Reader().size(tmp_path / "a.png") == (30, 40)
     pillow = Reader(dict(type="LoadImageFromFile", imdecode_backend="pillow"))
-    assert not pillow.can_read(tmp_path / "a.png")
+    with pytest.raises(UnreadableError):
+        pillow.read(tmp_path / "a.png")
 
 
 def test_depth_is_told(tmp_path):

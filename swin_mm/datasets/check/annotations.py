@@ -150,7 +150,7 @@ def check_references(coco: dict, path: str) -> None:
         if twice := [i for i, count in counts.items() if count > 1]:
             raise DatasetError(
                 f"{path}: {len(twice)} ids of {section} are used twice: {examples(twice)}; "
-                "number them anew"
+                "number them again"
             )
     for key, section in (("image_id", "images"), ("category_id", "categories")):
         known = {item["id"] for item in coco[section]}
@@ -206,7 +206,7 @@ def find_wrong_box(annotation: dict) -> str | None:
 
 
 def are_numbers(values: Sequence) -> bool:
-    """Tells whether all values are finite numbers of a size that pixels can have."""
+    """Returns whether all values are finite numbers of a size that pixels can have."""
     return all(
         type(value) in (int, float) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER
         for value in values

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import time
 from importlib.util import find_spec
 from itertools import starmap
 
@@ -42,7 +41,6 @@ from swin_mm.datasets.check.sizes import (
 )
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more, examples
-from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader
 
 # As many boxes as this, and such a part of all, reach beyond their images if they are corners.
@@ -314,24 +312,18 @@ def check_panoptic_maps(coco: dict, source: Source, inspection: Inspection) -> l
         listed.get(segment["image_id"], set()).add(segment["segment"])
 
     usable = [key for key, file in files.items() if inspection.can_use(file)]
-    chosen = spread(len(usable))[: int(min(inspection.label_maps, len(usable)))]
-    deadline = time.monotonic() + inspection.seconds
     wrong, unlisted = [], []
-    with show_progress(f"{where}: maps", len(chosen)) as advance:
-        for key in (usable[index] for index in chosen):
-            if time.monotonic() > deadline:
-                break
-            ids = read_ids(reader, files[key])
-            if ids.shape != sizes[key]:
-                wrong.append(f"{files[key]} has {ids.shape} pixels, its image {sizes[key]}")
-            drawn = set(np.unique(ids).tolist())
-            if absent := listed[key] - drawn:
-                wrong.append(f"{files[key]} does not have the segments {examples(absent)}")
-            if drawn - listed[key] - {0}:
-                unlisted.append(files[key])
-            advance(1)
+    for key in inspection.sample(usable, f"{where}: maps"):
+        ids = read_ids(reader, files[key])
+        if ids.shape != sizes[key]:
+            wrong.append(f"{files[key]} has {ids.shape} pixels, its image {sizes[key]}")
+        drawn = set(np.unique(ids).tolist())
+        if absent := listed[key] - drawn:
+            wrong.append(f"{files[key]} does not have the segments {examples(absent)}")
+        if drawn - listed[key] - {0}:
+            unlisted.append(files[key])
     if wrong:
-        inspection.refuse(f"{where}: {wrong[0]}{and_more(len(wrong))}; write the maps anew")
+        inspection.refuse(f"{where}: {wrong[0]}{and_more(len(wrong))}; write the maps again")
     if unlisted:
         warnings.append(
             f"{where}: {len(unlisted)} maps have segments that the annotations do not list, and "

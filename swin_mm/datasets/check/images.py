@@ -129,7 +129,7 @@ def read_images(
 
 
 def has_both_ends(path: str) -> bool:
-    """Tells whether a file begins and ends as a PNG or a JPEG does."""
+    """Returns whether a file begins and ends as a PNG or a JPEG does."""
     with open(path, "rb") as file:
         start = file.read(8)
         file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))

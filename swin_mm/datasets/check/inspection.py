@@ -1,15 +1,18 @@
 """How closely data is looked at, and the errors that were found."""
 
 import os.path
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from swin_mm.datasets.check.images import read_images
+from swin_mm.datasets.check.images import read_images, spread
 from swin_mm.datasets.check.summary import DatasetError, DatasetSummary, examples
+from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader
 from swin_mm.datasets.statistics import PixelStatistics
 
+T = TypeVar("T")
 SECONDS = 20.0  # for looking into the images of one data set before a training starts
 LABEL_MAPS = 256  # read whole before a training starts, evenly over the data set
 DECODED = 64  # images decoded whole before a training starts
@@ -66,8 +69,19 @@ class Inspection:
         self.faults.append(fault)
 
     def can_use(self, path: str) -> bool:
-        """Tells whether a file was found in order; a quick check has stopped at others."""
+        """Returns whether a file was found in order; a quick check has stopped at others."""
         return not self.thorough or (os.path.isfile(path) and path not in self.unreadable)
+
+    def sample(self, items: Sequence[T], title: str) -> Iterator[T]:
+        """Yields as many label maps as may be read, spread evenly, with a progress bar."""
+        chosen = spread(len(items))[: int(min(self.label_maps, len(items)))]
+        deadline = time.monotonic() + self.seconds
+        with show_progress(title, len(chosen)) as advance:
+            for count, index in enumerate(chosen):
+                if count and time.monotonic() > deadline:
+                    return
+                yield items[index]
+                advance(1)
 
     def look_into(
         self, paths: Sequence[str], where: str, reader: Reader, what: str = "image"

@@ -62,17 +62,17 @@ def _find_fault(mask: object, size: list[int]) -> tuple[str, str] | None:
             return None
         return "numbers", (
             "a polygon of annotation {id} has something else than finite numbers of pixels; write "
-            "the masks anew"
+            "the masks again"
         )
     if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
         return "kind", (
             "the segmentation of annotation {id} is neither a list of polygons nor run lengths "
-            "with size and counts; write the masks anew"
+            "with size and counts; write the masks again"
         )
     if mask["size"] != size or not all(type(side) is int for side in mask["size"]):
         return "size", (
             f"the mask of annotation {{id}} has size {mask['size']}, its image {size} (height, "
-            "width); write the masks anew"
+            "width); write the masks again"
         )
     counts = read_counts(mask["counts"])
     if counts is not None and (counts >= 0).all() and counts.sum() == size[0] * size[1]:
@@ -80,7 +80,7 @@ def _find_fault(mask: object, size: list[int]) -> tuple[str, str] | None:
     total = "no run lengths" if counts is None else f"run lengths that add up to {counts.sum()}"
     return "runs", (
         f"the mask of annotation {{id}} has {total}, not the {size[0] * size[1]} pixels of its "
-        "image; write the masks anew"
+        "image; write the masks again"
     )
 
 

@@ -40,12 +40,12 @@ REASONS = {
 
 
 def is_polygon(polygon: object) -> bool:
-    """Tells whether mmdet keeps a polygon: one of three points or more."""
+    """Returns whether mmdet keeps a polygon: one of three points or more."""
     return isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
 
 
 def has_mask(segmentation: object) -> bool:
-    """Tells whether mmdet gets a mask from a segmentation: run lengths or a polygon it keeps."""
+    """Returns whether mmdet gets a mask from a segmentation: run lengths or a polygon it keeps."""
     if isinstance(segmentation, list):
         return any(map(is_polygon, segmentation))
     return isinstance(segmentation, dict) and bool(segmentation)

@@ -1,12 +1,11 @@
 """Checks images and label maps for semantic segmentation."""
 
 import os
-import time
 
 import numpy as np
 
 from swin_mm.datasets.check.corrections import list_files
-from swin_mm.datasets.check.images import check_present, spread
+from swin_mm.datasets.check.images import check_present
 from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.label_maps import (
     LARGEST,
@@ -24,7 +23,6 @@ from swin_mm.datasets.check.sizes import (
 )
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more, examples
-from swin_mm.datasets.progress import show_progress
 
 
 def check_semantic(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
@@ -149,30 +147,23 @@ def _check_values(
         counter: What reads the maps.
     """
     counts = np.zeros(len(counter.classes) + 1, dtype=np.int64)  # the last for ignored pixels
-    images = list(labels)
-    chosen = spread(len(images))[: int(min(inspection.label_maps, len(images)))]
-    deadline = time.monotonic() + inspection.seconds
     faults: dict[str, list[str]] = {}
     sizes: dict[str, tuple[int, int]] = {}  # of the label map, by image
     empty, read = [], 0
-    with show_progress(f"{source.where}: labels", len(chosen)) as advance:
-        for image in (images[index] for index in chosen):
-            if time.monotonic() > deadline and read:
+    for image in inspection.sample(list(labels), f"{source.where}: labels"):
+        read += 1
+        try:
+            found, sizes[image] = counter.count(labels[image])
+        except LabelError as error:
+            faults.setdefault(error.kind, []).append(str(error))
+            if not inspection.thorough:
                 break
-            read += 1
-            advance(1)
-            try:
-                found, sizes[image] = counter.count(labels[image])
-            except LabelError as error:
-                faults.setdefault(error.kind, []).append(str(error))
-                if not inspection.thorough:
-                    break
-                continue
+        else:
             counts += found
             empty += [os.path.basename(labels[image])] if not found[:-1].any() else []
     for texts in faults.values():
         inspection.refuse(texts[0] + and_more(len(texts), "label maps "))
-    summary = SplitSummary(images=len(images), empty=len(empty), sampled=read < len(images))
+    summary = SplitSummary(images=len(labels), empty=len(empty), sampled=read < len(labels))
     summary.warnings += _compare_sizes(sizes, labels, counter, source, inspection)
     shares = counts[:-1] / max(1, counts[:-1].sum())
     summary.per_class = dict(zip(counter.classes, shares.tolist(), strict=True))
@@ -210,7 +201,7 @@ def _compare_sizes(
         image = found.different[0]
         inspection.refuse(
             f"{labels[image]} has {sizes[image]} pixels (height, width) but its image {image} "
-            f"{reader.size(image)}{and_more(len(found.different))}; write the label map anew"
+            f"{reader.size(image)}{and_more(len(found.different))}; write the label map again"
         )
     maps = {image: read_labels(labels[image], counter.reader) for image in found.unsure[:32]}
     if fits_better_turned(reader, maps):

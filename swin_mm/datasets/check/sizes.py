@@ -105,7 +105,7 @@ def orientation_option(source: Source, reader: Reader, path: str) -> str:
     """Returns the option that has an image loaded in its other orientation, or other advice."""
     other, index = reader.opposite(), find_loading(source.settings.get("pipeline") or ())
     if other is None or index is None or np.array_equal(other.load(path), reader.load(path)):
-        return "write the images anew with the pixels as annotated, without the tag"
+        return "write the images again with the pixels as annotated, without the tag"
     return f"--cfg-options {source.where}.pipeline.{index}.color_type={other.color_type}"
 
 
@@ -130,7 +130,7 @@ def note_doubts(found: Sizes, source: Source, reader: Reader) -> list[str]:
 
 
 def fits_better_turned(reader: Reader, labels: Mapping[str, np.ndarray]) -> bool:
-    """Tells by their colours whether images fit label maps better in their other orientation.
+    """Returns by their colours whether images fit label maps better in their other orientation.
 
     Args:
         labels: Image file to label map `(H, W)`, of images that fit either way by size.

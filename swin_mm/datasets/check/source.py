@@ -32,7 +32,7 @@ class Source:
     cls: type[Any]
 
     def reads_like(self, base: str) -> bool:
-        """Tells whether the class is `base` or reads its annotations as `base` does."""
+        """Returns whether the class is `base` or reads its annotations as `base` does."""
         bases = [c for c in self.cls.__mro__ if c.__name__ == base]
         return bool(bases) and all(
             getattr(self.cls, method) is getattr(bases[0], method)
@@ -118,7 +118,7 @@ class Source:
         return self.path(prefixes[key])
 
     def is_remote(self) -> bool:
-        """Tells whether files come from a server, where looking at each would take too long."""
+        """Returns whether files come from a server, where looking at each would take too long."""
         return bool(self.settings.get("backend_args")) or "://" in self.path("")
 
     def reader(self) -> Reader:
@@ -126,7 +126,7 @@ class Source:
         return Reader.of(self.settings.get("pipeline"))
 
     def loads_maps(self) -> bool:
-        """Tells whether label maps are loaded, alone or beside objects."""
+        """Returns whether label maps are loaded, alone or beside objects."""
         with_seg = self.transform("LoadAnnotations").get("with_seg")
         is_panoptic = bool(self.transform("LoadPanopticAnnotations"))
         return bool(with_seg) or is_panoptic or self.reads_like("BaseSegDataset")

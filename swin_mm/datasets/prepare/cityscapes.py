@@ -18,7 +18,7 @@ IGNORED = 255
 def convert_cityscapes(folder: Path, threads: int = 1) -> None:
     """Writes `*_gtFine_labelTrainIds.png` beside every `*_gtFine_labelIds.png`.
 
-    mmseg's own converter draws the polygons of the annotations anew with `cityscapesscripts`. Every
+    mmseg's own converter draws the polygons of the annotations with `cityscapesscripts`. Every
     pixel of the published maps is already the id of the polygon on top, so looking up the class of
     each id gives the same map without that package, and faster.
 
@@ -42,7 +42,7 @@ def _convert(path: Path) -> None:
             ids = np.array(image)
     except (OSError, SyntaxError) as error:
         raise PrepareError(
-            f"cannot read {path} ({error}): delete it and run this again, to unpack it anew"
+            f"cannot read {path} ({error}): delete it and run this again to unpack it"
         ) from None
     table = train_ids()
     unknown = sorted(set(np.unique(ids).tolist()) - set(table))

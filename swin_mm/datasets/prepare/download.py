@@ -62,7 +62,7 @@ def download(url: str, path: Path, size: int | None = None, room: int = 1) -> No
 
 
 def has_checksum(path: Path, checksum: str) -> bool:
-    """Tells whether a file has a checksum, such as `md5:c52e...`."""
+    """Returns whether a file has a checksum, such as `md5:c52e...`."""
     algorithm, _, wanted = checksum.partition(":")
     digest = hashlib.new(algorithm)
     title = f"{path.name}: {algorithm}"

@@ -84,7 +84,7 @@ def expected(recipe: Recipe, archives: Collection[Archive]) -> dict[str, int]:
 
 
 def is_complete(folder: Path, contents: dict[str, int]) -> bool:
-    """Tells whether a folder holds as many files of each pattern as it must, or more."""
+    """Returns whether a folder holds as many files of each pattern as it must, or more."""
     return all(_count(folder, pattern) >= count for pattern, count in contents.items())
 
 
@@ -108,7 +108,7 @@ def _require_fetchable(
 def _check_sum(
     archive: Archive, path: Path, fetched: bool, check: bool, log: Callable[[str], None]
 ) -> None:
-    """Compares a checksum; removes a wrong file that a new run would fetch anew."""
+    """Compares a checksum; removes a wrong file that a new run would fetch again."""
     if archive.checksum is None or not check:
         why = "none is known" if archive.checksum is None else "as asked"
         log(f"{archive.name}: no checksum compared ({why}); those within it will be")
@@ -118,7 +118,7 @@ def _check_sum(
         remedy = ": delete it and run this again to fetch it"
         if fetched:
             path.unlink()
-            remedy = " and was removed: run this again to fetch it anew"
+            remedy = " and was removed: run this again to fetch it"
         raise PrepareError(
             f"{path} has not the checksum {archive.checksum}{remedy}; if it comes out the same, "
             "get it elsewhere (--mirror URL), or take it as it is (--no-checksum)"

@@ -56,7 +56,7 @@ def _extract(archive: Path, folder: Path) -> None:
                 file.extractall(folder)
     except BROKEN as error:
         raise PrepareError(
-            f"{archive} is damaged ({error}): delete it and run this again, to fetch it anew"
+            f"{archive} is damaged ({error}): delete it and run this again to fetch it"
         ) from None
 
 

@@ -86,7 +86,7 @@ def ensure_shapes(data_root: str | Path) -> None:
 
 
 def is_complete(folder: Path, preset: Preset) -> bool:
-    """Tells whether `folder` holds every file of this version of the preset; reads no image."""
+    """Returns whether `folder` holds every file of this version of the preset; reads no image."""
     files = {f"annotations/instances_{split}.json" for split in SPLITS}
     for split in SPLITS:
         names = [_file_name(index) for index in range(getattr(preset, split))]

@@ -109,7 +109,7 @@ FAULTS = {
     ),
     "segment that is not drawn": (
         lambda c: c["annotations"][0]["segments_info"][0].update(id=70001),
-        "maps/a.png does not have the segments 70001; write the maps anew",
+        "maps/a.png does not have the segments 70001; write the maps again",
     ),
 }
 

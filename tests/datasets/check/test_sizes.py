@@ -109,7 +109,7 @@ def test_tiff_is_turned_by_every_setting(tmp_path):
     coco["images"][0]["file_name"] = "1.tif"
     (tmp_path / "train.json").write_text(json.dumps(coco))
     assert mmcv.imread(path, flag=UNTURNED).shape[:2] == SHOWN
-    with pytest.raises(DatasetError, match="write the images anew") as error:
+    with pytest.raises(DatasetError, match="write the images again") as error:
         check_config(cfg, ("train",))
     assert "color_type" not in str(error.value)
 

@@ -147,7 +147,7 @@ def test_wrong_checksum_of_what_was_fetched(recipe, server, tmp_path):
     server.files["images.zip"] = changed
     path = tmp_path / "data" / "downloads" / "images.zip"
     words = f"{path} has not the checksum sha1:"
-    refuse(recipe, words, "was removed: run this again to fetch it anew", "--no-checksum")
+    refuse(recipe, words, "was removed: run this again to fetch it", "--no-checksum")
     assert files(tmp_path) == []
     server.files["images.zip"] = IMAGES
     prepare_dataset(recipe)
