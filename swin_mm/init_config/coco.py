@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from swin_mm.datasets.check.annotations import check_numbers, check_references, read_coco
+from swin_mm.datasets.check.annotations import (
+    check_numbers,
+    check_references,
+    read_coco,
+    show,
+)
 from swin_mm.datasets.check.corrections import (
     check_listed_once,
     choose_folder,
@@ -193,16 +198,33 @@ def has_masks(parts: Sequence[CocoPart]) -> tuple[bool, str]:
 
     mmdet fails on an object without a segmentation, and leaves out one whose polygons have fewer
     than three points.
+
+    Raises:
+        InitConfigError: There is none, but lists of points that are no polygons to mmdet.
     """
     masks = [a.get("segmentation") for part in parts for a in part.content["annotations"]]
     usable = sum(map(has_mask, masks))
     absent = sum(not mask for mask in masks)
     if not usable:
+        if points := next(filter(_is_list_of_points, masks), None):  # lost in silence otherwise
+            raise InitConfigError(
+                "a segmentation must be a list of polygons, [[x1, y1, x2, y2, ...], ...], got "
+                f"{show(points)}"
+            )
         return False, "boxes (there are no masks)"
     if absent:
         return False, f"boxes ({len(masks) - usable} of {len(masks)} objects have no mask)"
     left_out = len(masks) - usable
     return True, "boxes and masks" + (f" ({left_out} without one are left out)" if left_out else "")
+
+
+def _is_list_of_points(segmentation: object) -> bool:
+    """Whether numbers are not in a list for each polygon: all in one, or in one for each point."""
+    if not isinstance(segmentation, list):
+        return False
+    is_flat = len(segmentation) >= 6 and not any(isinstance(part, list) for part in segmentation)
+    parts = [part for polygon in segmentation if isinstance(polygon, list) for part in polygon]
+    return is_flat or any(isinstance(part, list) for part in parts)
 
 
 def split_part(part: CocoPart, files: tuple[Path, Path], share: float) -> tuple[CocoPart, CocoPart]:

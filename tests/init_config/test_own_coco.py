@@ -91,6 +91,31 @@ def test_masks_count_only_if_all_objects_have_one(tmp_path):
     assert has_masks([part]) == (False, "boxes (there are no masks)")
 
 
+@pytest.mark.parametrize(
+    ("segmentation", "is_refused"),
+    [
+        ([4, 6, 24, 6, 24, 26, 4, 26], True),
+        ([[[4, 6], [24, 6], [24, 26]]], True),
+        ([[4, 6, 24, 26]], False),
+        ([[4, 6, 24, 26], [5, 7, 8, 9]], False),
+        ([[]], False),
+        ([], False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_points_that_are_no_polygons_are_not_lost_in_silence(tmp_path, segmentation, is_refused):
+    write_coco(tmp_path, images=2)
+    part = read_part(str(tmp_path / "train.json"), None)
+    for annotation in part.content["annotations"]:
+        annotation["segmentation"] = segmentation
+    if is_refused:
+        with pytest.raises(InitConfigError, match=r"must be a list of polygons.*, got \[+4"):
+            has_masks([part])
+    else:
+        assert has_masks([part]) == (False, "boxes (there are no masks)")
+
+
 def test_a_split_takes_annotations_along(tmp_path):
     coco = write_coco(tmp_path, images=10, info={"year": 2024})
     part = read_part(str(tmp_path / "train.json"), None)

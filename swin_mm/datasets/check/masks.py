@@ -11,6 +11,18 @@ OUTSIDE = 2.0  # pixels by which masks may lie outside of their box: tools round
 FURTHEST = 10**6  # pixels; pycocotools walks along every edge, and overflows far out
 
 
+EMPTY = "have no pixel, though their box has"
+APART = "lie apart from their box"
+# The part of all masks from which on they are wrong, and what to do.
+FATAL = {
+    EMPTY: (1.0, "write the masks anew"),
+    APART: (
+        0.5,
+        "write polygons in pixels of the image, not as parts of it from 0 to 1, x before y",
+    ),
+}
+
+
 def check_masks(coco: dict, path: str) -> list[str]:
     """Checks the masks of all annotations.
 
@@ -18,7 +30,8 @@ def check_masks(coco: dict, path: str) -> list[str]:
         Warnings: masks that mmdet leaves out or that do not fit their box.
 
     Raises:
-        DatasetError: Masks are absent, or such that loading fails or gives something else.
+        DatasetError: Masks are absent, or such that loading fails or gives something else, or they
+            are not those of the boxes.
     """
     sizes = {image["id"]: [image["height"], image["width"]] for image in coco["images"]}
     for image_id, size in sizes.items():
@@ -29,11 +42,13 @@ def check_masks(coco: dict, path: str) -> list[str]:
             )
     broken: dict[str, list[str]] = {}
     odd: Counter[str] = Counter()
+    whole = 0
     for annotation in coco["annotations"]:
         mask = annotation.get("segmentation")
         if fault := _find_fault(mask, sizes[annotation["image_id"]]):
             broken.setdefault(fault[0], []).append(fault[1].format(id=annotation["id"]))
         elif min(annotation["bbox"][2:]) >= 1:  # the others are left out, box and all
+            whole += 1
             odd.update(_find_oddity(mask, annotation["bbox"]))
     if broken:
         described = (
@@ -41,6 +56,9 @@ def check_masks(coco: dict, path: str) -> list[str]:
             for texts in broken.values()
         )
         raise DatasetError(f"{path}: {'; also, '.join(described)}")
+    for text, (share, remedy) in FATAL.items():
+        if odd[text] and odd[text] >= share * whole:
+            raise DatasetError(f"{path}: {odd[text]} of {whole} masks {text}: {remedy}")
     return [f"{path}: {count} masks {text}" for text, count in odd.items()]
 
 
@@ -88,12 +106,14 @@ def _find_oddity(mask: list | dict, box: list[float]) -> list[str]:
     if isinstance(mask, dict):
         counts = read_counts(mask["counts"])
         empty = counts is not None and counts[1::2].sum() == 0
-        return ["have no pixel, though their box has"] if empty else []
+        return [EMPTY] if empty else []
     usable = list(filter(is_polygon, mask))
     if not usable:
         return ["have no polygon of three points, and are left out"]
     points = np.concatenate([np.asarray(polygon).reshape(-1, 2) for polygon in usable])
     start, end = np.array(box[:2]), np.array(box[:2]) + np.array(box[2:])
+    if (points.max(axis=0) < start - OUTSIDE).any() or (points.min(axis=0) > end + OUTSIDE).any():
+        return [APART]
     beyond = np.maximum(start - points.min(axis=0), points.max(axis=0) - end).max()
     return ["reach beyond their box"] if beyond > OUTSIDE else []
 

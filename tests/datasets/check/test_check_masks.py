@@ -94,8 +94,23 @@ def test_faults_are_counted_by_kind():
         (runs([2000]), "1 masks have no pixel, though their box has"),
         ([[5, 5, 25, 5, 25, 35]], "1 masks reach beyond their box"),
         ([[5, 5, 25, 5, 25, 25], [1, 5, 9, 9, 8, 8]], "1 masks reach beyond their box"),
+        ([[5, 30, 25, 30, 25, 35]], "1 masks lie apart from their box"),
     ],
-    ids=["line", "odd", "no pixel", "below", "left"],
+    ids=["line", "odd", "no pixel", "below", "left", "apart"],
 )
 def test_oddity_is_a_warning_of_the_close_look(mask, words):
-    assert check_masks(coco(SQUARE, mask), "a.json") == [f"a.json: {words}"]
+    assert check_masks(coco(SQUARE, mask, SQUARE), "a.json") == [f"a.json: {words}"]
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ([runs([2000])] * 3, "3 of 3 masks have no pixel"),
+        ([[[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]] * 2, "2 of 2 masks lie apart .* not as parts of the"),
+        ([[[0, 35, 9, 35, 9, 39]], SQUARE], "1 of 2 masks lie apart from their box"),
+    ],
+    ids=["no pixel", "parts of the image", "half"],
+)
+def test_masks_that_are_not_those_of_the_boxes_are_refused(masks, words):
+    with pytest.raises(DatasetError, match=words):
+        check_masks(coco(*masks), "a.json")
