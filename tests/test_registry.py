@@ -19,7 +19,10 @@ def run(code):
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmseg"])
+@pytest.mark.parametrize(
+    "scope",
+    ["mmdet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmengine", "mmseg"))],
+)
 def test_a_config_of_any_scope_finds_us_by_name(scope):
     """As in the tools of mmdet and mmseg: the config is read, its scope set, the model built."""
     run(

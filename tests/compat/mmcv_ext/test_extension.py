@@ -1,5 +1,6 @@
 """The module for `mmcv._ext`: where it comes from, what it provides, what it refuses."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -73,6 +74,7 @@ def test_explain_without_mmcv():
     assert result.returncode == 0, result.stderr
 
 
+@functools.cache
 def compiled_signatures():
     """Operator names and argument names of the compiled module, from its source."""
     text = (OPS / "csrc" / "pytorch" / "pybind.cpp").read_text()
