@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.sampling import bilinear, by_sample_count, roi_grid, sample_points
+from swin_mm.compat.mmcv_ext.sampling import bilinear, roi_grid, sampling_points
 from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 
@@ -64,10 +64,7 @@ def _pool(
     rois = rois.to(features.dtype)
     output = features.new_zeros(len(rois), features.shape[1], *pooled)
     grid = roi_grid(rois, pooled, spatial_scale, sampling_ratio, aligned=True)
-    for chosen, part, samples in by_sample_count(grid):
-        y, x = sample_points(part, pooled, samples)  # (R, PH, SH), (R, PW, SW)
-        y = y[:, :, None, :, None]  # (R, PH, 1, SH, 1)
-        x = x[:, None, :, None, :]  # (R, 1, PW, 1, SW)
+    for chosen, part, y, x in sampling_points(grid, pooled):
         if offset.numel():
             side = gamma * part.size.flip(-1)[:, :, None, None]  # (R, xy, 1, 1)
             shift = (side * offset[chosen])[..., None, None]  # (R, xy, PH, PW, 1, 1)

@@ -6,13 +6,7 @@ import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.sampling import (
-    RoiGrid,
-    bilinear,
-    by_sample_count,
-    roi_grid,
-    sample_points,
-)
+from swin_mm.compat.mmcv_ext.sampling import bilinear, roi_grid, sampling_points
 from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 # mmcv's numbering of `pool_mode`.
@@ -57,8 +51,8 @@ def roi_align_forward(
     grid = roi_grid(rois, pooled, spatial_scale, sampling_ratio, aligned)
     argmax_y.fill_(NOWHERE)
     argmax_x.fill_(NOWHERE)
-    for chosen, part, samples in by_sample_count(grid):
-        maximum, y, x = _largest_samples(features, part, pooled, samples)
+    for chosen, part, y, x in sampling_points(grid, pooled):
+        maximum, y, x = _largest_samples(features, part.image, y, x)
         output[chosen] = maximum.to(output.dtype)
         argmax_y[chosen] = y.to(argmax_y.dtype)
         argmax_x[chosen] = x.to(argmax_x.dtype)
@@ -97,16 +91,13 @@ def roi_align_backward(
 
 
 def _largest_samples(
-    features: Tensor, grid: RoiGrid, pooled: tuple[int, int], samples: tuple[int, int]
+    features: Tensor, image: Tensor, y: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Largest sample of each output cell and its y and x, each `(R, C, PH, PW)`."""
-    y, x = sample_points(grid, pooled, samples)  # (R, PH, SH), (R, PW, SW)
-    y = y[:, :, None, :, None]  # (R, PH, 1, SH, 1)
-    x = x[:, None, :, None, :]  # (R, 1, PW, 1, SW)
-    values = bilinear(features, grid.image[:, None, None, None, None], y, x)
+    values = bilinear(features, image[:, None, None, None, None], y, x)
     values = values.permute(0, 5, 1, 2, 3, 4).flatten(-2)  # (R, C, PH, PW, SH*SW)
     maximum, place = values.max(dim=-1)
-    rows, columns = place // samples[1], place % samples[1]
+    rows, columns = place // x.shape[-1], place % x.shape[-1]
     y = y[:, None, :, :, :, 0].expand(*place.shape, -1)  # (R, C, PH, PW, SH)
     x = x[:, None, :, :, 0].expand(*place.shape, -1)  # (R, C, PH, PW, SW)
     return (

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.sampling import RoiGrid, bilinear, by_sample_count, sample_points
+from swin_mm.compat.mmcv_ext.sampling import RoiGrid, bilinear, sampling_points
 from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
 # Values that are interpolated at a time; each takes four reads.
@@ -79,9 +79,7 @@ def _points(
         samples = torch.full_like(samples, sampling_ratio)
     # Around the centre; turned afterwards.
     grid = RoiGrid(rois[:, 0].long(), -size / 2, size, cell, samples)
-    for chosen, part, counts in by_sample_count(grid):
-        y, x = sample_points(part, pooled, counts)  # (G, PH, SH), (G, PW, SW)
-        y, x = y[:, :, None, :, None], x[:, None, :, None, :]
+    for chosen, part, y, x in sampling_points(grid, pooled):
         cosine, sine = (f(angle[chosen])[:, None, None, None, None] for f in (torch.cos, torch.sin))
         down, across = centre[chosen, :, None, None, None, None].unbind(1)
         rows = (y * cosine - x * sine + down).flatten(-2)

@@ -1,7 +1,7 @@
 """Where RoI operators sample a feature map, and what they read there."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,35 +43,33 @@ def roi_grid(
     return RoiGrid(rois[:, 0].long(), start, size, cell, samples)
 
 
-def by_sample_count(grid: RoiGrid) -> Iterator[tuple[Tensor, RoiGrid, tuple[int, int]]]:
-    """Parts regions into groups with the same number of sampling points, to compute each at once.
+def sampling_points(
+    grid: RoiGrid, pooled: tuple[int, int]
+) -> Iterator[tuple[Tensor, RoiGrid, Tensor, Tensor]]:
+    """Places the sampling points of regions, of those with the same number of them together.
+
+    Args:
+        grid: The regions.
+        pooled: Rows `PH` and columns `PW` of the pooled output.
 
     Yields:
-        Indices of the group's regions, the group, and its points per pooled cell, down and across.
-        Regions without any point are left out.
+        Indices of the group's regions, the group, and y `(R, PH, 1, SH, 1)` and x
+        `(R, 1, PW, 1, SW)` of its points in feature map cells. Regions without any point are left
+        out.
     """
     counts, group = grid.samples.unique(dim=0, return_inverse=True)
-    for index, (down, across) in enumerate(counts.tolist()):
-        if down and across:
-            chosen = (group == index).nonzero().squeeze(1)
-            yield chosen, RoiGrid(*(field[chosen] for field in grid)), (down, across)
-
-
-def sample_points(
-    grid: RoiGrid, pooled: tuple[int, int], samples: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Coordinates of the sampling points of regions that share one number of samples.
-
-    Returns:
-        y `(R, PH, SH)` and x `(R, PW, SW)` in feature map cells.
-    """
-    axes = []
-    for axis in (0, 1):
-        cell = torch.arange(pooled[axis], device=grid.start.device, dtype=grid.start.dtype)
-        step = torch.arange(samples[axis], device=grid.start.device, dtype=grid.start.dtype) + 0.5
-        start, size = grid.start[:, axis, None, None], grid.bin[:, axis, None, None]
-        axes.append(start + cell[:, None] * size + step * size / samples[axis])
-    return axes[0], axes[1]
+    for index, samples in enumerate(counts.tolist()):
+        if 0 in samples:
+            continue
+        chosen = (group == index).nonzero().squeeze(1)
+        part = RoiGrid(*(field[chosen] for field in grid))
+        axes = []
+        for axis in (0, 1):
+            options: dict[str, Any] = dict(device=part.start.device, dtype=part.start.dtype)
+            cell, step = (torch.arange(n[axis], **options) for n in (pooled, samples))
+            start, size = part.start[:, axis, None, None], part.bin[:, axis, None, None]
+            axes.append(start + cell[:, None] * size + (step + 0.5) * size / samples[axis])
+        yield chosen, part, axes[0][:, :, None, :, None], axes[1][:, None, :, None, :]
 
 
 def bilinear(features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
