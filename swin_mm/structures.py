@@ -47,6 +47,19 @@ class Objects:
         return replace(self, **arrays)
 
 
+def to_objects(labels: Any, boxes: Any, masks: Any = None, scores: Any = None) -> Objects:
+    """Takes over objects from tensors, arrays, or mmdet's own boxes and masks."""
+    if masks is not None:
+        masks = masks.to_ndarray() if hasattr(masks, "to_ndarray") else masks
+        masks = masks.runs if hasattr(masks, "runs") else to_runs(_to_array(masks))
+    labels, boxes = _to_array(labels), _to_array(getattr(boxes, "tensor", boxes))
+    return Objects(labels, boxes, None if scores is None else _to_array(scores), masks)
+
+
+def _to_array(values: Any) -> np.ndarray:
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+
+
 def to_runs(masks: Iterable[np.ndarray]) -> list[Run]:
     """Run lengths of masks `(N, H, W)`, bool or 0 and 1."""
     return [coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]

@@ -15,7 +15,7 @@ from swin_mm.configs import bare_type
 from swin_mm.datasets.bands import to_picture
 from swin_mm.datasets.picture import Annotation
 from swin_mm.datasets.reader import Reader
-from swin_mm.structures import IGNORED, Objects, to_pixels, to_runs
+from swin_mm.structures import IGNORED, Objects, to_objects, to_pixels, to_runs
 
 LONGEST = 640  # pixels; larger pictures gain nothing on a sheet
 
@@ -62,7 +62,7 @@ def read_sample(item: dict, is_bgr: bool = True) -> tuple[np.ndarray, Annotation
 def _read_packed(sample: BaseDataElement) -> Annotation | None:
     if "gt_instances" in sample and "bboxes" in sample.gt_instances:
         found = sample.gt_instances
-        return _instances(found.labels.numpy(), found.bboxes, found.get("masks"))
+        return to_objects(found.labels, found.bboxes, found.get("masks"))
     if "gt_sem_seg" in sample:
         return sample.gt_sem_seg.numpy().data.squeeze(0)  # (H, W)
     return None
@@ -71,17 +71,8 @@ def _read_packed(sample: BaseDataElement) -> Annotation | None:
 def _read_loaded(results: dict) -> Annotation | None:
     if "gt_bboxes" in results:
         boxes, labels = results["gt_bboxes"], results["gt_bboxes_labels"]
-        return _instances(labels, boxes, results.get("gt_masks"))
+        return to_objects(labels, boxes, results.get("gt_masks"))
     return results.get("gt_seg_map")
-
-
-def _instances(labels: np.ndarray, boxes: Any, masks: Any) -> Objects:
-    boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
-    return Objects(
-        labels=np.asarray(labels),
-        boxes=np.asarray(boxes),
-        masks=None if masks is None else to_runs(masks.to_ndarray()),
-    )
 
 
 def shrink(

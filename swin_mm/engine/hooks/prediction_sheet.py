@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from swin_mm.datasets.picture import Annotation, Row, choose_palette, prediction_sheet
 from swin_mm.datasets.reader import Reader
 from swin_mm.registry import HOOKS
-from swin_mm.structures import Objects, to_runs
+from swin_mm.structures import Objects, to_objects
 
 
 @HOOKS.register_module()
@@ -71,7 +71,7 @@ def _to_row(sample: Any, dataset: Any, min_score: float) -> Row | None:
     elif "gt_instances" in sample and "bboxes" in sample.gt_instances:
         # Only what will be drawn: hundreds of masks of a large image fill the memory.
         found = sample.pred_instances[sample.pred_instances.scores >= min_score]
-        truth, prediction = _instances(sample.gt_instances), _instances(found)
+        truth, prediction = _objects(sample.gt_instances), _objects(found)
     else:
         return None
     return Row(Reader.of(dataset).picture(sample.img_path), truth, prediction)
@@ -81,18 +81,5 @@ def _label_map(element: BaseDataElement) -> Annotation:
     return element.data.squeeze(0).cpu().numpy()  # (H, W)
 
 
-def _instances(found: InstanceData) -> Annotation:
-    masks = found.get("masks")
-    if masks is not None and hasattr(masks, "to_ndarray"):  # ground truth is in mmdet's own class
-        masks = masks.to_ndarray()
-    elif masks is not None:
-        masks = masks.cpu().numpy()
-    boxes = found.bboxes
-    boxes = boxes.tensor if hasattr(boxes, "tensor") else boxes
-    scores = found.get("scores")
-    return Objects(
-        labels=found.labels.cpu().numpy(),
-        boxes=boxes.cpu().numpy(),
-        masks=None if masks is None else to_runs(masks),
-        scores=None if scores is None else scores.cpu().numpy(),
-    )
+def _objects(found: InstanceData) -> Objects:
+    return to_objects(found.labels, found.bboxes, found.get("masks"), found.get("scores"))
