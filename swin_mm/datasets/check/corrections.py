@@ -67,11 +67,7 @@ def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
 def check_images_present(
     names: Sequence[str], folder: str, where: str, remedy: str, command: str
 ) -> None:
-    """Checks that the images of annotations exist.
-
-    Args:
-        names: As the annotations have them.
-    """
+    """Checks that the images of annotations exist; if not, the message says how to match names."""
     try:
         check_present([os.path.join(folder, name) for name in names], where, remedy=remedy)
     except DatasetError as error:

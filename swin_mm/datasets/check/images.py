@@ -30,11 +30,7 @@ def check_present(
     what: str = "image",
     remedy: str = "correct data_root and data_prefix",
 ) -> None:
-    """Checks that files exist, by listing each folder once: 100,000 files take about a second.
-
-    Args:
-        paths: Files.
-    """
+    """Checks that files exist, by listing each folder once: 100,000 files take about a second."""
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         by_folder[os.path.dirname(path)].append(path)

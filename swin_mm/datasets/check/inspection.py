@@ -88,9 +88,6 @@ class Inspection:
     ) -> list[str]:
         """Reads those image files that exist; of training images, computes mean and deviation.
 
-        Args:
-            paths: Files.
-
         Returns:
             A warning where not all could be checked.
         """

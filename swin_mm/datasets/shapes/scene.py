@@ -236,8 +236,8 @@ class Painter:
         fill *= 1 + slope[..., None] * rng.uniform(0, 0.27)
         if rng.random() < 0.6:
             inside = (alpha >= 128).astype(np.uint8)
-            inside = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-            depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
+            framed = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+            depth = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
             fill[depth <= max(1.0, radius / rng.uniform(8, 14))] *= rng.choice((0.43, 0.59, 1.33))
         return np.clip(fill, 0, 255)
 
