@@ -240,8 +240,9 @@ class _View:
                 reason = explain_failure(error)
                 raise UnreadableError(f"{source.path} cannot be loaded ({reason})") from None
         assert source.image is not None
-        is_array = isinstance(source.image, np.ndarray)
-        pixels = source.image if is_array else read_image(source.image, self.reader.turns)
+        pixels = source.image
+        if not isinstance(pixels, np.ndarray):
+            pixels = read_image(pixels, self.reader.turns)
         image = self.reader.take(pixels)
         size = image.shape[:2]
         return dict(img=image, img_path=source.name, img_id=0, img_shape=size, ori_shape=size)
