@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a detector or a segmentor",
     "test": "measure a checkpoint and draw what it predicts",
     "predict": "predict image files, plainly, in several views or in slices",
+    "demo": "try a model on a page in the browser",
     "export": "write a model as a file for onnxruntime or OpenVINO",
     "init-config": "write a config for your own data",
     "print-config": "print a config with its bases filled in, or list the configs",
