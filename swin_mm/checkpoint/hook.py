@@ -55,7 +55,6 @@ def _convert_on_load(module: Any, state_dict: dict[str, Any], prefix: str, *extr
     module.load_report = report
     level = logging.WARNING if report.pretrained_window_sizes else logging.INFO
     print_log(str(report), logger="current", level=level)
-    print_log(report.format_table(state), logger="current", level=logging.DEBUG)
 
 
 def _convert(

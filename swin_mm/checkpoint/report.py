@@ -1,10 +1,8 @@
-"""What was loaded, in one line, and as a table."""
+"""What was loaded, in one line."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from swin_mm.console import printable
 
@@ -76,21 +74,6 @@ class LoadReport:
                 f"pretrained_window_sizes={self.assumed_window_sizes}"
             )
         return ", ".join(parts)
-
-    def format_table(self, state: Mapping[str, Tensor]) -> str:
-        """Lists what became of every parameter of `state`, and the keys that were dropped."""
-        resized = set(self.resized)
-        lines = [f"{self.module} from {self.file or 'weights'} ({self.layout} layout)"]
-        for key, value in state.items():
-            if key.split(".")[0] in self.initial or self._is_plain(key):
-                outcome = "initial"
-            else:
-                outcome = "resized" if key in resized else "loaded"
-            lines.append(f"  {outcome:8} {key} {tuple(value.shape)}")
-        return "\n".join([*lines, *(f"  dropped  {key}" for key in self.dropped)])
-
-    def _is_plain(self, key: str) -> bool:
-        return self.plain_blocks > 0 and key.endswith(".context_mix")
 
 
 def list_names(names: Sequence[str]) -> str:

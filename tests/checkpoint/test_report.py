@@ -1,7 +1,5 @@
 """The line that says what was loaded."""
 
-import torch
-
 from swin_mm.checkpoint.report import LoadReport, list_names
 
 
@@ -45,31 +43,3 @@ def test_many_names_are_counted_by_what_they_belong_to():
         "3 x relative_position_index, 2 x layers.3.*, 1 x head.*, 2 x roi_head.*, "
         "1 x absolute_pos_embed"
     )
-
-
-def test_the_table_has_a_line_for_every_parameter():
-    report = LoadReport(
-        "backbone",
-        "timm",
-        loaded=2,
-        total=4,
-        dropped=("head.fc.bias",),
-        initial=("norm0",),
-        resized=("patch_embed.proj.weight",),
-        plain_blocks=1,
-        file="swin.safetensors",
-    )
-    state = {
-        "patch_embed.proj.weight": torch.zeros(8, 1, 4, 4),
-        "layers.0.blocks.0.norm1.bias": torch.zeros(8),
-        "layers.0.blocks.0.attn.context_mix": torch.zeros(1, 8, 16),
-        "norm0.bias": torch.zeros(8),
-    }
-    assert report.format_table(state).splitlines() == [
-        "backbone from swin.safetensors (timm layout)",
-        "  resized  patch_embed.proj.weight (8, 1, 4, 4)",
-        "  loaded   layers.0.blocks.0.norm1.bias (8,)",
-        "  initial  layers.0.blocks.0.attn.context_mix (1, 8, 16)",
-        "  initial  norm0.bias (8,)",
-        "  dropped  head.fc.bias",
-    ]
