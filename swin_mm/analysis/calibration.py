@@ -1,19 +1,21 @@
 """Whether scores are the probabilities of being right."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How often detections, or pixels, of a score are right.
+class Calibration(NamedTuple):
+    """How often detections, or pixels, of a score are right, in bins of equal width from 0 to 1.
 
     Attributes:
-        counts: `(bins,)`, how many there are, in bins of equal width from 0 to 1.
+        counts: `(bins,)`, how many there are.
         scores: `(bins,)`, their mean score; NaN in an empty bin.
         precision: `(bins,)`, the share of them that is right.
         error: Expected calibration error: the mean of `|precision - score|` over all of them.
+
+    Source:
+        Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
     """
 
     counts: np.ndarray
@@ -25,13 +27,9 @@ class Calibration:
 def bin_scores(
     scores: np.ndarray, right: np.ndarray, bins: int = 10, numbers: np.ndarray | None = None
 ) -> Calibration:
-    """Compares scores, in bins, with how many of what has them is right.
+    """Compares scores `(num,)` with how many of what has them is `right`, and `numbers` there are.
 
-    Args:
-        scores: `(num,)`, 0 to 1.
-        right: `(num,)`, how many of each score are right.
-        bins: Number of bins.
-        numbers: `(num,)`, how many there are of each score; by default one.
+    By default there is one of each score.
     """
     numbers = np.ones(len(scores), dtype=np.int64) if numbers is None else numbers
     place = np.minimum((scores * bins).astype(int), bins - 1)

@@ -26,14 +26,14 @@ SIZES = {1: "small", 2: "medium", 3: "large"}
 
 @dataclass(frozen=True)
 class DetectionData:
-    """Ground truth and predictions of a data set.
+    """Ground truth and predictions of a data set, image by image.
 
     Attributes:
         classes: Names.
         category_ids: COCO's number of each class.
         image_ids: COCO's number of each image.
         image_paths: Its file.
-        truth: Its objects.
+        truth: Its objects, with scores of 1.
         found: What was predicted.
         coco: The annotations.
     """
@@ -64,14 +64,7 @@ class ImageErrors(NamedTuple):
 
 
 def read_data(dataset: Any, entries: list[dict]) -> DetectionData:
-    """Brings predictions together with their data.
-
-    Args:
-        dataset: A `CocoDataset` of mmdet, in test mode.
-        entries: Predictions as `load_predictions` gives them.
-
-    Returns:
-        Both, image by image.
+    """Joins predictions, as `load_predictions` gives them, with a `CocoDataset` in test mode.
 
     Raises:
         PredictionError: They do not fit each other.
@@ -90,15 +83,9 @@ def read_data(dataset: Any, entries: list[dict]) -> DetectionData:
         )
     with redirect_stdout(StringIO()):  # pycocotools prints
         coco = COCO(dataset.ann_file)
-    return DetectionData(
-        classes=classes,
-        category_ids=dataset.cat_ids,
-        image_ids=image_ids,
-        image_paths=[info["img_path"] for info in infos],
-        truth=[_read_truth(info) for info in infos],
-        found=found,
-        coco=coco,
-    )
+    paths = [info["img_path"] for info in infos]
+    truth = [_read_truth(info) for info in infos]
+    return DetectionData(classes, dataset.cat_ids, image_ids, paths, truth, found, coco)
 
 
 def _read_truth(info: dict) -> Objects:
@@ -150,7 +137,8 @@ def evaluate(data: DetectionData, kind: str) -> COCOeval | None:
             else:
                 result["segmentation"] = objects.masks[index]
             results.append(result)
-    if not results or (kind == "segm" and not _has_masks(data.coco)):
+    has_masks = all(annotation.get("segmentation") for annotation in data.coco.anns.values())
+    if not results or (kind == "segm" and not has_masks):
         return None
     with redirect_stdout(StringIO()):
         evaluation = COCOeval(data.coco, data.coco.loadRes(results), kind)
@@ -161,24 +149,21 @@ def evaluate(data: DetectionData, kind: str) -> COCOeval | None:
     return evaluation
 
 
-def _has_masks(coco: COCO) -> bool:
-    return all(annotation.get("segmentation") for annotation in coco.anns.values())
-
-
 def class_precisions(evaluation: COCOeval, data: DetectionData) -> list[dict[str, Any]]:
     """Returns a row for each class: its name, numbers of objects, AP by size, AP50 and recall.
 
     Recall is the mean over overlaps; figures are NaN where there is no object to find.
     """
     rows = []
+    precisions, recalls = (_known(evaluation.eval[name]) for name in ("precision", "recall"))
     counts = _count_objects(evaluation)
     for number, name in zip(data.category_ids, data.classes, strict=True):
         k = list(evaluation.params.catIds).index(number)
-        precision = evaluation.eval["precision"][:, :, k, :, -1]  # (overlaps, recalls, sizes)
+        precision = precisions[:, :, k, :, -1]  # (overlaps, recalls, sizes)
         row = {"class": name, "objects": int(counts[k, 0])}
-        row |= {"AP": _mean(precision[..., 0]), "AP50": _mean(precision[0, :, 0])}
-        row |= {f"AP {size}": _mean(precision[..., a]) for a, size in SIZES.items()}
-        row |= {"recall": _mean(evaluation.eval["recall"][:, k, 0, -1])}
+        row |= {"AP": float(precision[..., 0].mean()), "AP50": float(precision[0, :, 0].mean())}
+        row |= {f"AP {size}": float(precision[..., a].mean()) for a, size in SIZES.items()}
+        row |= {"recall": float(recalls[:, k, 0, -1].mean())}
         rows.append(row | {f"{size} objects": int(counts[k, a]) for a, size in SIZES.items()})
     return rows
 
@@ -188,17 +173,13 @@ def precision_curves(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Precision at each recall, over objects of all sizes.
 
-    Args:
-        evaluation: Of `evaluate`.
-        data: What it evaluates.
-
     Returns:
         `(recalls,)`, the recalls; `(classes, recalls)`, precision at an overlap of 0.5, NaN for a
         class without objects; and means over the classes, `(recalls,)`, by overlap.
     """
     order = [list(evaluation.params.catIds).index(number) for number in data.category_ids]
-    precision = evaluation.eval["precision"][:, :, order, 0, -1]  # (overlaps, recalls, classes)
-    precision = np.where(precision > -1, precision, np.nan)
+    # (overlaps, recalls, classes)
+    precision = _known(evaluation.eval["precision"][:, :, order, 0, -1])
     known = precision[..., ~np.isnan(precision[0, 0])]
     means = {
         "overlap 0.5": known[0].mean(-1),
@@ -208,33 +189,24 @@ def precision_curves(
     return evaluation.params.recThrs, precision[0].T, means
 
 
-def _mean(values: np.ndarray) -> float:
-    values = values[values > -1]  # where there is nothing to find
-    return float(values.mean()) if values.size else float("nan")
+def _known(values: np.ndarray) -> np.ndarray:
+    """NaN for pycocotools' -1, which stands where a class has no object of a size."""
+    return np.where(values > -1, values, np.nan)
 
 
 def _count_objects(evaluation: COCOeval) -> np.ndarray:
     """Objects to be found, `(classes, sizes)`."""
     params = evaluation.params
-    counts = np.zeros((len(params.catIds), len(params.areaRng)), dtype=int)
     # One entry for each class, size and image, in this order; None where there is nothing at all.
-    entries = np.array(evaluation.evalImgs, dtype=object).reshape(*counts.shape, -1)
-    for place, entry in np.ndenumerate(entries):
-        if entry is not None:
-            counts[place[:2]] += int((~np.asarray(entry["gtIgnore"], dtype=bool)).sum())
-    return counts
+    counts = [0 if e is None else (~e["gtIgnore"].astype(bool)).sum() for e in evaluation.evalImgs]
+    return np.reshape(counts, (len(params.catIds), len(params.areaRng), -1)).sum(-1)
 
 
-def calibrate(evaluation: COCOeval, bins: int = 10) -> Calibration:
+def calibrate(evaluation: COCOeval) -> Calibration:
     """Compares scores with how often detections are right, at an overlap of 0.5.
 
-    Args:
-        evaluation: Of `evaluate`; its matches within a class decide what is right. Detections that
-            it ignores are left out.
-        bins: Number of bins.
-
-    Source:
-        Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3, on detections.
+    The matches of `evaluate` within a class decide what is right. Detections that it ignores are
+    left out.
     """
     params = evaluation.params
     per_class = len(params.areaRng) * len(params.imgIds)
@@ -242,21 +214,16 @@ def calibrate(evaluation: COCOeval, bins: int = 10) -> Calibration:
     for index, entry in enumerate(evaluation.evalImgs):
         is_all_sizes = index % per_class < len(params.imgIds)
         if entry is not None and is_all_sizes:
-            keep = ~np.asarray(entry["dtIgnore"][0], dtype=bool)
-            scores.append(np.asarray(entry["dtScores"])[keep])
-            right.append(np.asarray(entry["dtMatches"][0])[keep] > 0)
-    return bin_scores(np.concatenate(scores), np.concatenate(right), bins)
+            counted = ~np.asarray(entry["dtIgnore"][0], dtype=bool)
+            scores.append(np.asarray(entry["dtScores"])[counted])
+            right.append(np.asarray(entry["dtMatches"][0])[counted] > 0)
+    return bin_scores(np.concatenate(scores), np.concatenate(right))
 
 
 def count_confusions(
     data: DetectionData, min_score: float = 0.3, min_overlap: float = 0.5
 ) -> tuple[np.ndarray, list[ImageErrors]]:
-    """Counts what is taken for what.
-
-    Args:
-        data: Ground truth and predictions.
-        min_score: Detections below it do not count.
-        min_overlap: Boxes that overlap less (intersection over union) are not the same object.
+    """Counts what is taken for what, by the pairs of `match`.
 
     Returns:
         `(classes + 1, classes + 1)`, objects by true and by predicted class, the last of each being
@@ -266,17 +233,15 @@ def count_confusions(
     matrix = np.zeros((count + 1, count + 1), dtype=int)
     errors = []
     for index, (truth, found) in enumerate(zip(data.truth, data.found, strict=True)):
-        pairs = match(truth, found, min_score, min_overlap)
         own = np.zeros_like(matrix)
-        for true, predicted in pairs:
+        for true, predicted in match(truth, found, min_score, min_overlap):
             row = count if true is None else truth.labels[true]
             column = count if predicted is None else found.labels[predicted]
             own[row, column] += 1
         right = int(np.trace(own[:count, :count]))
         confused = int(own[:count, :count].sum()) - right
-        errors.append(
-            ImageErrors(index, right, confused, int(own[:count, -1].sum()), int(own[-1].sum()))
-        )
+        missed, invented = int(own[:count, -1].sum()), int(own[-1].sum())
+        errors.append(ImageErrors(index, right, confused, missed, invented))
         matrix += own
     return matrix, errors
 
@@ -284,11 +249,11 @@ def count_confusions(
 def match(
     truth: Objects, found: Objects, min_score: float, min_overlap: float
 ) -> list[tuple[int | None, int | None]]:
-    """Pairs objects with detections of whatever class.
+    """Pairs objects of an image with detections of whatever class.
 
     Args:
-        truth: Ground truth of an image.
-        found: Detections in it.
+        truth: Ground truth.
+        found: Detections.
         min_score: Detections below it do not count.
         min_overlap: Intersection over union from which a pair may be one.
 
@@ -299,39 +264,29 @@ def match(
     """
     assert truth.boxes is not None and truth.is_crowd is not None
     assert found.boxes is not None and found.scores is not None
-    objects = np.flatnonzero(~truth.is_crowd)
     chosen = np.flatnonzero(found.scores >= min_score)
     overlaps = _overlaps(found.boxes[chosen], truth.boxes, truth.is_crowd)  # (chosen, truth)
+    is_wrong = truth.labels != found.labels[chosen, None]
     candidates = [
-        (
-            -overlaps[d, t],
-            truth.labels[t] != found.labels[chosen[d]],
-            -found.scores[chosen[d]],
-            int(t),
-            int(chosen[d]),
-        )
-        for d, t in np.argwhere(overlaps >= min_overlap)
-        if not truth.is_crowd[t]
+        (-overlaps[d, t], is_wrong[d, t], -found.scores[chosen[d]], int(t), int(chosen[d]))
+        for d, t in np.argwhere((overlaps >= min_overlap) & ~truth.is_crowd)
     ]
     pairs: list[tuple[int | None, int | None]] = []
-    left, unused = set(objects.tolist()), set(chosen.tolist())
+    left, unused = set(np.flatnonzero(~truth.is_crowd).tolist()), set(chosen.tolist())
     for *_, true, predicted in sorted(candidates):
         if true in left and predicted in unused:
             left.remove(true)
             unused.remove(predicted)
             pairs.append((true, predicted))
     crowds = overlaps[:, truth.is_crowd]
-    in_crowd = set(chosen[(crowds >= min_overlap).any(1)].tolist())
+    unused -= set(chosen[(crowds >= min_overlap).any(1)].tolist())
     pairs += [(true, None) for true in sorted(left)]
-    return pairs + [(None, predicted) for predicted in sorted(unused - in_crowd)]
+    return pairs + [(None, predicted) for predicted in sorted(unused)]
 
 
 def _overlaps(found: np.ndarray, truth: np.ndarray, is_crowd: np.ndarray) -> np.ndarray:
     """Intersection over union `(found, truth)`; of a crowd, over the detection."""
     if not len(found) or not len(truth):
         return np.zeros((len(found), len(truth)))
-    found, truth = (
-        np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        for boxes in (found, truth)
-    )
+    found, truth = (np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]) for b in (found, truth))
     return np.asarray(mask_utils.iou(found, truth, is_crowd.astype(np.uint8)))

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from swin_mm.analysis.calibration import Calibration
@@ -16,32 +15,18 @@ MAX_BARS = 150
 BLUE, GREY = "#3b6ea8", "#b8b8b8"
 
 
-def draw_confusions(
-    matrix: np.ndarray, names: Sequence[str], unit: str, columns: Sequence[str] | None = None
-) -> bytes:
-    """Draws a matrix of counts as the shares of each row.
-
-    Args:
-        matrix: `(rows, columns)`, counts by what is true and what is predicted.
-        names: Of the rows.
-        unit: What is counted.
-        columns: Names of the columns, where they are not those of the rows.
-
-    Returns:
-        The PNG.
-    """
-    columns = columns or names
+def draw_confusions(matrix: np.ndarray, names: Sequence[str], unit: str) -> bytes:
+    """Draws counts by what is true and what is predicted, `(N, N)`, as the shares of each row."""
     totals = matrix.sum(1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
     side = min(max(4.5, 0.42 * len(names) + 2), 12)
     figure = _new_figure((side + 1.2, side))
     axes = figure.add_subplot()
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"Share of the {unit} of each true class", fontsize=10)
     if len(names) <= MAX_NAMED:
-        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
         axes.set_yticks(range(len(names)), names, fontsize=8)
     if len(names) <= MAX_NUMBERED:
         for (row, column), share in np.ndenumerate(shares):
@@ -55,16 +40,7 @@ def draw_confusions(
 
 
 def draw_bars(values: Sequence[float], names: Sequence[str], label: str) -> bytes:
-    """Draws a bar for each class, the lowest first.
-
-    Args:
-        values: 0 to 1; NaN draws none.
-        names: Of the classes.
-        label: What the values are.
-
-    Returns:
-        The PNG.
-    """
+    """Draws a bar from 0 to 1 for each class, the lowest first; NaN draws none."""
     order = np.argsort(np.nan_to_num(np.asarray(values, dtype=float), nan=2.0), kind="stable")
     order = order[:MAX_BARS]
     figure = _new_figure((7, max(1.6, 0.2 * len(order) + 0.9)))
@@ -74,9 +50,7 @@ def draw_bars(values: Sequence[float], names: Sequence[str], label: str) -> byte
         if not np.isnan(values[index]):
             axes.text(values[index] + 0.01, place, f"{values[index]:.3f}", va="center", fontsize=7)
     axes.set_yticks(range(len(order)), [names[i] for i in order], fontsize=8)
-    axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_xlim(0, 1.08)
-    axes.set_xlabel(label)
+    axes.set(xlim=(0, 1.08), ylim=(len(order) - 0.5, -0.5), xlabel=label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines["bottom"].set_bounds(0, 1)
     return _to_png(figure)
@@ -88,16 +62,9 @@ def draw_curves(
     names: Sequence[str],
     means: Mapping[str, np.ndarray],
 ) -> bytes:
-    """Draws precision over recall.
+    """Draws precision over recall of each class and, by their names, means over the classes.
 
-    Args:
-        recalls: `(recalls,)`.
-        curves: `(classes, recalls)`, precision of each class; NaN draws none.
-        names: Of the classes.
-        means: `(recalls,)`, precision over all classes, by what it is.
-
-    Returns:
-        The PNG.
+    Shapes are those of `precision_curves`; NaN draws none.
     """
     figure = _new_figure((7.5, 5))
     axes = figure.add_subplot()
@@ -110,28 +77,14 @@ def draw_curves(
     for style, (name, curve) in zip(("-", "--", ":"), means.items(), strict=False):
         label = f"all, {name}: {curve.mean():.3f}"
         axes.plot(recalls, curve, style, color="black", lw=2, label=label)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    axes.set_xlabel("recall")
-    axes.set_ylabel("precision")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return _to_png(figure)
 
 
-def draw_calibration(
-    calibration: Calibration, unit: str = "detections", score: str = "score"
-) -> bytes:
-    """Draws how often detections of a score are right, and how many there are.
-
-    Args:
-        calibration: What is drawn.
-        unit: What has scores.
-        score: What a score is called.
-
-    Returns:
-        The PNG.
-    """
+def draw_calibration(calibration: Calibration, unit: str, score: str) -> bytes:
+    """Draws how often a unit with a score is right, and how many there are."""
     bins = len(calibration.counts)
     left = np.arange(bins) / bins
     figure = _new_figure((4.6, 5.2))
@@ -139,22 +92,17 @@ def draw_calibration(
     axes.bar(left, calibration.precision, 1 / bins, align="edge", color=BLUE, edgecolor="white")
     axes.plot(calibration.scores, calibration.precision, "o", color="black", markersize=4)
     axes.plot([0, 1], [0, 1], "--", color=GREY)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("share that is right")
+    axes.set(ylim=(0, 1), ylabel="share that is right")
     axes.set_title(f"expected calibration error {calibration.error:.3f}", fontsize=10)
     below.bar(left, calibration.counts, 1 / bins, align="edge", color=GREY, edgecolor="white")
-    below.set_xlim(0, 1)
-    below.set_xlabel(score)
-    below.set_ylabel(unit)
+    below.set(xlim=(0, 1), xlabel=score, ylabel=unit)
     if calibration.counts.max() > 50 * max(1, np.median(calibration.counts)):
         below.set_yscale("log")
     return _to_png(figure)
 
 
 def _new_figure(size: tuple[float, float]) -> Figure:
-    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display, whatever backend the process uses
-    return figure
+    return Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
 
 
 def _to_png(figure: Figure) -> bytes:

@@ -6,10 +6,9 @@ print this number as "FLOPs"; `torch.utils.flop_counter`, which counts here, cou
 and addition as two. What does not count, as it is no product of matrices: norms, activations,
 softmax, resizing, and the sampling of RoIAlign and of deformable attention; nor NMS.
 
-Nothing is computed. Products give zeros, backbone and neck have no memory at all (`meta`), and
-where the work depends on what is found there are as many boxes as there may be: the `max_per_img`
-proposals of the region proposal network, and the `max_per_img` detections of the second stage for
-its mask heads.
+Products are not computed, they give zeros. Where the work depends on what is found there are as
+many boxes as there may be: the `max_per_img` proposals of the region proposal network, and the
+`max_per_img` detections of the second stage for its mask heads.
 """
 
 from collections import Counter
@@ -40,6 +39,10 @@ SKIPPED = {
     *LINEAR,
     aten.bmm,
     aten.baddbmm,
+    aten.gelu,
+    aten.native_batch_norm,
+    aten.native_layer_norm,
+    aten.upsample_bilinear2d,
     aten._scaled_dot_product_flash_attention_for_cpu,
     aten.grid_sampler_2d,
     torch.ops.torchvision.roi_align,
@@ -103,19 +106,17 @@ def count_parameters(cfg: Config) -> int:
 
 
 def count_complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
-    """Counts what a config's model costs in the prediction of one image.
+    """Counts what a config's model costs in the prediction of one image of `(H, W)` pixels.
 
-    Args:
-        cfg: Config of a model of mmdet or mmseg.
-        shape: `(H, W)` in pixels.
-
-    Returns:
-        Parameters and multiply-adds, of an image that has been brought to this size, before masks
-        or label maps are brought back to the original's.
+    Masks and label maps are not brought back to the size of an original.
     """
     model = build_empty(cfg)
     samples = [_make_sample(cfg.default_scope, shape)]
-    _split(model)
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "call_qkv"):
+            # The counter's hooks would have padded tokens projected, which happens only then.
+            module.call_qkv = partial(_project_unpadded, module)
     image = torch.zeros(1, cfg.model.backbone.get("in_channels", 3), *shape)
     mode = _choose_forward(model)
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
@@ -146,34 +147,6 @@ def _make_sample(scope: str, shape: tuple[int, int]) -> Any:
         from mmdet.structures import DetDataSample as DataSample
     sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
     return DataSample(metainfo=dict(sizes, scale_factor=(1.0, 1.0)))
-
-
-def _split(model: BaseModel) -> None:
-    """Has the maps of an image computed without memory, and given as zeros to heads with values."""
-    names = ["backbone", "neck"]
-    if hasattr(model, "decode_head") and not _is_mask2former(model):
-        names.append("decode_head")
-    for name in names:
-        if getattr(model, name, None) is not None:
-            getattr(model, name).to("meta")
-    module: Any  # attention layers, whose attributes are set
-    for module in model.modules():
-        if hasattr(module, "attn_backend"):
-            module.attn_backend = "reference"  # products that the counter knows
-        if hasattr(module, "call_qkv"):
-            # The counter's hooks would have padded tokens projected, which happens only then.
-            module.call_qkv = partial(_project_unpadded, module)
-        if hasattr(module, "cpb_mlp"):  # it switches autocast off, which does not know `meta`
-            module.cpb_mlp.to_empty(device="cpu")
-            module.bias_table = lambda table=module.bias_table: table().to("meta")
-    extract = model.extract_feat
-
-    device = "meta" if "decode_head" in names else "cpu"
-
-    def give_zeros(image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(plane, device=device) for plane in extract(image.to("meta")))
-
-    model.extract_feat = give_zeros
 
 
 def _project_unpadded(attn: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:

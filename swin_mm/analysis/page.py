@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ div.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px,
 {{ table((), analysis.facts.items()) }}
 {%- for section in analysis.sections %}
 <h2>{{ section.title }}</h2>
-{% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
+<p class="note">{{ section.note }}</p>
 {% if section.picture %}<img alt="{{ section.title }}" src="{{ section.picture | uri }}">{% endif %}
-{% if section.table %}{{ table(section.table.heads, section.table.rows) }}{% endif %}
+{% if section.rows %}{{ table(section.rows[0], section.rows | values) }}{% endif %}
 {% if section.images %}<div class="grid">
 {% for name, picture in section.images -%}
 <figure><img alt="{{ name }}" src="{{ picture | uri }}"><figcaption>{{ name }}</figcaption></figure>
@@ -45,24 +45,6 @@ div.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px,
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of a section.
-
-    Attributes:
-        heads: Names of the columns; those of `rows` in JSON too.
-        rows: Values; floats are shares, and NaN is shown as a dash.
-    """
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-    @classmethod
-    def of(cls, rows: Sequence[dict[str, Any]]) -> "Table":
-        """A table of rows that all have the same keys."""
-        return cls(list(rows[0]), [list(row.values()) for row in rows])
-
-
-@dataclass(frozen=True)
 class Section:
     """A part of an analysis.
 
@@ -70,77 +52,64 @@ class Section:
         name: Of its picture's file and in JSON.
         title: Its heading.
         note: How to read it.
-        table: Its numbers.
+        rows: Its table, with the same keys in each row; floats are shares, NaN shows as a dash.
         picture: PNG.
         images: Name and PNG of each image that it shows.
     """
 
     name: str
     title: str
-    note: str = ""
-    table: Table | None = None
+    note: str
+    rows: Sequence[dict[str, Any]] | None = None
     picture: bytes | None = None
     images: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Numbers, tables and pictures of a set of predictions.
-
-    Attributes:
-        title: In a few words.
-        facts: Numbers of the whole, by name.
-        sections: The parts.
-    """
+    """Numbers of a set of predictions as a whole (`facts`), and its sections."""
 
     title: str
     facts: dict[str, Any]
-    sections: list[Section] = field(default_factory=list)
+    sections: Sequence[Section]
 
 
 def write_page(analysis: Analysis, path: Path) -> None:
     """Writes one HTML file with the pictures in it; the folder is made if absent."""
     environment = Environment(autoescape=True)
-    environment.filters.update(cell=format_value, uri=_data_uri)
+    environment.filters.update(
+        cell=format_value,
+        uri=lambda picture: f"data:image/png;base64,{base64.b64encode(picture).decode()}",
+        values=lambda rows: [row.values() for row in rows],
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     page = environment.from_string(TEMPLATE).render(analysis=analysis)
     path.write_text(page, encoding="utf-8")
 
 
 def write_folder(analysis: Analysis, folder: Path) -> None:
-    """Writes a PNG for each picture and `analysis.json` with the numbers.
+    """Writes a PNG for each picture and `analysis.json` with the numbers, null for NaN.
 
     Images of a section are `NAME_1.png` and so on, in the order of its table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    numbers: dict[str, Any] = {"title": analysis.title, **analysis.facts}
+    numbers: dict[str, Any] = {"title": analysis.title, **_without_nan(analysis.facts)}
     for section in analysis.sections:
         if section.picture:
             (folder / f"{section.name}.png").write_bytes(section.picture)
         for number, (_, picture) in enumerate(section.images, start=1):
             (folder / f"{section.name}_{number}.png").write_bytes(picture)
-        if section.table:
-            numbers[section.name] = [
-                dict(zip(section.table.heads, row, strict=True)) for row in section.table.rows
-            ]
-    (folder / "analysis.json").write_text(json.dumps(_plain(numbers), indent=2) + "\n", "utf-8")
+        if section.rows is not None:
+            numbers[section.name] = [_without_nan(row) for row in section.rows]
+    (folder / "analysis.json").write_text(json.dumps(numbers, indent=2) + "\n", "utf-8")
 
 
 def format_value(value: Any) -> str:
-    """A value as a table has it."""
+    """A value as a table shows it."""
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.3f}"
     return str(value)
 
 
-def _data_uri(picture: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-
-
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}

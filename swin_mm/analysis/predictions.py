@@ -17,10 +17,7 @@ class PredictionError(ValueError):
 
 
 def load_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Reads a file of predictions.
-
-    Args:
-        path: A pickle as `test --out` of this project, of mmdet and of mmseg write it.
+    """Reads a pickle as `test --out` of this project, of mmdet and of mmseg write it.
 
     Returns:
         One dict for each image.
@@ -53,15 +50,7 @@ def to_numpy(value: Any) -> np.ndarray:
 
 
 def by_image(entries: list[dict], key: Callable[[dict], Any], wanted: list[Any]) -> list[dict]:
-    """Brings predictions into the order of the data.
-
-    Args:
-        entries: The predictions.
-        key: Tells of which image an entry is.
-        wanted: The images of the data, as `key` tells them.
-
-    Returns:
-        An entry for each of `wanted`.
+    """Returns the prediction of each `wanted` image, which `key` finds in an entry.
 
     Raises:
         PredictionError: Some image has no prediction, or some prediction is of no image.

@@ -1,6 +1,7 @@
 """Puts an analysis together: numbers, pictures and the worst images of a set of predictions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -8,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from swin_mm.analysis import detection, segmentation
-from swin_mm.analysis.calibration import Calibration
 from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions, draw_curves
-from swin_mm.analysis.page import Analysis, Section, Table
+from swin_mm.analysis.page import Analysis, Section
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import mean_of_known
-from swin_mm.datasets.picture import Row, choose_palette, prediction_sheet
+from swin_mm.datasets.picture import Annotation, Row, choose_palette, prediction_sheet
 from swin_mm.datasets.reader import Reader
 from swin_mm.structures import Objects
 
@@ -43,7 +43,7 @@ def analyse_detection(
     facts: dict[str, Any] = {
         "images": len(data.image_ids),
         "objects": sum(int((~flags).sum()) for flags in crowds),
-        "detections": sum(len(found.labels) for found in data.found),
+        "detections": sum(map(len, data.found)),
         f"detections of score {min_score:g} and above": sum(
             int((values >= min_score).sum()) for values in scores
         ),
@@ -55,10 +55,9 @@ def analyse_detection(
     for kind, evaluation in evaluations.items():
         if evaluation is not None:
             rows = detection.class_precisions(evaluation, data)
-            what = KINDS[kind]
             for name in ("AP", "AP50"):
-                facts[f"{what} {name}"] = mean_of_known([row[name] for row in rows])
-            sections += [_section_of_classes(kind, rows), _section_of_curve(kind, evaluation, data)]
+                facts[f"{KINDS[kind]} {name}"] = mean_of_known([row[name] for row in rows])
+            sections += _sections_of_precision(KINDS[kind], rows, evaluation, data)
     calibration = detection.calibrate(evaluations["bbox"])
     facts["calibration error of scores"] = calibration.error
     matrix, errors = detection.count_confusions(data, min_score, min_overlap)
@@ -77,37 +76,39 @@ def analyse_detection(
             "How many of the detections of a score are right (same class, boxes overlap by 0.5), "
             "in bins of 0.1; on the dashed line, a score is the probability of being right. "
             "Dots stand at the mean score of their bin.",
-            picture=draw_calibration(calibration),
+            picture=draw_calibration(calibration, "detections", "score"),
         ),
         _section_of_worst_detections(dataset, data, errors, min_score, worst),
     ]
     return Analysis("Where the detector goes wrong", facts, sections)
 
 
-def _section_of_classes(kind: str, rows: Sequence[dict[str, Any]]) -> Section:
+def _sections_of_precision(
+    what: str, rows: list[dict[str, Any]], evaluation: Any, data: detection.DetectionData
+) -> list[Section]:
+    """Average precision by class, and precision by recall, of boxes or masks."""
     total: dict[str, Any] = {"class": "all"}
     for head in list(rows[0])[1:]:
         column = [row[head] for row in rows]
         total[head] = sum(column) if head.endswith("objects") else mean_of_known(column)
-    what = KINDS[kind]
-    return Section(
-        f"{what}_precision",
-        f"Average precision of {'boxes' if what == 'box' else 'masks'}",
-        "As COCO measures it. Small is below 32 x 32 pixels, large above 96 x 96.",
-        Table.of([*rows, total]),
-        draw_bars([row["AP"] for row in rows], [row["class"] for row in rows], f"{what} AP"),
-    )
-
-
-def _section_of_curve(kind: str, evaluation: Any, data: detection.DetectionData) -> Section:
+    plural = "boxes" if what == "box" else "masks"
     recalls, curves, means = detection.precision_curves(evaluation, data)
-    return Section(
-        f"{KINDS[kind]}_precision_by_recall",
-        f"Precision by recall of {'boxes' if kind == 'bbox' else 'masks'}",
-        "Thin lines are classes at an overlap of 0.5; thick lines are means over the classes. The "
-        "area below a line is its average precision.",
-        picture=draw_curves(recalls, curves, data.classes, means),
-    )
+    return [
+        Section(
+            f"{what}_precision",
+            f"Average precision of {plural}",
+            "As COCO measures it. Small is below 32 x 32 pixels, large above 96 x 96.",
+            [*rows, total],
+            draw_bars([row["AP"] for row in rows], data.classes, f"{what} AP"),
+        ),
+        Section(
+            f"{what}_precision_by_recall",
+            f"Precision by recall of {plural}",
+            "Thin lines are classes at an overlap of 0.5; thick lines are means over the classes. "
+            "The area below a line is its average precision.",
+            picture=draw_curves(recalls, curves, data.classes, means),
+        ),
+    ]
 
 
 def _section_of_confusions(
@@ -116,18 +117,18 @@ def _section_of_confusions(
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
-    rows = []
-    for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[row, column]:
-            count, share = int(wrong[row, column]), float(wrong[row, column] / matrix[row].sum())
-            rows.append([names[row], names[column], count, share])
-    return Section(
-        "confusions",
-        "What is taken for what",
-        note,
-        Table(["true", "predicted", unit, "share of the true class"], rows),
-        draw_confusions(matrix, names, unit),
-    )
+    rows = [
+        {
+            "true": names[row],
+            "predicted": names[column],
+            unit: int(wrong[row, column]),
+            "share of the true class": float(wrong[row, column] / matrix[row].sum()),
+        }
+        for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[row, column]
+    ]
+    picture = draw_confusions(matrix, names, unit)
+    return Section("confusions", "What is taken for what", note, rows, picture)
 
 
 def _section_of_worst_detections(
@@ -141,38 +142,26 @@ def _section_of_worst_detections(
         return error.confused + error.missed + error.invented
 
     chosen = sorted(errors, key=lambda error: (error.quality, -count(error)))[:worst]
-    chosen = [error for error in chosen if count(error)]
-    rows = [
-        [Path(data.image_paths[error.image]).name, error.quality, *error[1:]] for error in chosen
-    ]
+    rows = {
+        error.image: {
+            "F1": error.quality,
+            "right": error.right,
+            "wrong class": error.confused,
+            "missed": error.missed,
+            "of nothing": error.invented,
+        }
+        for error in chosen
+        if count(error)
+    }
 
-    def make_row(error: detection.ImageErrors) -> Row:
-        image = Reader.of(dataset).picture(data.image_paths[error.image])
-        truth, found = data.truth[error.image], data.found[error.image]
-        has_masks = found.masks is not None and (truth.masks is not None or not len(truth.labels))
-        return Row(image, _to_instances(truth, has_masks), _to_instances(found, has_masks, True))
+    def read(index: int) -> tuple[Objects, Objects]:
+        truth, found = replace(data.truth[index], scores=None), data.found[index]
+        if found.masks is None or (truth.masks is None and len(truth)):
+            truth, found = replace(truth, masks=None), replace(found, masks=None)
+        return truth, found
 
-    palette = choose_palette(dataset.metainfo)
-    return Section(
-        "worst",
-        "Worst images",
-        f"By the F1 of detections of score {min_score:g} and above: 1 is without fault. Ground "
-        "truth is on the left, what was found on the right.",
-        Table(["image", "F1", "right", "wrong class", "missed", "of nothing"], rows),
-        images=_draw_images(
-            chosen, [str(row[0]) for row in rows], make_row, data.classes, palette, min_score
-        ),
-    )
-
-
-def _to_instances(objects: Objects, has_masks: bool, scored: bool = False) -> Objects:
-    masks = [*map(_as_bytes, objects.masks)] if has_masks and objects.masks else None
-    return Objects(objects.labels, objects.boxes, objects.scores if scored else None, masks)
-
-
-def _as_bytes(mask: dict) -> dict:
-    counts = mask["counts"]
-    return {**mask, "counts": counts.encode()} if isinstance(counts, str) else mask
+    note = f"By the F1 of detections of score {min_score:g} and above: 1 is without fault. "
+    return _section_of_worst(dataset, data.image_paths, note, rows, read, min_score)
 
 
 def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analysis:
@@ -195,47 +184,42 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
         "mean recall of classes": mean_of_known([row["recall"] for row in rows]),
         "pixels right": float(np.trace(matrix) / max(1, matrix.sum())),
     }
-    calibration = segmentation.calibrate(data)
-    if calibration is not None:
-        facts["calibration error of pixels"] = calibration.error
-    chosen = [i for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
-
-    named = [(i, Path(data.image_paths[i]).name) for i in chosen]
-
-    def make_row(index: int) -> Row:
-        image = Reader.of(dataset).picture(data.image_paths[index])
-        return Row(image, data.truth[index](), data.found[index])
-
-    palette = choose_palette(dataset.metainfo)
     sections = [
         Section(
             "overlap",
             "Intersection over union",
             "Recall is the share of a class's pixels that are found, precision the share of the "
             "pixels predicted as it that are it.",
-            Table.of(rows),
+            rows,
             draw_bars([row["IoU"] for row in rows], data.classes, "IoU"),
         ),
         _section_of_confusions(matrix, data.classes, "pixels", "Pixels without a label are out."),
-        *([] if calibration is None else [_section_of_pixel_calibration(calibration)]),
-        Section(
-            "worst",
-            "Worst images",
-            "By the mean IoU of the classes that are in the image or predicted in it. Ground truth "
-            "is on the left, what was found on the right.",
-            Table(["image", "mean IoU"], [[n, float(qualities[i])] for i, n in named]),
-            images=_draw_images(
-                chosen, [name for _, name in named], make_row, data.classes, palette
-            ),
-        ),
     ]
+    if (calibration := segmentation.calibrate(data)) is not None:
+        facts["calibration error of pixels"] = calibration.error
+        sections.append(_section_of_pixel_calibration(calibration))
+    chosen = [int(i) for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
+    sections.append(
+        _section_of_worst(
+            dataset,
+            data.image_paths,
+            "By the mean IoU of the classes that are in the image or predicted in it. ",
+            {i: {"mean IoU": float(qualities[i])} for i in chosen},
+            lambda index: (data.truth[index](), data.found[index]),
+        )
+    )
     return Analysis("Where the segmentor goes wrong", facts, sections)
 
 
-def _section_of_pixel_calibration(calibration: Calibration) -> Section:
+def _section_of_pixel_calibration(calibration: segmentation.Calibration) -> Section:
     bins = zip(calibration.counts, calibration.scores, calibration.precision, strict=True)
     rows = [
-        [f"{place / 10:.1f} to {(place + 1) / 10:.1f}", int(count), float(mean), float(share)]
+        {
+            "confidence": f"{place / 10:.1f} to {(place + 1) / 10:.1f}",
+            "pixels": int(count),
+            "mean confidence": float(mean),
+            "share that is right": float(share),
+        }
         for place, (count, mean, share) in enumerate(bins)
         if count
     ]
@@ -245,24 +229,30 @@ def _section_of_pixel_calibration(calibration: Calibration) -> Section:
         "How many of the pixels of a confidence, the probability of the predicted class, are "
         "right, in bins of 0.1; on the dashed line, the confidence is the probability of being "
         "right. Dots stand at the mean confidence of their bin.",
-        Table(["confidence", "pixels", "mean confidence", "share that is right"], rows),
+        rows,
         draw_calibration(calibration, "pixels", "confidence"),
     )
 
 
-def _draw_images(
-    chosen: Sequence[Any],
-    names: Sequence[str],
-    make_row: Callable[[Any], Row],
-    classes: Sequence[str],
-    palette: Sequence,
+def _section_of_worst(
+    dataset: Any,
+    paths: Sequence[str],
+    note: str,
+    figures: dict[int, dict[str, Any]],
+    read: Callable[[int], tuple[Annotation, Annotation]],
     min_score: float = 0.0,
-) -> list[tuple[str, bytes]]:
-    """Draws ground truth and prediction of each image: its name and the PNG."""
-    pictures = []
+) -> Section:
+    """Figures of images by their numbers, and what `read` gives of each: truth and prediction."""
+    reader, palette = Reader.of(dataset), choose_palette(dataset.metainfo)
+    rows, pictures = [], []
     with TemporaryDirectory() as folder:
-        path = Path(folder, "image.png")
-        for item, name in zip(chosen, names, strict=True):
-            prediction_sheet([make_row(item)], path, classes, palette, 1, min_score)
-            pictures.append((name, path.read_bytes()))
-    return pictures
+        file = Path(folder, "image.png")
+        for index, figure in figures.items():
+            row = Row(reader.picture(paths[index]), *read(index))
+            classes = dataset.metainfo["classes"]
+            prediction_sheet([row], file, classes, palette, 1, min_score)
+            name = Path(paths[index]).name
+            rows.append({"image": name, **figure})
+            pictures.append((name, file.read_bytes()))
+    note += "Ground truth is on the left, what was found on the right."
+    return Section("worst", "Worst images", note, rows, images=pictures)

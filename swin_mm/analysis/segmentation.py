@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import numpy as np
 
 from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
-
-IGNORED = 255  # in label maps: no label
+from swin_mm.structures import IGNORED
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,7 @@ class SegmentationData:
 
 
 def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
-    """Brings predictions together with their data.
-
-    Args:
-        dataset: A `BaseSegDataset` of mmseg, in test mode.
-        entries: Predictions as `load_predictions` gives them.
-
-    Returns:
-        Both, image by image.
+    """Joins predictions, as `load_predictions` gives them, with a `BaseSegDataset` in test mode.
 
     Raises:
         PredictionError: They do not fit each other.
@@ -50,16 +43,6 @@ def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
     if any("img_path" not in entry for entry in entries):
         raise PredictionError("the predictions are not those of a segmentor: no img_path")
     entries = by_image(entries, lambda e: Path(e["img_path"]).name, [Path(p).name for p in paths])
-    load = _find_loader(dataset)
-    readers = [lambda info=info: load(info) for info in infos]
-    classes = dataset.metainfo["classes"]
-    found = [_read_found(entry) for entry in entries]
-    confidence = [entry.get("confidence") for entry in entries]
-    return SegmentationData(classes, paths, readers, found, confidence)
-
-
-def _find_loader(dataset: Any) -> Callable[[dict], np.ndarray]:
-    """How the data's own pipeline reads a label map."""
     loaders = [t for t in dataset.pipeline.transforms if hasattr(t, "_load_seg_map")]
     if not loaders:
         raise PredictionError("the test pipeline has no LoadAnnotations, so there is no truth")
@@ -68,7 +51,11 @@ def _find_loader(dataset: Any) -> Callable[[dict], np.ndarray]:
         # In the pipeline, images come first and leave this.
         return loaders[0].transform({**info, "seg_fields": []})["gt_seg_map"]
 
-    return load
+    readers = [partial(load, info) for info in infos]
+    classes = dataset.metainfo["classes"]
+    found = [_read_found(entry) for entry in entries]
+    confidence = [entry.get("confidence") for entry in entries]
+    return SegmentationData(classes, paths, readers, found, confidence)
 
 
 def _read_found(entry: dict) -> np.ndarray:
@@ -81,9 +68,6 @@ def _read_found(entry: dict) -> np.ndarray:
 
 def count_confusions(data: SegmentationData) -> tuple[np.ndarray, np.ndarray]:
     """Counts pixels by what they are and what they are taken for.
-
-    Args:
-        data: Ground truth and predictions.
 
     Returns:
         `(classes, classes)`, pixels by true and predicted class; and `(images,)`, for each image
@@ -125,16 +109,9 @@ def confusion_matrix(truth: np.ndarray, found: np.ndarray, count: int) -> np.nda
 
 
 def calibrate(data: SegmentationData) -> Calibration | None:
-    """Compares the confidence of pixels with how many of them are right.
+    """Compares the confidence of the labelled pixels with how many of them are right.
 
-    Args:
-        data: Ground truth and predictions, whose sizes agree.
-
-    Returns:
-        The comparison of the labelled pixels of all images, or None where confidence was not kept.
-
-    Source:
-        Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3, on pixels.
+    Sizes of maps must agree. The result is None where confidence was not kept.
     """
     numbers, right = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     for read, found, confidence in zip(data.truth, data.found, data.confidence, strict=True):

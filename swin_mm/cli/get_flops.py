@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         description="Count parameters and multiply-adds of a config's model for one image, part "
-        "by part. Neither weights nor data are needed, and nothing is computed."
+        "by part. Neither weights nor data are needed."
     )
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
     parser.add_argument(

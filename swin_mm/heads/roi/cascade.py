@@ -35,6 +35,8 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
     that `unsupported` lists, and paste predicted masks, as in `StandardRoIHead`.
     """
 
+    interleaved = False  # as Hybrid Task Cascade may be
+
     def loss(
         self,
         x: Sequence[Tensor],
@@ -51,47 +53,42 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         if reason := self._unsupported_loss(batch_data_samples):
             unsupported.log_fallback("RoI losses", reason)
             return super().loss(x, rpn_results_list, batch_data_samples)
+        losses, semantic = self._semantic_loss(x, batch_data_samples)
         x = lay_out(x)
         truths = GroundTruths(batch_data_samples)
         boxes, usable = pad_boxes([found.bboxes for found in rpn_results_list])
         limits = image_limits([sample.metainfo for sample in batch_data_samples], boxes)
-        losses: dict[str, Tensor] = {}
         for stage in range(self.num_stages):
             self.current_stage = stage
-            samples = sample_rois(
-                boxes, usable, truths, self.bbox_assigner[stage], self.bbox_sampler[stage]
-            )
-            found = self._bbox_forward(stage, x, samples.rois)
-            of_stage = box_losses(
-                self.bbox_head[stage],
-                found["cls_score"],
-                found["bbox_pred"],
-                samples,
-                self.train_cfg[stage],
-            )
-            if self.with_mask:
-                predicted = self._mask_forward(stage, x, samples.rois[samples.positive])
-                of_stage |= mask_losses(
-                    self.mask_head[stage],
-                    predicted["mask_preds"],
-                    samples,
-                    truths,
-                    self.train_cfg[stage],
-                )
-            losses |= self._weigh(stage, of_stage)
-            if not len(samples.rois):
-                break  # as mmdet's: later stages have nothing to learn from
-            if stage < self.num_stages - 1:
+            head, cfg = self.bbox_head[stage], self.train_cfg[stage]
+            sampling = truths, self.bbox_assigner[stage], self.bbox_sampler[stage]
+            samples = sample_rois(boxes, usable, *sampling)
+            found = self._bbox_forward(stage, x, samples.rois, *semantic)
+            of_stage = box_losses(head, found["cls_score"], found["bbox_pred"], samples, cfg)
+            # As in mmdet, later stages than one without boxes have nothing to learn from.
+            is_last = stage == self.num_stages - 1 or not len(samples.rois)
+            # Interleaved, a stage's masks learn in the boxes that the stage has refined.
+            is_interleaved = self.interleaved and self.with_mask and len(samples.rois)
+            if is_interleaved or not (self.interleaved or is_last):
                 boxes, usable = self._refine(stage, samples, found, limits)
+            if is_interleaved:
+                samples = sample_rois(boxes, usable, *sampling)
+            if self.with_mask:
+                rois = samples.rois[samples.positive]
+                masks = self._mask_forward(stage, x, rois, *semantic)["mask_preds"]
+                of_stage |= mask_losses(self.mask_head[stage], masks, samples, truths, cfg)
+            weight = self.stage_loss_weights[stage]
+            for name, value in of_stage.items():
+                losses[f"s{stage}.{name}"] = value * weight if "loss" in name else value
+            if is_last:
+                break
         return losses
 
-    def _weigh(self, stage: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A stage's losses under its name and with its weight; what is no loss stays as it is."""
-        weight = self.stage_loss_weights[stage]
-        return {
-            f"s{stage}.{name}": value * weight if "loss" in name else value
-            for name, value in values.items()
-        }
+    def _semantic_loss(
+        self, x: Sequence[Tensor], samples: list[DetDataSample]
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """A semantic head's loss, and the features that it gives the others; here none."""
+        return {}, ()
 
     @torch.no_grad()
     def _refine(
@@ -111,10 +108,19 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         usable, _ = pad_boxes((~samples.is_gt).split(samples.num_of_image))
         return boxes, usable
 
-    def _bbox_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
+    def _bbox_forward(
+        self, stage: int, x: Sequence[Tensor], rois: Tensor, semantic_feat: Tensor | None = None
+    ) -> dict[str, Tensor]:
         features = extract_features(self.bbox_roi_extractor[stage], x, rois)
+        features = self._fuse("bbox", features, rois, semantic_feat)
         scores, deltas = self.bbox_head[stage](features)
         return dict(cls_score=scores, bbox_pred=deltas, bbox_feats=features)
+
+    def _fuse(
+        self, branch: str, features: Tensor, rois: Tensor, semantic_feat: Tensor | None
+    ) -> Tensor:
+        """Features of boxes, with semantic ones where a branch takes them; here none does."""
+        return features
 
     def _mask_forward(self, stage: int, x: Sequence[Tensor], rois: Tensor) -> dict[str, Tensor]:
         features = extract_features(self.mask_roi_extractor[stage], x, rois)
