@@ -6,7 +6,7 @@ lacks are added here; pooling and classification heads are left out. `DIFFERENCE
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -40,13 +40,7 @@ class MissingPeerError(ValueError):
 
 
 class StagedBackbone(nn.Module):
-    """A network with a map, after a norm, of each stage.
-
-    Args:
-        embed: From the image to `(B, H, W, C)`.
-        stages: Merging and blocks of each stage.
-        channels: Channels of each stage.
-    """
+    """A network with a map, after a norm, of each stage; `embed` gives `(B, H, W, C)`."""
 
     def __init__(
         self, embed: nn.Module, stages: Sequence[nn.Module], channels: Sequence[int]
@@ -57,7 +51,6 @@ class StagedBackbone(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(c) for c in channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """`(B, 3, H, W)` to a map `(B, C_i, H_i, W_i)` of each stage."""
         x = self.embed(x)
         maps = []
         for stage, norm in zip(self.stages, self.norms, strict=True):
@@ -67,21 +60,18 @@ class StagedBackbone(nn.Module):
 
 
 class TransformersBackbone(nn.Module):
-    """A backbone of transformers, with norms of the given channels where its class has none."""
+    """A backbone of transformers; V2 has no norms of its own, so `norms` are added."""
 
-    def __init__(self, backbone: nn.Module, channels: Sequence[int] = ()) -> None:
+    def __init__(self, backbone: nn.Module, norms: Iterable[nn.Module]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in channels)
+        self.norms = nn.ModuleList(norms)
 
     def forward(self, x: Tensor) -> Sequence[Tensor]:
-        maps = self.backbone(x).feature_maps
-        if not self.norms:
-            return maps
-        return [
-            norm(m.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-            for norm, m in zip(self.norms, maps, strict=True)
-        ]
+        maps = list(self.backbone(x).feature_maps)
+        for i, norm in enumerate(self.norms):
+            maps[i] = norm(maps[i].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return maps
 
 
 class TorchvisionFPN(nn.Module):
@@ -99,14 +89,7 @@ class TorchvisionFPN(nn.Module):
 
 
 def build_module(library: str, work: Workload) -> nn.Module:
-    """Builds a backbone or a neck with random weights.
-
-    Args:
-        library: Key of `BACKBONES`.
-        work: What it does.
-
-    Returns:
-        A module from images `(B, 3, H, W)` to four maps, or from four maps to five; on the CPU.
+    """Builds a library's backbone or neck with random weights, on the CPU.
 
     Raises:
         MissingPeerError: The library has no such module.
@@ -197,7 +180,7 @@ def _build_transformers(work: Workload) -> nn.Module:
     if is_v1:
         with suppress(AttributeError):  # a norm after the last stage, whose result is not used
             backbone.swin.layernorm = nn.Identity()
-    return TransformersBackbone(backbone, () if is_v1 else work.channels)
+    return TransformersBackbone(backbone, [] if is_v1 else map(nn.LayerNorm, work.channels))
 
 
 BACKBONES: dict[str, Callable[[Workload], nn.Module]] = {
@@ -210,15 +193,11 @@ BACKBONES: dict[str, Callable[[Workload], nn.Module]] = {
 }
 
 
-def _build_mmdet_neck(work: Workload) -> nn.Module:
-    from mmdet.models.necks.fpn import FPN as Stock
-
-    return Stock(work.channels, FPN_CHANNELS, FPN_LEVELS)
-
-
 NECKS: dict[str, Callable[[Workload], nn.Module]] = {
     "swin_mm": lambda work: FPN(work.channels, FPN_CHANNELS, FPN_LEVELS),
-    "mmdet": _build_mmdet_neck,
+    "mmdet": lambda work: import_module("mmdet.models.necks.fpn").FPN(
+        work.channels, FPN_CHANNELS, FPN_LEVELS
+    ),
     "torchvision": lambda work: TorchvisionFPN(work.channels),
 }
 

@@ -33,15 +33,7 @@ Row = Mapping[str, Any]
 
 
 def plot_result(content: Mapping[str, Any], path: Path) -> bool:
-    """Plots a result.
-
-    Args:
-        content: The result; see `report.py`.
-        path: PNG file to write.
-
-    Returns:
-        Whether there was anything to plot.
-    """
+    """Plots a result, see `report.py`, as a PNG; returns whether there was anything to plot."""
     cases = [case for case in content["cases"] if timed_rows(case)]
     if not cases:
         return False

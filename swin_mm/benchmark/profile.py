@@ -99,20 +99,13 @@ def profile_steps(
 
 
 def describe_gpu(averages: Iterable[Any], step_ms: float) -> dict[str, float]:
-    """Share of time in which the GPU computes, and launches and waits of a step.
-
-    Args:
-        averages: `key_averages()` of the profiled steps.
-        step_ms: Time of a step without the profiler.
-    """
+    """Share of a step's time in which the GPU computes, and launches and waits of a step."""
     launches = waits = busy = 0.0
     for event in averages:
-        busy += event.self_device_time_total / 1e3 if not event.key.startswith(PART) else 0.0
-        launches += event.count if "LaunchKernel" in event.key else 0
+        busy += event.self_device_time_total / 1e3 * (not event.key.startswith(PART))
+        launches += event.count * ("LaunchKernel" in event.key)
         # The profile's own waits are cudaDeviceSynchronize.
-        waits += (
-            event.count if event.key in ("cudaStreamSynchronize", "cudaEventSynchronize") else 0
-        )
+        waits += event.count * (event.key in ("cudaStreamSynchronize", "cudaEventSynchronize"))
     return {
         "gpu_busy": busy / PROFILED_STEPS / step_ms,
         "kernel_launches": launches / PROFILED_STEPS,

@@ -34,15 +34,8 @@ def make_case(
 ) -> dict[str, Any]:
     """Derives medians, ratios and rates.
 
-    Args:
-        title: What is measured.
-        work: The workload; `batch` is its images of a step.
-        rows: Candidates with `library` and `run`, and either `error`, or `seconds` of each round,
-            `parameters`, `peak_bytes` and `differs`.
-        flops: Operations of a step.
-
-    Returns:
-        The case.
+    `rows` are candidates with `library` and `run`, and either `error`, or `seconds` of each round,
+    `parameters`, `peak_bytes` and `differs`. `flops` are operations of a step.
     """
     timed = [row for row in rows if "error" not in row]
     ours = next((row for row in timed if row["library"] == OURS), None)

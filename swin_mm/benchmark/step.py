@@ -41,11 +41,6 @@ class ModuleStep:
     """Forward, and in training backward, of a backbone or a neck.
 
     Backward starts from given gradients, so that no loss is measured with it.
-
-    Args:
-        library: Whose.
-        work: What it does.
-        compile_args: Of `torch.compile`; `None` runs it as it is.
     """
 
     def __init__(self, library: str, work: Workload, compile_args: dict | None = None) -> None:
@@ -189,16 +184,13 @@ def run_case(
     rounds: int,
     on_turn: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Measures one workload.
+    """Measures one workload; a candidate that fails gets a row with the reason.
 
     Args:
         work: The workload.
-        candidates: Who runs it. One that fails gets a row with the reason.
+        candidates: Who runs it.
         rounds: Rounds that count.
         on_turn: Called `len(candidates) * (rounds + 2)` times, unless candidates fail.
-
-    Returns:
-        The result; see `report.make_case`.
     """
     release(work.device)
     steps: dict[Candidate, Step] = {}

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ from torch import nn
 from swin_mm.benchmark.peers import MissingPeerError
 from swin_mm.benchmark.workload import Size, Workload
 from swin_mm.configs import ConfigError
+from swin_mm.datasets.check.heads import find_num_classes
 from swin_mm.models.backbones.arguments import resolve_arch
 
 FRAMEWORKS = ("mmdet", "mmseg")
 NUM_OBJECTS = 7  # in an image, the mean of COCO
-NO_CLASSES = sys.maxsize  # where nothing in a config counts classes
 COMPILED = ("backbone", "neck")  # assigners and samplers do not compile
 
 
@@ -34,10 +35,7 @@ class ModelStep:
     optimizer's step; inference is preprocessing and prediction. Images, annotations and weights
     are random, so a detector finds as many objects as it may.
 
-    Args:
-        library: `swin_mm`, or the framework of the config, whose own classes then replace ours.
-        work: A workload of part `config`.
-        compile_args: Of `torch.compile` for backbone and neck; `None` runs them as they are.
+    The library is `swin_mm`, or the framework of the config, whose own classes then replace ours.
 
     Raises:
         MissingPeerError: The library has no such model.
@@ -70,13 +68,7 @@ class ModelStep:
 
 
 class LoaderStep:
-    """Draws a batch from the train loader of a config, in this process.
-
-    Args:
-        library: `swin_mm`, or the framework of the config, whose own transforms then replace ours.
-        work: A workload of part `data`.
-        compile_args: Not used.
-    """
+    """Draws a batch from the train loader of a config, in this process, by a library's classes."""
 
     model = None
 
@@ -98,12 +90,7 @@ class LoaderStep:
 
 
 def build_model(cfg: Config, device: torch.device) -> nn.Module:
-    """Builds the model of a config with random weights, always the same.
-
-    Args:
-        cfg: Config of a detector or a segmentor. It is not changed.
-        device: Where the model lives.
-    """
+    """Builds the model of a config with random weights, always the same; `cfg` is not changed."""
     init_default_scope(cfg.default_scope)
     settings = deepcopy(cfg.model)
     settings.backbone.init_cfg = None  # weights do not change the time, and would be downloaded
@@ -178,23 +165,15 @@ def loaded_batches(cfg: Config) -> Iterator[dict[str, Any]]:
             "--profile --size HxW takes random images instead"
         ) from error
 
-    def endless() -> Iterator[dict[str, Any]]:
-        while True:
-            yield from loader
-
-    return endless()
+    return chain.from_iterable(repeat(loader))
 
 
 def make_batch(cfg: Config, batch: int, size: Size) -> dict[str, list]:
-    """Makes random images with random annotations, as a data loader gives them.
-
-    Args:
-        cfg: Config of mmdet or mmseg.
-        batch: Number of images.
-        size: `(H, W)` in pixels.
-    """
+    """Makes random images of `(H, W)` pixels with random annotations, as a data loader does."""
     random = np.random.default_rng(0)
-    classes = _count_classes(cfg.model)
+    # The smallest number, so that random labels suit every head.
+    counts = [count for _, count in find_num_classes(cfg.model, "model")]
+    classes = min(counts, default=sys.maxsize)
     make = _make_detection if cfg.default_scope == "mmdet" else _make_segmentation
     images, samples = [], []
     for i in range(batch):
@@ -209,15 +188,6 @@ def make_batch(cfg: Config, batch: int, size: Size) -> dict[str, list]:
         images.append(torch.from_numpy(image))
         samples.append(sample)
     return dict(inputs=images, data_samples=samples)
-
-
-def _count_classes(node: Any) -> int:
-    """The smallest `num_classes` of a config, so that random labels suit every head."""
-    found = [node["num_classes"]] if isinstance(node, dict) and "num_classes" in node else []
-    children = node.values() if isinstance(node, dict) else node
-    nested = [child for child in children if isinstance(child, dict | list | tuple)]
-    found += [count for child in nested if (count := _count_classes(child)) < NO_CLASSES]
-    return min(found, default=NO_CLASSES)
 
 
 def _make_detection(random: np.random.Generator, size: Size, classes: int) -> Any:

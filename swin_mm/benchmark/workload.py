@@ -33,35 +33,24 @@ DEEP_STAGE = 2  # the stage whose blocks `depth` counts: published variants diff
 
 @dataclass(frozen=True)
 class Workload:
-    """One workload.
+    """What every candidate runs.
 
-    Attributes:
-        part: The backbone, the neck on the backbone's maps, a whole model with its losses or
-            predictions (`config`), or the data loader of a config (`data`).
-        version: 1 or 2, of Swin.
-        arch: Width, depths and heads of the backbone.
-        window: Side of a window, in tokens.
-        sizes: Image sizes. Steps take them in turn, and a time is the mean over all.
-        batch: Images of a step.
-        mode: `train` is forward and backward; for a whole model also the optimizer's step.
-        dtype: Key of `DTYPES`; two-byte types run under autocast.
-        device: Where it runs.
-        casts_weights: Convert weights and images once instead of using autocast.
-        attn_backend: Of swin_mm's backbone; see `SwinTransformer`.
-        config: Config of the whole model or of the data loader.
+    A whole model is a `config`, with its losses or predictions; `data` is the config's data loader.
     """
 
     part: Literal["backbone", "neck", "config", "data"]
-    version: int
+    version: int  # 1 or 2, of Swin
     arch: Arch
-    window: int
-    sizes: tuple[Size, ...]
-    batch: int
-    mode: Literal["train", "inference"]
-    dtype: str
+    window: int  # side in tokens
+    sizes: tuple[Size, ...]  # steps take them in turn; a time is the mean over all
+    batch: int  # images of a step
+    mode: Literal[
+        "train", "inference"
+    ]  # forward and backward; of a config the optimizer's step too
+    dtype: str  # key of DTYPES; two-byte types run under autocast
     device: torch.device
     drop_path_rate: float = 0.1
-    casts_weights: bool = False
+    casts_weights: bool = False  # convert weights and images once instead of using autocast
     attn_backend: AttnBackend = "auto"
     config: Config | None = None
 
@@ -118,14 +107,7 @@ def multi_scale_sizes(size: Size) -> tuple[Size, ...]:
 
 
 def vary(work: Workload, sweep: str, value: int) -> Workload:
-    """The workload with one quantity changed.
-
-    Args:
-        work: The workload.
-        sweep: Key of `SWEEPS`.
-        value: Side of the image in pixels, images, side of a window in tokens, or blocks of the
-            third stage.
-    """
+    """The workload with one quantity changed, that of a key of `SWEEPS`."""
     if sweep == "side":
         return replace(work, sizes=((value, value),))
     if sweep == "depth":

@@ -71,15 +71,9 @@ class BatchPreprocessor(ImgDataPreprocessor):
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Prepares a batch.
+        """Prepares a batch, as float32 in the memory format of the first image.
 
-        Args:
-            data: `inputs`, of each image `(bands, H, W)`, best as uint8 in pinned memory.
-            training: Unused.
-
-        Returns:
-            `inputs`, `(B, bands, H, W)`, float32, in the memory format of the first image; and
-            `data_samples`.
+        Images are best uint8 in pinned memory.
         """
         data = self.cast_data(data)
         images = data["inputs"]
@@ -157,18 +151,10 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
         self.keep_statistics(mean, std)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Prepares a batch.
+        """Prepares a batch, as float32 in the memory format of the first image.
 
-        Args:
-            data: `inputs`, of each image `(bands, H, W)`, best as uint8 in pinned memory; and
-                `data_samples`, in training with label maps.
-            training: Whether images and label maps are padded to `size`, or to the largest of them
-                and to multiples of `size_divisor`; else images are of one size, and padded as
-                `test_cfg` says.
-
-        Returns:
-            `inputs`, `(B, bands, H, W)`, float32, in the memory format of the first image; and
-            `data_samples`.
+        In training, images and label maps are padded to `size`, or to the largest of them and to
+        multiples of `size_divisor`; else images are of one size, and padded as `test_cfg` says.
 
         Raises:
             ValueError: An image has another number of bands than `mean`, sizes do not fit, or
@@ -302,17 +288,10 @@ def _stack(
     statistics: tuple[Tensor, Tensor] | None,
     pad_value: float,
 ) -> Tensor:
-    """Makes a batch of images of one dtype and number of bands.
+    """Makes a batch of images `(bands, H, W)` of one dtype and number of bands.
 
-    Args:
-        images: `(bands, H, W)` each.
-        sides: Height and width of the batch; no image is larger.
-        flip: Whether the order of the bands is turned round.
-        statistics: Mean and standard deviation, `(bands, 1, 1)`; None leaves values as they are.
-        pad_value: What stands right of images and below them, after normalisation.
-
-    Returns:
-        `(B, bands, *sides)`, float32, in memory of its own.
+    It is `(B, bands, *sides)`, float32, in memory of its own. `flip` turns the order of the bands
+    round. `pad_value` stands right of images and below them, after normalisation by `statistics`.
     """
     batch = _place(images, torch.Size(sides))
     if flip:

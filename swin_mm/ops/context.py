@@ -44,30 +44,37 @@ def check_context_scales(scales: Sequence[ContextScale]) -> tuple[ContextScale, 
     return tuple(scales)
 
 
-def mix_context(
-    values: Tensor,
-    context_mix: Tensor,
-    scales: tuple[ContextScale, ...],
-    size: tuple[int, int],
+def compute_context(
+    qkv: Tensor,
+    pad_token: Tensor | None,
+    num_heads: int,
     window_size: tuple[int, int],
     shift_size: tuple[int, int],
+    context_mix: Tensor,
+    context_scales: tuple[ContextScale, ...],
 ) -> Tensor:
     """What the context adds to the output of every token of a window.
 
     Args:
-        values: `(B*nW, nH, N, D)`, the values in windows, padded tokens among them.
+        qkv: `(B, H, W, 3*C)`, the projection.
+        pad_token: `(3*C,)`, that of a padded token; `None` for zeros.
+        num_heads, window_size, shift_size: See `swin_mm.ops.window_attention`.
         context_mix: `(nH, D, S*D)`, the matrix `M` of each head.
-        scales: The `S` scales; see `pool_values`.
-        size: `(H, W)` of the map, in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
+        context_scales: The `S` scales; see `pool_values`.
 
     Returns:
-        `(B*nW, nH, 1, D)` in the dtype of `values`.
+        `(B, H, W, C)` in the dtype of `qkv`.
     """
-    means = pool_values(values, scales, size, window_size, shift_size)  # (B*nW, nH, S, D)
+    _, height, columns, channels = qkv.shape
+    size, width = (height, columns), channels // 3
+    pad_value = None if pad_token is None else pad_token[2 * width :]
+    layout = window_layout(size, window_size, shift_size, qkv.device)
+    values = window_partition(qkv[..., 2 * width :], pad_value, layout)
+    values = values.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B*nW, nH, N, D)
+    means = pool_values(values, context_scales, size, window_size, shift_size)  # (B*nW, nH, S, D)
     mixed = torch.einsum("whe,hde->whd", means.flatten(2).to(context_mix.dtype), context_mix)
-    return mixed.unsqueeze(2).to(values.dtype)
+    context = mixed.unsqueeze(2).to(values.dtype).expand_as(values)
+    return window_reverse(context.transpose(1, 2).flatten(2), layout)
 
 
 def pool_values(
@@ -85,9 +92,7 @@ def pool_values(
             An int `k`: the tokens of the map, without padding, in the `k x k` windows of the
             (shifted) grid among which the window is, fewer at the grid's end. `global`: all
             tokens of the map.
-        size: `(H, W)` of the map, in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
+        size, window_size, shift_size: See `swin_mm.ops.window`.
 
     Returns:
         `(B*nW, nH, S, D)`.
@@ -153,32 +158,3 @@ def _average_groups(
     # Products rather than scattered sums, which a GPU adds in no fixed order.
     means = torch.einsum("gw,bwhd->bghd", weights, token_means)
     return torch.einsum("gw,bghd->bwhd", is_member, means)
-
-
-def compute_context(
-    qkv: Tensor,
-    pad_token: Tensor | None,
-    num_heads: int,
-    window_size: tuple[int, int],
-    shift_size: tuple[int, int],
-    context_mix: Tensor,
-    context_scales: tuple[ContextScale, ...],
-) -> Tensor:
-    """What `mix_context` adds to attention, as a map; see there.
-
-    Args:
-        qkv: `(B, H, W, 3*C)`.
-        pad_token: `(3*C,)`; `None` for zeros.
-
-    Returns:
-        `(B, H, W, C)`.
-    """
-    _, height, columns, channels = qkv.shape
-    size, width = (height, columns), channels // 3
-    pad_value = None if pad_token is None else pad_token[2 * width :]
-    layout = window_layout(size, window_size, shift_size, qkv.device)
-    values = window_partition(qkv[..., 2 * width :], pad_value, layout)
-    values = values.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B*nW, nH, N, D)
-    context = mix_context(values, context_mix, context_scales, size, window_size, shift_size)
-    context = context.expand_as(values).transpose(1, 2).flatten(2)  # (B*nW, N, C)
-    return window_reverse(context, layout)

@@ -15,15 +15,11 @@ def scale_to_cosine(qkv: Tensor, logit_scale: Tensor) -> Tensor:
     """Brings keys to length 1 and queries to `exp(logit_scale)`, so that products are cosines.
 
     `softmax(q kᵀ + bias) v` of the result is then scaled cosine attention. Lengths and factors are
-    computed in float32 at least.
+    computed in float32 at least; values stay as they are.
 
     Args:
         qkv: `(..., 3*C)`, query, key and value, each with heads outermost.
-        logit_scale: `(nH,)`, logarithm of the factor on the cosines of each head; values above
-            `MAX_LOGIT_SCALE` count as that.
-
-    Returns:
-        `(..., 3*C)` in the dtype of `qkv`; values as they came.
+        logit_scale: `(nH,)`, at most `MAX_LOGIT_SCALE` counts.
 
     Source:
         Liu et al., Swin Transformer V2, 2022, equation 2.

@@ -44,46 +44,28 @@ class CanRun(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """What decides about window attention beside its setting.
+    """What decides about window attention beside its setting."""
 
-    Attributes:
-        head_dim: Channels of a head.
-        window_size: `(Wh, Ww)` in tokens.
-        dropout: Probability of dropping an attention weight.
-    """
-
-    head_dim: int
-    window_size: tuple[int, int]
-    dropout: float = 0.0
+    head_dim: int  # channels of a head
+    window_size: tuple[int, int]  # (Wh, Ww) in tokens
+    dropout: float = 0.0  # probability of dropping an attention weight
 
 
 class FusedForm(NamedTuple):
-    """What decides whether a module can run in fewer passes, beside its setting.
+    """What decides whether a module can run in fewer passes, beside its setting."""
 
-    Attributes:
-        operators: Names and channels of the operators of `swin_mm.ops.fused` that it consists of.
-        widest: Most channels that a norm of it has.
-        drops_samples: Whether stochastic depth is active.
-        reason: Why its layers must be called one by one; `None` where nobody would notice.
-    """
-
-    operators: tuple[tuple[RowOperator, int], ...] = ()
-    widest: int = 1
-    drops_samples: bool = False
-    reason: str | None = None
+    operators: tuple[tuple[RowOperator, int], ...] = ()  # its operators and their channels
+    widest: int = 1  # most channels that a norm of it has
+    drops_samples: bool = False  # whether stochastic depth is active
+    reason: str | None = None  # why its layers must be called one by one
 
 
 class Implementation(NamedTuple):
-    """One way to compute a block.
+    """One way to compute a block: window attention, and whether that and the rest can run.
 
-    Attributes:
-        name: As in `attn_backend`.
-        attention: Window attention, with the arguments of `reference.window_attention`.
-        can_attend: Whether `attention` can run, and is worth it, in a setting.
-        can_fuse: Whether the steps around it can be fused.
+    `attention` has the arguments of `reference.window_attention`.
     """
 
-    name: AttnBackend
     attention: Callable[..., Tensor]
     can_attend: Callable[[Setting, Attention], CanRun]
     can_fuse: Callable[[Setting, FusedForm], CanRun]
@@ -95,21 +77,17 @@ def _run_triton(*args: Any, **kwargs: Any) -> Tensor:
     return window_attention(*args, **kwargs)
 
 
-def _run_self_tested(
-    qkv: Tensor, *args: Any, num_heads: int, window_size: tuple[int, int], **kwargs: Any
-) -> Tensor:
+def _run_self_tested(qkv: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The kernels; SDPA where a number of heads that was not tested does not fit."""
     from triton.errors import TritonError
 
     try:
-        return _run_triton(qkv, *args, num_heads=num_heads, window_size=window_size, **kwargs)
+        return _run_triton(qkv, *args, **kwargs)
     except TritonError as error:
-        head_dim = qkv.shape[-1] // (3 * num_heads)
-        key = self_test.attention_key(qkv.device, qkv.dtype, window_size, head_dim)
+        head_dim = qkv.shape[-1] // (3 * kwargs["num_heads"])
+        key = self_test.attention_key(qkv.device, qkv.dtype, kwargs["window_size"], head_dim)
         self_test.disable(key, error)
-        return sdpa.window_attention(
-            qkv, *args, num_heads=num_heads, window_size=window_size, **kwargs
-        )
+        return sdpa.window_attention(qkv, *args, **kwargs)
 
 
 def _can_attend_by_triton(setting: Setting, attention: Attention) -> CanRun:
@@ -160,12 +138,9 @@ def _can_fuse_by_onednn(setting: Setting, form: FusedForm) -> CanRun:
 
 # In order of preference. The reference can always run.
 IMPLEMENTATIONS: dict[AttnBackend, Implementation] = {
-    "triton": Implementation(
-        "triton", _run_self_tested, _can_attend_by_triton, _can_fuse_by_triton
-    ),
-    "sdpa": Implementation("sdpa", sdpa.window_attention, _can_attend_by_sdpa, _can_fuse_by_onednn),
+    "triton": Implementation(_run_self_tested, _can_attend_by_triton, _can_fuse_by_triton),
+    "sdpa": Implementation(sdpa.window_attention, _can_attend_by_sdpa, _can_fuse_by_onednn),
     "reference": Implementation(
-        "reference",
         reference.window_attention,
         lambda setting, attention: CanRun(),
         lambda setting, form: CanRun("the reference calls each layer"),
@@ -213,13 +188,7 @@ def choose_attention(
 def choose_fused(
     setting: Setting, form: FusedForm, backends: tuple[AttnBackend, ...], backend: AttnBackend
 ) -> tuple[AttnBackend | None, str]:
-    """Chooses the fused form of a module.
-
-    Args:
-        setting: Of its input.
-        form: The module.
-        backends: Implementations for which the module has a fused form.
-        backend: The module's `attn_backend`.
+    """Chooses the fused form of a module, which has one for each of `backends`.
 
     Returns:
         Name of the implementation, `None` for the layers one by one; and why.
@@ -331,7 +300,11 @@ def window_attention(
     backend = resolve_backend(backend)
     _check_shapes(qkv, rel_pos_bias, num_heads, window_size, shift_size)
     head_dim = qkv.shape[-1] // (3 * num_heads)
-    _check_context(context_mix, context_scales, num_heads, head_dim)
+    scales = check_context_scales(context_scales)
+    wanted = (num_heads, head_dim, len(scales) * head_dim) if scales else None
+    found = None if context_mix is None else tuple(context_mix.shape)
+    if found != wanted:
+        raise ValueError(f"context_mix must be {wanted} for {context_scales=}, got {found}")
     needs_grad = torch.is_grad_enabled() and (qkv.requires_grad or rel_pos_bias.requires_grad)
     setting = setting_of(qkv, needs_grad)
     if not is_exact_tensor(rel_pos_bias, pad_token):
@@ -379,16 +352,3 @@ def _check_shapes(
         raise ValueError(
             f"shift_size must be in [0, window_size), got {shift_size=}, {window_size=}"
         )
-
-
-def _check_context(
-    context_mix: Tensor | None,
-    context_scales: tuple[ContextScale, ...],
-    num_heads: int,
-    head_dim: int,
-) -> None:
-    scales = check_context_scales(context_scales)
-    wanted = (num_heads, head_dim, len(scales) * head_dim) if scales else None
-    found = None if context_mix is None else tuple(context_mix.shape)
-    if found != wanted:
-        raise ValueError(f"context_mix must be {wanted} for {context_scales=}, got {found}")

@@ -21,10 +21,7 @@ def log_spaced_offsets(
 ) -> Tensor:
     """Every relative position of two tokens of a window, in log-spaced coordinates.
 
-    Args:
-        window_size: `(Wh, Ww)` in tokens.
-        unit: `(h, w)` of the window whose farthest tokens are at `log2(9) / 3`, in tokens.
-        device: Where the result lives.
+    `unit` is `(h, w)` of the window whose farthest tokens are at `log2(9) / 3`, in tokens.
 
     Returns:
         `((2*Wh-1)*(2*Ww-1), 2)` float32, row and column of query minus key, in the order of

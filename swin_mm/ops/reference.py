@@ -54,18 +54,18 @@ def window_attention(
 
 
 def differentiate(
-    run: Callable[..., Tensor],
+    run: Callable[..., Sequence[Tensor | None]],
     inputs: Sequence[Tensor | None],
     needed: Sequence[bool],
-    grad_out: Tensor,
+    grads: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated again, for kernels whose cannot.
 
     Args:
-        run: The reference operator, from `inputs` to the output.
+        run: The reference operator, from `inputs` to outputs.
         inputs: Its tensors.
         needed: Which of them want a gradient.
-        grad_out: Gradient of its output.
+        grads: Of the outputs; `None` for zero.
 
     Returns:
         A gradient for each input, `None` where none is needed.
@@ -74,40 +74,29 @@ def differentiate(
     # Views: an input may also be one of another's origins, which is not to be followed here.
     views = [None if t is None else t.view_as(t) for t in inputs]
     with torch.enable_grad():
-        out = run(*views)
+        outs = run(*views)
+    pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if o is not None and g is not None]
+    used, along = zip(*pairs, strict=True)
     wanted = [t for t, need in zip(views, needed, strict=True) if need and t is not None]
-    grads = iter(torch.autograd.grad(out, wanted, grad_out, create_graph=True, allow_unused=True))
-    return [next(grads) if need else None for need in needed]
+    found = iter(torch.autograd.grad(used, wanted, along, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needed]
 
 
 class Norm(NamedTuple):
-    """A layer norm.
+    """A layer norm."""
 
-    Attributes:
-        weight: `(C,)`.
-        bias: `(C,)`.
-        eps: Added to the variance.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    eps: float
+    weight: Tensor  # (C,)
+    bias: Tensor  # (C,)
+    eps: float  # added to the variance
 
 
 class Branch(NamedTuple):
-    """What a residual block adds, `drop_path_scale * (value + bias)`, before it is added.
+    """What a residual block adds, `drop_path_scale * (value + bias)`, before it is added."""
 
-    Attributes:
-        value: `(B, H, W, C)`.
-        bias: `(C,)`, of the linear layer that gave the value; `None` for none.
-        noise: `(B,)` float32, uniform in [0, 1), for stochastic depth; `None` keeps all samples.
-        keep_prob: Probability that a sample keeps its branch.
-    """
-
-    value: Tensor
-    bias: Tensor | None = None
-    noise: Tensor | None = None
-    keep_prob: float = 1.0
+    value: Tensor  # (B, H, W, C)
+    bias: Tensor | None = None  # (C,), of the linear layer that gave the value
+    noise: Tensor | None = None  # (B,) float32, uniform in [0, 1); None keeps all samples
+    keep_prob: float = 1.0  # probability that a sample keeps its branch
 
     def drop_path_scale(self) -> Tensor:
         """The factor on each sample, `(B, 1, 1, 1)`: 0, or as much as keeps the mean."""
@@ -122,7 +111,18 @@ class Branch(NamedTuple):
 def add_norm(
     x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Same contract as `swin_mm.ops.fused.add_norm`."""
+    """Adds a residual branch, and normalises the sum.
+
+    Args:
+        x: `(B, H, W, C)`; `None` for zeros, where no sample of the branch is dropped.
+        branch: What is added; `None` for nothing. Not both are `None`.
+        norm: The norm; `None` for none, where there is something to add.
+        dtype: Of the normalised map.
+
+    Returns:
+        The sum, `(B, H, W, C)` in the dtype that `x` and the branch share, `None` where there is no
+        `x`; and the normalised map in `dtype`, `None` without a norm.
+    """
     total = x
     if branch is not None:
         added = branch.biased()
@@ -136,7 +136,12 @@ def add_norm(
 
 
 def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Same contract as `swin_mm.ops.fused.norm_add`."""
+    """Normalises a residual branch, and adds it: `x + drop_path_scale * norm(value + bias)`.
+
+    Returns:
+        The sum, `(B, H, W, C)` in the dtype of `x`, and the sum in `dtype`, which the next layer
+        reads; both may be one tensor.
+    """
     added = _normalise(branch.biased(), norm)
     if branch.noise is not None:
         added = added * branch.drop_path_scale()
@@ -145,7 +150,7 @@ def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple
 
 
 def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:
-    """Same contract as `swin_mm.ops.fused.merge_norm`."""
+    """Joins 2x2 neighbours as `join_neighbours`, and normalises the `4*C` channels, in `dtype`."""
     return _normalise(join_neighbours(x), norm).to(dtype)
 
 
@@ -171,7 +176,11 @@ def _normalise(x: Tensor, norm: Norm) -> Tensor:
 def mlp(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Same contract as `swin_mm.ops.fused.mlp`."""
+    """`gelu(x fc1_weightᵀ + fc1_bias) fc2_weightᵀ` in `dtype`, with the exact GELU.
+
+    `x` is `(..., C)`, weights are `(hidden, C)` and `(C_out, hidden)`. The second layer's bias is
+    left to the sum that follows.
+    """
     fc1_bias = None if fc1_bias is None else fc1_bias.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
         hidden = F.gelu(F.linear(x.to(dtype), fc1_weight.to(dtype), fc1_bias))

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from swin_mm.ops import fused, reference
+from swin_mm.ops import reference
 from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.setting import self_test_results
 
@@ -35,19 +36,12 @@ RowOperator = Literal["add_norm", "norm_add", "merge_norm", "mlp"]
 
 
 class KernelKey(NamedTuple):
-    """Which compiled code a self-test is about.
+    """Which compiled code a self-test is about."""
 
-    Attributes:
-        kernels: What they compute, such as `window attention`.
-        fallback: What is used where they fail, such as `SDPA`.
-        device: Where they run.
-        details: What else decides which code runs, such as dtypes and widths.
-    """
-
-    kernels: str
-    fallback: str
+    kernels: str  # what they compute, such as `window attention`
+    fallback: str  # what is used where they fail, such as `SDPA`
     device: torch.device
-    details: tuple[Hashable, ...] = ()
+    details: tuple[Hashable, ...] = ()  # what else decides which code runs, such as dtypes
 
 
 # By key: why the kernels are not used, or `None` where they are. For the whole process.
@@ -253,21 +247,13 @@ def _test_attention(
 
 
 class RowKernel(NamedTuple):
-    """A kernel between products of matrices and attention.
-
-    Attributes:
-        operator: Of `swin_mm.ops.fused`.
-        channels: Of its input; the hidden ones of an MLP.
-        device: Where it runs.
-        dtype: Of the map and of parameters.
-        linear_dtype: Of what linear layers give and take.
-    """
+    """A kernel between products of matrices and attention."""
 
     operator: RowOperator
-    channels: int
+    channels: int  # of its input; the hidden ones of an MLP
     device: torch.device
-    dtype: torch.dtype
-    linear_dtype: torch.dtype
+    dtype: torch.dtype  # of the map and of parameters
+    linear_dtype: torch.dtype  # of what linear layers give and take
 
     def to_key(self) -> KernelKey:
         details = f"{self.channels} channels", self.dtype, self.linear_dtype
@@ -280,9 +266,10 @@ def why_not_rows(kernel: RowKernel) -> str | None:
 
 
 def _test_rows(kernel: RowKernel) -> str | None:
-    tensors = _draw_rows(kernel)
+    from swin_mm.ops.triton import operators  # imports Triton
+
     run = partial(_run_rows, kernel)
-    return compare(tensors, partial(run, "triton"), partial(run, "reference"))
+    return compare(_draw_rows(kernel), partial(run, operators), partial(run, reference))
 
 
 def _draw_rows(kernel: RowKernel) -> dict[str, Tensor]:
@@ -315,21 +302,19 @@ def _draw_rows(kernel: RowKernel) -> dict[str, Tensor]:
 
 
 def _run_rows(
-    kernel: RowKernel, backend: fused.Backend, tensors: Mapping[str, Tensor]
+    kernel: RowKernel, operators: ModuleType, tensors: Mapping[str, Tensor]
 ) -> list[Tensor]:
     """The operator's outputs; where tensors are float64, in that."""
     x = tensors["x"]
     dtype = torch.float64 if x.dtype == torch.float64 else kernel.linear_dtype
     if kernel.operator == "mlp":
-        layers = tensors["fc1_weight"], tensors["fc1_bias"], tensors["fc2_weight"]
-        return [fused.mlp(x, *layers, dtype, backend)]
+        return [operators.mlp(*tensors.values(), dtype)]
     norm = Norm(tensors["weight"], tensors["bias"], EPS)
     if kernel.operator == "merge_norm":
-        return [fused.merge_norm(x, norm, dtype, backend)]
+        return [operators.merge_norm(x, norm, dtype)]
     value, bias = tensors["value"], tensors["branch_bias"]
     branch = Branch(value, bias, tensors["noise"], DROP_PATH_KEEP)
     if kernel.operator == "norm_add":
-        return list(fused.norm_add(x, branch, norm, dtype, backend))
-    embedded = fused.add_norm(None, Branch(value, bias), norm, dtype, backend)[1]
-    outputs = *fused.add_norm(x, branch, norm, dtype, backend), embedded
-    return [output for output in outputs if output is not None]
+        return list(operators.norm_add(x, branch, norm, dtype))
+    embedded = operators.add_norm(None, Branch(value, bias), norm, dtype)[1]
+    return [*operators.add_norm(x, branch, norm, dtype), embedded]

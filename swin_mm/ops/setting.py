@@ -10,32 +10,20 @@ Graph = Literal["eager", "compile", "export", "trace"]
 
 
 class Setting(NamedTuple):
-    """Where and how an operator runs.
-
-    Attributes:
-        device: Where the tensors are.
-        dtype: Of the map.
-        autocast_dtype: What autocast computes in on that device; `None` where it is off.
-        needs_grad: Whether a gradient is wanted.
-        graph: Whether code runs at once, or a compiler, exporter or tracer records it.
-        is_exact_tensor: Whether tensors are of no subclass, as quantised and distributed ones are.
-        is_transformed: Whether `torch.func` or forward-mode derivatives are active.
-        under_dispatch_mode: Whether a dispatch mode, as of counters and fake tensors, must see
-            each operator. Compilers have modes of their own, which know the operators of kernels.
-        has_onednn: Whether oneDNN is available and switched on.
-        self_tests: How many results of self-tests there are; see `swin_mm.ops.self_test`.
-    """
+    """Where and how an operator runs."""
 
     device: torch.device
-    dtype: torch.dtype
-    autocast_dtype: torch.dtype | None = None
+    dtype: torch.dtype  # of the map
+    autocast_dtype: torch.dtype | None = None  # of autocast on that device; None where it is off
     needs_grad: bool = False
-    graph: Graph = "eager"
-    is_exact_tensor: bool = True
-    is_transformed: bool = False
+    graph: Graph = "eager"  # what records the code; eager code runs at once
+    is_exact_tensor: bool = True  # of no subclass, as quantised and distributed ones are
+    is_transformed: bool = False  # by torch.func or forward-mode derivatives
+    # Whether a dispatch mode, as of counters and fake tensors, must see each operator. Compilers
+    # have modes of their own, which know the operators of kernels.
     under_dispatch_mode: bool = False
-    has_onednn: bool = False
-    self_tests: int = 0
+    has_onednn: bool = False  # available and switched on
+    self_tests: int = 0  # how many results there are, see `swin_mm.ops.self_test`
 
     @property
     def linear_dtype(self) -> torch.dtype:

@@ -1,7 +1,9 @@
 """Windows on a channels-last map: padding, shift, partition, regions and relative positions.
 
 The only definitions in the project. Maps are `(B, H, W, C)`; windows are `(B*nW, N, C)` with
-`N = Wh*Ww`, windows and tokens in row-major order. Pairs are always `(h, w)`, in tokens.
+`N = Wh*Ww`, windows and tokens in row-major order. Pairs are always `(h, w)`, in tokens: the `size`
+of a map is `(H, W)`, or `(Hp, Wp)` after padding, `window_size` is `(Wh, Ww)`, and `shift_size`
+`(Sh, Sw)`. `device` is where a result lives; eager calls share results by size, as read-only.
 
 Padding, shift and partition are one rearrangement of tokens, so they are done as one: a layout
 is computed from the sizes alone, and tokens are gathered by it.
@@ -24,29 +26,13 @@ MASK_VALUE = -100.0
 
 
 def padded_size(size: Sequence[int], window_size: Sequence[int]) -> tuple[int, int]:
-    """The smallest multiple of the window that holds `size`.
-
-    Args:
-        size: `(H, W)` in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-
-    Returns:
-        `(Hp, Wp)` in tokens.
-    """
+    """The smallest multiple `(Hp, Wp)` of the window that holds `size`."""
     (height, width), (win_h, win_w) = size, window_size
     return (height + win_h - 1) // win_h * win_h, (width + win_w - 1) // win_w * win_w
 
 
 def pad_bottom_right(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pads a map with zeros at the bottom and the right.
-
-    Args:
-        x: `(B, H, W, C)`.
-        size: `(Hp, Wp)` after padding, in tokens.
-
-    Returns:
-        `(B, Hp, Wp, C)`; `x` itself where nothing is missing.
-    """
+    """Pads a map with zeros at the bottom and the right; `x` itself where nothing is missing."""
     height, width = x.shape[1:3]
     # Compiled code pads always: a branch on the sides would cost a recompilation for each case.
     if not torch.compiler.is_compiling() and (height, width) == tuple(size):
@@ -55,23 +41,15 @@ def pad_bottom_right(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class WindowLayout(NamedTuple):
-    """Which token of a map stands where in its windows.
+    """Which token of a map stands where in its windows."""
 
-    Attributes:
-        inverse_index: `(H*W,)` int64, for each token, row-major, its place among the `nW*N` of the
-            windows.
-        gather_index: `(nW*N,)` int64, for each place its token; `H*W` where there is padding.
-        padding: `(nW*N - H*W,)` int64, the places of padding; empty in compiled code, where the
-            count of places is no plain number.
-        size: `(H, W)` of the map, in tokens.
-        num_tokens: Tokens of a window, `N`.
-    """
-
-    inverse_index: Tensor
-    gather_index: Tensor
+    inverse_index: Tensor  # (H*W,) int64, for each token its place among the nW*N of the windows
+    gather_index: Tensor  # (nW*N,) int64, for each place its token; H*W where there is padding
+    # (nW*N - H*W,) int64, the places of padding; empty in compiled code, where the count of places
+    # is no plain number.
     padding: Tensor
-    size: tuple[int, int]
-    num_tokens: int
+    size: tuple[int, int]  # of the map
+    num_tokens: int  # of a window, N
 
 
 # Plain and shifted windows of four stages, at four image sizes; one layout takes up to 1.1 MiB at
@@ -87,15 +65,6 @@ def window_layout(
 
     The map is padded at the bottom and the right to a multiple of the window, rolled by
     `-shift_size` and cut.
-
-    Args:
-        size: `(H, W)` of the map, in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
-        device: Where the result lives.
-
-    Returns:
-        The layout. Eager calls share it by size: treat it as read-only.
     """
     (height, width), (win_h, win_w) = size, window_size
     pad_h, pad_w = padded_size(size, window_size)
@@ -224,15 +193,7 @@ def window_partition(x: Tensor, fill: Tensor | None, layout: WindowLayout) -> Te
 
 
 def window_reverse(windows: Tensor, layout: WindowLayout) -> Tensor:
-    """Puts windows back into a map and drops the padding; the inverse of `window_partition`.
-
-    Args:
-        windows: `(B*nW, N, C)`.
-        layout: Of the map's size and the windows.
-
-    Returns:
-        `(B, H, W, C)`.
-    """
+    """Puts windows back into a map and drops the padding; the inverse of `window_partition`."""
     places = windows.flatten(0, 1).unflatten(0, (-1, layout.gather_index.shape[0]))  # (B, nW*N, C)
     if torch.is_grad_enabled() and not needs_plain_operators():
         tokens = _ToTokens.apply(places, *layout[:3])
@@ -250,13 +211,8 @@ def region_ids(
     """Numbers the regions that a cyclic shift brings together in one window.
 
     After the roll by `-shift_size`, the last `Wh` rows hold two regions: the map's last rows
-    and, in the final `shift_size` ones, the rows that wrapped around; columns alike.
-
-    Args:
-        size: `(Hp, Wp)` of the padded map, in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens; 0 on an axis leaves it one region.
-        device: Where the result lives.
+    and, in the final `shift_size` ones, the rows that wrapped around; columns alike. A shift of 0
+    on an axis leaves it one region.
 
     Returns:
         `(nW, N)` int64: tokens of a window attend to each other when their ids are equal.
@@ -279,17 +235,10 @@ def shift_mask(
     shift_size: tuple[int, int],
     device: torch.device | None = None,
 ) -> Tensor:
-    """The additive mask of shifted-window attention.
-
-    Args:
-        size: `(Hp, Wp)` of the padded map, in tokens.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
-        device: Where the result lives.
+    """The additive mask of shifted-window attention on a padded map.
 
     Returns:
-        `(nW, N, N)` float32, 0 within a region and `MASK_VALUE` across regions. Eager calls share
-        the result by size: treat it as read-only.
+        `(nW, N, N)` float32, 0 within a region and `MASK_VALUE` across regions.
 
     Source:
         Liu et al., Swin Transformer, 2021, section 3.2, "Efficient batch computation".
@@ -305,13 +254,9 @@ def relative_position_index(
 ) -> Tensor:
     """Row of the bias table for each pair of tokens of a window.
 
-    Args:
-        window_size: `(Wh, Ww)` in tokens.
-        device: Where the result lives.
-
     Returns:
         `(N, N)` int64, values in `[0, (2*Wh-1)*(2*Ww-1))`; entry `[i, j]` belongs to query `i`
-        and key `j`. Eager calls share it: treat it as read-only.
+        and key `j`.
 
     Source:
         Liu et al., Swin Transformer, 2021, equation 4, with the table in the row order of

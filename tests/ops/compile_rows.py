@@ -80,15 +80,16 @@ def compile_kernel(kernel, elements: int | None, arguments: dict, channels: int)
     """PTX of a kernel for maps of `channels`."""
     joined = 4 * channels if kernel in vars(merge_norm).values() else channels
     tile = rows.choose_tile(joined, elements) if elements else None
-    block_r, block_c = tile[:2] if tile else (mlp.BLOCK_R, mlp.BLOCK_C)
-    constants = dict(CHANNELS=channels, BLOCK_R=block_r, BLOCK_C=block_c)
+    tile = tile or dict(BLOCK_R=mlp.BLOCK_R, BLOCK_C=mlp.BLOCK_C, num_warps=4)
+    num_warps = tile.pop("num_warps")
+    constants = dict(CHANNELS=channels, **tile)
     constants |= {name: None for name, kind in arguments.items() if kind is None}
     kinds = {name: arguments.get(name) or "constexpr" for name in kernel.arg_names}
     # As a launch does, for pointers are aligned to 16 bytes.
     aligned = [["tt.divisibility", 16]]
     attrs = {(i,): aligned for i, kind in enumerate(kinds.values()) if kind.startswith("*")}
     source = ASTSource(kernel, kinds, constants, attrs)
-    options = dict(num_warps=tile.num_warps if tile else 4)
+    options = dict(num_warps=num_warps)
     return compile(source, target=TARGET, options=options).asm["ptx"]
 
 

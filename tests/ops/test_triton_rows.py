@@ -14,13 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swin_mm.ops import self_test
-from swin_mm.ops.fused import Branch, Norm, add_norm, merge_norm, mlp, norm_add
+from swin_mm.ops import reference, self_test
+from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.setting import setting_of
 from swin_mm.ops.triton.support import why_not_rows
 
 triton = pytest.importorskip("triton")
-from swin_mm.ops.triton import launch, rows  # noqa: E402  (needs Triton)
+from swin_mm.ops.triton import launch, operators, rows  # noqa: E402  (needs Triton)
 from swin_mm.ops.triton import mlp as triton_mlp  # noqa: E402
 
 HAS_GPU = torch.cuda.is_available() and not launch.IS_INTERPRETED
@@ -41,21 +41,23 @@ def norm_of(t):
     return Norm(t["weight"], t["bias"], 1e-5)
 
 
+BACKENDS = {"triton": operators, "reference": reference}
 # What computes outputs from named tensors, in a dtype and by a backend.
 OPERATORS = {
-    "add_norm": lambda t, dtype, backend: add_norm(
+    "add_norm": lambda t, dtype, backend: BACKENDS[backend].add_norm(
         t.get("x"),
         branch_of(t) if "value" in t else None,
         norm_of(t) if "weight" in t else None,
         dtype,
-        backend,
     ),
-    "norm_add": lambda t, dtype, backend: norm_add(
-        t["x"], branch_of(t), norm_of(t), dtype, backend
+    "norm_add": lambda t, dtype, backend: BACKENDS[backend].norm_add(
+        t["x"], branch_of(t), norm_of(t), dtype
     ),
-    "merge_norm": lambda t, dtype, backend: [merge_norm(t["x"], norm_of(t), dtype, backend)],
+    "merge_norm": lambda t, dtype, backend: [
+        BACKENDS[backend].merge_norm(t["x"], norm_of(t), dtype)
+    ],
     "mlp": lambda t, dtype, backend: [
-        mlp(t["x"], t["weight1"], t.get("bias1"), t["weight2"], dtype, backend)
+        BACKENDS[backend].mlp(t["x"], t["weight1"], t.get("bias1"), t["weight2"], dtype)
     ],
 }
 BRANCH, NORM = ("value", "branch_bias"), ("weight", "bias")
@@ -300,26 +302,6 @@ def test_a_self_test_passes(operator, dtype, channels, monkeypatch, caplog):
     assert self_test.why_not_rows(work) is None, caplog.text
 
 
-class Watched(torch.Tensor):
-    """A class of its own, as quantised and distributed tensors are."""
-
-
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ([torch.zeros(2, dtype=torch.float64)], "they take torch.float32, .* got torch.float64"),
-        ([torch.zeros(2).as_subclass(Watched)], "a tensor is of a subclass"),
-        ([torch.zeros(2), torch.zeros(2, device="meta")], "are on .* and meta"),
-    ],
-    ids=["dtype", "class", "devices"],
-)
-def test_what_does_not_fit_is_refused(tensors, message):
-    x = torch.zeros(1, 1, 1, 2, device=DEVICE)
-    weight = tensors[-1].to(DEVICE) if tensors[-1].device.type == "cpu" else tensors[-1]
-    with pytest.raises(ValueError, match=message):
-        add_norm(x, None, Norm(weight, torch.zeros(2, device=DEVICE), 1e-5), F32, "triton")
-
-
 def test_rows_too_wide_and_transforms_are_refused():
     x = torch.zeros(2, device=DEVICE)
     setting = setting_of(x, needs_grad=False)
@@ -337,35 +319,6 @@ def test_without_gpu_and_interpreter(monkeypatch):
     monkeypatch.setattr(launch, "IS_INTERPRETED", False)
     setting = setting_of(torch.zeros(2), needs_grad=False)
     assert "run on CUDA, the tensors are on cpu" in why_not_rows(setting, 4)
-    x = torch.zeros(1, 2, 2, 4)
-    norm = Norm(torch.ones(4), torch.zeros(4), 1e-5)
-    with pytest.raises(ValueError, match="backend='triton' cannot run: they run on CUDA"):
-        add_norm(x, None, norm, F32, "triton")
-    assert torch.equal(add_norm(x, None, norm, F32)[1], x)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((None, None, "norm"), "a map and a branch to add, or a norm"),
-        (("x", None, None), "a map and a branch to add, or a norm"),
-        ((None, "branch", None), "a map and a branch to add, or a norm"),
-        ((None, "drop", "norm"), "beside a map that stays: give x"),
-    ],
-    ids=["nothing", "map alone", "branch alone", "dropped without a map"],
-)
-def test_calls_without_sense(arguments, message):
-    x = torch.zeros(1, 2, 2, 4)
-    known = {
-        "x": x,
-        "branch": Branch(x),
-        "drop": Branch(x, None, torch.rand(1)),
-        "norm": Norm(x[0, 0, 0], x[0, 0, 0], 1e-5),
-    }
-    with pytest.raises(ValueError, match=message):
-        add_norm(*(known.get(name) for name in arguments), F32)
-    with pytest.raises(ValueError, match="backend must be 'triton' or 'reference', got 'fast'"):
-        add_norm(x, Branch(x), None, F32, "fast")
 
 
 @pytest.mark.slow

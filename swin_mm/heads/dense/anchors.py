@@ -14,30 +14,20 @@ MAX_SETS = 8
 
 
 class Anchors(NamedTuple):
-    """Anchors by level, row, column and number at the cell.
+    """Anchors by level, row, column and number at the cell."""
 
-    Attributes:
-        boxes: `(A, 4)`, x1, y1, x2, y2 in pixels.
-        cells: `(A, 2)`, x and y of the top left corner of the anchor's cell, in pixels.
-        levels: `(A,)` int64.
-        spans: `(L, 2)` int64, where each level begins and how many anchors are in it.
-        sizes: How many there are in each level.
-    """
-
-    boxes: Tensor
-    cells: Tensor
-    levels: Tensor
-    spans: Tensor
-    sizes: list[int]
+    boxes: Tensor  # (A, 4), x1, y1, x2, y2 in pixels
+    cells: Tensor  # (A, 2), x and y of the top left corner of the anchor's cell, in pixels
+    levels: Tensor  # (A,) int64
+    spans: Tensor  # (L, 2) int64, where each level begins and how many anchors are in it
+    sizes: list[int]  # how many there are in each level
 
     def find_usable(self, pad_shapes: Tensor, img_shapes: Tensor, border: float) -> Tensor:
-        """Tells which anchors may learn in which image: `(B, A)` bool.
+        """Which anchors may learn in which image, `(B, A)` bool.
 
-        Args:
-            pad_shapes: `(B, 2)`, width and height of the images with their padding, but without
-                that of the batch, in which no cell counts.
-            img_shapes: `(B, 2)`, width and height without padding.
-            border: How many pixels of an anchor may be outside; negative for any number.
+        Shapes are widths and heights of images, `(B, 2)`, with their own padding, but without that
+        of the batch, and without any. `border` pixels of an anchor may be outside; if it is
+        negative, any number.
         """
         usable = (self.cells < pad_shapes[:, None]).all(2)
         if border >= 0:
@@ -46,12 +36,9 @@ class Anchors(NamedTuple):
         return usable
 
     def locate(self, image: Tensor, index: Tensor, num_images: int) -> Tensor:
-        """Places `(S,)` of anchors in a list of those of all images, level by level.
+        """Places `(S,)` of anchors, by image and index, among those of all images.
 
-        Args:
-            image: `(S,)`, of which image the anchors are; a level's anchors are image by image.
-            index: `(S,)`, which of this set they are.
-            num_images: How many images are in the list.
+        These are level by level, and in a level image by image.
         """
         first, size = self.spans[self.levels[index]].unbind(1)
         return index + first * (num_images - 1) + size * image

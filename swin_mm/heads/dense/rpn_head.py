@@ -48,18 +48,7 @@ class RPNHead(MmdetRPNHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: list[InstanceData | None] | None = None,
     ) -> dict[str, list[Tensor]]:
-        """Losses of a batch.
-
-        Args:
-            cls_scores: Of each level, `(B, K, H, W)`.
-            bbox_preds: Of each level, `(B, 4 * K, H, W)`.
-            batch_gt_instances: Of each image, `bboxes` `(G_i, 4)` and `labels` `(G_i,)`.
-            batch_img_metas: Of each image.
-            batch_gt_instances_ignore: Of no account, as the assigners that heed it are refused.
-
-        Returns:
-            `loss_rpn_cls` and `loss_rpn_bbox`, a number for each level.
-        """
+        """`loss_rpn_cls` and `loss_rpn_bbox` of a batch, each a number for each level."""
         if reason := unsupported.rpn_losses(self, batch_gt_instances):
             unsupported.log_fallback("RPN losses", reason)
             return super().loss_by_feat(
@@ -104,16 +93,7 @@ class RPNHead(MmdetRPNHead):
         rescale: bool = False,
         with_nms: bool = True,
     ) -> list[InstanceData]:
-        """Proposals of a batch.
-
-        Args:
-            cls_scores: Of each level, `(B, K, H, W)`.
-            bbox_preds: Of each level, `(B, 4 * K, H, W)`.
-            score_factors: Of no account, as in mmdet's head.
-            batch_img_metas: Of each image.
-            cfg: `nms_pre`, `min_bbox_size`, `nms` and `max_per_img`; `None` for `test_cfg`.
-            rescale: Whether boxes are wanted in coordinates of the original images.
-            with_nms: Has to be true, as in mmdet's head.
+        """Proposals of a batch, as mmdet's; arguments that it does not support are left to mmdet.
 
         Returns:
             Of each image, by falling score: `bboxes` `(N_i, 4)`, x1, y1, x2, y2 in pixels, `scores`
@@ -180,11 +160,7 @@ class RPNHead(MmdetRPNHead):
     ) -> tuple[Tensor, Tensor, list[int]]:
         """The best boxes of each level, level by level and there by falling score.
 
-        Args:
-            cls_scores: Of each level, `(B, K, H, W)`.
-            bbox_preds: Of each level, `(B, 4 * K, H, W)`.
-            metas: Of the images.
-            num_pre: How many to take of a level; all, if not positive.
+        There are `num_pre` of a level; all, if that is not positive.
 
         Returns:
             `(B, N, 4)`, x1, y1, x2, y2 in pixels; `(B, N)` scores; how many are of each level.

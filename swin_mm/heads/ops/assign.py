@@ -21,14 +21,11 @@ MAX_PAIRS = {"cuda": 2**24, "cpu": 2**21}
 
 
 def pad_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stacks the ground truths of images that have different numbers of them.
-
-    Args:
-        boxes: For each image `(G_i, 4)`, or `(G_i,)` for labels.
+    """Stacks boxes `(G_i, 4)`, or labels `(G_i,)`, of images that have different numbers of them.
 
     Returns:
-        `(B, G, 4)` or `(B, G)`, zeros at the end of shorter rows, and `(B, G)` bool, where there
-        is a ground truth. `G` is the largest `G_i`.
+        `(B, G, 4)` or `(B, G)`, zeros at the end of shorter rows; and `(B, G)` bool, where there
+        is one. `G` is the largest `G_i`.
     """
     padded = pad_sequence(list(boxes), batch_first=True)
     numbers = torch.arange(padded.shape[1], device=padded.device)
@@ -37,15 +34,7 @@ def pad_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
-    """IoU of every ground truth with every box, rounded as mmdet's `bbox_overlaps` does it.
-
-    Args:
-        gt_boxes: `(B, G, 4)`, x1, y1, x2, y2 in pixels.
-        boxes: `(B, N, 4)`, or `(1, N, 4)` for all images.
-
-    Returns:
-        `(B, G, N)`.
-    """
+    """IoU `(B, G, N)` of ground truths with boxes, rounded as mmdet's `bbox_overlaps` does it."""
     ax1, ay1, ax2, ay2 = gt_boxes.unsqueeze(2).unbind(-1)  # (B, G, 1)
     # Each coordinate in one piece of memory: read in strides of 4, it takes three times as long.
     bx1, by1, bx2, by2 = boxes.unsqueeze(1).movedim(-1, 0).contiguous()  # (B, 1, N)
@@ -55,19 +44,14 @@ def pairwise_iou(gt_boxes: Tensor, boxes: Tensor) -> Tensor:
     return overlap.div_(union.clamp_(min=MIN_UNION))
 
 
-def assign_by_iou(
+def assign(
+    assigner: "MaxIoUAssigner",
     boxes: Tensor,
     gt_boxes: Tensor,
-    gt_present: Tensor,
-    *,
-    pos_iou_thr: float,
-    neg_iou_thr: float | tuple[float, float],
-    min_pos_iou: float = 0.0,
-    match_low_quality: bool = True,
-    gt_max_assign_all: bool = True,
+    present: Tensor,
     usable: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Gives every box a ground truth, the background or neither, as mmdet's `MaxIoUAssigner`.
+) -> Tensor:
+    """Gives the boxes of all images the ground truths that an assigner would, image by image.
 
     A box belongs to the ground truth with which it overlaps most, if by `pos_iou_thr`, and to the
     background if that overlap is less than `neg_iou_thr`. After that, low-quality matching gives
@@ -77,35 +61,26 @@ def assign_by_iou(
     Memory is that of `MAX_PAIRS` pairs and of a few tensors `(B, N)`.
 
     Args:
+        assigner: One for which `unsupported.sampling` gives no reason.
         boxes: `(B, N, 4)`, or `(1, N, 4)` for all images; x1, y1, x2, y2 in pixels.
         gt_boxes: `(B, G, 4)`, as `pad_boxes` stacks them.
-        gt_present: `(B, G)` bool, where there is a ground truth; the others are at the end.
-        pos_iou_thr: Least IoU with a ground truth of a box that belongs to it.
-        neg_iou_thr: Background has a smaller IoU; a pair `(least, upper)` bounds it from below too.
-        min_pos_iou: Least IoU that low-quality matching takes.
-        match_low_quality: Whether there is low-quality matching.
-        gt_max_assign_all: Whether it takes all boxes with the same highest IoU, or the first.
+        present: `(B, G)` bool, where there is a ground truth; the others are at the end.
         usable: `(B, N)` bool, boxes that count; `None` for all.
 
     Returns:
         `(B, N)` int64: 1 + the number of the ground truth, 0 for background, -1 for neither and for
-        boxes that do not count. And `(B, N)`, the highest IoU with a ground truth: 0 in images
-        without any, -1 for boxes that do not count.
-
-    Raises:
-        TypeError: When `neg_iou_thr` is neither a float nor a tuple.
+        boxes that do not count.
 
     Source: `MaxIoUAssigner.assign_wrt_overlaps` of mmdet 3.3.0, which asks ground truth by ground
     truth whether low-quality matching applies and so waits for the device each time.
     """
-    if not isinstance(neg_iou_thr, float | tuple):
-        raise TypeError(f"neg_iou_thr must be a float or a tuple of two, got {neg_iou_thr!r}")
-    num_images, num_gts = gt_present.shape
+    num_images, num_gts = present.shape
     shape = (num_images, boxes.shape[1])
     best = boxes.new_full(shape, -1.0)
     matched = torch.zeros(shape, dtype=torch.int32, device=boxes.device)  # 0-based
     forced = torch.zeros_like(matched)  # 1-based, 0 where there is no claim
-    step = _chunk(best)
+    limit = MAX_PAIRS.get(best.device.type, MAX_PAIRS["cuda"])
+    step = max(1, limit // max(1, best.numel()))  # ground truths of each image in one go
     for start in range(0, num_gts if best.numel() else 0, step):
         chunk = slice(start, start + step)
         overlaps = pairwise_iou(gt_boxes[:, chunk], boxes)  # (B, g, N)
@@ -119,64 +94,27 @@ def assign_by_iou(
         first = torch.where(overlaps == highest[:, None], numbers, num_gts).amin(1)
         matched = torch.where(highest > best, first, matched)
         best = torch.maximum(best, highest)
-        if match_low_quality:
-            claims = _claim(overlaps, numbers, gt_present[:, chunk], min_pos_iou, gt_max_assign_all)
+        if assigner.match_low_quality:
+            claims = _claim(overlaps, numbers, present[:, chunk], assigner)
             forced = torch.maximum(forced, claims)
-    least, upper = neg_iou_thr if isinstance(neg_iou_thr, tuple) else (0.0, neg_iou_thr)
+    bounds = assigner.neg_iou_thr
+    least, upper = bounds if isinstance(bounds, tuple) else (0.0, bounds)
     assigned = torch.where((best >= least) & (best < upper), 0, -1)
-    assigned = torch.where(best >= pos_iou_thr, matched + 1, assigned)
+    assigned = torch.where(best >= assigner.pos_iou_thr, matched + 1, assigned)
     assigned = torch.where(forced > 0, forced, assigned)
-    has_gts = gt_present.any(1, keepdim=True)
-    assigned, best = torch.where(has_gts, assigned, 0), torch.where(has_gts, best, 0)
-    if usable is not None:
-        assigned, best = torch.where(usable, assigned, -1), torch.where(usable, best, -1)
-    return assigned.long(), best
-
-
-def _chunk(best: Tensor) -> int:
-    """How many ground truths of each image are compared with the boxes `(B, N)` in one go."""
-    limit = MAX_PAIRS.get(best.device.type, MAX_PAIRS["cuda"])
-    return max(1, limit // max(1, best.numel()))
+    assigned = torch.where(present.any(1, keepdim=True), assigned, 0)
+    return (assigned if usable is None else torch.where(usable, assigned, -1)).long()
 
 
 def _claim(
-    overlaps: Tensor, numbers: Tensor, present: Tensor, min_pos_iou: float, claim_all: bool
+    overlaps: Tensor, numbers: Tensor, present: Tensor, assigner: "MaxIoUAssigner"
 ) -> Tensor:
     """Low-quality matching of ground truths `(B, g)`: the last, 1-based, to claim each box or 0."""
     peak = overlaps.amax(2)  # (B, g)
-    claiming = present & (peak >= min_pos_iou)
-    if claim_all:
+    claiming = present & (peak >= assigner.min_pos_iou)
+    if assigner.gt_max_assign_all:
         peak = torch.where(claiming, peak, torch.nan)  # equal to nothing
         return torch.where(overlaps == peak[..., None], numbers + 1, 0).amax(1)
     claims = torch.where(claiming, numbers[:, 0] + 1, 0).int()
     nobody = claims.new_zeros(overlaps.shape[0], overlaps.shape[2])
     return nobody.scatter_reduce(1, overlaps.argmax(2), claims, "amax")
-
-
-def assign(
-    assigner: "MaxIoUAssigner", boxes: Tensor, gt_boxes: Tensor, present: Tensor, usable: Tensor
-) -> Tensor:
-    """Gives the boxes of all images the ground truths that an assigner would, image by image.
-
-    Args:
-        assigner: One for which `unsupported.sampling` gives no reason.
-        boxes: `(B, N, 4)`, or `(1, N, 4)` for all images; x1, y1, x2, y2 in pixels.
-        gt_boxes: `(B, G, 4)`.
-        present: `(B, G)` bool, where there is a ground truth.
-        usable: `(B, N)` bool, boxes that count.
-
-    Returns:
-        `(B, N)` int64, as of `assign_by_iou`.
-    """
-    assigned, _ = assign_by_iou(
-        boxes,
-        gt_boxes,
-        present,
-        pos_iou_thr=assigner.pos_iou_thr,
-        neg_iou_thr=assigner.neg_iou_thr,
-        min_pos_iou=assigner.min_pos_iou,
-        match_low_quality=assigner.match_low_quality,
-        gt_max_assign_all=assigner.gt_max_assign_all,
-        usable=usable,
-    )
-    return assigned

@@ -15,17 +15,7 @@ MAX_STRETCH = 1000 / 16
 def encode_deltas(
     boxes: Tensor, targets: Tensor, means: Sequence[float], stds: Sequence[float]
 ) -> Tensor:
-    """What `decode_deltas` has to be given to get from boxes to targets.
-
-    Args:
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        targets: `(N, 4)` likewise.
-        means: Of dx, dy, dw and dh; subtracted.
-        stds: Of the same; divided by after that.
-
-    Returns:
-        `(N, 4)` float32, normalised dx, dy, dw, dh.
-    """
+    """Deltas `(N, 4)`, in float32, from which `decode_deltas` makes targets of boxes."""
     center, sides = _center_and_sides(boxes.float())
     target_center, target_sides = _center_and_sides(targets.float())
     shift = (target_center - center) / sides
@@ -46,8 +36,8 @@ def decode_deltas(
         boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
         deltas: `(N, 4)`, normalised dx, dy in widths and heights of the box, and dw, dh, logarithms
             of the factors on them.
-        means: Of dx, dy, dw and dh; added.
-        stds: Of the same; multiplied by before that.
+        means: Of dx, dy, dw and dh, added after the multiplication by `stds`.
+        stds: Of the same.
         limits: `(N, 2)`, width and height of each box's image, to clip it to; `None` for no clip.
 
     Returns:

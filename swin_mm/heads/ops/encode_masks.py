@@ -18,13 +18,7 @@ FIRST_CHARACTER = 48
 
 
 def encode_masks(masks: Tensor) -> list[dict]:
-    """Encodes masks as `pycocotools.mask.encode` does.
-
-    Args:
-        masks: `(N, H, W)`, bool or uint8 of 0 and 1, on any device.
-
-    Returns:
-        Of each mask `{"size": [H, W], "counts": bytes}`.
+    """Encodes masks `(N, H, W)`, bool or uint8 of 0 and 1, as `pycocotools.mask.encode` does.
 
     Raises:
         ValueError: `masks` has another shape or type.

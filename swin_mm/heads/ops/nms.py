@@ -82,14 +82,8 @@ def suppress_by_level(
 ) -> Tensor:
     """Keeps the boxes that overlap no better one of their image and level, as mmcv's `batched_nms`.
 
-    Args:
-        boxes: `(B, N, 4)`, x1, y1, x2, y2 in pixels; level by level, and there by falling score.
-        valid: `(B, N)` bool; others are not kept and suppress nothing.
-        sizes: How many boxes of an image are of each level.
-        iou_threshold: A box goes when its IoU with a kept one is greater than this.
-
-    Returns:
-        `(B, N)` bool.
+    As `nms_sorted` with images for groups, whose boxes are level by level, of the given sizes, and
+    there by falling score.
     """
     levels = [boxes.new_full((size,), level) for level, size in enumerate(sizes)]
     apart = move_groups_apart(boxes, torch.cat(levels), valid)
@@ -111,14 +105,8 @@ def move_groups_apart(boxes: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
 
     `nms_sorted` needs no such distance. It rounds coordinates in float32, and mmcv's `batched_nms`
     decides by what is left, so that a box on the edge of the threshold is kept or not as there.
-
-    Args:
-        boxes: `(B, N, 4)`, x1, y1, x2, y2 in pixels.
-        groups: `(B, N)` or `(N,)`, number of the group, such as level or class.
-        valid: `(B, N)` bool; others do not count for the largest coordinate.
-
-    Returns:
-        `(B, N, 4)`.
+    `groups`, `(B, N)` or `(N,)`, are numbers such as level or class; boxes that are not `valid`,
+    `(B, N)`, do not count for the largest coordinate.
     """
     coordinates = boxes.masked_fill(~valid[..., None], -torch.inf).flatten(1)
     largest = coordinates.amax(1, keepdim=True)  # (B, 1)

@@ -21,23 +21,14 @@ MIDDLE = FINE // 2  # a column is entered after this step
 
 
 class Polygons(NamedTuple):
-    """Polygons of objects, edge by edge; the objects of all images follow one another.
+    """Polygons of objects, edge by edge; the objects of all images follow one another."""
 
-    Attributes:
-        starts: `(E, 2)` float64, x and y of the first corner of each edge, in pixels.
-        ends: `(E, 2)` float64, of its second corner.
-        part: `(E,)` int64, to which polygon of its object an edge belongs.
-        first_edge: `(G,)` int64, place of each object's first edge.
-        edges: `(G,)` int64, number of each object's edges.
-        parts: `(G,)` int64, number of each object's polygons.
-    """
-
-    starts: Tensor
-    ends: Tensor
-    part: Tensor
-    first_edge: Tensor
-    edges: Tensor
-    parts: Tensor
+    starts: Tensor  # (E, 2) float64, x and y of the first corner of each edge, in pixels
+    ends: Tensor  # (E, 2) float64, of its second corner
+    part: Tensor  # (E,) int64, to which polygon of its object an edge belongs
+    first_edge: Tensor  # (G,) int64, place of each object's first edge
+    edges: Tensor  # (G,) int64, number of each object's edges
+    parts: Tensor  # (G,) int64, number of each object's polygons
 
 
 def pack_polygons(objects: Sequence[Sequence[np.ndarray]], device: torch.device) -> Polygons:

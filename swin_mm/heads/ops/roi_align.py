@@ -8,7 +8,7 @@ of weights transposed.
 Source: He et al., Mask R-CNN, 2017, section 3; sampling points as in torchvision's `roi_align`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,20 +57,6 @@ def why_not_sparse(maps: Tensor, rois: Tensor) -> str | None:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "exported code has its own operator"
     return None
-
-
-class _Weights(NamedTuple):
-    """The sparse matrix from pixels to output cells, by rows.
-
-    Attributes:
-        first: `(R*h*w + 1,)` int64, where each cell's entries begin.
-        pixel: Of each entry, counted through all images, int64.
-        weight: Of each entry, float32.
-    """
-
-    first: Tensor
-    pixel: Tensor
-    weight: Tensor
 
 
 class _BagsOfPixels(torch.autograd.Function):
@@ -122,42 +108,39 @@ def _weigh(
     scale: float,
     sampling_ratio: int,
     aligned: bool,
-) -> _Weights:
-    """Weights of the pixels of maps of a shape `(B, C, H, W)` in each output cell."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sparse matrix from pixels of maps `(B, C, H, W)` to output cells, by rows.
+
+    Returns:
+        `(R*h*w + 1,)` int64, where each cell's entries begin; of each entry the pixel, counted
+        through all images, int64; and its weight, float32.
+    """
     height, width = shape[2:]
     corners = rois[:, 1:].float() * scale - (0.5 if aligned else 0.0)  # (R, 4)
     sides = corners[:, 2:] - corners[:, :2]
     if not aligned:
         sides = sides.clamp(min=1)
-    columns = _weigh_axis(corners[:, 0], sides[:, 0], size[1], width, sampling_ratio)
-    rows = _weigh_axis(corners[:, 1], sides[:, 1], size[0], height, sampling_ratio)
-    weight = rows.weight[:, :, None, :, None] * columns.weight[:, None, :, None, :]
-    row = rows.pixel[:, :, None, :, None] + rois[:, 0].long()[:, None, None, None, None] * height
-    pixel = row * width + columns.pixel[:, None, :, None, :]  # (R, h, w, Kh, Kw)
+    column, of_column = _weigh_axis(corners[:, 0], sides[:, 0], size[1], width, sampling_ratio)
+    row, of_row = _weigh_axis(corners[:, 1], sides[:, 1], size[0], height, sampling_ratio)
+    weight = of_row[:, :, None, :, None] * of_column[:, None, :, None, :]
+    row = row[:, :, None, :, None] + rois[:, 0].long()[:, None, None, None, None] * height
+    pixel = row * width + column[:, None, :, None, :]  # (R, h, w, Kh, Kw)
     present = weight != 0
     counts = present.flatten(3).sum(3).flatten()
     first = F.pad(counts.cumsum(0), (1, 0))
-    return _Weights(first, pixel[present], weight[present])
-
-
-class _AxisWeights(NamedTuple):
-    """Along one axis the pixels of each cell, `(R, cells, K)` each."""
-
-    pixel: Tensor  # int64; may be beyond the map where the weight is 0
-    weight: Tensor  # float32
+    return first, pixel[present], weight[present]
 
 
 def _weigh_axis(
     start: Tensor, length: Tensor, cells: int, pixels: int, sampling_ratio: int
-) -> _AxisWeights:
-    """Averages linear interpolation at the sampling points of each cell.
+) -> tuple[Tensor, Tensor]:
+    """Averages linear interpolation at the sampling points of each cell along an axis.
 
-    Args:
-        start: `(R,)`, where boxes begin, in pixels of the map.
-        length: `(R,)`.
-        cells: Of the output.
-        pixels: Of the map.
-        sampling_ratio: See `roi_align`.
+    Boxes begin at `start` `(R,)` and have a `length` `(R,)`, both in pixels of the map.
+
+    Returns:
+        Pixels of each cell, int64, which may be beyond the map where the weight is 0, and their
+        weights, float32; `(R, cells, K)` each.
     """
     side = length / cells  # (R,)
     counts = torch.full_like(side, sampling_ratio) if sampling_ratio > 0 else side.ceil()
@@ -177,4 +160,4 @@ def _weigh_axis(
     weight = share.new_zeros(*place.shape[:2], per_cell)
     mean = counted / counts.clamp(min=1)
     weight.scatter_add_(2, offset, (1 - share) * mean).scatter_add_(2, offset + 1, share * mean)
-    return _AxisWeights(nearest + torch.arange(per_cell, device=start.device), weight)
+    return nearest + torch.arange(per_cell, device=start.device), weight

@@ -31,13 +31,8 @@ def sample_randomly(
     The host waits for the device once, for all counts. The random numbers are PyTorch's on the CPU,
     image by image, positives before negatives.
 
-    Args:
-        assigned: `(B, N)` int64: positive for boxes of a ground truth, 0 for background; others are
-            never chosen.
-        num: How many to choose from each image.
-        pos_fraction: Positives are at most this share of `num`.
-        neg_pos_ub: Negatives are at most so many times the positives chosen, or one; a negative
-            number for no bound.
+    `assigned`, `(B, N)` int64, is positive for boxes of a ground truth and 0 for background; others
+    are never chosen. The numbers are settings of the sampler.
     """
     kinds = torch.stack((assigned > 0, assigned == 0), dim=1)  # (B, 2, N)
     counts = kinds.sum(2).tolist()

@@ -7,12 +7,7 @@ from torch import Tensor
 
 
 def image_sizes(metas: Sequence[dict], key: str = "img_shape") -> Tensor:
-    """Widths and heights of images, `(B, 2)` int64, in pixels.
-
-    Args:
-        metas: Of each image; a shape may be a tuple, a list, an array or a tensor.
-        key: Which shape, height first.
-    """
+    """Widths and heights of images, `(B, 2)` int64, in pixels, of any kind of sequence."""
     shapes = (meta[key] for meta in metas)
     return torch.tensor([[int(shape[1]), int(shape[0])] for shape in shapes])
 

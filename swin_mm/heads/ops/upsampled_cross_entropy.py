@@ -128,13 +128,7 @@ def _shrink(gradient: Tensor, shape: torch.Size, align_corners: bool) -> Tensor:
 
 
 def _gradient(log_probabilities: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the sum by the enlarged logits; overwrites `log_probabilities`.
-
-    Args:
-        log_probabilities: `(b, H, W, C)`.
-        index: `(b, H, W, 1)`, each pixel's class.
-        weight: `(b, H, W, 1)`, of each pixel.
-    """
+    """Gradient of the sum by the enlarged logits; overwrites `log_probabilities`."""
     gradient = log_probabilities.exp_()
     gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
     return gradient.mul_(weight)

@@ -32,12 +32,8 @@ def box_losses(
 ) -> dict[str, Tensor]:
     """Losses of a box head: what its `loss_and_target` gives, without waiting for the device.
 
-    Args:
-        head: The head; none of its parameters are used.
-        scores: `(S, C + 1)`, as it predicts them.
-        deltas: `(S, 4)`, or `(S, C * 4)` for each class apart.
-        samples: The boxes.
-        cfg: Settings of the training of the stage.
+    It predicts `scores`, `(S, C + 1)`, and `deltas`, `(S, 4)` or `(S, C * 4)` for each class apart.
+    `cfg` is the `train_cfg` of the stage.
     """
     losses: dict[str, Tensor] = {}
     labels = box_labels(head, samples)
@@ -68,28 +64,15 @@ def box_losses(
 def refine_boxes(
     head: BBoxHead, rois: Tensor, deltas: Tensor, labels: Tensor, limits: Tensor
 ) -> Tensor:
-    """Boxes as the next stage of a cascade gets them.
-
-    Args:
-        head: The head of this stage.
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in pixels.
-        deltas: `(R, 4)` or `(R, C * 4)`, as the head predicts them.
-        labels: `(R,)`, the class whose deltas count.
-        limits: `(B, 2)`, widths and heights of the images.
-
-    Returns:
-        `(R, 4)`.
-    """
-    deltas = _of_class(head, deltas, slice(None), labels)
-    return _decode(head, rois, deltas, limits)
+    """Boxes `(R, 4)` as the next stage of a cascade gets them, by the deltas of classes `(R,)`."""
+    rows = torch.arange(len(deltas), device=deltas.device)
+    return _decode(head, rois, _of_class(head, deltas, rows, labels), limits)
 
 
-def _of_class(head: BBoxHead, deltas: Tensor, rows: Tensor | slice, labels: Tensor) -> Tensor:
+def _of_class(head: BBoxHead, deltas: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
     """The deltas `(N, 4)` of rows, each for one class."""
     if head.reg_class_agnostic:
         return deltas[rows]
-    if isinstance(rows, slice):
-        rows = torch.arange(len(deltas), device=deltas.device)
     return deltas.unflatten(1, (head.num_classes, 4))[rows, labels]
 
 
@@ -121,7 +104,7 @@ def detect(
         deltas: `(R, 4)` or `(R, C * 4)`.
         metas: Of the images.
         cfg: `score_thr`, `nms` and `max_per_img`.
-        rescale: Whether boxes are wanted in coordinates of the original images.
+        rescale: Whether to return boxes in coordinates of the original images.
     """
     scores = scores.softmax(dim=-1)[:, :-1]
     is_candidate = scores > cfg.score_thr

@@ -43,13 +43,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:
-        """Losses of a batch, of all stages.
-
-        Args:
-            x: Feature maps of each level, `(B, C, H, W)`.
-            rpn_results_list: Of each image the proposals, `bboxes` `(N_i, 4)`.
-            batch_data_samples: Of each image the ground truths.
-        """
+        """Losses of a batch, of all stages; arguments are those of mmdet's head."""
         if reason := self._unsupported_loss(batch_data_samples):
             unsupported.log_fallback("RoI losses", reason)
             return super().loss(x, rpn_results_list, batch_data_samples)
@@ -159,14 +153,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
     def _refine_proposals(
         self, x: Sequence[Tensor], proposals: list[Tensor], metas: list[dict], **kwargs: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes `(R, 5)` of the last stage, mean scores of all stages, and the last one's deltas.
-
-        Args:
-            x: Feature maps of each level, `(B, C, H, W)`.
-            proposals: Of each image, `(N_i, 4)`.
-            metas: Of the images.
-            **kwargs: Of `_bbox_forward`.
-        """
+        """Boxes `(R, 5)` of the last stage, mean scores of all stages, and the last deltas."""
         x = lay_out(x)
         rois = bbox2roi(proposals)
         limits = image_limits(metas, rois)

@@ -9,12 +9,14 @@ from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
 from mmengine.config import ConfigDict
 from torch import Tensor
 from torch.nn.modules.utils import _pair
+from torchvision.ops import roi_align
 
 from swin_mm.heads import unsupported
-from swin_mm.heads.ops.mask_target import crop_bitmaps
 from swin_mm.heads.ops.polygons import draw_polygons, pack_polygons
 from swin_mm.heads.ops.transfer import to_device
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples
+
+THRESHOLD = 0.5  # a cell belongs to the object if half of it is covered
 
 
 def mask_losses(
@@ -26,12 +28,8 @@ def mask_losses(
 ) -> dict[str, Tensor]:
     """Loss of a mask head: what its `loss_and_target` gives.
 
-    Args:
-        head: The head; none of its parameters are used.
-        predicted: `(P, C, h, w)`, masks of the positives before the sigmoid.
-        samples: The boxes.
-        truths: Of the same images.
-        cfg: Settings of the training of the stage.
+    `predicted` are the masks of the positives before the sigmoid, `(P, C, h, w)`, and `cfg` is the
+    `train_cfg` of the stage.
     """
     if not len(predicted):
         return dict(loss_mask=predicted.sum())
@@ -77,6 +75,29 @@ def mask_targets(samples: RoISamples, truths: GroundTruths, cfg: ConfigDict) -> 
             if len(box)  # else the bitmaps need not be brought to the device
         ]
     )
+
+
+def crop_bitmaps(
+    bitmaps: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int, int], binarize: bool = True
+) -> Tensor:
+    """Cuts boxes out of the bitmaps of objects and stretches them to one size.
+
+    Args:
+        bitmaps: `(G, H, W)`, of any dtype, ones inside the object.
+        objects: `(N,)` int64, which object a box is to show.
+        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels, inside the image.
+        size: Height and width of the cut-outs.
+        binarize: Whether to give 0 or 1 in place of the share of a cell that is covered.
+
+    Returns:
+        `(N, height, width)` float32.
+
+    Source: `BitmapMasks.crop_and_resize` of mmdet 3.3.0, which copies the whole bitmap once for
+    every box.
+    """
+    rois = torch.cat((objects.to(boxes.dtype)[:, None], boxes), dim=1)
+    shares = roi_align(bitmaps[:, None].to(boxes.dtype), rois, size, aligned=True)[:, 0]
+    return (shares >= THRESHOLD).float() if binarize else shares.float()
 
 
 def _clip(rois: Tensor, masks: Sequence[BitmapMasks | PolygonMasks]) -> Tensor:

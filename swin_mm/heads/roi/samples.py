@@ -14,15 +14,13 @@ from swin_mm.heads.ops.transfer import to_device
 
 
 class GroundTruths:
-    """Ground truths of a batch.
+    """Ground truths of a batch."""
 
-    Attributes:
-        boxes: `(B, G, 4)`, x1, y1, x2, y2 in pixels; zeros where an image has fewer.
-        labels: `(B, G)` int64.
-        present: `(B, G)` bool, where there is one.
-        first: `(B,)` int64, how many there are in the images before.
-        masks: Of each image mmdet's masks; `None` without any.
-    """
+    boxes: Tensor  # (B, G, 4), x1, y1, x2, y2 in pixels; zeros where an image has fewer
+    labels: Tensor  # (B, G) int64
+    present: Tensor  # (B, G) bool, where there is one
+    first: Tensor  # (B,) int64, how many there are in the images before
+    masks: list | None  # mmdet's, of each image
 
     def __init__(self, samples: Sequence[DetDataSample]) -> None:
         instances = [sample.gt_instances for sample in samples]
@@ -35,32 +33,16 @@ class GroundTruths:
 
 @dataclass
 class RoISamples:
-    """Chosen boxes: image by image, its `num_pos` positives and then its `num_neg` negatives.
+    """Chosen boxes: image by image, its positives and then its negatives."""
 
-    Attributes:
-        rois: `(S, 5)`, image index, then x1, y1, x2, y2 in pixels.
-        is_gt: `(S,)` bool, whether a box is a ground truth itself.
-        positive: `(P,)` int64, where in `(S,)` the positives are.
-        gt: `(P,)` int64, the ground truth of each positive, counted over all images.
-        gt_boxes: `(P, 4)`, its box.
-        gt_labels: `(P,)` int64, its label.
-        num_pos: Of each image.
-        num_neg: Of each image.
-    """
-
-    rois: Tensor
-    is_gt: Tensor
-    positive: Tensor
-    gt: Tensor
-    gt_boxes: Tensor
-    gt_labels: Tensor
-    num_pos: list[int]
-    num_neg: list[int]
-
-    @property
-    def num_of_image(self) -> list[int]:
-        """How many boxes of each image there are."""
-        return [pos + neg for pos, neg in zip(self.num_pos, self.num_neg, strict=True)]
+    rois: Tensor  # (S, 5), image index, then x1, y1, x2, y2 in pixels
+    is_gt: Tensor  # (S,) bool, whether a box is a ground truth itself
+    positive: Tensor  # (P,) int64, where in (S,) the positives are
+    gt: Tensor  # (P,) int64, the ground truth of each positive, counted over all images
+    gt_boxes: Tensor  # (P, 4), its box
+    gt_labels: Tensor  # (P,) int64, its label
+    num_pos: list[int]  # of each image
+    num_of_image: list[int]  # positives and negatives
 
 
 def sample_rois(
@@ -72,14 +54,7 @@ def sample_rois(
 ) -> RoISamples:
     """Assigns boxes to ground truths and chooses those to learn from, as mmdet does one by one.
 
-    It waits for the device once.
-
-    Args:
-        boxes: `(B, N, 4)`, x1, y1, x2, y2 in pixels.
-        usable: `(B, N)` bool, boxes that there are.
-        truths: Of the same images.
-        assigner: Settings of the assignment.
-        sampler: Settings of the choice.
+    It waits for the device once. Of the `boxes` `(B, N, 4)`, those in `usable` `(B, N)` count.
     """
     assigned = assign(assigner, boxes, truths.boxes, truths.present, usable)
     num_added = truths.boxes.shape[1] if sampler.add_gt_as_proposals else 0
@@ -100,5 +75,5 @@ def sample_rois(
         gt_boxes=truths.boxes[pos_image, gt],
         gt_labels=truths.labels[pos_image, gt],
         num_pos=chosen.num_pos,
-        num_neg=chosen.num_neg,
+        num_of_image=[*map(sum, zip(chosen.num_pos, chosen.num_neg, strict=True))],
     )

@@ -35,13 +35,7 @@ class StandardRoIHead(MmdetStandardRoIHead):
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:
-        """Losses of a batch.
-
-        Args:
-            x: Feature maps of each level, `(B, C, H, W)`.
-            rpn_results_list: Of each image the proposals, `bboxes` `(N_i, 4)`.
-            batch_data_samples: Of each image the ground truths.
-        """
+        """Losses of a batch; arguments are those of mmdet's head."""
         if reason := self._unsupported_loss(batch_data_samples):
             unsupported.log_fallback("RoI losses", reason)
             return super().loss(x, rpn_results_list, batch_data_samples)

@@ -40,14 +40,7 @@ class EncoderDecoder(MmsegEncoderDecoder):
         return super().loss(inputs, data_samples)
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Averages the logits of overlapping windows.
-
-        Args:
-            inputs: `(B, 3, H, W)`.
-            batch_img_metas: Meta information of each image.
-
-        Returns:
-            Logits `(B, C, H, W)`.
+        """Averages the logits `(B, C, H, W)` of overlapping windows.
 
         Raises:
             ValueError: As the class; `test_cfg` may have changed since.
@@ -80,15 +73,7 @@ class EncoderDecoder(MmsegEncoderDecoder):
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        """Takes off padding and flips, resizes to the images, and decides on labels.
-
-        Args:
-            seg_logits: `(B, C, H, W)`.
-            data_samples: With the meta information of the images.
-
-        Returns:
-            Samples with `pred_sem_seg`, int64, and `seg_logits`.
-        """
+        """Takes off padding and flips, resizes to the images, and decides on labels."""
         if seg_logits.shape[1] > 1:
             return super().postprocess_result(seg_logits, data_samples)
         # As two classes, the first at the threshold everywhere: no probability is lost on the way.
@@ -101,10 +86,7 @@ class EncoderDecoder(MmsegEncoderDecoder):
 
 
 def check_windows(test_cfg: Mapping) -> None:
-    """Checks that sliding windows cover an image.
-
-    Args:
-        test_cfg: Of a segmentor.
+    """Checks that the sliding windows of a `test_cfg` cover an image.
 
     Raises:
         ValueError: They do not, or are not described.

@@ -26,9 +26,6 @@ class SegTTAModel(MmsegSegTTAModel):
     def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
         """Merges the views of each image.
 
-        Args:
-            data_samples_list: Of each image the predictions of its views.
-
         Returns:
             The first view's samples, with the merged `pred_sem_seg` `(1, H, W)` and as `seg_logits`
             `(C, H, W)` the averages.

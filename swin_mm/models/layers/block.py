@@ -15,14 +15,7 @@ from swin_mm.ops.dispatch import FusedForm
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between; `(..., C)` to `(..., C)`.
-
-    Args:
-        embed_dims: Channels `C`.
-        hidden_dims: Channels between the layers.
-        act_cfg: Activation, as mmcv builds it.
-        drop_rate: Dropout after either layer.
-    """
+    """Two linear layers with an activation between, and dropout after either."""
 
     def __init__(self, embed_dims: int, hidden_dims: int, act_cfg: dict, drop_rate: float) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ something that decides changes.
 """
 
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -33,27 +34,17 @@ if TYPE_CHECKING:
 
 
 class PendingResidual(NamedTuple):
-    """A map on its way from block to block, whose last sum may still be missing.
+    """A map on its way from block to block, whose last sum may still be missing."""
 
-    Attributes:
-        x: `(B, H, W, C)`.
-        branch: What is still to be added to `x`; `None` for nothing.
-        low_precision: `x` in the dtype that linear layers compute in, where a kernel wrote it.
-    """
-
-    x: Tensor
-    branch: Branch | None = None
-    low_precision: Tensor | None = None
+    x: Tensor  # (B, H, W, C)
+    branch: Branch | None = None  # what is still to be added to x
+    low_precision: Tensor | None = None  # x as linear layers want it, where a kernel wrote it
 
     def materialize(self) -> Tensor:
         """The map with everything added, `(B, H, W, C)`."""
         if self.branch is None:
             return self.x
-        from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
-
-        total, _ = add_norm(self.x, self.branch, None, self.x.dtype)
-        assert total is not None
-        return total
+        return _kernels().add_norm(self.x, self.branch, None, self.x.dtype)[0]
 
     def normalize(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """The map with everything added, and that map after a norm."""
@@ -62,7 +53,7 @@ class PendingResidual(NamedTuple):
             return x, norm(x)
 
         dtype = setting_of(self.x, needs_grad=False).norm_dtype
-        return _add_and_normalize(self.x, self.branch, norm, dtype)
+        return _kernels().add_norm(self.x, self.branch, norm_parameters(norm), dtype)
 
 
 # By implementation: from a module and its input to its output.
@@ -183,6 +174,12 @@ def why_not_norm(norm: nn.Module) -> str | None:
     return None
 
 
+def _kernels() -> ModuleType:
+    from swin_mm.ops.triton import operators  # imports Triton
+
+    return operators
+
+
 def norm_parameters(norm: nn.Module) -> Norm:
     """Those of a norm that kernels compute; see `why_not_norm`."""
     assert isinstance(norm, nn.LayerNorm)
@@ -205,38 +202,25 @@ def block_by_triton(block: "SwinBlock", pending: PendingResidual) -> PendingResi
     """V1: sum and norm, attention, sum and norm, MLP. The last sum is left to what comes next."""
     x, branch, _ = pending
     dtype = setting_of(x, needs_grad=False).linear_dtype
-    x, normed = _add_and_normalize(x, branch, block.norm1, dtype)
+    x, normed = _kernels().add_norm(x, branch, norm_parameters(block.norm1), dtype)
     branch = _attention_branch(block, normed)
-    x, normed = _add_and_normalize(x, branch, block.norm2, dtype)
+    x, normed = _kernels().add_norm(x, branch, norm_parameters(block.norm2), dtype)
     return PendingResidual(x, _mlp_branch(block, normed, dtype))
 
 
 def block_v2_by_triton(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
     """V2: attention, norm and sum, MLP, norm and sum."""
-    from swin_mm.ops.triton.norm_add import norm_add  # imports Triton
-
     x, _, low_precision = pending  # a norm ends each block, so no sum is pending
     setting = setting_of(x, needs_grad=False)
     dtype = setting.linear_dtype
     x = x.to(setting.norm_dtype)  # as a sum with what a norm returns
     branch = _attention_branch(block, x if low_precision is None else low_precision)
-    x, low_precision = norm_add(x, branch, norm_parameters(block.norm1), dtype)
+    x, low_precision = _kernels().norm_add(x, branch, norm_parameters(block.norm1), dtype)
     branch = _mlp_branch(block, low_precision, dtype)
-    x, low_precision = norm_add(x, branch, norm_parameters(block.norm2), dtype)
+    x, low_precision = _kernels().norm_add(x, branch, norm_parameters(block.norm2), dtype)
     if block.norm3 is not None:
         x, low_precision = block.norm3(x), None
     return PendingResidual(x, low_precision=low_precision)
-
-
-def _add_and_normalize(
-    x: Tensor, branch: Branch | None, norm: nn.Module, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """The map with a branch added, and that map after a norm."""
-    from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
-
-    total, normed = add_norm(x, branch, norm_parameters(norm), dtype)
-    assert total is not None and normed is not None
-    return total, normed
 
 
 def _attention_branch(block: "SwinBlock", x: Tensor) -> Branch:
@@ -247,10 +231,8 @@ def _attention_branch(block: "SwinBlock", x: Tensor) -> Branch:
 
 def _mlp_branch(block: "SwinBlock", x: Tensor, dtype: torch.dtype) -> Branch:
     """The MLP of a map; the bias of its last layer is left to the sum."""
-    from swin_mm.ops.triton.mlp import mlp  # imports Triton
-
     fc1, fc2 = block.mlp.fc1, block.mlp.fc2
-    out = mlp(x, fc1.weight, fc1.bias, fc2.weight, dtype)
+    out = _kernels().mlp(x, fc1.weight, fc1.bias, fc2.weight, dtype)
     return build_branch(out, fc2.bias, block.drop_path)
 
 
@@ -271,19 +253,14 @@ def block_v2_by_onednn(block: "SwinBlock", pending: PendingResidual) -> PendingR
 
 def embed_by_triton(embed: "PatchEmbed", x: Tensor) -> Tensor:
     """A padded image `(B, in_channels, H, W)` to tokens; bias and norm are one kernel."""
-    from swin_mm.ops.triton.add_norm import add_norm  # imports Triton
-
     proj = embed.proj
     tokens = F.conv2d(x, proj.weight, stride=proj.stride).permute(0, 2, 3, 1)
     dtype = setting_of(tokens, needs_grad=False).norm_dtype
-    _, normed = add_norm(None, Branch(tokens, proj.bias), norm_parameters(embed.norm), dtype)
-    assert normed is not None
-    return normed
+    norm = norm_parameters(embed.norm)
+    return _kernels().add_norm(None, Branch(tokens, proj.bias), norm, dtype)[1]
 
 
 def merge_by_triton(merging: "PatchMerging", x: Tensor) -> Tensor:
     """Joins and normalises in one kernel, then reduces."""
-    from swin_mm.ops.triton.merge_norm import merge_norm  # imports Triton
-
     dtype = setting_of(x, needs_grad=False).linear_dtype
-    return merging.reduction(merge_norm(x, norm_parameters(merging.norm), dtype))
+    return merging.reduction(_kernels().merge_norm(x, norm_parameters(merging.norm), dtype))

@@ -21,16 +21,8 @@ def add_branch(
 
     Elsewhere the host would wait for the device to learn which stay. Samples are dropped as by
     mmcv's `DropPath` from the same seed. Where all are dropped, `branch` gets none, so its
-    parameters have gradients of zero, as without this.
-
-    Args:
-        x: `(B, ...)`.
-        branch: To the same shape.
-        drop_path: Stochastic depth.
-        may_skip: Whether `branch` treats samples alone and draws no random numbers.
-
-    Returns:
-        `(B, ...)`.
+    parameters have gradients of zero, as without this. `may_skip` says whether `branch` treats
+    samples alone and draws no random numbers.
 
     Source:
         Huang et al., Deep Networks with Stochastic Depth, 2016; mmcv 2.1.0, `drop_path`.

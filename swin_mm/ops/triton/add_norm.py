@@ -20,7 +20,6 @@ from swin_mm.ops.triton.rows import (
     CHANGING,
     Settings,
     count_rows,
-    differentiable_grads,
     dtype_of,
     grad_through_norm,
     load_keep,
@@ -134,7 +133,7 @@ def backward_kernel(
 def add_norm(
     x: Tensor | None, branch: Branch | None, norm: Norm | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Same contract as `swin_mm.ops.fused.add_norm`."""
+    """Same contract as `swin_mm.ops.reference.add_norm`."""
     value, branch_bias, noise, keep_prob = branch or (None, None, None, 1.0)
     weight, bias, eps = norm or (None, None, 0.0)
     settings = Settings(keep_prob, eps, dtype)
@@ -154,14 +153,14 @@ class _AddNorm(torch.autograd.Function):
         if weight is not None:
             out = torch.empty_like(like, dtype=settings.dtype)
         stats = like.new_empty((2, num_rows), dtype=torch.float32)
-        tile = rows.choose_tile(like.shape[-1], rows.FORWARD_TILE)
-        rows.launch(
+        channels = like.shape[-1]
+        rows.launch_forward(
             forward_kernel,
-            triton.cdiv(num_rows, tile.rows),
-            *(x, value, branch_bias, noise, weight, bias, total, out, stats),
-            *(num_rows, rows_per_sample, settings.keep_prob, settings.eps),
-            CHANNELS=like.shape[-1],
-            **tile.to_kwargs(),
+            (x, value, branch_bias, noise, weight, bias, total, out, stats),
+            (num_rows, rows_per_sample),
+            settings[:2],
+            channels,
+            channels,
         )
         ctx.settings = settings
         ctx.dtypes = [dtype_of(t) for t in (x, value, branch_bias, noise, weight, bias)]
@@ -188,19 +187,10 @@ def _launch_backward(ctx, saved, saved_bias, noise, weight, bias, stats, grad_to
     is_same = grad_x is not None and x_dtype == value_dtype and noise is None
     if ctx.needs_input_grad[1] and not is_same:
         grad_value = torch.empty_like(saved, dtype=value_dtype)
-    tile = rows.choose_tile(channels, rows.BACKWARD_TILE)
-    programs = rows.count_programs(triton.cdiv(num_rows, tile.rows), saved.device)
-    partial = rows.new_partials(saved, programs, 3, channels)
-    rows.launch(
-        backward_kernel,
-        programs,
-        *(saved, saved_bias, noise, weight, stats, grad_total, grad_out),
-        *(grad_x, grad_value, partial),
-        *(num_rows, rows_per_sample, ctx.settings.keep_prob, programs),
-        CHANNELS=channels,
-        **tile.to_kwargs(),
-    )
-    grad_weight, grad_bias, grad_branch_bias = partial.sum(0).unbind()
+    tensors = saved, saved_bias, noise, weight, stats, grad_total, grad_out, grad_x, grad_value
+    sizes, numbers = (num_rows, rows_per_sample), ctx.settings[:1]
+    sums = rows.launch_backward(backward_kernel, tensors, sizes, numbers, channels, channels, 3)
+    grad_weight, grad_bias, grad_branch_bias = sums
     grad_norm = (None, None) if grad_out is None else (grad_weight, grad_bias)
     return grad_x, grad_x if is_same else grad_value, grad_branch_bias, None, *grad_norm
 
@@ -222,7 +212,7 @@ def _differentiable_backward(
 
         inputs = saved, saved_bias, weight, bias
         needed = [tensor is not None for tensor in inputs]
-        found = differentiable_grads(compute, inputs, needed, (None, grad_out))
+        found = reference.differentiate(compute, inputs, needed, (None, grad_out))
         grad, grad_branch_bias, grad_weight, grad_bias = found
     if grad_total is not None:
         grad = grad_total if grad is None else grad + grad_total

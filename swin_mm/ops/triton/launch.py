@@ -26,14 +26,7 @@ KERNELS = {
 
 
 class Problem(NamedTuple):
-    """What is attended to, apart from the tensors.
-
-    Attributes:
-        num_heads: Heads `nH`.
-        window_size: `(Wh, Ww)` in tokens.
-        shift_size: `(Sh, Sw)` in tokens.
-        scale: Factor on the queries.
-    """
+    """What is attended to, apart from the tensors; see `swin_mm.ops.window_attention`."""
 
     num_heads: int
     window_size: tuple[int, int]
@@ -68,17 +61,7 @@ class Problem(NamedTuple):
 
 
 def forward(qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem) -> Tensor:
-    """Attends.
-
-    Args:
-        qkv: `(B, H, W, 3*C)`.
-        bias: `(nH, N, N)`.
-        pad_token: `(3*C,)`, `None` for zeros.
-        problem: The rest.
-
-    Returns:
-        `(B, H, W, C)`.
-    """
+    """Attends; arguments and result are those of `swin_mm.ops.window_attention`."""
     launch = _Launcher(qkv, bias, pad_token, problem)
     out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
     if problem.is_one_tile(qkv.dtype):
@@ -92,15 +75,9 @@ def forward(qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Proble
 def backward(
     grad_out: Tensor, qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `forward`.
+    """Gradients of `qkv` in its dtype, and of `bias` and `pad_token` in float32.
 
-    Args:
-        grad_out: `(B, H, W, C)`.
-        qkv, bias, pad_token, problem: As for `forward`.
-
-    Returns:
-        Gradients of `qkv` in its dtype, and of `bias` and `pad_token` in float32. That of a missing
-        padding token is zero.
+    That of a missing padding token is zero.
     """
     launch = _Launcher(qkv, bias, pad_token, problem)
     grad_out = grad_out.contiguous()
@@ -152,14 +129,10 @@ class _Launcher:
     def __call__(
         self, name: str, *tensors: Tensor, blocks: int = 1, programs: int | None = None
     ) -> None:
-        """Launches a kernel.
+        """Launches a kernel, whose arguments after the inputs are `tensors`.
 
-        Args:
-            name: Of the kernel.
-            tensors: Its arguments after the inputs.
-            blocks: Programs for each head of a window.
-            programs: Among how many programs the windows are divided, for kernels that take
-                several; `None` for those that take one.
+        There are `blocks` programs for each head of a window. Windows are divided among `programs`
+        programs, for kernels that take several; `None` for those that take one.
         """
         num_heads, window_size, shift_size, scale = self.problem
         counts = () if programs is None else (self.num_windows, programs)

@@ -19,7 +19,6 @@ from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
     count_rows,
-    differentiable_grads,
     grad_through_norm,
     load_vector,
     locate_rows,
@@ -120,7 +119,7 @@ def backward_kernel(
 
 
 def merge_norm(x: Tensor, norm: Norm, dtype: torch.dtype) -> Tensor:
-    """Same contract as `swin_mm.ops.fused.merge_norm`."""
+    """Same contract as `swin_mm.ops.reference.merge_norm`."""
     return _MergeNorm.apply(x, *norm, dtype)
 
 
@@ -132,15 +131,8 @@ class _MergeNorm(torch.autograd.Function):
         out = x.new_empty((batch, -(-height // 2), -(-width // 2), 4 * channels), dtype=dtype)
         num_rows, _ = count_rows(out)
         stats = x.new_empty((2, num_rows), dtype=torch.float32)
-        tile = rows.choose_tile(4 * channels, rows.FORWARD_TILE)
-        rows.launch(
-            forward_kernel,
-            triton.cdiv(num_rows, tile.rows),
-            *(x, weight, bias, out, stats),
-            *(num_rows, height, width, eps),
-            CHANNELS=channels,
-            **tile.to_kwargs(),
-        )
+        tensors, sizes = (x, weight, bias, out, stats), (num_rows, height, width)
+        rows.launch_forward(forward_kernel, tensors, sizes, (eps,), channels, 4 * channels)
         ctx.settings = eps, dtype
         ctx.save_for_backward(x, weight, bias, stats)
         return out
@@ -160,19 +152,9 @@ def _launch_backward(ctx, x, weight, bias, stats, grad_out):
     grad_out = grad_out.contiguous()
     num_rows, _ = count_rows(grad_out)
     grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-    tile = rows.choose_tile(4 * channels, rows.BACKWARD_TILE)
-    programs = rows.count_programs(triton.cdiv(num_rows, tile.rows), x.device)
-    partial = rows.new_partials(x, programs, 2, 4 * channels)
-    rows.launch(
-        backward_kernel,
-        programs,
-        *(x, weight, stats, grad_out, grad_x, partial),
-        *(num_rows, height, width, programs),
-        CHANNELS=channels,
-        **tile.to_kwargs(),
-    )
+    tensors, sizes = (x, weight, stats, grad_out, grad_x), (num_rows, height, width)
+    sums = rows.launch_backward(backward_kernel, tensors, sizes, (), channels, 4 * channels, 2)
     needed = ctx.needs_input_grad[1:3]
-    sums = partial.sum(0)
     return grad_x, *(total if need else None for total, need in zip(sums, needed, strict=True))
 
 
@@ -184,4 +166,4 @@ def _differentiable_backward(ctx, x, weight, bias, stats, grad_out):
         return [reference.merge_norm(x, Norm(weight, bias, eps), dtype)]
 
     needed = ctx.needs_input_grad[:3]
-    return differentiable_grads(compute, (x, weight, bias), needed, [grad_out])
+    return reference.differentiate(compute, (x, weight, bias), needed, [grad_out])

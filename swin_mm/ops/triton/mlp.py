@@ -15,7 +15,7 @@ from torch import Tensor
 
 from swin_mm.ops import reference
 from swin_mm.ops.triton import rows
-from swin_mm.ops.triton.rows import CHANGING, differentiable_grads
+from swin_mm.ops.triton.rows import CHANGING
 
 BLOCK_R, BLOCK_C = 16, 128  # of a tile: no row is summed, so none need be whole
 SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -91,7 +91,7 @@ def backward_kernel(
 def mlp(
     x: Tensor, fc1_weight: Tensor, fc1_bias: Tensor | None, fc2_weight: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Same contract as `swin_mm.ops.fused.mlp`."""
+    """Same contract as `swin_mm.ops.reference.mlp`."""
     return _Mlp.apply(x, fc1_weight, fc1_bias, fc2_weight, dtype)
 
 
@@ -157,7 +157,7 @@ class _Mlp(torch.autograd.Function):
                 return [reference.mlp(x, fc1_weight, fc1_bias, fc2_weight, ctx.dtype)]
 
             needed = ctx.needs_input_grad[:4]
-            return *differentiable_grads(compute, saved[:4], needed, [grad]), None
+            return *reference.differentiate(compute, saved[:4], needed, [grad]), None
         x, fc1_weight, fc1_bias, fc2_weight, flat, product, first, second = saved
         needs_x, needs_first, needs_bias, needs_second, _ = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])  # (R, C_out)

@@ -20,7 +20,6 @@ from swin_mm.ops.triton.rows import (
     CHANGING,
     Settings,
     count_rows,
-    differentiable_grads,
     dtype_of,
     grad_through_norm,
     load_keep,
@@ -125,7 +124,7 @@ def backward_kernel(
 
 
 def norm_add(x: Tensor, branch: Branch, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Same contract as `swin_mm.ops.fused.norm_add`."""
+    """Same contract as `swin_mm.ops.reference.norm_add`."""
     value, branch_bias, noise, keep_prob = branch
     settings = Settings(keep_prob, norm.eps, dtype)
     total, copy = _NormAdd.apply(x, value, branch_bias, noise, *norm[:2], settings)
@@ -142,14 +141,14 @@ class _NormAdd(torch.autograd.Function):
         if settings.dtype != x.dtype:
             copy = torch.empty_like(x, dtype=settings.dtype)
         stats = x.new_empty((2, num_rows), dtype=torch.float32)
-        tile = rows.choose_tile(x.shape[-1], rows.FORWARD_TILE)
-        rows.launch(
+        channels = x.shape[-1]
+        rows.launch_forward(
             forward_kernel,
-            triton.cdiv(num_rows, tile.rows),
-            *(x, value, branch_bias, noise, weight, bias, total, copy, stats),
-            *(num_rows, rows_per_sample, settings.keep_prob, settings.eps),
-            CHANNELS=x.shape[-1],
-            **tile.to_kwargs(),
+            (x, value, branch_bias, noise, weight, bias, total, copy, stats),
+            (num_rows, rows_per_sample),
+            settings[:2],
+            channels,
+            channels,
         )
         ctx.settings = settings
         ctx.dtypes = [dtype_of(t) for t in (x, value, branch_bias, noise, weight, bias)]
@@ -173,19 +172,10 @@ def _launch_backward(ctx, value, branch_bias, noise, weight, bias, stats, grad_t
         grad_x = torch.empty_like(value, dtype=ctx.dtypes[0])
     if ctx.needs_input_grad[1]:
         grad_value = torch.empty_like(value)
-    tile = rows.choose_tile(channels, rows.BACKWARD_TILE)
-    programs = rows.count_programs(triton.cdiv(num_rows, tile.rows), value.device)
-    partial = rows.new_partials(value, programs, 3, channels)
-    rows.launch(
-        backward_kernel,
-        programs,
-        *(value, branch_bias, noise, weight, stats, grad_total, grad_copy),
-        *(grad_x, grad_value, partial),
-        *(num_rows, rows_per_sample, ctx.settings.keep_prob, programs),
-        CHANNELS=channels,
-        **tile.to_kwargs(),
-    )
-    grad_weight, grad_bias, grad_branch_bias = partial.sum(0).unbind()
+    tensors = value, branch_bias, noise, weight, stats, grad_total, grad_copy, grad_x, grad_value
+    sizes, numbers = (num_rows, rows_per_sample), ctx.settings[:1]
+    sums = rows.launch_backward(backward_kernel, tensors, sizes, numbers, channels, channels, 3)
+    grad_weight, grad_bias, grad_branch_bias = sums
     return (
         grad_x if is_sum else grad_total,
         grad_value,
@@ -210,6 +200,6 @@ def _differentiable_backward(
 
     inputs = value, branch_bias, weight, bias
     needed = [tensor is not None for tensor in inputs]
-    grads = differentiable_grads(compute, inputs, needed, (grad,))
+    grads = reference.differentiate(compute, inputs, needed, (grad,))
     grad_value, grad_branch_bias, grad_weight, grad_bias = grads
     return grad, grad_value, grad_branch_bias, None, grad_weight, grad_bias

@@ -29,27 +29,11 @@ WIDE = 2048  # channels from which on a row is divided among more warps
 PROGRAMS_PER_PROCESSOR = 4
 
 
-class Tile(NamedTuple):
-    """How rows are divided among programs.
-
-    Attributes:
-        rows: Rows of a tile, a power of 2.
-        channels: Channels of a tile, a power of 2 and at least those of a row.
-        num_warps: Warps of a program.
-    """
-
-    rows: int
-    channels: int
-    num_warps: int
-
-    def to_kwargs(self) -> dict[str, int]:
-        return {"BLOCK_R": self.rows, "BLOCK_C": self.channels, "num_warps": self.num_warps}
-
-
-def choose_tile(channels: int, elements: int) -> Tile:
-    """The tile of about so many elements for rows of `channels`."""
+def choose_tile(channels: int, elements: int) -> dict[str, int]:
+    """The tile of about so many elements for rows of `channels`: powers of 2, and warps."""
     block = triton.next_power_of_2(channels)
-    return Tile(max(1, elements // block), block, 8 if block >= WIDE else 4)
+    num_warps = 8 if block >= WIDE else 4
+    return {"BLOCK_R": max(1, elements // block), "BLOCK_C": block, "num_warps": num_warps}
 
 
 def count_rows(x: Tensor) -> tuple[int, int]:
@@ -82,18 +66,45 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
             kernel[(programs,)](*arguments, **constants)
 
 
+def launch_forward(
+    kernel: Any,
+    tensors: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    numbers: Sequence[float],
+    channels: int,
+    width: int,
+) -> None:
+    """Launches a forward kernel on rows of `width`; `sizes` begins with their number."""
+    tile = choose_tile(width, FORWARD_TILE)
+    programs = triton.cdiv(sizes[0], tile["BLOCK_R"])
+    launch(kernel, programs, *tensors, *sizes, *numbers, CHANNELS=channels, **tile)
+
+
+def launch_backward(
+    kernel: Any,
+    tensors: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    numbers: Sequence[float],
+    channels: int,
+    width: int,
+    sums: int,
+) -> Tensor:
+    """Launches a backward kernel, and adds up its partial sums over rows, `(sums, width)`."""
+    like = next(tensor for tensor in tensors if tensor is not None)
+    tile = choose_tile(width, BACKWARD_TILE)
+    programs = count_programs(triton.cdiv(sizes[0], tile["BLOCK_R"]), like.device)
+    partial = new_partials(like, programs, sums, width)
+    arguments = *tensors, partial, *sizes, *numbers, programs
+    launch(kernel, programs, *arguments, CHANNELS=channels, **tile)
+    return partial.sum(0)
+
+
 class Settings(NamedTuple):
-    """Numbers of a residual sum with a norm.
+    """Numbers of a residual sum with a norm."""
 
-    Attributes:
-        keep_prob: Of stochastic depth.
-        eps: Of the norm.
-        dtype: Of the second output.
-    """
-
-    keep_prob: float
-    eps: float
-    dtype: torch.dtype
+    keep_prob: float  # of stochastic depth
+    eps: float  # of the norm
+    dtype: torch.dtype  # of the second output
 
 
 def run_backward(
@@ -102,16 +113,11 @@ def run_backward(
     launch_backward: Callable[..., Sequence[Tensor | None]],
     differentiable_backward: Callable[..., Sequence[Tensor | None]],
 ) -> list[Tensor | None]:
-    """Gradients of the tensors of a residual sum with a norm, in their dtypes.
+    """Gradients of the tensors of a residual sum with a norm, `None` where none is wanted.
 
-    Args:
-        ctx: Of the function, with `dtypes` of those tensors; they come first among its inputs.
-        grads: Of the outputs; `None` for zero.
-        launch_backward: Gives the gradients by kernels. It takes `ctx`, what was saved and `grads`.
-        differentiable_backward: Gives them so that they can be differentiated again.
-
-    Returns:
-        One for each tensor, `None` where none is wanted.
+    `ctx` has the `dtypes` of those tensors, which come first among the function's inputs. Both
+    backwards take `ctx`, what was saved, and the gradients of the outputs, `None` for zero; the
+    second gives gradients that can be differentiated again.
     """
     saved = ctx.saved_tensors  # read once: recomputed activations are given out once
     if not any(grad is not None for grad in grads):
@@ -124,39 +130,6 @@ def run_backward(
         grad.to(dtype) if need and grad is not None else None
         for grad, dtype, need in zip(found, ctx.dtypes, needed, strict=True)
     ]
-
-
-def differentiable_grads(
-    compute: Callable[..., Sequence[Tensor | None]],
-    inputs: Sequence[Tensor | None],
-    needed: Sequence[bool],
-    grads: Sequence[Tensor | None],
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, through the readable formula.
-
-    Args:
-        compute: The formula, which takes `inputs` and gives outputs.
-        inputs: What the formula takes.
-        needed: For which of them a gradient is wanted.
-        grads: Of the outputs; `None` for zero.
-
-    Returns:
-        One for each input, `None` where none is wanted.
-    """
-    # Views: an input may also be one of another's origins, which is not to be followed here.
-    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    with torch.enable_grad():
-        outputs = compute(*views)
-    pairs = [
-        (out, grad)
-        for out, grad in zip(outputs, grads, strict=True)
-        if out is not None and grad is not None
-    ]
-    wanted = [t for t, need in zip(views, needed, strict=True) if need and t is not None]
-    used = [out for out, _ in pairs]
-    grads = [grad for _, grad in pairs]
-    found = iter(torch.autograd.grad(used, wanted, grads, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
 
 
 @triton.jit

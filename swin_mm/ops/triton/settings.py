@@ -16,22 +16,13 @@ INTERPRETED_PROCESSORS = 1  # where there is no GPU to ask
 
 
 class Launch(NamedTuple):
-    """How a kernel is launched.
+    """How a kernel is launched."""
 
-    Attributes:
-        block_m: Most queries of a tile, a power of 2.
-        block_n: Most keys of a tile, a power of 2.
-        num_warps: Warps of a program.
-        num_stages: Depth of the pipeline of loads.
-        programs_per_processor: Programs for each multiprocessor, where one goes through several
-            windows.
-    """
-
-    block_m: int
-    block_n: int
-    num_warps: int
-    num_stages: int
-    programs_per_processor: int = 0
+    block_m: int  # most queries of a tile, a power of 2
+    block_n: int  # most keys of a tile, a power of 2
+    num_warps: int  # of a program
+    num_stages: int  # of the pipeline of loads
+    programs_per_processor: int = 0  # for each multiprocessor, if one takes several windows
 
 
 # By kernel. Chosen by the registers that compiled code spills, and its shared memory, for compute

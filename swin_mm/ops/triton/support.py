@@ -13,13 +13,7 @@ MIN_CAPABILITY = (8, 0)  # the first with bfloat16 and asynchronous copies
 
 
 def why_not_attention(setting: Setting, head_dim: int, dropout: float) -> str | None:
-    """Why the attention kernels cannot run; `None` where they can.
-
-    Args:
-        setting: Of the projected query, key and value.
-        head_dim: Channels of a head.
-        dropout: Probability of dropping an attention weight.
-    """
+    """Why the attention kernels cannot run in the setting of `qkv`; `None` where they can."""
     if reason := _why_not_here(setting):
         return reason
     if head_dim > MAX_HEAD_DIM:
@@ -32,9 +26,7 @@ def why_not_attention(setting: Setting, head_dim: int, dropout: float) -> str | 
 def why_not_rows(setting: Setting, channels: int) -> str | None:
     """Why the kernels that go by rows cannot run; `None` where they can.
 
-    Args:
-        setting: Of the map.
-        channels: Width of a row that is normalised.
+    `channels` is the width of a row that is normalised.
     """
     if setting.graph == "compile":
         return "compiled code has its own fusion"

@@ -5,7 +5,6 @@ Eager calls launch kernels from an `autograd.Function`, which costs the host les
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -59,9 +58,12 @@ class _WindowAttention(torch.autograd.Function):
         if torch.compiler.is_compiling():
             grads = _backward_op(grad_out, *inputs, *ctx.problem)
         elif torch.is_grad_enabled():  # by create_graph=True
-            run = partial(reference.window_attention, **ctx.problem._asdict())
-            grads = reference.differentiate(run, inputs, needed, grad_out)
-            return *grads, None
+            settings = ctx.problem._asdict()
+
+            def run(*tensors):
+                return [reference.window_attention(*tensors, **settings)]
+
+            return *reference.differentiate(run, inputs, needed, [grad_out]), None
         else:
             qkv, rel_pos_bias, pad_token = inputs
             grads = launch.backward(grad_out, qkv, rel_pos_bias, pad_token, ctx.problem)

@@ -7,8 +7,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from swin_mm.heads.ops import assign
-from swin_mm.heads.ops.assign import assign_by_iou, pad_boxes, pairwise_iou
+from swin_mm.heads.ops import assign as module
+from swin_mm.heads.ops.assign import pad_boxes, pairwise_iou
 
 GRID = 24  # pixels; small whole numbers, so that equal overlaps are many
 
@@ -18,29 +18,31 @@ def draw_boxes(*shape):
     return torch.cat((corner, corner + torch.randint(1, 12, (*shape, 2))), dim=-1)
 
 
+def assign(boxes, gts, present, usable=None, **settings):
+    return module.assign(MaxIoUAssigner(**settings), boxes, gts, present, usable)
+
+
 def assign_one_by_one(boxes, gts, usable, **settings):
-    """By mmdet: -1 and IoU -1 where a box does not count."""
+    """By mmdet: -1 where a box does not count."""
     assigner = MaxIoUAssigner(**settings)
     assigned = torch.full(boxes.shape[:2], -1)
-    overlaps = torch.full(boxes.shape[:2], -1.0)
     for image, gt_boxes in enumerate(gts):
         rows = usable[image]
         found = assigner.assign(
             InstanceData(priors=boxes[image, rows]),
             InstanceData(bboxes=gt_boxes, labels=torch.zeros(len(gt_boxes), dtype=torch.long)),
         )
-        assigned[image, rows], overlaps[image, rows] = found.gt_inds, found.max_overlaps
-    return assigned, overlaps
+        assigned[image, rows] = found.gt_inds
+    return assigned
 
 
 def assert_as_mmdet(boxes, gts, usable, **settings):
     padded, present = pad_boxes(gts)
-    assigned, overlaps = assign_by_iou(boxes, padded, present, usable=usable, **settings)
+    assigned = assign(boxes, padded, present, usable, **settings)
     every = torch.ones(boxes.shape[:2], dtype=torch.bool)
     wanted = assign_one_by_one(boxes, gts, every if usable is None else usable, **settings)
     assert assigned.dtype == torch.int64
-    assert torch.equal(assigned, wanted[0])
-    assert torch.equal(overlaps, wanted[1])  # to the last bit
+    assert torch.equal(assigned, wanted)
     return assigned
 
 
@@ -59,7 +61,7 @@ SETTINGS = {
 @pytest.mark.parametrize("some_count", [False, True], ids=["all", "some"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_assigns_as_mmdet(name, some_count, max_pairs, monkeypatch):
-    monkeypatch.setitem(assign.MAX_PAIRS, "cpu", max_pairs)
+    monkeypatch.setitem(module.MAX_PAIRS, "cpu", max_pairs)
     kinds = set()
     for counts in ([5, 0, 1, 9], [0, 0, 0, 0], [3, 7, 2, 0]):
         gts = [draw_boxes(count) for count in counts]
@@ -75,10 +77,8 @@ def test_the_same_boxes_for_all_images():
     boxes = draw_boxes(1, 60)
     gts = [draw_boxes(4), draw_boxes(2)]
     padded, present = pad_boxes(gts)
-    once, overlaps = assign_by_iou(boxes, padded, present, **RPN)
-    each = assign_by_iou(boxes.expand(2, -1, -1), padded, present, **RPN)
-    assert torch.equal(once, each[0])
-    assert torch.equal(overlaps, each[1])
+    once = assign(boxes, padded, present, **RPN)
+    assert torch.equal(once, assign(boxes.expand(2, -1, -1), padded, present, **RPN))
 
 
 @pytest.mark.parametrize("max_pairs", [1, 10**6], ids=["one-by-one", "in-one-go"])
@@ -87,21 +87,19 @@ def test_the_first_wins_ties_and_the_last_low_quality_match(max_pairs, monkeypat
 
     A box with an IoU of 1 belongs to the first of them; then each claims it, the last in the end.
     """
-    monkeypatch.setitem(assign.MAX_PAIRS, "cpu", max_pairs)
+    monkeypatch.setitem(module.MAX_PAIRS, "cpu", max_pairs)
     boxes = torch.tensor([[[0, 0, 10, 10], [0, 0, 5, 10], [50, 50, 60, 60]]]).float()
     gts, present = pad_boxes([boxes[0, [0, 0, 0]]])
     settings = dict(pos_iou_thr=0.7, neg_iou_thr=0.3)
-    assigned, overlaps = assign_by_iou(boxes, gts, present, match_low_quality=False, **settings)
+    assigned = assign(boxes, gts, present, match_low_quality=False, **settings)
     assert assigned.tolist() == [[1, -1, 0]]
-    assert overlaps.tolist() == [[1, 0.5, 0]]
-    assigned, _ = assign_by_iou(boxes, gts, present, min_pos_iou=0.3, **settings)
+    assigned = assign(boxes, gts, present, min_pos_iou=0.3, **settings)
     assert assigned.tolist() == [[3, -1, 0]]
 
 
 def test_no_image_has_a_box():
     gts, present = pad_boxes([draw_boxes(3), draw_boxes(1)])
-    assigned, overlaps = assign_by_iou(torch.empty(2, 0, 4), gts, present, **RPN)
-    assert assigned.shape == overlaps.shape == (2, 0)
+    assert assign(torch.empty(2, 0, 4), gts, present, **RPN).shape == (2, 0)
 
 
 def test_overlaps_are_mmdets_to_the_last_bit():
@@ -117,14 +115,6 @@ def test_pads_boxes_and_labels():
     assert labels.tolist() == [[5, 0], [6, 7]]
 
 
-@pytest.mark.parametrize("threshold", [[0.1, 0.3], 0], ids=["list", "int"])
-def test_refuses_a_threshold_that_mmdet_passes_over(threshold):
-    """mmdet's assigner would find no background at all."""
-    gts, present = pad_boxes([draw_boxes(2)])
-    with pytest.raises(TypeError, match="neg_iou_thr must be a float or a tuple of two, got"):
-        assign_by_iou(draw_boxes(1, 5), gts, present, pos_iou_thr=0.5, neg_iou_thr=threshold)
-
-
 class LargestTensor(TorchDispatchMode):
     elements = 0
 
@@ -136,8 +126,8 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_memory_does_not_grow_with_ground_truths(monkeypatch):
-    monkeypatch.setitem(assign.MAX_PAIRS, "cpu", 4000)
+    monkeypatch.setitem(module.MAX_PAIRS, "cpu", 4000)
     gts, present = pad_boxes([draw_boxes(60), draw_boxes(3)])
     with LargestTensor() as largest:
-        assign_by_iou(draw_boxes(1, 500), gts, present, **RPN)
+        assign(draw_boxes(1, 500), gts, present, **RPN)
     assert largest.elements == 4000  # of 60,000 pairs; coordinates of the boxes are 2,000

@@ -6,7 +6,7 @@ import torch
 from mmdet.structures.mask import BitmapMasks, mask_target
 from mmengine.config import ConfigDict
 
-from swin_mm.heads.ops.mask_target import crop_bitmaps
+from swin_mm.heads.roi.mask_head import crop_bitmaps
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, bool, np.float64])

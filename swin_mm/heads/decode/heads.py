@@ -1,21 +1,24 @@
-"""The loss of mmseg's decode heads without the logits of every pixel in memory."""
+"""mmseg's decode heads, with a loss that never holds the logits of every pixel in memory."""
 
 import logging
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmseg.models.decode_heads import FCNHead as MmsegFCNHead
+from mmseg.models.decode_heads import UPerHead as MmsegUPerHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from swin_mm.heads.ops.upsampled_cross_entropy import upsampled_cross_entropy
+from swin_mm.registry import MODELS
 
 EPS = torch.finfo(torch.float32).eps  # mmseg's guard against dividing by no pixels
 
 
-class LeanLoss(BaseDecodeHead):
+class ChunkedCrossEntropy(BaseDecodeHead):
     """Computes cross entropy and accuracy a few images at a time; to be the first base of a head.
 
     Losses, accuracy and gradients are mmseg's; no number goes to the host on the way. Losses other
@@ -68,7 +71,7 @@ class LeanLoss(BaseDecodeHead):
         if len(logits) == 0:
             return "there are no images"
         if logits.is_cuda and torch.are_deterministic_algorithms_enabled():
-            return "deterministic algorithms are asked for"
+            return "deterministic algorithms are required"
         return None
 
 
@@ -77,7 +80,7 @@ def _average_factor(
 ) -> Tensor | int:
     """What mmseg divides the sum by: the pixels, or the weights of their classes.
 
-    With weights mmseg fails on an ignored label that is no class; here such pixels weigh nothing.
+    With weights, an ignored label that is no class weighs nothing; mmseg fails there.
     """
     if weight is None:
         return counted.sum() if loss_decode.avg_non_ignore else labels.numel()
@@ -85,3 +88,44 @@ def _average_factor(
     if loss_decode.avg_non_ignore:
         known = known & counted
     return (weight[labels.where(known, 0)] * known).sum()
+
+
+@MODELS.register_module()
+class FCNHead(ChunkedCrossEntropy, MmsegFCNHead):
+    """Takes the arguments and the state dict of mmseg's `FCNHead`, and computes the same.
+
+    Feature maps are in channels-last memory throughout.
+
+    Source:
+        Long et al., Fully Convolutional Networks for Semantic Segmentation, 2015,
+        https://arxiv.org/abs/1411.4038
+    """
+
+    def _transform_inputs(self, inputs: list[Tensor]) -> Tensor:
+        return super()._transform_inputs(inputs).contiguous(memory_format=torch.channels_last)
+
+
+@MODELS.register_module()
+class UPerHead(ChunkedCrossEntropy, MmsegUPerHead):
+    """Takes the arguments and the state dict of mmseg's `UPerHead`, and computes the same.
+
+    Feature maps are in channels-last memory throughout.
+
+    Source:
+        Xiao et al., Unified Perceptual Parsing for Scene Understanding, 2018,
+        https://arxiv.org/abs/1807.10221
+    """
+
+    def _transform_inputs(self, inputs: list[Tensor]) -> list[Tensor]:
+        chosen = super()._transform_inputs(inputs)
+        return [x.contiguous(memory_format=torch.channels_last) for x in chosen]
+
+    def psp_forward(self, inputs: list[Tensor]) -> Tensor:
+        """Joins the last map with its averages over regions, `(B, channels, H, W)`."""
+        x = inputs[-1]
+        # A map of one pixel is in either memory format: enlarged it comes out in the other, and
+        # one such map among them makes the joined one, and all that follow, be in it too.
+        pooled = [
+            part.contiguous(memory_format=torch.channels_last) for part in self.psp_modules(x)
+        ]
+        return self.bottleneck(torch.cat([x, *pooled], dim=1))
