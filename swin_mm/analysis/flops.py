@@ -22,6 +22,7 @@ import torchvision  # noqa: F401  registers torch.ops.torchvision
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -111,7 +112,7 @@ def count_complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
     Masks and label maps are not brought back to the size of an original.
     """
     model = build_empty(cfg)
-    samples = [_make_sample(cfg.default_scope, shape)]
+    samples = [_make_sample(shape)]
     module: Any
     for module in model.modules():
         if hasattr(module, "call_qkv"):
@@ -140,13 +141,9 @@ def build_empty(cfg: Config) -> BaseModel:
     return model.eval()
 
 
-def _make_sample(scope: str, shape: tuple[int, int]) -> Any:
-    if scope == "mmseg":
-        from mmseg.structures import SegDataSample as DataSample
-    else:
-        from mmdet.structures import DetDataSample as DataSample
+def _make_sample(shape: tuple[int, int]) -> BaseDataElement:
     sizes = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), shape)
-    return DataSample(metainfo=dict(sizes, scale_factor=(1.0, 1.0)))
+    return BaseDataElement(metainfo=dict(sizes, scale_factor=(1.0, 1.0)))
 
 
 def _project_unpadded(attn: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:

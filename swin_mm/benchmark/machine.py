@@ -38,7 +38,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "swin_mm": swin_mm.__version__,
         "commit": find_commit(Path(swin_mm.__file__).parent),
-        "versions": {name: version for name in PACKAGES if (version := find_version(name))},
+        "versions": {d.name: d.version for d in metadata.distributions() if d.name in PACKAGES},
     }
 
 
@@ -58,14 +58,6 @@ def measure_matmul(device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     timer = benchmark.Timer("a @ b", globals=dict(a=a, b=b), num_threads=torch.get_num_threads())
     return 2 * side**3 / timer.blocked_autorange(min_run_time=0.3).median
-
-
-def find_version(package: str) -> str | None:
-    """The version of a package, or `None` if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def find_commit(folder: Path) -> str | None:

@@ -18,10 +18,16 @@ COLOURS = {
     "torchvision": "#8b4d9e",
     "transformers": "#5c6670",
 }
-LINE_STYLES = {"eager": "-", "compile": "--", "graphs": ":", "compile+graphs": "-."}
-HATCHES = {"eager": "", "compile": "//", "graphs": "..", "compile+graphs": "xx"}
+# How a library is run: of a line its style, of a bar its hatch.
+STYLES = {
+    "eager": ("-", ""),
+    "compile": ("--", "//"),
+    "graphs": (":", ".."),
+    "compile+graphs": ("-.", "xx"),
+}
 WIDTH = 9.5  # inches
 BAR = 0.34  # inches of height for each bar
+TIME, MEMORY = "ms a step, with the quantiles 20 and 80 %", "peak memory, MiB"
 QUANTITIES = {
     "side": "image, megapixels (square)",
     "batch": "images in a batch",
@@ -29,7 +35,7 @@ QUANTITIES = {
     "depth": "blocks in stage 3",
 }
 
-Row = Mapping[str, Any]
+Case = Mapping[str, Any]
 
 
 def plot_result(content: Mapping[str, Any], path: Path) -> bool:
@@ -38,16 +44,28 @@ def plot_result(content: Mapping[str, Any], path: Path) -> bool:
     if not cases:
         return False
     caption = ", ".join(str(content[key]) for key in ("device", "commit") if content.get(key))
+    has_memory = any(row["peak_mib"] for case in cases for row in timed_rows(case))
+    units = [TIME, MEMORY][: 1 + has_memory]
     if sweep := content["sweep"]:
-        _save(_plot_sweep(cases, sweep), f"{cases[0]['title']} and on\n{caption}", path)
+        caption = f"{cases[0]['title']} and on\n{caption}"
+        figure = _new_figure(4.6)
+        for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
+            _draw_lines(axes, cases, sweep, unit)
+        figure.axes[0].legend(frameon=False, fontsize=8)
     else:
-        _save(_plot_bars(cases), caption, path)
+        heights = [len(timed_rows(case)) + 1.6 for case in cases]
+        figure = _new_figure(BAR * sum(heights) + 0.5 * len(cases) + 0.6)
+        grid = figure.subplots(len(cases), len(units), squeeze=False, height_ratios=heights)
+        for row, case in zip(grid, cases, strict=True):
+            for axes, unit in zip(row, units, strict=True):
+                _draw_bars(axes, case, unit)
+    _save(figure, caption, path)
     return True
 
 
 def plot_parts(parts: Mapping[str, float], caption: str, path: Path) -> None:
     """Plots the milliseconds of each part of a step."""
-    figure = Figure(figsize=(WIDTH, BAR * (len(parts) + 3)), dpi=130, layout="constrained")
+    figure = _new_figure(BAR * (len(parts) + 3))
     axes = figure.subplots()
     bars = axes.barh(list(parts), list(parts.values()), color=COLOURS[OURS])
     axes.bar_label(bars, [milliseconds(value) for value in parts.values()], padding=3, fontsize=8)
@@ -57,92 +75,55 @@ def plot_parts(parts: Mapping[str, float], caption: str, path: Path) -> None:
     _save(figure, caption, path)
 
 
+def _new_figure(height: float) -> Figure:
+    return Figure(figsize=(WIDTH, height), dpi=130, layout="constrained")
+
+
 def _save(figure: Figure, caption: str, path: Path) -> None:
     figure.suptitle(caption, fontsize=9, x=0.01, ha="left", color="#444444")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
-def _plot_bars(cases: Sequence[Mapping[str, Any]]) -> Figure:
-    has_memory = _has_memory(cases)
-    heights = [len(timed_rows(case)) + 1.6 for case in cases]
-    size = (WIDTH, BAR * sum(heights) + 0.5 * len(cases) + 0.6)
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    grid = figure.subplots(
-        len(cases), 1 + has_memory, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    for axes, case in zip(grid, cases, strict=True):
-        rows = timed_rows(case)
-        medians = [row["median_ms"] for row in rows]
-        spread = [
-            [row["median_ms"] - row["low_ms"] for row in rows],
-            [row["high_ms"] - row["median_ms"] for row in rows],
-        ]
-        _draw_bars(axes[0], rows, medians, [milliseconds(value) for value in medians], xerr=spread)
-        axes[0].set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)
-        _style(axes[0], f"{case['title']}\n", "ms a step, with the quantiles 20 and 80 %")
-        if has_memory:
-            sizes = [row["peak_mib"] or 0 for row in rows]
-            _draw_bars(axes[1], rows, sizes, [f"{value:,.0f}" for value in sizes])
-            axes[1].set_yticks([])
-            _style(axes[1], "", "peak memory, MiB")
-    return figure
-
-
-def _draw_bars(
-    axes: Axes,
-    rows: Sequence[Row],
-    values: Sequence[float],
-    labels: Sequence[str],
-    xerr: Any = None,
-) -> None:
-    bars = axes.barh(range(len(rows)), values, xerr=xerr, ecolor="#333333", capsize=2)
+def _draw_bars(axes: Axes, case: Case, unit: str) -> None:
+    rows, spread = timed_rows(case), None
+    values = [row["median_ms"] if unit == TIME else row["peak_mib"] or 0 for row in rows]
+    if unit == TIME:
+        below = [row["median_ms"] - row["low_ms"] for row in rows]
+        spread = [below, [row["high_ms"] - row["median_ms"] for row in rows]]
+    bars = axes.barh(range(len(rows)), values, xerr=spread, ecolor="#333333", capsize=2)
     for bar, row in zip(bars, rows, strict=True):
-        bar.set(facecolor=COLOURS[row["library"]], hatch=HATCHES[row["run"]], edgecolor="white")
+        hatch = STYLES[row["run"]][1]
+        bar.set(facecolor=COLOURS[row["library"]], hatch=hatch, edgecolor="white")
+    labels = [milliseconds(v) if unit == TIME else f"{v:,.0f}" for v in values]
     axes.bar_label(bars, labels, padding=4, fontsize=8)
+    names = [f"{row['library']} {row['run']}" for row in rows]
+    axes.set_yticks(range(len(rows)), names if unit == TIME else [""] * len(rows), fontsize=8)
     axes.margins(x=0.15)
     axes.set_xlim(left=0)
     axes.invert_yaxis()
+    _style(axes, f"{case['title']}\n" if unit == TIME else "", unit)
 
 
-def _plot_sweep(cases: Sequence[Mapping[str, Any]], sweep: str) -> Figure:
-    has_memory = _has_memory(cases)
-    figure = Figure(figsize=(WIDTH, 4.6), dpi=130, layout="constrained")
-    axes = figure.subplots(1, 1 + has_memory, squeeze=False)[0]
-    lines: dict[str, list[tuple[float, Row]]] = {}
+def _draw_lines(axes: Axes, cases: Sequence[Case], sweep: str, unit: str) -> None:
+    lines: dict[tuple[str, str], list[tuple[float, dict[str, Any]]]] = {}
     for case in cases:
+        # Cost should be proportional to the square of a side.
+        x = case["value"] ** 2 / 1e6 if sweep == "side" else case["value"]
         for row in timed_rows(case):
-            lines.setdefault(_name(row), []).append((_abscissa(case, sweep), row))
-    for name, points in lines.items():
-        x, rows = zip(*points, strict=True)
-        colour = COLOURS[rows[0]["library"]]
-        style = dict(color=colour, linestyle=LINE_STYLES[rows[0]["run"]], marker="o", markersize=4)
-        axes[0].plot(x, [row["median_ms"] for row in rows], label=name, **style)
-        low, high = ([row[key] for row in rows] for key in ("low_ms", "high_ms"))
-        axes[0].fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        if has_memory:
-            axes[1].plot(x, [row["peak_mib"] or 0 for row in rows], **style)
-    axes[0].legend(frameon=False, fontsize=8)
-    for panel, title in zip(axes, ("ms a step", "peak memory, MiB"), strict=False):
-        _style(panel, title, QUANTITIES[sweep])
-        panel.set_xlim(left=0)
-        panel.set_ylim(bottom=0)
-        if sweep != "side":
-            panel.set_xticks([case["value"] for case in cases])
-    return figure
-
-
-def _abscissa(case: Mapping[str, Any], sweep: str) -> float:
-    """What cost should be proportional to: of sides their square."""
-    return case["value"] ** 2 / 1e6 if sweep == "side" else case["value"]
-
-
-def _has_memory(cases: Sequence[Mapping[str, Any]]) -> bool:
-    return any(row["peak_mib"] for case in cases for row in timed_rows(case))
-
-
-def _name(row: Row) -> str:
-    return f"{row['library']} {row['run']}"
+            lines.setdefault((row["library"], row["run"]), []).append((x, row))
+    for (library, run), points in lines.items():
+        places, rows = zip(*points, strict=True)
+        values = [row["median_ms"] if unit == TIME else row["peak_mib"] or 0 for row in rows]
+        look = dict(color=COLOURS[library], linestyle=STYLES[run][0], marker="o", markersize=4)
+        axes.plot(places, values, label=f"{library} {run}", **look)
+        if unit == TIME:
+            low, high = ([row[key] for row in rows] for key in ("low_ms", "high_ms"))
+            axes.fill_between(places, low, high, color=COLOURS[library], alpha=0.15, linewidth=0)
+    _style(axes, unit, QUANTITIES[sweep])
+    axes.set(xlim=(0, None), ylim=(0, None))
+    if sweep != "side":
+        axes.set_xticks([case["value"] for case in cases])
 
 
 def _style(axes: Axes, title: str, unit: str) -> None:

@@ -81,7 +81,7 @@ class LoaderStep:
             use_stock_types(dataset.get("pipeline") or [], library)
             dataset = dataset.get("dataset")
         loader.update(num_workers=0, persistent_workers=False)
-        loader.pop("prefetch_factor", None)  # PyTorch refuses it without workers
+        loader.pop("prefetch_factor", None)  # PyTorch rejects it without workers
         self.batches = loaded_batches(cfg)
 
     def run(self, index: int) -> dict[str, Any]:

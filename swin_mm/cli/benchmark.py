@@ -279,13 +279,12 @@ def read_size(text: str) -> Size:
 
 def check_args(args: argparse.Namespace) -> None:
     """Raises ConfigError if an option would be ignored, or does not suit this machine."""
-    chosen = {
-        "--config": args.config,
-        f"--part {args.part}": args.part,
-        "--profile": args.profile,
-        f"--sweep {args.sweep}": args.sweep,
-        "--mode train": args.mode == "train",
-    }
+
+    def is_chosen(option: str) -> bool:
+        name, _, value = option.removeprefix("--").partition(" ")
+        given = getattr(args, name)
+        return given == value if value else bool(given)
+
     contradictions: list[tuple[object, str]] = [
         (
             not args.config and (args.profile or args.cfg_options or args.part == "data"),
@@ -317,7 +316,7 @@ def check_args(args: argparse.Namespace) -> None:
     for option, (names, cure) in MEANINGLESS.items():
         given = [name for name in names.split() if getattr(args, name, None)]
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        contradictions.append((chosen.get(option) and given, f"{flags} not with {option}: {cure}"))
+        contradictions.append((is_chosen(option) and given, f"{flags} not with {option}: {cure}"))
     raise_first(contradictions)
 
 

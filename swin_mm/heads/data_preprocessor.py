@@ -172,10 +172,16 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
             return super().forward(data, training)
         padding: dict | None = dict(size=self.size, size_divisor=self.size_divisor)
         if not training:
-            _check_one_size(images)
+            if len(sizes := {tuple(_size_of(image)) for image in images}) > 1:
+                raise ValueError(
+                    "images of a batch must be of one size outside training, got "
+                    f"{sorted(sizes)}: set batch_size=1, or resize without keep_ratio"
+                )
             padding = self.test_cfg
         sides = _find_sides(images, padding) if padding else _size_of(images[0])
-        batch = self._stack(images, sides)
+        flip = self.channel_conversion and len(images[0]) == 3
+        statistics = (self.mean, self.std) if self._enable_normalize else None
+        batch = _stack(images, sides, flip, statistics, self.pad_val)
         if training and samples is None:
             raise ValueError("in training, data_samples are needed, got None")
         if samples is not None and padding:
@@ -188,11 +194,6 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
         if training and self.batch_augments is not None:
             batch, samples = self.batch_augments(batch, samples)
         return dict(inputs=batch, data_samples=samples)
-
-    def _stack(self, images: Sequence[Tensor], sides: Sequence[int]) -> Tensor:
-        flip = self.channel_conversion and len(images[0]) == 3
-        statistics = (self.mean, self.std) if self._enable_normalize else None
-        return _stack(images, sides, flip, statistics, self.pad_val)
 
 
 def _check_packed(data: dict) -> None:
@@ -224,15 +225,6 @@ def _check_bands(images: Sequence[Tensor], bands: int) -> None:
                 f"mean and std are for {bands} bands, an image has {image.shape[0]}: correct "
                 "data_preprocessor, or the bands loaded"
             )
-
-
-def _check_one_size(images: Sequence[Tensor]) -> None:
-    sizes = {tuple(_size_of(image)) for image in images}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"images of a batch must be of one size outside training, got {sorted(sizes)}: set "
-            "batch_size=1, or resize without keep_ratio"
-        )
 
 
 def _size_of(image: Tensor) -> torch.Size:

@@ -56,7 +56,7 @@ def add_lora(
         r=r, lora_alpha=cast(int, alpha), lora_dropout=dropout, target_modules=target_modules
     )
     inject_adapter_in_model(config, backbone)
-    # In the state dict, since whoever merges a file needs it.
+    # In the state dict, since merging a file needs it.
     backbone.register_buffer(SCALE, torch.tensor(alpha / r))
     backbone.register_state_dict_post_hook(_hide_wrapping)
     backbone.register_load_state_dict_pre_hook(_wrap_names)

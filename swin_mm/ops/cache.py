@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-# Of the mode in which new tensors have a shape and no values. No public function tells.
+# Of the mode in which new tensors have a shape and no values. There is no public function for it.
 FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 

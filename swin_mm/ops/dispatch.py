@@ -111,7 +111,7 @@ def _can_fuse_by_triton(setting: Setting, form: FusedForm) -> CanRun:
 
 
 def can_fuse_by_name(setting: Setting, form: FusedForm) -> CanRun:
-    """Whether the Triton kernels can run where they are asked for, self-tested or not."""
+    """Whether the Triton kernels can run where they are requested by name, self-tested or not."""
     return CanRun(form.reason or support.why_not_rows(setting, form.widest))
 
 
@@ -169,13 +169,13 @@ def choose_attention(
     """Chooses who computes window attention.
 
     Returns:
-        The function, the implementation's name, and why it was chosen. One asked for by name runs,
+        The function, the implementation's name, and why it was chosen. One requested by name runs,
         or raises where it cannot.
     """
     if backend == "triton":
-        return _run_triton, backend, "asked for"
+        return _run_triton, backend, "requested by name"
     if backend != "auto":
-        return IMPLEMENTATIONS[backend].attention, backend, "asked for"
+        return IMPLEMENTATIONS[backend].attention, backend, "requested by name"
     reasons = []
     for name, implementation in IMPLEMENTATIONS.items():
         if can := implementation.can_attend(setting, attention):

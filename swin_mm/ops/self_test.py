@@ -3,7 +3,7 @@
 Kernels are checked in Triton's interpreter and by compilers, but not on every GPU that exists, and
 what they compute wrongly may go unnoticed in a loss. So before `auto` uses them, they run on small
 tensors made for that, beside the reference operators. Where they fail, those are used for the rest
-of the process, and one warning says why. Kernels asked for by name run without a self-test.
+of the process, and one warning says why. Kernels requested by name run without a self-test.
 """
 
 import logging

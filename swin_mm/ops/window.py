@@ -96,19 +96,15 @@ def _places(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Numbers the places of the windows of a padded map, and gives the row and column of each."""
     win_h, win_w = window_size
-    place = torch.arange(_num_places(size, window_size), device=device)
+    # Compiled code has one window more, all padding: PyTorch compiles anew for a count of 1, so
+    # each stage whose map shrinks to a single window would cost a recompilation.
+    extra = win_h * win_w if torch.compiler.is_compiling() else 0
+    pad_h, pad_w = padded_size(size, window_size)
+    place = torch.arange(pad_h * pad_w + extra, device=device)
     window, inside = place // (win_h * win_w), place % (win_h * win_w)
     row = window // (size[1] // win_w) * win_h + inside // win_w
     column = window % (size[1] // win_w) * win_w + inside % win_w
     return place, row, column
-
-
-def _num_places(size: tuple[int, int], window_size: tuple[int, int]) -> int:
-    pad_h, pad_w = padded_size(size, window_size)
-    # Compiled code has one window more, all padding: PyTorch compiles anew for a count of 1, so
-    # each stage whose map shrinks to a single window would cost a recompilation.
-    extra = window_size[0] * window_size[1] if torch.compiler.is_compiling() else 0
-    return pad_h * pad_w + extra
 
 
 def _gather_places(tokens: Tensor, fill: Tensor, gather_index: Tensor, padding: Tensor) -> Tensor:

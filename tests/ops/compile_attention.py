@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from swin_mm.ops.triton import launch, settings
+from swin_mm.ops.triton import launch
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 WINDOW = {"one_tile": (7, 7), "many_tiles": (12, 12)}
@@ -27,15 +27,18 @@ WIDE = ("bias_ptr", "grad_bias_ptr", "grad_pad_ptr", "stats_ptr")  # float32 alw
 
 def compile_kernel(name: str, dtype: torch.dtype, head_dim: int, capability: int):
     """A kernel for shifted windows that do not divide the map."""
-    kernel, (win_h, win_w) = launch.KERNELS[name], WINDOW[name.partition(".")[0]]
-    launched = settings.choose_launch(name, dtype, head_dim)
+    launched, (win_h, win_w) = (
+        launch.choose_launch(name, dtype, head_dim),
+        WINDOW[name.partition(".")[0]],
+    )
+    kernel, side = launched.kernel, launch.tile_side(dtype)
     constants = dict(NUM_HEADS=3, HEAD_DIM=head_dim, FILLS_PADDING=True, PRECISION="ieee")
     constants |= dict(WIN_H=win_h, WIN_W=win_w, SHIFT_H=win_h // 2, SHIFT_W=win_w // 2)
     constants |= dict(DOT_DTYPE=launch.dot_dtype(dtype))
     if name.startswith("one_tile"):
         constants["BLOCK"] = triton.next_power_of_2(win_h * win_w)
     else:
-        constants |= dict(BLOCK_M=launched.block_m, BLOCK_N=launched.block_n)
+        constants |= dict(BLOCK_M=side, BLOCK_N=side)
     constants["BLOCK_D"] = triton.next_power_of_2(head_dim)
     kinds = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32"}
     kinds |= dict.fromkeys(constants, "constexpr")
@@ -64,8 +67,8 @@ def read_usage(cubin: bytes) -> tuple[int, int]:
 
 if __name__ == "__main__":
     dtype, head_dim = getattr(torch, sys.argv[1]), int(sys.argv[2])
-    for name in launch.KERNELS:
-        if name.startswith("one_tile") and settings.max_one_tile(dtype) < 49:
+    for name in launch.LAUNCHES:
+        if name.startswith("one_tile") and launch.tile_side(dtype) < 49:
             continue
         for capability in map(int, sys.argv[3:]):
             compiled = compile_kernel(name, dtype, head_dim, capability)

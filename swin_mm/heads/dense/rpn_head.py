@@ -125,7 +125,7 @@ class RPNHead(MmdetRPNHead):
     def _sample(
         self, anchors: Anchors, gt_boxes: Tensor, present: Tensor, metas: list[dict]
     ) -> tuple[Samples, Tensor]:
-        """Chooses the anchors to learn from, and tells the ground truths of the positives, `(P,)`.
+        """Chooses the anchors to learn from, and finds the ground truths of the positives, `(P,)`.
 
         Raises:
             ValueError: When no anchor of an image is inside it.

@@ -22,7 +22,7 @@ def lay_out(maps: Sequence[Tensor]) -> list[Tensor]:
 def extract_features(extractor: BaseRoIExtractor, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
     """What `extractor` gives, with one wait for the device in place of one a level.
 
-    Boxes are sorted by level, so that the counts of all levels are asked for at once. mmdet rounds
+    Boxes are sorted by level, so that the counts of all levels are read at once. mmdet rounds
     boxes to the dtype of the maps, which moves them by up to 4 pixels in bfloat16; here their
     level, and on a CPU their place, is that of the boxes given.
 

@@ -56,7 +56,7 @@ class SwinStage(nn.Module):
 
 
 class SwinBackbone(BaseModule):
-    """Patch embedding, stages, and a norm for each feature map that is asked for.
+    """Patch embedding, stages, and a norm for each requested feature map.
 
     Args:
         variant: Channels of the first stage, and blocks and heads of each.

@@ -14,7 +14,7 @@ from swin_mm.registry import MODELS
 
 @MODELS.register_module()
 class SwinTransformer(SwinBackbone):
-    """Swin Transformer with a feature map from each stage asked for.
+    """Swin Transformer with a feature map from each requested stage.
 
     Takes every argument of the class of the same name in mmdet 3.3.0 and mmseg 1.2.2, with the
     same meaning, so that changing `type` in a config is enough.
@@ -65,7 +65,7 @@ class SwinTransformer(SwinBackbone):
     Source:
         Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, 2021,
         https://arxiv.org/abs/2103.14030. Differences from mmdet's class: position embeddings of
-        another size are resized instead of refused; unused stages are not built; `train` and
+        another size are resized, not rejected; unused stages are not built; `train` and
         `eval` return the module.
 
     Examples:

@@ -14,7 +14,7 @@ from swin_mm.registry import MODELS
 
 @MODELS.register_module()
 class SwinTransformerV2(SwinBackbone):
-    """Swin Transformer V2 with a feature map from each stage asked for.
+    """Swin Transformer V2 with a feature map from each requested stage.
 
     Arguments not listed mean what they mean to `SwinTransformer`.
 

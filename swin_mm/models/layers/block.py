@@ -1,6 +1,6 @@
 """The Swin blocks: attention and MLP, each with a norm, each on a residual."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
@@ -12,6 +12,7 @@ from swin_mm.models.layers.fused import FusedForms, FusedModule, PendingResidual
 from swin_mm.models.layers.hooks import has_hooks, is_identity
 from swin_mm.models.layers.stochastic_depth import add_branch
 from swin_mm.ops.dispatch import FusedForm
+from swin_mm.ops.self_test import RowOperator
 
 
 class Mlp(nn.Module):
@@ -43,6 +44,7 @@ class SwinBlock(FusedModule):
         Liu et al., Swin Transformer, 2021, equation 3.
     """
 
+    sum_operator: ClassVar[RowOperator] = "add_norm"
     fused_forms: ClassVar[FusedForms] = {
         "triton": fused.block_by_triton,
         "sdpa": fused.block_by_onednn,
@@ -104,7 +106,11 @@ class SwinBlock(FusedModule):
         return (*own, attn, attn.proj, attn.proj_drop, mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop)
 
     def describe_fused(self) -> FusedForm:
-        return fused.describe_block(self, "add_norm")
+        if reason := fused.why_not_block(self):
+            return FusedForm(reason=reason)
+        channels, hidden = self.attn.embed_dims, self.mlp.fc1.out_features
+        operators: Any = (self.sum_operator, channels), ("mlp", hidden)
+        return FusedForm(operators, channels, not is_identity(self.drop_path))
 
 
 class SwinBlockV2(SwinBlock):
@@ -119,6 +125,7 @@ class SwinBlockV2(SwinBlock):
         Liu et al., Swin Transformer V2, 2022, section 3.2.
     """
 
+    sum_operator: ClassVar[RowOperator] = "norm_add"
     fused_forms: ClassVar[FusedForms] = {
         "triton": fused.block_v2_by_triton,
         "sdpa": fused.block_v2_by_onednn,
@@ -149,6 +156,3 @@ class SwinBlockV2(SwinBlock):
 
     def _mlp_branch(self, x: Tensor) -> Tensor:
         return self.norm2(self.mlp(x))
-
-    def describe_fused(self) -> FusedForm:
-        return fused.describe_block(self, "norm_add")

@@ -25,7 +25,6 @@ from swin_mm.ops.dispatch import AttnBackend, FusedForm, choose_fused, log_choic
 from swin_mm.ops.linear import linear_add, mlp_add
 from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.sdpa import window_attention as sdpa_attention
-from swin_mm.ops.self_test import RowOperator
 from swin_mm.ops.setting import Setting, setting_of
 
 if TYPE_CHECKING:
@@ -140,20 +139,8 @@ def _why_not_dtypes(norms: Iterable[nn.LayerNorm], setting: Setting) -> str | No
     return None
 
 
-def describe_block(block: "SwinBlock", sum_operator: RowOperator) -> FusedForm:
-    """The fused form of a block whose residual sums are by `sum_operator`."""
-    attn, mlp = block.attn, block.mlp
-    reason = _why_not_block(block)
-    if reason is not None:
-        return FusedForm(reason=reason)
-    operators: tuple[tuple[RowOperator, int], ...] = (
-        (sum_operator, attn.embed_dims),
-        ("mlp", mlp.fc1.out_features),
-    )
-    return FusedForm(operators, attn.embed_dims, not is_identity(block.drop_path))
-
-
-def _why_not_block(block: "SwinBlock") -> str | None:
+def why_not_block(block: "SwinBlock") -> str | None:
+    """Why a block's layers must be called one by one; `None` where nobody would notice."""
     attn, mlp = block.attn, block.mlp
     if type(attn).forward is not WindowAttentionBase.forward:
         return f"{type(attn).__name__} has a forward of its own"

@@ -16,7 +16,7 @@ def has_hooks(module: nn.Module) -> bool:
         or state["_backward_hooks"]
         or state["_backward_pre_hooks"]
         or "forward" in state
-        or nn.modules.module._has_any_global_hook()  # no public function tells
+        or nn.modules.module._has_any_global_hook()  # there is no public function
     )
 
 

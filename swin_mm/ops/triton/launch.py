@@ -1,7 +1,7 @@
 """Launches of the window attention kernels: grids, arguments and sums of partials."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -9,20 +9,58 @@ import triton.language as tl
 from torch import Tensor
 
 from swin_mm.ops.triton import many_tiles, one_tile
-from swin_mm.ops.triton.settings import Launch, choose_launch, count_processors, max_one_tile
+from swin_mm.ops.triton.support import count_processors
 from swin_mm.ops.window import padded_size
 
 MIN_BLOCK = 16  # the least side of a matrix that tl.dot multiplies
 # Whether Triton was imported under TRITON_INTERPRET=1, where kernels run on the CPU.
 IS_INTERPRETED = not isinstance(one_tile.forward_kernel, triton.JITFunction)
-KERNELS = {
-    "one_tile.forward": one_tile.forward_kernel,
-    "one_tile.backward": one_tile.backward_kernel,
-    "many_tiles.forward": many_tiles.forward_kernel,
-    "many_tiles.grad_query": many_tiles.grad_query_kernel,
-    "many_tiles.grad_key_value": many_tiles.grad_key_value_kernel,
-    "many_tiles.grad_bias": many_tiles.grad_bias_kernel,
+# Side of a tile, and the most tokens of a window that is one: backward holds four tiles in float32,
+# which at 128 x 128 would pass the registers of a multiprocessor.
+TILE = 64
+# Products of float32 are no tensor core's: their operands lie in registers, of which tiles of 64
+# would spill ten thousand bytes a thread. At 64 they would also pass the shared memory of
+# capability 8.6 and 8.9.
+FLOAT32_TILE = 32
+
+
+class Launch(NamedTuple):
+    """A kernel, and how it is launched."""
+
+    kernel: Any
+    num_warps: int  # of a program
+    num_stages: int  # of the pipeline of loads
+    programs_per_processor: int = 0  # for each multiprocessor, if one takes several windows
+
+
+# Chosen by the registers that compiled code spills, and its shared memory, for compute capability
+# 8.0 to 10.0, see tests/ops/compile_attention.py: no timing stands behind them.
+LAUNCHES = {
+    "one_tile.forward": Launch(one_tile.forward_kernel, 4, 2, 8),
+    "one_tile.backward": Launch(one_tile.backward_kernel, 4, 1, 4),
+    "many_tiles.forward": Launch(many_tiles.forward_kernel, 4, 2),
+    "many_tiles.grad_query": Launch(many_tiles.grad_query_kernel, 4, 1),
+    "many_tiles.grad_key_value": Launch(many_tiles.grad_key_value_kernel, 4, 1, 4),
+    "many_tiles.grad_bias": Launch(many_tiles.grad_bias_kernel, 8, 1, 4),
 }
+# Heads of more channels than this take twice the warps where registers are short.
+NARROW_HEAD = 32
+SHORT_OF_REGISTERS = ("one_tile.backward", "many_tiles.grad_key_value")
+
+
+def choose_launch(name: str, dtype: torch.dtype, head_dim: int) -> Launch:
+    """Settings of a kernel for query, key and value of a dtype, and heads of so many channels."""
+    settings = LAUNCHES[name]
+    if dtype == torch.float32:
+        return settings._replace(num_warps=4, num_stages=1)
+    if head_dim > NARROW_HEAD and name in SHORT_OF_REGISTERS:
+        return settings._replace(num_warps=8)
+    return settings
+
+
+def tile_side(dtype: torch.dtype) -> int:
+    """Most queries, and most keys, of a tile."""
+    return FLOAT32_TILE if dtype == torch.float32 else TILE
 
 
 class Problem(NamedTuple):
@@ -34,41 +72,39 @@ class Problem(NamedTuple):
     scale: float
 
     @classmethod
-    def of(
-        cls, num_heads: int, window_size: Sequence[int], shift_size: Sequence[int], scale: float
-    ) -> "Problem":
-        """The same from sides in any sequence."""
-        (win_h, win_w), (shift_h, shift_w) = window_size, shift_size
-        return cls(num_heads, (win_h, win_w), (shift_h, shift_w), float(scale))
+    def of_numbers(cls, sizes: Sequence[int], scale: float) -> "Problem":
+        """The inverse of `to_numbers`."""
+        num_heads, win_h, win_w, shift_h, shift_w = sizes
+        return cls(num_heads, (win_h, win_w), (shift_h, shift_w), scale)
+
+    def to_numbers(self) -> tuple[list[int], float]:
+        """As operators of `torch.library` take it."""
+        return [self.num_heads, *self.window_size, *self.shift_size], self.scale
 
     @property
     def num_tokens(self) -> int:
         """Tokens of a window, `N`."""
         return self.window_size[0] * self.window_size[1]
 
-    def is_one_tile(self, dtype: torch.dtype) -> bool:
-        """Whether a window of a dtype is one tile."""
-        return self.num_tokens <= max_one_tile(dtype)
+    def count_blocks(self, dtype: torch.dtype) -> int:
+        """Tiles on a side of a window."""
+        return triton.cdiv(self.num_tokens, tile_side(dtype))
 
     def count_windows(self, qkv: Tensor) -> int:
         """Windows of a batch of maps, `B*nW`."""
         pad_h, pad_w = padded_size(qkv.shape[1:3], self.window_size)
         return qkv.shape[0] * (pad_h * pad_w // self.num_tokens)
 
-    def count_blocks(self, block: int) -> int:
-        """Blocks on a side of a window."""
-        return triton.cdiv(self.num_tokens, block)
-
 
 def forward(qkv: Tensor, bias: Tensor, pad_token: Tensor | None, problem: Problem) -> Tensor:
     """Attends; arguments and result are those of `swin_mm.ops.window_attention`."""
     launch = _Launcher(qkv, bias, pad_token, problem)
     out = qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
-    if problem.is_one_tile(qkv.dtype):
+    blocks = problem.count_blocks(qkv.dtype)
+    if blocks == 1:
         launch("one_tile.forward", out, programs=launch.count_programs("one_tile.forward", 1))
-        return out
-    blocks = problem.count_blocks(launch.choose("many_tiles.forward").block_m)
-    launch("many_tiles.forward", out, blocks=blocks)
+    else:
+        launch("many_tiles.forward", out, blocks=blocks)
     return out
 
 
@@ -83,7 +119,8 @@ def backward(
     grad_out = grad_out.contiguous()
     # Each token is in one window, so all of it is written.
     grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-    if problem.is_one_tile(qkv.dtype):
+    blocks = problem.count_blocks(qkv.dtype)
+    if blocks == 1:
         programs = launch.count_programs("one_tile.backward", 1)
         grad_bias, grad_pad = launch.new_bias_partials(programs), launch.new_pad_partials(programs)
         tensors = grad_out, grad_qkv, grad_bias, grad_pad
@@ -91,20 +128,15 @@ def backward(
         return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
 
     stats = launch.new_stats()
-    blocks = problem.count_blocks(launch.choose("many_tiles.grad_query").block_m)
     launch("many_tiles.grad_query", grad_out, stats, grad_qkv, blocks=blocks)
-
-    blocks = problem.count_blocks(launch.choose("many_tiles.grad_key_value").block_n)
     programs = launch.count_programs("many_tiles.grad_key_value", blocks)
     grad_pad = launch.new_pad_partials(programs * blocks)
     tensors = grad_out, stats, grad_qkv, grad_pad
     launch("many_tiles.grad_key_value", *tensors, blocks=blocks, programs=programs)
-
-    settings = launch.choose("many_tiles.grad_bias")
-    blocks = problem.count_blocks(settings.block_m) * problem.count_blocks(settings.block_n)
-    programs = launch.count_programs("many_tiles.grad_bias", blocks)
+    programs = launch.count_programs("many_tiles.grad_bias", blocks**2)
     grad_bias = launch.new_bias_partials(programs)
-    launch("many_tiles.grad_bias", grad_out, stats, grad_bias, blocks=blocks, programs=programs)
+    tensors = grad_out, stats, grad_bias
+    launch("many_tiles.grad_bias", *tensors, blocks=blocks**2, programs=programs)
     return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
 
 
@@ -135,10 +167,15 @@ class _Launcher:
         programs, for kernels that take several; `None` for those that take one.
         """
         num_heads, window_size, shift_size, scale = self.problem
+        settings = choose_launch(name, self.qkv.dtype, self.head_dim)
+        sides = {"BLOCK_M": tile_side(self.qkv.dtype), "BLOCK_N": tile_side(self.qkv.dtype)}
+        if name.startswith("one_tile"):
+            side = triton.next_power_of_2(self.problem.num_tokens)
+            sides = {"BLOCK": max(MIN_BLOCK, side)}
         counts = () if programs is None else (self.num_windows, programs)
         share = self.num_windows if programs is None else programs
         with torch.cuda.device_of(self.qkv):
-            KERNELS[name][(share * num_heads * blocks,)](
+            settings.kernel[(share * num_heads * blocks,)](
                 *self.inputs,
                 *tensors,
                 *self.qkv.stride()[:3],
@@ -154,26 +191,15 @@ class _Launcher:
                 FILLS_PADDING=self.fills_padding,
                 DOT_DTYPE=dot_dtype(self.qkv.dtype),
                 PRECISION=_precision(),
-                **self._blocks(name),
+                BLOCK_D=max(MIN_BLOCK, triton.next_power_of_2(self.head_dim)),
+                **sides,
+                num_warps=settings.num_warps,
+                num_stages=settings.num_stages,
             )
-
-    def choose(self, name: str) -> Launch:
-        """Settings of a kernel."""
-        return choose_launch(name, self.qkv.dtype, self.head_dim)
-
-    def _blocks(self, name: str) -> dict[str, int]:
-        settings = self.choose(name)
-        blocks = {"BLOCK_D": max(MIN_BLOCK, triton.next_power_of_2(self.head_dim))}
-        if self.problem.is_one_tile(self.qkv.dtype):
-            blocks["BLOCK"] = max(MIN_BLOCK, triton.next_power_of_2(self.problem.num_tokens))
-        else:
-            blocks |= {"BLOCK_M": settings.block_m, "BLOCK_N": settings.block_n}
-        return blocks | {"num_warps": settings.num_warps, "num_stages": settings.num_stages}
 
     def count_programs(self, name: str, blocks: int) -> int:
         """Among how many programs windows are divided, so that a GPU is filled evenly."""
-        share = self.choose(name).programs_per_processor
-        wanted = share * count_processors(self.qkv.device)
+        wanted = LAUNCHES[name].programs_per_processor * count_processors(self.qkv.device)
         return max(1, min(self.num_windows, wanted // (self.problem.num_heads * blocks)))
 
     def new_stats(self) -> Tensor:

@@ -1,7 +1,7 @@
 """Kernels for windows of several tiles: softmax is computed while going through the keys.
 
 Forward saves nothing. Backward goes through the keys first for what each query's weights need,
-then recomputes the weights in three passes, each of which adds up what it owns in registers: the
+then recomputes the weights in three passes, each of which adds up its own part in registers: the
 gradient of queries, then of keys and values, then of the bias. Programs of the last two go through
 several windows and leave float32 partials of what windows share, added in a fixed order.
 

@@ -95,46 +95,6 @@ def mlp(
     return _Mlp.apply(x, fc1_weight, fc1_bias, fc2_weight, dtype)
 
 
-def add_gelu(product: Tensor, bias: Tensor | None) -> Tensor:
-    """`gelu(product + bias)`, `(R, C)`."""
-    num_rows, channels = product.shape
-    out = torch.empty_like(product)
-    programs = triton.cdiv(num_rows, BLOCK_R) * triton.cdiv(channels, BLOCK_C)
-    constants = dict(CHANNELS=channels, BLOCK_R=BLOCK_R, BLOCK_C=BLOCK_C)
-    rows.launch(forward_kernel, programs, product, bias, out, num_rows, **constants)
-    return out
-
-
-def differentiate_gelu(
-    product: Tensor, bias: Tensor | None, grad_out: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What backward needs of `gelu(product + bias)`.
-
-    Args:
-        product: `(R, C)`.
-        bias: `(C,)`; `None` for none.
-        grad_out: `(R, C)`; it is overwritten.
-
-    Returns:
-        The GELU again, the gradient of `product`, both `(R, C)`, and of the bias, `(C,)` float32.
-    """
-    num_rows, channels = product.shape
-    out = torch.empty_like(product)
-    columns = triton.cdiv(channels, BLOCK_C)
-    programs = rows.count_programs(triton.cdiv(num_rows, BLOCK_R), product.device, columns)
-    partial = rows.new_partials(product, programs, 1, channels)
-    rows.launch(
-        backward_kernel,
-        programs * columns if num_rows else 0,
-        *(product, bias, grad_out, out, grad_out, partial),
-        *(num_rows, programs),
-        CHANNELS=channels,
-        BLOCK_R=BLOCK_R,
-        BLOCK_C=BLOCK_C,
-    )
-    return out, grad_out, partial.sum((0, 1))
-
-
 class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, fc1_weight, fc1_bias, fc2_weight, dtype: torch.dtype) -> Tensor:
@@ -142,7 +102,12 @@ class _Mlp(torch.autograd.Function):
         first, second = fc1_weight.to(dtype), fc2_weight.to(dtype)
         flat = x.reshape(-1, x.shape[-1]).to(dtype)  # (R, C)
         product = flat @ first.T  # (R, hidden)
-        out = add_gelu(product, fc1_bias) @ second.T
+        hidden = torch.empty_like(product)
+        num_rows, channels = product.shape
+        programs = triton.cdiv(num_rows, BLOCK_R) * triton.cdiv(channels, BLOCK_C)
+        tile = dict(CHANNELS=channels, BLOCK_R=BLOCK_R, BLOCK_C=BLOCK_C)
+        rows.launch(forward_kernel, programs, product, fc1_bias, hidden, num_rows, **tile)
+        out = hidden @ second.T
         ctx.dtype = dtype
         parameters = fc1_weight, fc1_bias, fc2_weight
         ctx.save_for_backward(x, *parameters, flat, product, first, second)
@@ -161,11 +126,24 @@ class _Mlp(torch.autograd.Function):
         x, fc1_weight, fc1_bias, fc2_weight, flat, product, first, second = saved
         needs_x, needs_first, needs_bias, needs_second, _ = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])  # (R, C_out)
-        hidden, grad_product, grad_bias = differentiate_gelu(product, fc1_bias, grad @ second)
+        hidden, grad_product = torch.empty_like(product), grad @ second  # becomes that of `product`
+        num_rows, channels = product.shape
+        columns = triton.cdiv(channels, BLOCK_C)
+        programs = rows.count_programs(triton.cdiv(num_rows, BLOCK_R), product.device, columns)
+        partial = rows.new_partials(product, programs, 1, channels)
+        rows.launch(
+            backward_kernel,
+            programs * columns if num_rows else 0,
+            *(product, fc1_bias, grad_product, hidden, grad_product, partial),
+            *(num_rows, programs),
+            CHANNELS=channels,
+            BLOCK_R=BLOCK_R,
+            BLOCK_C=BLOCK_C,
+        )
         return (
             (grad_product @ first).view(x.shape).to(x.dtype) if needs_x else None,
             (grad_product.T @ flat).to(fc1_weight.dtype) if needs_first else None,
-            grad_bias.to(fc1_bias.dtype) if needs_bias else None,
+            partial.sum((0, 1)).to(fc1_bias.dtype) if needs_bias else None,
             (grad.T @ hidden).to(fc2_weight.dtype) if needs_second else None,
             None,
         )

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops.triton.settings import count_processors
+from swin_mm.ops.triton.support import count_processors
 
 # Sizes that change from image to image: no new kernel for one that is 1 or a multiple of 16.
 CHANGING = ["num_rows", "rows_per_sample", "num_programs", "height", "width"]

@@ -1,6 +1,7 @@
 """What the Triton kernels can run, and otherwise why not. Needs no Triton itself."""
 
 import importlib.util
+from functools import lru_cache
 
 import torch
 
@@ -76,3 +77,11 @@ def _why_not_machine(device: torch.device) -> str | None:
             *MIN_CAPABILITY, device, *found
         )
     return None
+
+
+@lru_cache
+def count_processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 1 in the interpreter."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -36,7 +36,8 @@ def window_attention(
     reason = why_not_attention(setting, qkv.shape[-1] // (3 * num_heads), dropout)
     if reason is not None:
         raise ValueError(f"attn_backend='triton' cannot run: {reason}; 'auto' uses another")
-    problem = Problem.of(num_heads, window_size, shift_size, scale)
+    sizes = num_heads, *window_size, *shift_size
+    problem = Problem.of_numbers(sizes, float(scale))
     return _WindowAttention.apply(qkv, rel_pos_bias, pad_token, problem)
 
 
@@ -48,7 +49,7 @@ class _WindowAttention(torch.autograd.Function):
         ctx.problem = problem
         ctx.save_for_backward(qkv, rel_pos_bias, pad_token)
         if torch.compiler.is_compiling():
-            return _forward_op(qkv, rel_pos_bias, pad_token, *problem)
+            return _forward_op(qkv, rel_pos_bias, pad_token, *problem.to_numbers())
         return launch.forward(qkv, rel_pos_bias, pad_token, problem)
 
     @staticmethod
@@ -56,7 +57,7 @@ class _WindowAttention(torch.autograd.Function):
         inputs = ctx.saved_tensors  # read once: recomputed activations are given out once
         needed = ctx.needs_input_grad[:3]
         if torch.compiler.is_compiling():
-            grads = _backward_op(grad_out, *inputs, *ctx.problem)
+            grads = _backward_op(grad_out, *inputs, *ctx.problem.to_numbers())
         elif torch.is_grad_enabled():  # by create_graph=True
             settings = ctx.problem._asdict()
 
@@ -73,16 +74,9 @@ class _WindowAttention(torch.autograd.Function):
 
 @torch.library.custom_op("swin_mm::window_attention_forward", mutates_args=())
 def _forward_op(
-    qkv: Tensor,
-    rel_pos_bias: Tensor,
-    pad_token: Tensor | None,
-    num_heads: int,
-    window_size: Sequence[int],
-    shift_size: Sequence[int],
-    scale: float,
+    qkv: Tensor, rel_pos_bias: Tensor, pad_token: Tensor | None, sizes: Sequence[int], scale: float
 ) -> Tensor:
-    problem = Problem.of(num_heads, window_size, shift_size, scale)
-    return launch.forward(qkv, rel_pos_bias, pad_token, problem)
+    return launch.forward(qkv, rel_pos_bias, pad_token, Problem.of_numbers(sizes, scale))
 
 
 @_forward_op.register_fake
@@ -96,12 +90,10 @@ def _backward_op(
     qkv: Tensor,
     rel_pos_bias: Tensor,
     pad_token: Tensor | None,
-    num_heads: int,
-    window_size: Sequence[int],
-    shift_size: Sequence[int],
+    sizes: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    problem = Problem.of(num_heads, window_size, shift_size, scale)
+    problem = Problem.of_numbers(sizes, scale)
     return launch.backward(grad_out, qkv, rel_pos_bias, pad_token, problem)
 
 
