@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import benchmark
 
 import swin_mm
 
@@ -25,7 +24,6 @@ PACKAGES = (
 )
 # What decides a CPU's speed in matrix products.
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_int8")
-MATMUL_SIDE = {"cuda": 8192, "cpu": 1536}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -50,14 +48,6 @@ def device_name(device: torch.device) -> str:
     names = [name for name in INSTRUCTIONS if found.get(name)]
     name = found.get("cpu_name") or platform.processor() or platform.machine()
     return f"{name} ({' '.join(names)})" if names else name
-
-
-def measure_matmul(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product, with the threads that are set."""
-    side = MATMUL_SIDE[device.type]
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    timer = benchmark.Timer("a @ b", globals=dict(a=a, b=b), num_threads=torch.get_num_threads())
-    return 2 * side**3 / timer.blocked_autorange(min_run_time=0.3).median
 
 
 def find_commit(folder: Path) -> str | None:

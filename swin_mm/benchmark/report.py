@@ -6,13 +6,12 @@ A result is a dict with the machine, the command and a list of `cases`. A case h
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
-from torch.utils import benchmark
 
 from swin_mm.benchmark.measure import paired_ratio, quantiles
 
@@ -30,12 +29,11 @@ def make_case(
     title: str,
     work: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    flops: float | None = None,
 ) -> dict[str, Any]:
     """Derives medians, ratios and rates.
 
     `rows` are candidates with `library` and `run`, and either `error`, or `seconds` of each round,
-    `parameters`, `peak_bytes` and `differs`. `flops` are operations of a step.
+    `parameters`, `peak_bytes` and `differs`.
     """
     timed = [row for row in rows if "error" not in row]
     ours = next((row for row in timed if row["library"] == OURS), None)
@@ -53,11 +51,10 @@ def make_case(
         values["peak_mib"] = None if peak is None else peak / MIB
         values["times_ours"] = paired_ratio(seconds, ours["seconds"]) if ours else None
         values["times_fastest"] = paired_ratio(seconds, fastest["seconds"]) if fastest else None
-        values["tflop_s"] = flops / median / 1e12 if flops else None
         values["differs"] = row.get("differs") or ""
         values["samples_ms"] = [value * 1e3 for value in seconds]
         found.append(values)
-    return {"title": title, "value": None, "work": dict(work), "flops": flops, "rows": found}
+    return {"title": title, "value": None, "work": dict(work), "rows": found}
 
 
 def timed_rows(case: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -76,7 +73,6 @@ def draw_table(case: Mapping[str, Any]) -> Table:
     optional = [
         ("images/s", "images_per_second", "{:.3g}"),
         ("MiB", "peak_mib", "{:,.0f}"),
-        ("TFLOP/s", "tflop_s", "{:.3g}"),
         ("params", "parameters", "{:,}"),
     ]
     optional = [item for item in optional if any(row.get(item[1]) for row in rows)]
@@ -110,32 +106,9 @@ def draw_notes(content: Mapping[str, Any]) -> str:
     differences = {row["library"]: row["differs"] for row in rows if row["differs"]}
     lines += [f"{library} differs: {text}." for library, text in differences.items()]
     lines.append(TIME_NOTE)
-    if any(case["flops"] for case in cases):
-        rate = content["measured_rate_tflop_s"]
-        lines.append(f"A large matrix product reaches {rate:.3g} TFLOP/s here.")
     if cases[0]["work"]["device"] == "cpu" and any(row["peak_mib"] for row in rows):
         lines.append(CPU_MEMORY_NOTE)
     return "\n".join(lines)
-
-
-def compare_cases(cases: Iterable[Mapping[str, Any]], sweep: str) -> str:
-    """Medians of a sweep as a table of `torch.utils.benchmark`: a row for each candidate."""
-    measurements = [
-        benchmark.Measurement(
-            number_per_run=1,
-            raw_times=[value / 1e3 for value in row["samples_ms"]],
-            task_spec=benchmark.TaskSpec(
-                stmt="",
-                setup="",
-                label=sweep,
-                sub_label=f"{row['library']} {row['run']}",
-                description=str(case["value"]),
-            ),
-        )
-        for case in cases
-        for row in timed_rows(case)
-    ]
-    return str(benchmark.Compare(measurements)) if measurements else ""
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,19 +2,17 @@
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from swin_mm.benchmark.measure import Step, measure, warm_up
 from swin_mm.benchmark.memory import measure_growth
 from swin_mm.benchmark.peers import DIFFERENCES, MissingPeerError, build_module, make_inputs
-from swin_mm.benchmark.report import OURS, make_case
+from swin_mm.benchmark.report import make_case
 from swin_mm.benchmark.whole import LoaderStep, ModelStep
 from swin_mm.benchmark.workload import DTYPES, Workload
 
@@ -155,29 +153,6 @@ def check_maps(work: Workload, maps: Sequence[Tensor], index: int) -> None:
         raise MissingPeerError(f"does other work: its maps are {found}, not {wanted}")
 
 
-def count_flops(work: Workload) -> float | None:
-    """Multiplications and additions of a step of swin_mm's reference; `None` for other parts.
-
-    Of several sizes the mean. Nothing is computed. Stochastic depth, which drops work at random,
-    is left out.
-    """
-    if work.part not in ("backbone", "neck"):
-        return None
-    meta = replace(
-        work,
-        device=torch.device("meta"),
-        dtype="fp32",
-        casts_weights=False,
-        drop_path_rate=0.0,
-        attn_backend="reference",
-    )
-    with FlopCounterMode(display=False) as counter:
-        step = ModuleStep("swin_mm", meta)
-        for i in range(len(work.sizes)):
-            step.run(i)
-    return counter.get_total_flops() / len(work.sizes)
-
-
 def run_case(
     work: Workload,
     candidates: Sequence[Candidate],
@@ -211,9 +186,7 @@ def run_case(
     seconds = measure(steps, passes, len(work.sizes), rounds, on_error=note_error, on_turn=on_turn)
     for candidate, values in seconds.items():
         rows[candidate]["seconds"] = values
-    is_ours = any(candidate.library == OURS for candidate in seconds)
-    flops = count_flops(work) if is_ours else None
-    return make_case(work.describe(), work.to_dict(), list(rows.values()), flops)
+    return make_case(work.describe(), work.to_dict(), list(rows.values()))
 
 
 def release(device: torch.device) -> None:

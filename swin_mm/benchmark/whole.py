@@ -20,7 +20,7 @@ from torch import nn
 from swin_mm.benchmark.peers import MissingPeerError
 from swin_mm.benchmark.workload import Size, Workload
 from swin_mm.configs import ConfigError
-from swin_mm.datasets.check.heads import find_num_classes
+from swin_mm.datasets.check.settings import find_num_classes
 from swin_mm.models.backbones.arguments import resolve_arch
 
 FRAMEWORKS = ("mmdet", "mmseg")

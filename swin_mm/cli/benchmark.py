@@ -19,12 +19,11 @@ from mmengine.optim import build_optim_wrapper
 from rich.console import Console
 from rich.progress import Progress
 
-from swin_mm.benchmark.machine import describe_machine, measure_matmul
+from swin_mm.benchmark.machine import describe_machine
 from swin_mm.benchmark.plot import plot_parts, plot_result
 from swin_mm.benchmark.profile import profile_steps
 from swin_mm.benchmark.report import (
     OURS,
-    compare_cases,
     draw_notes,
     draw_table,
     milliseconds,
@@ -127,7 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.profile:
         return run_profile(args, work, content, out, console)
 
-    content["measured_rate_tflop_s"] = measure_matmul(work.device, DTYPES[work.dtype]) / 1e12
     content |= {"sweep": args.sweep, "cases": []}
     total = len(workloads) * len(candidates) * (args.rounds + 2)
     errors = Console(stderr=True)
@@ -139,8 +137,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(draw_table(content["cases"][-1]))
             # After each, so that a long run that is interrupted is not lost.
             write_json(out / "result.json", content)
-    if args.sweep:
-        console.print(compare_cases(content["cases"], args.sweep))
     console.print(draw_notes(content), soft_wrap=True)
     plot_result(content, out / "result.png")
     console.print(f"written: {out}/result.json and result.png", soft_wrap=True)
