@@ -115,7 +115,9 @@ def _draw_lines(axes: Axes, cases: Sequence[Case], sweep: str, unit: str) -> Non
     for (library, run), points in lines.items():
         places, rows = zip(*points, strict=True)
         values = [row["median_ms"] if unit == TIME else row["peak_mib"] or 0 for row in rows]
-        look = dict(color=COLOURS[library], linestyle=STYLES[run][0], marker="o", markersize=4)
+        look: dict[str, Any] = dict(
+            color=COLOURS[library], linestyle=STYLES[run][0], marker="o", markersize=4
+        )
         axes.plot(places, values, label=f"{library} {run}", **look)
         if unit == TIME:
             low, high = ([row[key] for row in rows] for key in ("low_ms", "high_ms"))

@@ -1,7 +1,7 @@
 """mmdet's and mmseg's data preprocessors for whole batches, and for any number of bands."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,57 +10,11 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor as MmdetDataPrep
 from mmengine.model import ImgDataPreprocessor
 from mmengine.structures import BaseDataElement
 from mmseg.models.data_preprocessor import SegDataPreProcessor as MmsegDataPreProcessor
-from torch import Tensor, nn
+from torch import Tensor
 
 from swin_mm.registry import MODELS
 
 LABEL_MAPS = ("gt_sem_seg", "gt_edge_map", "gt_depth_map")  # what mmseg pads with an image
-
-
-class KeptStatistics(nn.Module):
-    """Keeps mean and deviation right where memory comes without values.
-
-    They are in no checkpoint, so nothing brings them back after `to_empty`, or after construction
-    on the meta device.
-    """
-
-    mean: Tensor
-    std: Tensor
-    # What the preprocessors have that it is mixed into.
-    device: torch.device
-    cast_data: Callable[[Any], Any]
-    batch_augments: Callable[..., Any] | None
-    test_cfg: dict | None
-    channel_conversion: bool
-    pad_val: float
-    seg_pad_val: float
-    _values: dict[str, Sequence[float]] = {}
-
-    def keep_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Registers the buffers `mean` and `std`, `(bands, 1, 1)`; None leaves them as they are."""
-        if mean is not None and std is not None:
-            self._values = {"mean": tuple(mean), "std": tuple(std)}
-            for name in self._values:
-                self.register_buffer(name, self._make(name), persistent=False)
-
-    def _make(self, name: str, like: Tensor | None = None) -> Tensor:
-        device, dtype = (None, torch.float32) if like is None else (like.device, like.dtype)
-        return torch.tensor(self._values[name], dtype=dtype, device=device).view(-1, 1, 1)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "KeptStatistics":
-        before = {name: getattr(self, name) for name in self._values}
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = getattr(self, name)
-            if not new.is_meta:
-                setattr(self, name, self._make(name, new) if old.is_meta else old.to(new))
-        return self
-
-    def fill_statistics(self, device: torch.device) -> None:
-        """Makes buffers on a device that are on the meta device still."""
-        for name in self._values:
-            if getattr(self, name).is_meta:
-                setattr(self, name, self._make(name).to(device))
 
 
 class BatchPreprocessor(ImgDataPreprocessor):
@@ -89,7 +43,7 @@ class BatchPreprocessor(ImgDataPreprocessor):
 
 
 @MODELS.register_module()
-class DetDataPreprocessor(KeptStatistics, MmdetDataPreprocessor, BatchPreprocessor):
+class DetDataPreprocessor(MmdetDataPreprocessor, BatchPreprocessor):
     """Normalises, pads and stacks images of any number of bands for a detector.
 
     Takes the arguments of mmdet's `DetDataPreprocessor`; `mean` and `std` have a value for each
@@ -105,13 +59,11 @@ class DetDataPreprocessor(KeptStatistics, MmdetDataPreprocessor, BatchPreprocess
         **kwargs: Any,
     ) -> None:
         super().__init__(mean=None, std=None, non_blocking=non_blocking, **kwargs)
-        _check_statistics(mean, std)
         if self._channel_conversion and mean is not None and len(mean) != 3:
             raise ValueError(
                 f"bgr_to_rgb and rgb_to_bgr are for three bands, not {len(mean)}: set them to False"
             )
-        self._enable_normalize = mean is not None
-        self.keep_statistics(mean, std)
+        _set_statistics(self, mean, std)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepares a batch.
@@ -119,15 +71,14 @@ class DetDataPreprocessor(KeptStatistics, MmdetDataPreprocessor, BatchPreprocess
         Raises:
             ValueError: An image has another number of bands than `mean`, or `inputs` is missing.
         """
-        _check_packed(data)
-        self.fill_statistics(self.device)
+        _prepare(self, data)
         if self._enable_normalize:
             _check_bands(data["inputs"], len(self.mean))
         return super().forward(data, training)
 
 
 @MODELS.register_module()
-class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
+class SegDataPreProcessor(MmsegDataPreProcessor):
     """Converts, normalises, pads and stacks the images of a batch at once for a segmentor.
 
     Takes the arguments of mmseg's `SegDataPreProcessor` and returns the same, but raises where that
@@ -145,10 +96,9 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
         non_blocking: bool = True,
         **kwargs: Any,
     ) -> None:
-        _check_statistics(mean, std)
-        super().__init__(mean=mean, std=std, size=size, size_divisor=size_divisor, **kwargs)
+        super().__init__(mean=None, std=None, size=size, size_divisor=size_divisor, **kwargs)
         self._non_blocking = non_blocking
-        self.keep_statistics(mean, std)
+        _set_statistics(self, mean, std)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepares a batch, as float32 in the memory format of the first image.
@@ -160,8 +110,7 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
             ValueError: An image has another number of bands than `mean`, sizes do not fit, or
                 `inputs` is missing.
         """
-        _check_packed(data)
-        self.fill_statistics(self.device)
+        _prepare(self, data)
         if self._enable_normalize and len(self.mean) > 1:
             _check_bands(data["inputs"], len(self.mean))
         data = self.cast_data(data)
@@ -196,7 +145,31 @@ class SegDataPreProcessor(KeptStatistics, MmsegDataPreProcessor):
         return dict(inputs=batch, data_samples=samples)
 
 
-def _check_packed(data: dict) -> None:
+def _set_statistics(
+    preprocessor: Any, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+    """Sets `mean` and `std`, `(bands, 1, 1)`.
+
+    They are no buffers, which have no values after `to_empty` and construction on the meta device,
+    and no checkpoint that would bring them back.
+    """
+    if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
+        raise ValueError(f"mean and std need a value for each band, got {mean=}, {std=}")
+    if std and min(std) <= 0:
+        raise ValueError(f"std must be positive, got {std=}: leave constant bands out")
+    preprocessor._enable_normalize = mean is not None
+    if mean is not None:
+        preprocessor.mean, preprocessor.std = (
+            torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1)
+            for values in (mean, std)
+        )
+
+
+def _prepare(preprocessor: Any, data: dict) -> None:
+    """Brings the statistics to the device of the model, and checks a batch."""
+    if preprocessor._enable_normalize:
+        preprocessor.mean = preprocessor.mean.to(preprocessor.device)
+        preprocessor.std = preprocessor.std.to(preprocessor.device)
     if "inputs" not in data:
         raise ValueError(
             f"a batch must have inputs, got {', '.join(sorted(data)) or 'nothing'}: a packing "
@@ -209,13 +182,6 @@ def widen_labels(sample: BaseDataElement) -> None:
     labels = sample.get("gt_sem_seg")
     if labels is not None and labels.data.dtype == torch.uint8:
         labels.data = labels.data.long()
-
-
-def _check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
-        raise ValueError(f"mean and std need a value for each band, got {mean=}, {std=}")
-    if std and min(std) <= 0:
-        raise ValueError(f"std must be positive, got {std=}: leave constant bands out")
 
 
 def _check_bands(images: Sequence[Tensor], bands: int) -> None:

@@ -135,8 +135,8 @@ def backward(
     launch("many_tiles.grad_key_value", *tensors, blocks=blocks, programs=programs)
     programs = launch.count_programs("many_tiles.grad_bias", blocks**2)
     grad_bias = launch.new_bias_partials(programs)
-    tensors = grad_out, stats, grad_bias
-    launch("many_tiles.grad_bias", *tensors, blocks=blocks**2, programs=programs)
+    sums = grad_out, stats, grad_bias
+    launch("many_tiles.grad_bias", *sums, blocks=blocks**2, programs=programs)
     return grad_qkv, grad_bias.sum(0), grad_pad.sum(0)
 
 
