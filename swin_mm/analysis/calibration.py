@@ -8,20 +8,14 @@ import numpy as np
 class Calibration(NamedTuple):
     """How often detections, or pixels, of a score are right, in bins of equal width from 0 to 1.
 
-    Attributes:
-        counts: `(bins,)`, how many there are.
-        scores: `(bins,)`, their mean score; NaN in an empty bin.
-        precision: `(bins,)`, the share of them that is right.
-        error: Expected calibration error: the mean of `|precision - score|` over all of them.
-
     Source:
         Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3.
     """
 
-    counts: np.ndarray
-    scores: np.ndarray
-    precision: np.ndarray
-    error: float
+    counts: np.ndarray  # (bins,), how many there are
+    scores: np.ndarray  # (bins,), their mean score; NaN in an empty bin
+    precision: np.ndarray  # (bins,), the share of them that is right
+    error: float  # expected calibration error: the mean of |precision - score| over all of them
 
 
 def bin_scores(

@@ -26,23 +26,13 @@ SIZES = {1: "small", 2: "medium", 3: "large"}
 
 @dataclass(frozen=True)
 class DetectionData:
-    """Ground truth and predictions of a data set, image by image.
-
-    Attributes:
-        classes: Names.
-        category_ids: COCO's number of each class.
-        image_ids: COCO's number of each image.
-        image_paths: Its file.
-        truth: Its objects, with scores of 1.
-        found: What was predicted.
-        coco: The annotations.
-    """
+    """Ground truth and predictions of a data set, image by image."""
 
     classes: Sequence[str]
-    category_ids: Sequence[int]
-    image_ids: Sequence[int]
+    category_ids: Sequence[int]  # COCO's number of each class
+    image_ids: Sequence[int]  # COCO's number of each image
     image_paths: Sequence[str]
-    truth: Sequence[Objects]
+    truth: Sequence[Objects]  # with scores of 1
     found: Sequence[Objects]
     coco: COCO
 
@@ -251,11 +241,7 @@ def match(
 ) -> list[tuple[int | None, int | None]]:
     """Pairs objects of an image with detections of whatever class.
 
-    Args:
-        truth: Ground truth.
-        found: Detections.
-        min_score: Detections below it do not count.
-        min_overlap: Intersection over union from which a pair may be one.
+    Detections below `min_score` do not count. Pairs overlap by `min_overlap` at least.
 
     Returns:
         Pairs (object, detection), None for an object not found or a detection of nothing. Pairs of

@@ -46,23 +46,15 @@ div.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px,
 
 @dataclass(frozen=True)
 class Section:
-    """A part of an analysis.
+    """A part of an analysis."""
 
-    Attributes:
-        name: Of its picture's file and in JSON.
-        title: Its heading.
-        note: How to read it.
-        rows: Its table, with the same keys in each row; floats are shares, NaN shows as a dash.
-        picture: PNG.
-        images: Name and PNG of each image that it shows.
-    """
-
-    name: str
-    title: str
-    note: str
+    name: str  # of its picture's file and in JSON
+    title: str  # its heading
+    note: str  # how to read it
+    # Its table, with the same keys in each row; floats are shares, NaN shows as a dash.
     rows: Sequence[dict[str, Any]] | None = None
-    picture: bytes | None = None
-    images: Sequence[tuple[str, bytes]] = ()
+    picture: bytes | None = None  # PNG
+    images: Sequence[tuple[str, bytes]] = ()  # name and PNG of each image that it shows
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,13 @@ from swin_mm.structures import IGNORED
 
 @dataclass(frozen=True)
 class SegmentationData:
-    """Ground truth and predictions of a data set; label maps are read as they are needed.
-
-    Attributes:
-        classes: Names.
-        image_paths: Files.
-        truth: A function for each image that reads its label map `(H, W)`.
-        found: Label maps `(H, W)`.
-        confidence: Of their pixels, `(H, W)`, uint8, 255 for 1; None where it was not kept.
-    """
+    """Ground truth and predictions of a data set; label maps are read as they are needed."""
 
     classes: Sequence[str]
     image_paths: Sequence[str]
-    truth: Sequence[Callable[[], np.ndarray]]
-    found: Sequence[np.ndarray]
-    confidence: Sequence[np.ndarray | None]
+    truth: Sequence[Callable[[], np.ndarray]]  # reads the label map (H, W) of an image
+    found: Sequence[np.ndarray]  # label maps (H, W)
+    confidence: Sequence[np.ndarray | None]  # of their pixels, (H, W), uint8, 255 for 1
 
 
 def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:

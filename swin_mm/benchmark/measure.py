@@ -53,14 +53,9 @@ def measure(
 ) -> dict[Key, list[float]]:
     """Measures all candidates, alternating. One that fails leaves the run; the others go on.
 
-    Args:
-        steps: The candidates, warmed up.
-        passes: Passes of each in a round.
-        num_inputs: Inputs that steps take in turn.
-        rounds: Rounds that count. One more before them does not.
-        on_error: Called with a candidate that fails, and its error.
-        on_turn: Called after each candidate of each round.
-        clock: Gives seconds, after waiting for the device.
+    Candidates are warmed up, and take `passes` passes over the inputs in a round. One round more
+    than `rounds` comes first and does not count. `on_turn` is called after each candidate of each
+    round.
 
     Returns:
         Seconds of a step for each round, for each candidate that did not fail.

@@ -54,13 +54,8 @@ def profile_steps(
 ) -> tuple[dict[str, Any], str]:
     """Measures training steps.
 
-    Args:
-        model: What is trained.
-        optim_wrapper: The wrapper of its optimizer.
-        batches: What it is trained on.
-        count: Steps that are timed, after three that are not.
-        trace: File to write, `.json.gz`, for https://ui.perfetto.dev or `chrome://tracing`.
-        clock: Gives seconds, after waiting for the device.
+    `count` steps are timed, after three that are not. The trace, `.json.gz`, is for
+    https://ui.perfetto.dev or `chrome://tracing`.
 
     Returns:
         `step_ms` and `images_per_second` without the profiler, `parts_ms` and on a GPU what it did,
@@ -135,11 +130,8 @@ def mark_parts(
 ) -> Iterator[None]:
     """Marks the parts of training steps as ranges of the profiler.
 
-    Args:
-        model: A detector or a segmentor; each of its children is a part, and the members of a list
-            are one part.
-        optim_wrapper: The wrapper of its optimizer.
-        wait: Waits for the device, before and after each part.
+    Each child of a detector or segmentor is a part, and the members of a list are one part. `wait`
+    waits for the device, before and after each part.
     """
     with ExitStack() as stack:
 
