@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from swin_mm.benchmark.measure import paired_ratio, quantiles
+from swin_mm.console import make_table
 
 OURS = "swin_mm"
 MIB = 2**20
@@ -65,32 +66,28 @@ def timed_rows(case: Mapping[str, Any]) -> list[dict[str, Any]]:
 def draw_table(case: Mapping[str, Any]) -> Table:
     """The case for a terminal."""
     rows = timed_rows(case)
-    table = Table(
-        title=case["title"], title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
-    )
-    for column in ("library", "run"):
-        table.add_column(column, no_wrap=True)
     optional = [
         ("images/s", "images_per_second", "{:.3g}"),
         ("MiB", "peak_mib", "{:,.0f}"),
         ("params", "parameters", "{:,}"),
     ]
     optional = [item for item in optional if any(row.get(item[1]) for row in rows)]
-    names = [name for name, _, _ in optional]
-    for column in ("ms", "20 to 80 %", "to ours", "to best", *names):
-        table.add_column(column, justify="right", no_wrap=True)
+    cells = []
     for row in rows:
         ratios = (row["times_ours"], row["times_fastest"])
-        table.add_row(
+        texts = [
             row["library"],
             row["run"],
             milliseconds(row["median_ms"]),
             f"{milliseconds(row['low_ms'])} to {milliseconds(row['high_ms'])}",
             *("" if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
             *("" if row.get(k) is None else form.format(row[k]) for _, k, form in optional),
-            style="bold" if row["library"] == OURS else None,
-        )
-    return table
+        ]
+        style = "bold" if row["library"] == OURS else ""
+        cells.append([Text(text, style) for text in texts])
+    names = [name for name, _, _ in optional]
+    columns = ["library", "run", "ms", "20 to 80 %", "to ours", "to best", *names]
+    return make_table(cells, columns, case["title"], numbers=True)
 
 
 def draw_notes(content: Mapping[str, Any]) -> str:

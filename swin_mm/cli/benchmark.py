@@ -33,7 +33,7 @@ from swin_mm.benchmark.report import (
 from swin_mm.benchmark.step import RUN_MODES, Candidate, run_case
 from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, make_batch
 from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, multi_scale_sizes, vary
-from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.config import add_config_options, load_config, positive
 from swin_mm.cli.errors import raise_first
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
@@ -256,13 +256,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--plot", nargs="+", metavar="JSON", help="only plot these results again")
     add_config_options(parser)
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """Reads a whole number above 0."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def read_size(text: str) -> Size:

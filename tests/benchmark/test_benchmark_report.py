@@ -46,7 +46,7 @@ def case(rows):
 def text_of(case):
     console = Console(width=120, file=StringIO(), record=True)
     console.print(draw_table(case))
-    return console.export_text()
+    return console.export_text().replace("│", "")
 
 
 def result_of(*cases, sweep=None):
