@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from swin_mm.datasets.check.objects import is_polygon
+from swin_mm.datasets.check.objects import is_polygon, why_left_out
 from swin_mm.datasets.check.summary import DatasetError
 
 OUTSIDE = 2.0  # pixels by which masks may lie outside of their box: tools round differently
@@ -33,9 +33,9 @@ def check_masks(coco: dict, path: str) -> list[str]:
         DatasetError: Masks are absent, or such that loading fails or gives something else, or they
             are not those of the boxes.
     """
-    sizes = {image["id"]: [image["height"], image["width"]] for image in coco["images"]}
-    for image_id, size in sizes.items():
-        if not all(type(side) is int for side in size):
+    images = {image["id"]: image for image in coco["images"]}
+    for image_id, image in images.items():
+        if not (type(image["height"]) is type(image["width"]) is int):
             raise DatasetError(
                 f"{path}: image {image_id} has a height or width that is not written as a whole "
                 "number, which pycocotools needs for masks: write 640, not 640.0"
@@ -45,9 +45,10 @@ def check_masks(coco: dict, path: str) -> list[str]:
     whole = 0
     for annotation in coco["annotations"]:
         mask = annotation.get("segmentation")
-        if fault := _find_fault(mask, sizes[annotation["image_id"]]):
+        image = images[annotation["image_id"]]
+        if fault := _find_fault(mask, [image["height"], image["width"]]):
             broken.setdefault(fault[0], []).append(fault[1].format(id=annotation["id"]))
-        elif min(annotation["bbox"][2:]) >= 1:  # the others are left out, box and all
+        elif not why_left_out(annotation, image):
             whole += 1
             odd.update(_find_oddity(mask, annotation["bbox"]))
     if broken:

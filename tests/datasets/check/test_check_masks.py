@@ -24,7 +24,7 @@ def coco(*masks) -> dict:
     return {
         "images": [{"id": 9, "height": HEIGHT, "width": WIDTH}],
         "annotations": [
-            {"id": index + 1, "image_id": 9, "bbox": BOX, "segmentation": mask}
+            {"id": index + 1, "image_id": 9, "bbox": BOX, "area": 1, "segmentation": mask}
             for index, mask in enumerate(masks)
         ],
     }
@@ -106,7 +106,7 @@ def test_oddity_is_a_warning_of_the_close_look(mask, words):
     ("masks", "words"),
     [
         ([runs([2000])] * 3, "3 of 3 masks have no pixel"),
-        ([[[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]] * 2, "2 of 2 masks lie apart .* not as parts of the"),
+        ([[[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]] * 2, "2 of 2 masks lie apart .* not as parts of"),
         ([[[0, 35, 9, 35, 9, 39]], SQUARE], "1 of 2 masks lie apart from their box"),
     ],
     ids=["no pixel", "parts of the image", "half"],
