@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from swin_mm.cli.next_steps import print_next
+from swin_mm.cli.next_steps import print_next, shorten
 from swin_mm.cli.parser import CommandParser
 
 EXAMPLES = """\
@@ -35,23 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from swin_mm.console import PlainConsole
     from swin_mm.init_config import Options, init_detection, init_folder, init_segmentation
 
-    preset = args.preset
-    if preset == "auto":
-        preset = "full" if torch.cuda.is_available() or args.weights else "small"
-    options = Options(
-        out=Path(args.out),
-        method=args.method,
-        backbone=args.backbone,
-        preset=preset,
-        weights=args.weights,
-        val_share=args.val_share,
-        bands=args.bands,
-        all_flips=args.flip == "all",
-        batch=args.batch_size,
-        force=args.force,
-        match_names=args.match_names,
-        merge_classes=args.merge_classes,
-    )
+    is_auto, args.all_flips = args.preset == "auto", args.flip == "all"
+    if is_auto:
+        args.preset = "full" if torch.cuda.is_available() or args.weights else "small"
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     if args.folder:
         written = init_folder(args.folder, args.images, args.classes, options)
     elif args.coco:
@@ -62,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if written.found:
         console.print(f"found:   {written.found}")
     console.print(f"data:    {written.data}\nmodel:   {written.model}")
-    if args.preset == "auto":
+    if is_auto:
         reason = "no GPU is here; --preset full for one"
-        if preset == "full":
+        if args.preset == "full":
             reason = "of the weights" if args.weights else "a GPU is here"
-        print(f"preset:  {preset} ({reason})")
+        print(f"preset:  {args.preset} ({reason})")
     for note in written.notes:
         console.print(f"note:    {note}")
-    print(f"written: {', '.join(map(str, written.files))}")
+    print(f"written: {', '.join(map(shorten, written.files))}")
     print_next(
         ["browse-dataset", written.config],
         ["train", written.config],
@@ -175,9 +163,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "scratch, trained on a CPU within minutes; auto: full if there is a GPU",
     )
     model.add_argument(
-        "--batch-size", type=int, metavar="N", help="images a step (what fits a GPU of 8 GiB)"
+        "--batch-size",
+        dest="batch",
+        type=int,
+        metavar="N",
+        help="images a step (what fits a GPU of 8 GiB)",
     )
-    parser.add_argument("--out", default="my_config.py", metavar="FILE.py", help="(%(default)s)")
+    out = Path("my_config.py")
+    parser.add_argument("--out", type=Path, default=out, metavar="FILE.py", help="(%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     args = parser.parse_args(argv)
     for name, values in (("--coco", args.coco), ("--masks", args.masks), ("--images", args.images)):
@@ -191,6 +184,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--classes goes with masks: COCO files name their classes")
     if not 0 < args.val_share < 1:
         parser.error(f"--val-share must be between 0 and 1, got {args.val_share}")
-    if args.batch_size is not None and args.batch_size < 1:
-        parser.error(f"--batch-size must be positive, got {args.batch_size}")
+    if args.batch is not None and args.batch < 1:
+        parser.error(f"--batch-size must be positive, got {args.batch}")
     return args

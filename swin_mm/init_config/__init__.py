@@ -3,6 +3,6 @@
 from swin_mm.init_config.detection import init_detection
 from swin_mm.init_config.folder import init_folder
 from swin_mm.init_config.masks import init_segmentation
-from swin_mm.init_config.write import InitConfigError, Options
+from swin_mm.init_config.options import InitConfigError, Options
 
 __all__ = ["InitConfigError", "Options", "init_detection", "init_folder", "init_segmentation"]

@@ -1,41 +1,34 @@
-"""Decides what a detector's config for one's own data says, and writes it."""
+"""Decides what a detector's config for one's own data says."""
 
 import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from shlex import quote
 from statistics import median
 from typing import Any
 
-from mmengine.config import Config
-
 from swin_mm.datasets.check.corrections import NO_CLASS, check_images_present, find_placeholders
 from swin_mm.init_config import plan, recipe
-from swin_mm.init_config.bands import survey_bands
-from swin_mm.init_config.coco import (
-    CocoPart,
-    check_names,
-    has_masks,
-    make_usable,
-    read_part,
-    split_part,
-)
-from swin_mm.init_config.text import fill_template
-from swin_mm.init_config.write import (
-    Options,
-    Written,
-    check_out,
-    common_root,
-    place_below,
-    write_config,
-)
+from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
+from swin_mm.init_config.draft import Draft
+from swin_mm.init_config.options import Options, Written
+from swin_mm.init_config.text import Code
 
+DIRECTIONS = ["horizontal", "vertical", "diagonal"]
 TINY_OBJECT = 8  # pixels a side, at the size trained on: two cells of the finest feature map
 # With more objects in an image more regions are looked at, which takes time: the small model learns
 # from 24 regions with objects in an image, two for each of twelve.
 DENSE = 12
+REGIONS = dict(test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=100)))
+MORE_REGIONS: dict[str, Any] = dict(
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=256)),
+        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
+        rcnn=dict(sampler=dict(num=128, pos_fraction=0.4)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8))),
+)
 
 
 def init_detection(coco: Sequence[str], images: Sequence[str], options: Options) -> Written:
@@ -51,143 +44,171 @@ def init_detection(coco: Sequence[str], images: Sequence[str], options: Options)
         InitConfigError: No config can be written; the message says why.
         DatasetError: The data cannot be trained on.
     """
-    check_out(options.out, options.force)
+    draft = Draft(options, recipe.DETECTION)
     folders: Sequence[str | None] = [*images, *images][:2] if images else [None, None]
     parts = [
         read_part(file, folder, options.match_names, options.merge_classes)
         for file, folder in zip(coco, folders, strict=False)
     ]
-    return init_parts(parts, [], options)
+    return write_detector(draft, parts)
 
 
-def init_parts(
-    parts: Sequence[CocoPart], notes: Sequence[str], options: Options, found_as: str = ""
-) -> Written:
-    """As `init_detection`, for annotations that have been read.
+def write_detector(draft: Draft, parts: Sequence[CocoPart]) -> Written:
+    """Writes a config for training and validation data, or for one part that is to be split."""
+    train, val = draft.train_and_val(parts)
+    classes = _prepare(draft, train, val)
+    draft.add_data(
+        "Data. mmdet numbers classes in the order of the annotation file.",
+        classes,
+        "random",
+        [train.file.parent, val.file.parent, train.images, val.images],
+        train_file=train.file,
+        train_images=train.images,
+        val_file=val.file,
+        val_images=val.images,
+    )
+    has_all_masks, objects = has_masks((train, val))
+    roi_head = draft.base.model.get("roi_head") or {}
+    can_have_masks = "mask_head" in roi_head
+    with_masks = can_have_masks and has_all_masks
+    if can_have_masks and not with_masks:
+        roi_head.update(mask_roi_extractor=None, mask_head=None)
+    if not with_masks:
+        draft.title = draft.title.replace("Mask R-CNN", "Faster R-CNN")
+    draft.add_images((train, val))
+    preset, count = draft.options.preset, train.images_with_objects()
+    zoom = plan.choose_zoom(train.sizes(), _middle_object(train), preset)
+    scale = plan.choose_scale(train.sizes(), zoom, preset)
+    batch = draft.options.batch or plan.choose_batch(scale, count, preset, zoom)
+    schedule = plan.plan_epochs(
+        count, batch, preset, draft.base.train_cfg.max_epochs if draft.is_full else 0
+    )
+    draft.notes += _doubts(train, val, classes, zoom)
+    _add_pipelines(draft, scale, zoom, with_masks)
+    _add_loaders(draft, batch, with_masks)
+    _add_model(draft, train, len(classes), can_have_masks and not with_masks)
+    decay = ",\n        milestones=[8 * max_epochs // 12, 11 * max_epochs // 12]"
+    best = "coco/segm_mAP" if with_masks else "coco/bbox_mAP"
+    draft.add_schedule(schedule, "epochs", decay if draft.is_full else "", save_best=best)
+    images = len(train.sizes())
+    return draft.write(
+        amount=f"{images} images, {len(classes)} classes, {schedule.epochs} epochs",
+        data=f"{images} training and {len(val.sizes())} validation images, {len(classes)} classes, "
+        + objects,
+        model=f"{schedule.epochs} epochs of {schedule.steps} steps, images fitted into "
+        f"{scale[0]} x {scale[1]}",
+        checkpoint=f"epoch_{schedule.epochs}.pth",
+    )
 
-    Args:
-        parts: Training and validation data; of one alone a part is split off.
-        notes: What the user should know of them.
-        options: Further choices.
-        found_as: What data set they are of, in words.
-    """
-    check_out(options.out, options.force)
-    name, base, title = recipe.choose_recipe(options, recipe.DETECTION)
-    train, val, notes = _split(parts, list(notes), options)
+
+def _prepare(draft: Draft, train: CocoPart, val: CocoPart) -> tuple[str, ...]:
+    """Corrects what does not serve, in copies; returns the classes."""
     classes = check_names(train.content, str(train.file))
     for placeholder, why in find_placeholders(train.content).items():
         if not val.class_counts().get(placeholder):
             classes = tuple(name for name in classes if name != placeholder)
-            notes.append(f"{placeholder!r} is no class: {why}")
-    notes += [
+            draft.notes.append(f"{placeholder!r} is no class: {why}")
+    draft.notes += [
         f"{name!r} has objects, so it is learned, though annotation tools write it for no class"
         for name in classes
         if name in NO_CLASS
     ]
     for part, split in ((train, "train"), (val, "val")):
-        changes = make_usable(part, classes, options.beside(f"{split}.json"))
-        notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
+        changes = make_usable(part, classes, draft.options.beside(f"{split}.json"))
+        draft.notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
         names = [image["file_name"] for image in part.content["images"]]
         matching = f"--images {quote(part.images)} --match-names"
         remedy = "name their folder with --images"
         check_images_present(names, part.images, "--coco", remedy, matching)
-    complete, found = has_masks((train, val))
-    with_mask_head = "mask_head" in (base.model.get("roi_head") or {})
-    with_masks = complete and with_mask_head
-    if not with_masks:
-        title = title.replace("Mask R-CNN", "Faster R-CNN")
-    values = _fit(train, base, options)
-    schedule, scale = values["schedule"], values["scale"]
-    values["turning"], told = plan.choose_turning(values["bands"], (train, val))
-    notes += [*told, *_doubts(train, val, classes, values["zoom"])]
-    without_mask_head = with_mask_head and not with_masks
-    if without_mask_head:
-        base.model.roi_head.mask_head = None
-    values.update(recipe.start_settings(options, base.model, len(classes)))
-    text = fill_template(
-        "detection.py.jinja",
-        title=title,
-        amount=f"{len(train.sizes())} images, {len(classes)} classes, {schedule.epochs} epochs",
-        recipe=name,
-        classes=classes,
-        palette=plan.choose_palette(len(classes)),
-        paths=_paths(train, val),
-        with_masks=with_masks,
-        without_mask_head=without_mask_head,
-        annotation_type=_annotation_type(base, with_masks, options.preset),
-        model=_model(base, values, options, without_mask_head),
-        hooks=_hooks(values, with_masks),
-        **values,
-    )
-    changed = [part for part in (train, val) if part.is_new]
-    new_files = {part.file: json.dumps(part.content, ensure_ascii=False) for part in changed}
-    return Written(
-        config=options.out,
-        files=write_config(options, text, new_files),
-        data=f"{len(train.sizes())} training and {len(val.sizes())} validation images, "
-        f"{len(classes)} classes, {found}",
-        model=f"{title}, {schedule.epochs} epochs of {schedule.steps} steps, images fitted into "
-        f"{scale[0]} x {scale[1]}",
-        notes=[*notes, *filter(None, [values["start"]])],
-        checkpoint=Path("work_dirs", options.out.stem, f"epoch_{schedule.epochs}.pth"),
-        found=found_as,
+        if part.is_new:
+            draft.files[part.file] = json.dumps(part.content, ensure_ascii=False)
+    return classes
+
+
+def _add_pipelines(draft: Draft, scale: tuple[int, int], zoom: float, with_masks: bool) -> None:
+    text = "Long and short side that images are fitted into, pixels: the middle size of the data"
+    if zoom > 1.05:
+        text += ", enlarged for small objects or small images"
+    draft.add(text + (", reduced." if zoom < 1 else "."), image_scale=scale)
+    size: dict[str, Any] = dict(scale=Code("image_scale"), keep_ratio=True)
+    resize = dict(type="RandomResize", ratio_range=(0.8, 1.25), **size)
+    if draft.is_full:
+        least = max(plan.STEP, round(0.6 * scale[1] / plan.STEP) * plan.STEP)
+        sides = f"[({scale[0]}, side) for side in range({least}, {scale[1] + 1}, 32)]"
+        text = "Training sizes: short sides of 0.6 to 1 of that, as the recipe's 480 to 800."
+        draft.add(text, scales=Code(sides))
+        resize = dict(type="RandomChoiceResize", scales=Code("scales"), keep_ratio=True)
+    text, flip = "", dict[str, Any](type="RandomFlip", prob=0.75, direction=DIRECTIONS)
+    if not draft.options.all_flips:
+        flip = dict(type="RandomFlip", prob=0.5)
+        text = "Pictures from above or through a microscope: flip them in every direction, "
+        text += f"direction={DIRECTIONS}."
+    steps = draft.base.train_dataloader.dataset.get("pipeline") or ()
+    polygons = not draft.is_full or "swin_mm.LoadAnnotations" in [step.type for step in steps]
+    kind = "swin_mm.LoadAnnotations" if with_masks and polygons else "LoadAnnotations"
+    wanted = dict(with_bbox=True, **(dict(with_mask=True) if with_masks else {}))
+    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    pack = dict(type="swin_mm.PackDetInputs")
+    draft.add(
+        text,
+        train_pipeline=[draft.load, dict(type=kind, **wanted), resize, flip, pack],
+        test_pipeline=[
+            draft.load,
+            dict(type="Resize", **size),
+            dict(type="LoadAnnotations", **wanted),
+            dict(type="PackDetInputs", meta_keys=keys),
+        ],
     )
 
 
-def _split(
-    parts: Sequence[CocoPart], notes: list[str], options: Options
-) -> tuple[CocoPart, CocoPart, list[str]]:
-    if len(parts) == 2:
-        return parts[0], parts[1], notes
-    files = options.beside("train.json"), options.beside("val.json")
-    train, val = split_part(parts[0], files, options.val_share)
-    note = options.split_note(len(val.sizes()), f": {train.file.name}, {val.file.name}")
-    return train, val, [*notes, note]
-
-
-def _paths(train: CocoPart, val: CocoPart) -> dict[str, str]:
-    paths: list[str | Path] = [train.file, val.file]
-    paths += [folder for folder in (train.images, val.images) if folder]
-    root = common_root(paths)
-    return dict(
-        root=root,
-        train_file=place_below(root, train.file),
-        train_images=place_below(root, train.images, is_folder=True),
-        val_file=place_below(root, val.file),
-        val_images=place_below(root, val.images, is_folder=True),
+def _add_loaders(draft: Draft, batch: int, with_masks: bool) -> None:
+    used = dict(filter_cfg=dict(filter_empty_gt=True, min_size=1))
+    metric = dict(
+        type="swin_mm.CocoMetric",
+        ann_file=Code("data_root + val_file"),
+        metric=["bbox", "segm"] if with_masks else "bbox",
+    )
+    draft.add_loaders(
+        batch,
+        lambda split: dict(
+            type="CocoDataset",
+            ann_file=Code(f"{split}_file"),
+            data_prefix=dict(img=Code(f"{split}_images")),
+            **(used if split == "train" else dict(test_mode=True)),
+        ),
+        val_evaluator=metric,
+        test_evaluator=Code("val_evaluator"),
     )
 
 
-def _fit(train: CocoPart, base: Config, options: Options) -> dict[str, Any]:
-    """Chooses what depends on the training data: sizes, schedule, anchors, bands."""
-    preset = options.preset
-    zoom = plan.choose_zoom(train.sizes(), _middle_object(train), preset)
-    scale = plan.choose_scale(train.sizes(), zoom, preset)
-    count = train.images_with_objects()
-    batch = options.batch or plan.choose_batch(scale, count, preset, zoom)
-    least = base.train_cfg.max_epochs if preset == "full" else plan.MIN_EPOCHS_SMALL
+def _add_model(draft: Draft, train: CocoPart, classes: int, lacks_masks: bool) -> None:
+    base, text = draft.base.model, ""
     objects = Counter(a["image_id"] for a in train.content["annotations"])
     most_objects = max(objects.values())
-    small_seen = f"{plan.SMALL_STEPS} x {batch}"
-    return dict(
-        out=options.out,
-        preset=preset,
-        base=base,
-        all_flips=options.all_flips,
-        unit="epochs",
-        bands=survey_bands(train.image_files(), options.bands),
-        zoom=zoom,
-        scale=scale,
-        least_side=max(plan.STEP, round(0.6 * scale[1] / plan.STEP) * plan.STEP),
-        schedule=plan.plan_epochs(count, batch, preset, least),
-        images_with_objects=count,
-        images_seen=small_seen if preset == "small" else f"{plan.DETECTION_IMAGES_SEEN:,}",
-        least_epochs=least,
-        most_epochs=max(plan.MAX_EPOCHS[preset], least),
-        ratios=plan.choose_ratios(train.object_shapes()),
-        most_objects=most_objects,
-        dense=most_objects > DENSE,
+    settings = recipe.class_settings(base)
+    if not draft.is_full:
+        ratios = plan.choose_ratios(train.object_shapes())
+        text = "Anchors are of three shapes, as many objects are more than twice as long as wide."
+        if len(ratios) == 1:
+            text = "Anchors are square, as three of four objects nearly are."
+        anchors = dict(rpn_head=dict(anchor_generator=dict(ratios=ratios)))
+        settings = recipe.merge(settings, anchors, REGIONS)
+        if most_objects > DENSE:
+            text += f" Up to {most_objects} objects in an image: many regions are looked at."
+            settings = recipe.merge(settings, MORE_REGIONS)
+    tested = recipe.merge(base.to_dict(), settings)["test_cfg"]
+    thresholds = dict(test_cfg=recipe.threshold_settings(tested, most_objects))
+    settings = recipe.merge(settings, thresholds)
+    if lacks_masks:
+        text += " The data has no masks, so the mask head is left out."
+        settings["roi_head"].update(mask_roi_extractor=None, mask_head=None)
+        if base.type == "MaskRCNN":
+            settings = {"type": "FasterRCNN", **settings}
+    text += (
+        " Tests keep detections of low score: average precision counts whatever is found. Raise "
+        "score_thr to 0.05 where speed matters."
     )
+    draft.add_model(text, settings, classes)
 
 
 def _middle_object(part: CocoPart) -> float:
@@ -195,60 +216,6 @@ def _middle_object(part: CocoPart) -> float:
     sides = [math.sqrt(height * width) for height, width in part.object_shapes()]
     # Where no box has an area there is nothing to enlarge, and the check of the data will say so.
     return median(sides or [math.inf]) * median(max(size) for size in part.sizes())
-
-
-def _annotation_type(base: Config, with_masks: bool, preset: str) -> str:
-    """The step that keeps masks as polygons, where there are masks and the recipe uses it."""
-    ours = "swin_mm.LoadAnnotations"
-    types = [step.type for step in base.train_dataloader.dataset.get("pipeline") or ()]
-    return ours if with_masks and (preset == "small" or ours in types) else "LoadAnnotations"
-
-
-def _model(
-    base: Config, values: dict[str, Any], options: Options, without_mask_head: bool
-) -> dict[str, Any]:
-    """Returns what the config changes in the recipe's model."""
-    settings = recipe.class_settings(base.model)
-    if options.preset == "small":
-        settings = recipe.merge(settings, _small_regions(values["ratios"], values["dense"]))
-    tested = recipe.merge(base.model.to_dict(), settings)
-    thresholds = recipe.threshold_settings(tested, values["most_objects"])
-    settings = recipe.merge(settings, dict(test_cfg=thresholds))
-    if without_mask_head:
-        settings["roi_head"].update(mask_roi_extractor=None, mask_head=None)
-        if base.model.type == "MaskRCNN":
-            settings = {"type": "FasterRCNN", **settings}
-    return recipe.merge(recipe.input_settings(options, values["bands"]), settings)
-
-
-def _small_regions(ratios: list[float], dense: bool) -> dict[str, Any]:
-    """Widens what the small model limits: shapes of anchors, numbers of regions."""
-    settings: dict[str, Any] = dict(
-        rpn_head=dict(anchor_generator=dict(ratios=ratios)),
-        test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=100)),
-    )
-    if not dense:
-        return settings
-    more = dict(
-        train_cfg=dict(
-            rpn=dict(sampler=dict(num=256)),
-            rpn_proposal=dict(nms_pre=1000, max_per_img=500),
-            rcnn=dict(sampler=dict(num=128, pos_fraction=0.4)),
-        ),
-        test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8))),
-    )
-    return recipe.merge(settings, more)
-
-
-def _hooks(values: dict[str, Any], with_masks: bool) -> dict[str, Any]:
-    best = "coco/segm_mAP" if with_masks else "coco/bbox_mAP"
-    hooks: dict[str, Any] = dict(
-        logger=dict(interval=min(50, max(1, values["schedule"].steps))),
-        checkpoint=dict(interval=recipe.Code("val_interval"), save_best=best, rule="greater"),
-    )
-    if values["bands"] is not None:
-        hooks["visualization"] = dict(type="swin_mm.DetVisualizationHook")
-    return hooks
 
 
 def _doubts(train: CocoPart, val: CocoPart, classes: tuple[str, ...], zoom: float) -> list[str]:

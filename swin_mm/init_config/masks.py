@@ -3,19 +3,21 @@
 import csv
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from swin_mm.datasets.check.images import spread
-from swin_mm.datasets.check.label_maps import LOSSY_ADVICE
+from swin_mm.datasets.check.label_maps import LOSSY, LOSSY_ADVICE
 from swin_mm.datasets.check.summary import examples
-from swin_mm.init_config.segmentation import init_parts
+from swin_mm.init_config import recipe
+from swin_mm.init_config.draft import Draft
+from swin_mm.init_config.options import InitConfigError, Options, Written, find_split
+from swin_mm.init_config.segmentation import write_segmentor
 from swin_mm.init_config.semantic import (
     IGNORED,
     IMAGE_SUFFIXES,
@@ -24,25 +26,17 @@ from swin_mm.init_config.semantic import (
     read_classes,
     read_part,
 )
-from swin_mm.init_config.write import (
-    InitConfigError,
-    Options,
-    Written,
-    check_new,
-    check_out,
-    find_split,
-)
 
 MASK_WORDS = re.compile(r"mask|label|annotation|(?<![a-z])(seg(?!mentationobject)|gt|ground)")
 IMAGE_WORDS = re.compile(r"image|img|photo|picture|(?<![a-z])(rgb|input)")
 MASK_ENDING = re.compile(r"[-_.](masks?|labels?|labelids|seg|gt)$")
 LOOKED_AT = 50  # masks, to find out their kind
 COLOURS_SHOWN = 12
-BORDER = (224, 224, 192)  # Pascal VOC's colour of pixels without a label
+BORDER = 0xE0E0C0  # Pascal VOC's colour of pixels without a label
 
 INDICES, BINARY, COLOURS, GREY = "indices", "0 and 255", "colours", "indices as grey colours"
 
-Colour = tuple[int, int, int]
+Parts = dict[str, SemanticPart]
 
 
 def init_segmentation(
@@ -60,118 +54,90 @@ def init_segmentation(
         InitConfigError: No config can be written; the message says why.
         DatasetError: The data cannot be trained on.
     """
-    check_out(options.out, options.force)
     if len(masks) != len(images):
         raise InitConfigError(
             f"--images and --masks go together: got {len(images)} folders and {len(masks)}"
         )
+    draft = Draft(options, recipe.SEGMENTATION)
     parts = [read_part(*folders) for folders in zip(images, masks, strict=True)]
     folder = Path(parts[0].masks)
     places = (folder, *folder.parents[:2])  # masks may lie in `masks/train`
     beside = [file for place in places for file in sorted(place.iterdir())]
     used = dict(zip(("train", "val"), parts, strict=False))
-    return _init(used, find_kind(used), beside, classes, options)
+    return write_masks(draft, used, find_kind(used), beside, classes)
 
 
-def init_masks(
-    root: Path, files: Sequence[Path], classes: Sequence[str] | None, options: Options
-) -> Written | None:
-    """As `init_segmentation`, for folders of images and masks that are found; None without any.
-
-    Args:
-        root: The folder.
-        files: All files below it.
-        classes: Names, or a file of names; else a file in the folder may name them.
-        options: Further choices.
-    """
-    parts = find_parts(root, files)
-    if not parts:
-        return None
-    kind = find_kind(parts)
-    counts = ", ".join(f"{len(part.names)} {split}" for split, part in parts.items())
-    found = f"masks with {kind}: {counts.replace(' all', '')} images"
-    train = parts.pop("train", None) or parts.pop("all", None)
-    val = parts.pop("val", None)
-    if train is None:
-        train, val = val or parts.popitem()[1], None
-    used = {"train": train} if val is None else {"train": train, "val": val}
-    return replace(_init(used, kind, files, classes, options), found=found)
-
-
-def _init(
-    parts: dict[str, SemanticPart],
+def write_masks(
+    draft: Draft,
+    parts: Parts,
     kind: str,
     files: Sequence[Path],
     classes: Sequence[str] | None,
-    options: Options,
 ) -> Written:
-    """Converts masks that are no label maps beside the config, and writes it."""
+    """Converts masks that are no label maps beside the config, and writes it.
+
+    The classes are named by `classes`, which may be a file, or by one of `files`.
+    """
     table = read_colours(files)
-    names = read_classes(classes) or read_names(files) or tuple(table.values())
-    if kind == COLOURS and not table:
-        raise InitConfigError(_describe_colours(parts))
-    if kind == BINARY:
-        names = names or ("background", "foreground")
-    notes, written = [], list[Path]()
+    names = read_classes(classes) or _read_names(files) or tuple(table.values())
+    labels = {value: value for value in range(IGNORED + 1)}
+    if kind == COLOURS:
+        if not table:
+            raise InitConfigError(_describe_colours(parts))
+        labels = {BORDER: IGNORED, **{code: index for index, code in enumerate(table)}}
+    elif kind == BINARY:
+        labels, names = {0: 0, 255: 1}, names or ("background", "foreground")
+    written: list[Path] = []
     try:
         if kind != INDICES:
-            folder = options.beside("masks")
+            folder = draft.options.beside("masks")
             for split, part in parts.items():
-                parts[split] = _convert(part, folder / split, kind, table, written, options.force)
-            notes.append(f"label maps are written to {folder}; your masks stay as they are")
-        return init_parts(list(parts.values()), names, notes, options)
+                place = folder / split
+                for name in part.names:
+                    draft.options.check_new(path := place / f"{name}.png")
+                    written.append(path)
+                    _convert(part.mask_file(name), path, kind, labels)
+                parts[split] = replace(part, masks=str(place), mask_suffix=".png")
+            draft.notes.append(f"label maps are written to {folder}; your masks stay as they are")
+        return write_segmentor(draft, list(parts.values()), names)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
-        for place in [path.parent for path in written] + [options.beside("masks")]:
+        for place in [path.parent for path in written] + [draft.options.beside("masks")]:
             with suppress(OSError):  # other files are in it, or it is gone
                 place.rmdir()
         raise
 
 
-def find_parts(root: Path, files: Sequence[Path]) -> dict[str, SemanticPart]:
+def find_parts(root: Path, files: Sequence[Path]) -> Parts:
     """Pairs folders of images with folders of masks, by split.
 
     Masks lie in folders named so, or beside the images with an ending such as `_mask.png`.
-
-    Raises:
-        InitConfigError: Several folders are for one split, or images are of several kinds.
     """
-    masks: dict[Path, list[Path]] = defaultdict(list)
-    images: dict[Path, dict[str, Path]] = defaultdict(dict)  # by stem
+    masks: dict[Path, list[str]] = defaultdict(list)
+    images: dict[Path, list[str]] = defaultdict(list)
     for file in files:
         if file.suffix.lower() in IMAGE_SUFFIXES:
-            if _is_mask(file.relative_to(root)):
-                masks[file.parent].append(file)
-            else:
-                images[file.parent][file.stem] = file
-    parts: dict[str, SemanticPart] = {}
-    for folder, there in masks.items():
+            kind = masks if _is_mask(file.relative_to(root)) else images
+            kind[file.parent].append(file.name)
+    parts: Parts = {}
+    for folder, names in masks.items():
         split = find_split(root, folder)
-        pairs = {
-            place: {stem: m for m in there for stem in _beginnings(m.stem) if stem in stems}
-            for place, stems in images.items()
-        }
-        place = max(
-            pairs,
-            key=lambda p: (bool(pairs[p]), find_split(root, p) == split, len(pairs[p])),
-            default=None,
-        )
-        if place is None or not pairs[place]:
+        found = [(place, pair(str(place), images[place], str(folder), names)) for place in images]
+        fitting = [(find_split(root, place) == split, part) for place, part in found if part]
+        if not fitting:
             continue
         if split in parts:
             raise InitConfigError(
                 f"several folders of masks, {parts[split].masks} and {folder}: name folders with "
                 "--masks and --images"
             )
-        image_names = [image.name for image in images[place].values()]
-        mask_names = [mask.name for mask in there]
-        parts[split] = pair(str(place), image_names, str(folder), mask_names)
+        parts[split] = max(fitting, key=lambda one: (one[0], len(one[1].names)))[1]
     if masks and images and not parts:
         folder, place = next(iter(masks)), next(iter(images))
         raise InitConfigError(
-            f"no mask in {folder} is named like an image in {place}: {masks[folder][0].name} "
-            f"should begin with the name of its image, as {next(iter(images[place]))}.png does"
+            f"no mask in {folder} is named like an image in {place}: {masks[folder][0]} should "
+            f"begin with the name of its image, as {Path(images[place][0]).stem}.png does"
         )
     return parts
 
@@ -188,26 +154,13 @@ def _is_mask(path: Path) -> bool:
     return False
 
 
-def _beginnings(stem: str) -> Iterator[str]:
-    """Yields a name, and what is left of it without its last words."""
-    yield stem
-    while (end := max(stem.rfind(mark) for mark in "_-.")) > 0:
-        stem = stem[:end]
-        yield stem
-
-
-def find_kind(parts: dict[str, SemanticPart]) -> str:
-    """Finds out what masks hold, by looking at some of them.
-
-    Raises:
-        InitConfigError: They are JPEG files.
-    """
-    masks = _sample(parts)
+def find_kind(parts: Parts) -> str:
+    """Finds out what masks hold, by looking at some of them."""
     values: set[int] = set()
     modes = set()
-    for path in masks:
+    for path in _some_masks(parts):
         with Image.open(path) as image:
-            if image.format == "JPEG":
+            if image.format in LOSSY:
                 raise InitConfigError(f"{path} is a JPEG, {LOSSY_ADVICE}")
             pixels = np.array(image)
             modes.add(image.mode)
@@ -220,7 +173,7 @@ def find_kind(parts: dict[str, SemanticPart]) -> str:
     return GREY if modes & {"RGB", "RGBA", "LA"} else INDICES
 
 
-def _sample(parts: dict[str, SemanticPart]) -> list[str]:
+def _some_masks(parts: Parts) -> list[str]:
     masks = [part.mask_file(name) for part in parts.values() for name in part.names]
     return [masks[index] for index in spread(len(masks))[:LOOKED_AT]]
 
@@ -233,18 +186,14 @@ def _as_grey(pixels: np.ndarray) -> np.ndarray | None:
     return None if (colours != colours[..., :1]).any() else colours[..., 0]
 
 
-def read_colours(files: Sequence[Path]) -> dict[Colour, str]:
-    """Reads which class has which colour, from CVAT's `labelmap.txt` or a `class_dict.csv`.
+def read_colours(files: Sequence[Path]) -> dict[int, str]:
+    """Reads the class of each colour, `0xRRGGBB`, from `labelmap.txt` or `class_dict.csv`.
 
-    A line of the first is `name:red,green,blue`, and of the second `name,red,green,blue`.
-
-    Raises:
-        InitConfigError: A line is something else.
+    A line of the first, CVAT's, is `name:red,green,blue`, and of the second `name,red,green,blue`.
     """
-    for file in files:
-        if file.name.lower() not in ("labelmap.txt", "class_dict.csv"):
-            continue
-        table: dict[Colour, str] = {}
+    table: dict[int, str] = {}
+    tables = (file for file in files if file.name.lower() in ("labelmap.txt", "class_dict.csv"))
+    for file in [*tables][:1]:
         for line in file.read_text(encoding="utf-8-sig").splitlines():
             words = re.split(r"[:,]", line.strip())
             if not line.strip() or line.startswith("#") or words[1].strip().lower() in ("r", "red"):
@@ -256,12 +205,11 @@ def read_colours(files: Sequence[Path]) -> dict[Colour, str]:
                     f"{file}: a name and three numbers, such as road:128,64,128, are expected, "
                     f"got {line!r}"
                 ) from None
-            table[red, green, blue] = words[0].strip()
-        return table
-    return {}
+            table[red << 16 | green << 8 | blue] = words[0].strip()
+    return table
 
 
-def read_names(files: Sequence[Path]) -> tuple[str, ...]:
+def _read_names(files: Sequence[Path]) -> tuple[str, ...]:
     """Reads the names of indices, from Roboflow's `_classes.csv` or from a text file."""
     for file in files:
         if file.name == "_classes.csv":
@@ -273,13 +221,12 @@ def read_names(files: Sequence[Path]) -> tuple[str, ...]:
     return ()
 
 
-def _describe_colours(parts: dict[str, SemanticPart]) -> str:
-    colours: Counter[Colour] = Counter()
-    for mask in _sample(parts):
-        with Image.open(mask) as image:
-            pixels = np.array(image.convert("RGB")).reshape(-1, 3)
-        found, counts = np.unique(pixels, axis=0, return_counts=True)
-        colours.update(dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True)))
+def _describe_colours(parts: Parts) -> str:
+    colours: Counter[tuple[int, ...]] = Counter()
+    for path in _some_masks(parts):
+        with Image.open(path) as image:
+            counts = image.convert("RGB").getcolors(image.width * image.height)
+        colours.update({colour: count for count, colour in counts})
     listed = ", ".join(",".join(map(str, c)) for c, _ in colours.most_common(COLOURS_SHOWN))
     return (
         f"masks have {len(colours)} colours, and no file says which class each is: write "
@@ -288,55 +235,23 @@ def _describe_colours(parts: dict[str, SemanticPart]) -> str:
     )
 
 
-def _convert(
-    part: SemanticPart,
-    folder: Path,
-    kind: str,
-    table: dict[Colour, str],
-    written: list[Path],
-    force: bool,
-) -> SemanticPart:
-    """Writes label maps of masks; adds their paths to `written`."""
-    for name in part.names:
-        path = folder / f"{name}.png"
-        check_new([path], force)
-        with Image.open(part.mask_file(name)) as image:
-            pixels = np.array(image.convert("RGB") if kind == COLOURS else image)
-        try:
-            labels = _look_up(pixels, table) if kind == COLOURS else _label(pixels, kind)
-        except InitConfigError as error:
-            raise InitConfigError(f"{part.mask_file(name)} {error}") from None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written.append(path)
-        Image.fromarray(labels.astype(np.uint8)).save(path)
-    return replace(part, masks=str(folder), mask_suffix=".png")
-
-
-def _label(pixels: np.ndarray, kind: str) -> np.ndarray:
-    """Turns a grey mask into indices."""
-    grey = _as_grey(pixels)
-    if grey is None or (kind == BINARY and not np.isin(grey, (0, 255)).all()):
-        raise InitConfigError(f"does not hold {kind}, as other masks do: correct it")
-    return grey == 255 if kind == BINARY else grey
-
-
-def _look_up(pixels: np.ndarray, table: dict[Colour, str]) -> np.ndarray:
-    """Turns colours `(H, W, 3)` into indices of the table."""
-    labels = {_code(BORDER): IGNORED}
-    labels.update({_code(colour): index for index, colour in enumerate(table)})
-    planes = np.moveaxis(pixels.astype(np.int64), -1, 0)
-    codes, places = np.unique(_code(planes), return_inverse=True)
-    unknown = [code for code in codes.tolist() if code not in labels]
-    if unknown:
+def _convert(mask: str, path: Path, kind: str, labels: dict[int, int]) -> None:
+    """Writes the label map of a mask, given the label of each grey value or colour."""
+    with Image.open(mask) as image:
+        values = _as_grey(np.array(image))
+        if kind == COLOURS:
+            red, green, blue = np.moveaxis(np.array(image.convert("RGB"), dtype=np.int64), -1, 0)
+            values = red << 16 | green << 8 | blue
+    found, places = np.unique([-1] if values is None else values, return_inverse=True)
+    unknown = [value for value in found.tolist() if value not in labels]
+    if unknown and kind == COLOURS:
         colours = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in unknown]
         raise InitConfigError(
-            f"has colours of no class: {examples(colours)}; name them in the table of colours, or "
-            "correct the mask"
+            f"{mask} has colours of no class: {examples(colours)}; name them in the table of "
+            "colours, or correct the mask"
         )
-    return np.array([labels[code] for code in codes.tolist()])[places].reshape(pixels.shape[:2])
-
-
-def _code(colour: Any) -> Any:
-    """Returns one number for a colour, or for the planes of a picture."""
-    red, green, blue = colour
-    return (red << 16) + (green << 8) + blue
+    if unknown or values is None:
+        raise InitConfigError(f"{mask} does not hold {kind}, as other masks do: correct it")
+    pixels = np.array([labels[value] for value in found.tolist()], dtype=np.uint8)[places]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.reshape(values.shape)).save(path)

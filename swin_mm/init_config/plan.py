@@ -1,13 +1,11 @@
-"""The rules by which a config for one's own data is fitted to it; each states its arithmetic."""
+"""The rules by which a config for one's own data is fitted to it; each states its arithmetic.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Sizes of images are heights and widths in pixels, scales are long and short sides, and presets are
+`full`, for a recipe, and `small`, for a model that trains on a CPU.
+"""
+
 from statistics import median
-from typing import Any
-
-from swin_mm.datasets.check.sizes import UNTURNED
-
-PRESETS = ("full", "small")
+from typing import NamedTuple
 
 # Detection. The recipes' 12 epochs of COCO are 1.4 million images seen, from pretrained weights.
 # Heads for one's own classes settle after some thousands of steps; few images, seen more than a few
@@ -46,70 +44,54 @@ SQUARE_SHARE = 0.75
 VALIDATIONS = 10
 WARMUP_SHARE = 10  # a tenth of all steps, at most
 
+Sizes = list[tuple[int, int]]
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train, in epochs of `steps` steps of `batch` images."""
+
+class Schedule(NamedTuple):
+    """How long to train: epochs of `steps` steps of `batch` images, and in words why."""
 
     epochs: int
     batch: int
     steps: int
     warmup: int
     val_interval: int
+    why: str
 
 
 def plan_epochs(images: int, batch: int, preset: str, published_epochs: int = 0) -> Schedule:
-    """Scales the schedule of a detector to the number of training images.
-
-    Args:
-        images: Training images, after those without objects are left out.
-        batch: Images a step.
-        preset: `full` or `small`.
-        published_epochs: Those of the recipe; at least so many are trained.
-    """
+    """Scales the schedule of a detector, at least the recipe's epochs, to the training images."""
     least = max(published_epochs, MIN_EPOCHS_SMALL)
     most = max(MAX_EPOCHS[preset], least)
-    seen = SMALL_STEPS * batch if preset == "small" else DETECTION_IMAGES_SEEN
+    seen, words = DETECTION_IMAGES_SEEN, f"{DETECTION_IMAGES_SEEN:,}"
+    if preset == "small":
+        seen, words = SMALL_STEPS * batch, f"{SMALL_STEPS} x {batch}"
     epochs = min(most, max(least, round(seen / images)))
     steps = -(-images // batch)
-    return Schedule(
-        epochs=epochs,
-        batch=batch,
-        steps=steps,
-        warmup=max(1, min(500, epochs * steps // WARMUP_SHARE)),
-        val_interval=max(1, epochs // VALIDATIONS),
+    warmup = max(1, min(500, epochs * steps // WARMUP_SHARE))
+    why = (
+        f"{words} images are to be seen, within {least} to {most} epochs: {words} / {images} images"
     )
+    return Schedule(epochs, batch, steps, warmup, max(1, epochs // VALIDATIONS), why)
 
 
 def plan_steps(images: int, batch: int, preset: str) -> Schedule:
-    """Scales the schedule of a segmentor, which counts steps, to the number of training images.
-
-    Returns:
-        One epoch of all the steps; `val_interval` is in steps.
-    """
-    least, most = SEGMENTATION_STEPS[preset]
-    steps = min(most, max(least, round(SEGMENTATION_EPOCHS[preset] * images / batch)))
+    """As `plan_epochs` for a segmentor, which counts steps: one epoch of all of them."""
+    epochs, (least, most) = SEGMENTATION_EPOCHS[preset], SEGMENTATION_STEPS[preset]
+    steps = min(most, max(least, round(epochs * images / batch)))
     steps = -(-steps // 100) * 100
-    return Schedule(
-        epochs=1,
-        batch=batch,
-        steps=steps,
-        warmup=min(1_500, steps // WARMUP_SHARE),
-        val_interval=steps // VALIDATIONS,
-    )
+    as_published = ", as the recipe on ADE20K" if preset == "full" else ""
+    why = f"{epochs} epochs{as_published}, within {least:,} to {most:,} steps: {epochs} x {images} "
+    why += f"images / {batch}"
+    warmup = min(1_500, steps // WARMUP_SHARE)
+    return Schedule(1, batch, steps, warmup, steps // VALIDATIONS, why)
 
 
 def choose_batch(scale: tuple[int, int], images: int, preset: str, zoom: float = 1.0) -> int:
     """Chooses the images of a step on one GPU: those that cost what the recipe's two cost.
 
-    A power of two, at least two, at most sixteen. For the small model four, or two of images that
-    are enlarged to more than one and a half times their pixels, so that training takes as long.
-
-    Args:
-        scale: Long and short side of the images trained on, pixels.
-        images: Training images; at least four steps make an epoch.
-        preset: `full` or `small`.
-        zoom: What images are enlarged by.
+    A power of two, at least two, at most sixteen, at least four steps an epoch. For the small model
+    four, or two of images that are enlarged to more than one and a half times their pixels, so that
+    training takes as long.
     """
     fitting = PIXELS_A_STEP // (scale[0] * scale[1])
     if preset == "small":
@@ -118,17 +100,12 @@ def choose_batch(scale: tuple[int, int], images: int, preset: str, zoom: float =
     return 1 << (most.bit_length() - 1)
 
 
-def choose_zoom(sizes: list[tuple[int, int]], object_side: float, preset: str) -> float:
+def choose_zoom(sizes: Sizes, object_side: float, preset: str) -> float:
     """Chooses what a detector's images are enlarged or reduced by.
 
-    They are enlarged, up to twofold, until the middle object lies between the two smallest anchors,
-    and for the recipes to a short side of 480 pixels; and reduced to the recipes' 1333 x 800, or to
-    512 for the small model.
-
-    Args:
-        sizes: Height and width of each image.
-        object_side: Of the middle object of the middle image, pixels: the root of its box's area.
-        preset: `full` or `small`.
+    They are enlarged, up to twofold, until the middle object, whose side is the root of its box's
+    area, lies between the two smallest anchors, and for the recipes to a short side of 480 pixels;
+    and reduced to the recipes' 1333 x 800, or to 512 for the small model.
     """
     long, short = _middle_sides(sizes)
     wanted, limits = OBJECT_SIDE[preset] / object_side, (SMALL_LONG_SIDE, SMALL_LONG_SIDE)
@@ -138,46 +115,25 @@ def choose_zoom(sizes: list[tuple[int, int]], object_side: float, preset: str) -
     return min(zoom, limits[0] / long, limits[1] / short)
 
 
-def choose_scale(sizes: list[tuple[int, int]], zoom: float, preset: str) -> tuple[int, int]:
-    """Chooses the size that images are fitted into for a detector: the data's middle size, zoomed.
-
-    Args:
-        sizes: Height and width of each image.
-        zoom: What images are enlarged or reduced by.
-        preset: `full` or `small`.
-
-    Returns:
-        Long and short side, multiples of 32.
-    """
+def choose_scale(sizes: Sizes, zoom: float, preset: str) -> tuple[int, int]:
+    """Chooses the scale that a detector's images are fitted into: the middle size, zoomed."""
     if preset == "full" and zoom < 1:
-        # As published: the limits, not the middle image's own shape.
-        return PUBLISHED_SIDES
+        return PUBLISHED_SIDES  # as published: the limits, not the middle image's own shape
     long, short = _middle_sides(sizes)
     return _round(zoom * long), _round(zoom * short)
 
 
 def choose_ratios(shapes: list[tuple[float, float]]) -> list[float]:
-    """Chooses the shapes of the small model's anchors, height to width.
-
-    Args:
-        shapes: Height and width of each object.
-    """
+    """Chooses the small model's anchors, height to width, for the heights and widths of objects."""
     square = sum(max(shape) <= LONG_OBJECT * min(shape) for shape in shapes)
     return [1.0] if square >= SQUARE_SHARE * len(shapes) else RATIOS
 
 
-def choose_segmentation_scale(sizes: list[tuple[int, int]], preset: str) -> tuple[int, int]:
-    """Chooses the size that images are fitted into for a segmentor.
+def choose_segmentation_scale(sizes: Sizes, preset: str) -> tuple[int, int]:
+    """Chooses the scale that a segmentor's images are fitted into.
 
     The middle size of the data, enlarged up to twofold to a short side of 512 pixels for the
     recipes, and reduced to a long side of 2048, or of 512 for the small model.
-
-    Args:
-        sizes: Height and width of each image.
-        preset: `full` or `small`.
-
-    Returns:
-        Long and short side, multiples of 32.
     """
     long, short = _middle_sides(sizes)
     zoom = 1.0 if preset == "small" else max(1.0, min(2.0, CROP["full"] / short))
@@ -186,44 +142,13 @@ def choose_segmentation_scale(sizes: list[tuple[int, int]], preset: str) -> tupl
 
 
 def choose_crop(scale: tuple[int, int], preset: str) -> int:
-    """Chooses the side of the square that a segmentor is trained on.
-
-    512 pixels, as the recipes, or 256 for the small model, or the short side of the images.
-    """
+    """Chooses the side of the square that a segmentor is trained on, at most the short side."""
     return min(CROP[preset], scale[1])
 
 
-def _middle_sides(sizes: list[tuple[int, int]]) -> tuple[float, float]:
+def _middle_sides(sizes: Sizes) -> tuple[float, float]:
     return median(max(size) for size in sizes), median(min(size) for size in sizes)
 
 
 def _round(side: float) -> int:
     return max(STEP, round(side / STEP) * STEP)
-
-
-def choose_palette(count: int) -> list[tuple[int, int, int]]:
-    """Chooses colours that differ: hues by the golden angle, in three brightnesses."""
-    from colorsys import hsv_to_rgb
-
-    colours = []
-    for index in range(count):
-        hue = (0.56 + index * 0.618034) % 1.0
-        value = (0.95, 0.75, 0.55)[index % 3]
-        red, green, blue = (round(255 * part) for part in hsv_to_rgb(hue, 0.75, value))
-        colours.append((red, green, blue))
-    return colours
-
-
-def choose_turning(bands: object, parts: Sequence[Any]) -> tuple[str, list[str]]:
-    """Chooses whether colour pictures are turned as their EXIF orientation says.
-
-    Args:
-        bands: What other images than colour pictures have; they are never turned.
-        parts: Training and validation data.
-
-    Returns:
-        What the loading step needs besides its type, and notes.
-    """
-    found = [part.color_type() for part in parts] if bands is None else []
-    notes = [note for _, notes in found for note in notes]
-    return (f', color_type="{UNTURNED}"' if notes else ""), notes[:1]

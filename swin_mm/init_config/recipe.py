@@ -13,12 +13,11 @@ from swin_mm.checkpoint.published import Weights, find_weights, resolve_weights
 from swin_mm.configs import packaged_configs
 from swin_mm.datasets.check.settings import find_num_classes
 from swin_mm.engine.checkpoint_files import find_damage
-from swin_mm.init_config.bands import Bands
+from swin_mm.init_config.options import InitConfigError, Options
 from swin_mm.init_config.text import Code
-from swin_mm.init_config.write import InitConfigError, Options
 
 ALIASES = {"cascade": "cascade_mask_rcnn"}
-# Methods whose schedule, heads and thresholds can be fitted.
+# Methods whose schedule, heads and thresholds can be fitted; the default first.
 DETECTION = ("mask_rcnn", "cascade_mask_rcnn", "atss", "retinanet", "reppoints")
 SEGMENTATION = ("upernet",)
 BACKBONES = {"tiny": "t", "small": "s", "base": "b", "large": "l"}
@@ -26,7 +25,7 @@ SMALL = {"mask_rcnn": "mask_rcnn_swin_mini_shapes", "upernet": "upernet_swin_min
 
 
 def choose_recipe(options: Options, known: Sequence[str]) -> tuple[str, Config, str]:
-    """Finds and reads the recipe that the user's choices, or the weights to start from, ask for.
+    """Finds the recipe that the user's choices, or the weights to start from, ask for.
 
     Args:
         options: The choices.
@@ -34,14 +33,11 @@ def choose_recipe(options: Options, known: Sequence[str]) -> tuple[str, Config, 
 
     Returns:
         Its name, its config, and its method and backbone in words.
-
-    Raises:
-        InitConfigError: There is none; lists those there are.
     """
-    method, backbone, preset = options.method, options.backbone, options.preset
-    if options.weights and preset != "full":
+    method, backbone, full = options.method, options.backbone, options.preset == "full"
+    if options.weights and not full:
         raise InitConfigError("--weights fit a recipe, not the small model: give --preset full")
-    weights = named_weights(options.weights)
+    weights = _find_named(options.weights) if options.weights else None
     if weights and not method and not backbone:
         if weights.recipe is None:
             raise InitConfigError(
@@ -55,94 +51,37 @@ def choose_recipe(options: Options, known: Sequence[str]) -> tuple[str, Config, 
                 f"--weights {options.weights} are of {method}; for this data there are "
                 f"{', '.join(known)}: choose weights of one of them (`swin-mm weights` lists them)"
             )
-    method, backbone = check_method(method or known[0], known), backbone or "tiny"
-    if preset == "full":
-        name = find_recipe(method, backbone)
-    elif method in SMALL:
-        name = SMALL[method]
-    else:
+    method = ALIASES.get(method or known[0], method or known[0])
+    if method not in known:
+        raise InitConfigError(
+            f"--method {method}: own data is written for {', '.join(known)}; for another, take its "
+            "recipe (`swin-mm print-config` lists them) and change data and num_classes"
+        )
+    if not full and method not in SMALL:
         raise InitConfigError(
             f"there is no small model of {method}, only of {', '.join(SMALL)}: choose one of them, "
             "or --preset full"
         )
-    path = packaged_configs()[name]
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
-    words = [part.strip() for part in text.splitlines()[0].rstrip(".").split(",")]
+    name = _find_recipe(method, backbone or "tiny") if full else SMALL[method]
     if weights and weights.recipe and _backbone(weights.recipe) != _backbone(name):
         raise InitConfigError(
             f"--weights {options.weights} are of {weights.recipe}, whose backbone is not that of "
             f"{name}: leave out --method and --backbone, which the weights choose, or choose other "
             "weights"
         )
-    return name, Config.fromfile(path), ", ".join(words[: 2 if preset == "full" else 1])
+    path = packaged_configs()[name]
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or name
+    words = [part.strip() for part in text.splitlines()[0].rstrip(".").split(",")]
+    return name, Config.fromfile(path), ", ".join(words[: 2 if full else 1])
 
 
-def _backbone(recipe: str) -> str:
-    """Returns the version and size of a recipe's backbone, such as `v2_t`."""
-    found = re.search(r"_swin_((?:v2_)?[a-z]+)", recipe)
-    return found[1] if found else ""
-
-
-def named_weights(name: str | None) -> Weights | None:
-    """Returns the published weights of a name; None for a file, an address or nothing.
-
-    Raises:
-        CheckpointError: There are none of that name, or no file.
-    """
-    if not name:
-        return None
-    if "://" not in (place := resolve_weights(name)) and (
-        damage := find_damage(Path(place).expanduser())
-    ):
-        raise CheckpointError(f"cannot load --weights {place}: {damage}")
-    return None if place == name else find_weights(name)
-
-
-def start_settings(options: Options, model: ConfigDict, classes: int) -> dict[str, Any]:
-    """Makes what the config says of the weights that the whole model starts from.
-
-    Args:
-        options: The user's choices.
-        model: The recipe's model.
-        classes: Number of classes of the data.
-
-    Returns:
-        `load_from`, None for a backbone's weights alone, and `start`, which says in words what is
-        loaded.
-    """
-    if not options.weights:
-        return dict(load_from=None, start="")
-    place, weights = resolve_weights(options.weights), named_weights(options.weights)
-    start = f"training starts from the weights {options.weights}"
-    if weights:
-        metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
-        start += f" (published: {metrics} on {weights.dataset})"
-    heads = {path.split(".", 1)[1]: count for path, count in find_num_classes(model, "model")}
-    other = [path.rpartition(".")[0] for path, count in heads.items() if count != classes]
-    if other:
-        start += f"; layers for other classes are left out and learned anew: {', '.join(other)}"
-    else:
-        start += "; they may have as many classes as the data, so all layers are loaded"
-    place = place if "://" in place else str(Path(place).expanduser().resolve())
-    return dict(load_from=place, start=start)
-
-
-def find_recipe(method: str, backbone: str, known: Sequence[str] | None = None) -> str:
-    """Finds the recipe of a method and a backbone: the one with the fewest extras in its name.
-
-    Args:
-        method: Such as `mask_rcnn`.
-        backbone: A key of `BACKBONES`, or a part of a recipe's name such as `v2_t`.
-        known: Names of recipes; by default those that come with swin_mm.
-
-    Raises:
-        InitConfigError: There is none; lists those there are.
-    """
-    known = sorted(packaged_configs() if known is None else known)
-    prefix = f"{ALIASES.get(method, method)}_swin_"
+def _find_recipe(method: str, backbone: str) -> str:
+    """Finds the recipe of a method and a backbone: the one with the fewest extras in its name."""
+    prefix = f"{method}_swin_"
     start = prefix + BACKBONES.get(backbone, backbone)
     special = ("shapes", "_context", "_mini")  # for built-in data, or another kind of attention
-    own = [n for n in known if n.startswith(prefix) and not any(part in n for part in special)]
+    names = [name for name in sorted(packaged_configs()) if name.startswith(prefix)]
+    own = [name for name in names if not any(part in name for part in special)]
     fitting = [name for name in own if name == start or name.startswith(start + "_")]
     if not fitting:
         raise InitConfigError(
@@ -152,46 +91,42 @@ def find_recipe(method: str, backbone: str, known: Sequence[str] | None = None) 
     return min(fitting, key=lambda name: (len(name), name))
 
 
-def check_method(method: str, known: Sequence[str]) -> str:
-    """Returns the full name of a method.
-
-    Raises:
-        InitConfigError: It is not one of `known`.
-    """
-    name = ALIASES.get(method, method)
-    if name not in known:
-        raise InitConfigError(
-            f"--method {method}: own data is written for {', '.join(known)}; for another, take its "
-            "recipe (`swin-mm print-config` lists them) and change data and num_classes"
-        )
-    return name
+def _backbone(recipe: str) -> str:
+    """Returns the version and size of a recipe's backbone, such as `v2_t`."""
+    found = re.search(r"_swin_((?:v2_)?[a-z]+)", recipe)
+    return found[1] if found else ""
 
 
-def input_settings(options: Options, bands: Bands | None) -> dict[str, Any]:
-    """Makes the model's settings for its first weights and the bands that it takes."""
-    backbone: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    if bands is not None:
-        settings["data_preprocessor"] = dict(
-            mean=list(bands.mean), std=list(bands.std), bgr_to_rgb=False
-        )
-        backbone["in_channels"] = Code("len(bands)")
-    if options.weights:
-        backbone["init_cfg"] = None
-    elif options.preset == "full":
-        backbone["init_cfg"] = dict(checkpoint=Code("pretrained"))
-    return {**settings, "backbone": backbone} if backbone else settings
+def _find_named(name: str) -> Weights | None:
+    """Returns the published weights of a name; None for a file, which must be whole, or address."""
+    place = resolve_weights(name)
+    damage = None if "://" in place else find_damage(Path(place).expanduser())
+    if damage:
+        raise CheckpointError(f"cannot load --weights {place}: {damage}")
+    return None if place == name else find_weights(name)
+
+
+def describe_start(name: str, model: ConfigDict, classes: int) -> tuple[str, str]:
+    """Returns the `load_from` of the weights of a whole model, and in words what is loaded."""
+    place, weights = resolve_weights(name), _find_named(name)
+    start = f"training starts from the weights {name}"
+    if weights:
+        metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
+        start += f" (published: {metrics} on {weights.dataset})"
+    counts = find_num_classes(model, "model")
+    other = [path.split(".", 1)[1].rpartition(".")[0] for path, n in counts if n != classes]
+    if other:
+        start += f"; layers for other classes are left out and learned anew: {', '.join(other)}"
+    else:
+        start += "; they may have as many classes as the data, so all layers are loaded"
+    return place if "://" in place else str(Path(place).expanduser().resolve()), start
 
 
 def class_settings(model: ConfigDict) -> dict[str, Any]:
     """Makes the settings that give every head the number of classes of the data.
 
-    Args:
-        model: The recipe's model.
-
-    Returns:
-        Nested settings with `Code("num_classes")`. A config can only replace a list of heads
-        (cascades) as a whole, so there an expression changes each head.
+    A config can only replace a list of heads (cascades) as a whole, so there an expression changes
+    each head.
     """
     overrides: dict[str, Any] = {}
     for path, _ in find_num_classes(model, "model"):
@@ -208,29 +143,16 @@ def class_settings(model: ConfigDict) -> dict[str, Any]:
     return overrides
 
 
-def threshold_settings(model: dict, most_objects: int) -> dict[str, Any]:
-    """Makes the settings for testing on small data.
+def threshold_settings(test_cfg: dict, most_objects: int) -> dict[str, Any]:
+    """Changes `test_cfg` for small data.
 
     Average precision counts every true object that is found, however low its score, and images
     may have more objects than COCO's hundred.
-
-    Args:
-        model: The recipe's model.
-        most_objects: In one image.
-
-    Returns:
-        Settings for `test_cfg`.
     """
-    test_cfg = model.get("test_cfg") or {}
-    overrides: dict[str, Any] = {}
-    for where, settings in (("rcnn", test_cfg.get("rcnn")), (None, test_cfg)):
-        if not isinstance(settings, dict) or "score_thr" not in settings:
-            continue
-        changed = dict(score_thr=min(0.001, settings["score_thr"]))
-        if most_objects > settings.get("max_per_img", 100):
-            changed["max_per_img"] = -(-most_objects // 100) * 100
-        overrides.update({where: changed} if where else changed)
-    return overrides
+    changed: dict[str, Any] = dict(score_thr=0.001)
+    if most_objects > test_cfg.get("rcnn", test_cfg)["max_per_img"]:
+        changed["max_per_img"] = -(-most_objects // 100) * 100
+    return dict(rcnn=changed) if "rcnn" in test_cfg else changed
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -31,34 +31,24 @@ def split_names(
     """
     if len(names) < 2:
         raise ValueError(f"a split needs at least two images, got {len(names)}: name --coco twice")
-    labels = labels or {}
+    classes = {name: set((labels or {}).get(name, ())) for name in names}
     order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     count = min(len(names) - 1, max(1, round(share * len(names))))
-    total = Counter(label for name in names for label in labels.get(name, ()))
+    total = Counter(label for name in names for label in classes[name])
     left = Counter(total)
-    chosen: dict[str, None] = {}  # in the order of choice
+    chosen: set[str] = set()
 
-    def choose(name: str) -> None:
-        chosen[name] = None
-        left.subtract(labels.get(name, ()))
-
-    def can_go(name: str) -> bool:
-        return name not in chosen and all(left[label] > 1 for label in labels.get(name, ()))
+    def choose(most: int, label: Hashable = None, keep_last: bool = True) -> None:
+        for name in order:
+            has_label = label is None or label in classes[name]
+            is_last = keep_last and any(left[other] <= 1 for other in classes[name])
+            if len(chosen) < min(most, count) and name not in chosen and has_label and not is_last:
+                chosen.add(name)
+                left.subtract(classes[name])
 
     for label, images in sorted(total.items(), key=lambda item: (item[1], str(item[0]))):
-        represented = any(label in labels.get(name, ()) for name in chosen)
-        if images > 1 and not represented and len(chosen) < count:
-            bearers = [name for name in order if label in labels.get(name, ()) and can_go(name)]
-            if bearers:
-                choose(bearers[0])
-    for name in order:
-        if len(chosen) >= count:
-            break
-        if can_go(name):
-            choose(name)
-    for name in order:  # what is left holds the last of some class: the count comes first
-        if len(chosen) >= count:
-            break
-        if name not in chosen:
-            choose(name)
+        if images > 1 and left[label] == images:
+            choose(len(chosen) + 1, label)
+    choose(count)
+    choose(count, keep_last=False)
     return [n for n in names if n not in chosen], [n for n in names if n in chosen]

@@ -2,10 +2,7 @@
 
 import json
 import textwrap
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 WIDTH = 100
 INDENT = 4
@@ -56,7 +53,6 @@ def assign(name: str, value: Any) -> str:
 
 def comment(text: str) -> str:
     """Writes comment lines that fit the width."""
-    text = " ".join(text.split())
     lines = textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
     return "".join(f"# {line}\n" for line in lines)
 
@@ -64,24 +60,3 @@ def comment(text: str) -> str:
 def in_docstring(text: str) -> str:
     """Escapes what would end a docstring or be replaced by mmengine."""
     return text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace("{{", "{ {")
-
-
-def fill_template(name: str, **values: Any) -> str:
-    """Fills one of the templates beside this module.
-
-    Args:
-        name: File name of the template.
-        values: What it uses.
-
-    Returns:
-        The text of a config.
-    """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(py=render, comment=comment, in_docstring=in_docstring)
-    return environment.get_template(name).render(assign=assign, Code=Code, **values)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,13 @@ def make(tmp_path, monkeypatch):
     return make_config
 
 
+def is_in_docs(layout, written):
+    """Whether the page says what is found in a layout, in its example or in its table."""
+    said = f"found:   {written.found}"
+    page = Path(__file__).parents[2].joinpath("docs/own_data.md").read_text()
+    return f"| `{layout}` | `{said}` |" in page or f"init-config {layout}\n{said}\n" in page
+
+
 def content_of(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -47,6 +55,7 @@ def test_boxes_and_polygons_are_those_annotated(tmp_path, make, layout):
     before = content_of(tmp_path / "data")
     written, cfg = make(layout)
     assert content_of(tmp_path / "data") == before
+    assert is_in_docs(layout, written)
     assert cfg.classes == NAMES
     boxes = []
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
@@ -78,8 +87,9 @@ def test_boxes_and_polygons_are_those_annotated(tmp_path, make, layout):
 def test_masks_become_label_maps(tmp_path, make, layout):
     LAYOUTS[layout](tmp_path / "data")
     before = content_of(tmp_path / "data")
-    _, cfg = make(layout)
+    written, cfg = make(layout)
     assert content_of(tmp_path / "data") == before
+    assert is_in_docs(layout, written)
     classes = {
         "masks": ("class_0", "class_1", "class_2"),
         "binary_masks": ("background", "foreground"),

@@ -6,8 +6,8 @@ import pytest
 from own_data import NAMES, write_coco
 
 from swin_mm.datasets.check import DatasetError
-from swin_mm.init_config import InitConfigError
-from swin_mm.init_config.coco import has_masks, make_usable, read_part, split_part
+from swin_mm.init_config import InitConfigError, Options
+from swin_mm.init_config.coco import has_masks, make_usable, read_part
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_points_that_are_no_polygons_are_not_lost_in_silence(tmp_path, segmentat
 def test_a_split_takes_annotations_along(tmp_path):
     coco = write_coco(tmp_path, images=10, info={"year": 2024})
     part = read_part(str(tmp_path / "train.json"), None)
-    train, val = split_part(part, (tmp_path / "own_train.json", tmp_path / "own_val.json"), 0.2)
+    train, val = part.split(Options(out=tmp_path / "own.py", val_share=0.2))
     assert (train.file, val.file) == (tmp_path / "own_train.json", tmp_path / "own_val.json")
     assert train.is_new and val.content["info"] == {"year": 2024}
     for key in ("images", "annotations"):

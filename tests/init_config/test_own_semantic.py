@@ -5,8 +5,14 @@ from own_data import write_maps
 from PIL import Image
 
 from swin_mm.datasets.check import DatasetError
-from swin_mm.init_config import InitConfigError
-from swin_mm.init_config.semantic import decide_labels, find_palette, read_classes, read_part
+from swin_mm.init_config import InitConfigError, Options, init_segmentation
+from swin_mm.init_config.semantic import (
+    Labels,
+    decide_labels,
+    find_palette,
+    read_classes,
+    read_part,
+)
 
 
 @pytest.mark.parametrize("ending", [".png", "_mask.png"])
@@ -16,7 +22,7 @@ def test_images_and_label_maps_are_paired(tmp_path, ending):
     assert (part.image_suffix, part.mask_suffix) == (".jpg", ending)
     assert part.names == ["000", "001", "002"] and part.is_whole
     assert part.sizes() == [(64, 96)] * 3
-    assert part.values() == {name: {0, 1, 2} for name in part.names}
+    assert part.values == {name: {0, 1, 2} for name in part.names}
 
 
 def test_images_without_a_map_are_left_out(tmp_path):
@@ -45,11 +51,11 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path):
 def test_label_maps_as_jpeg_are_refused_with_the_reason(tmp_path):
     write_maps(tmp_path, images=2, ending=".jpg")
     with pytest.raises(InitConfigError, match="000.jpg is a JPEG, which changes the values"):
-        read_part(str(tmp_path / "img"), str(tmp_path / "lab"))
+        init_segmentation([str(tmp_path / "lab")], [str(tmp_path / "img")], None, Options())
     for path in (tmp_path / "lab").iterdir():
         path.rename(path.with_suffix(".png"))  # by its name alone
     with pytest.raises(DatasetError, match="is a JPEG, which changes the values"):
-        read_part(str(tmp_path / "img"), str(tmp_path / "lab")).values()
+        _ = read_part(str(tmp_path / "img"), str(tmp_path / "lab")).values
 
 
 @pytest.mark.parametrize(
@@ -101,10 +107,13 @@ def test_names_come_from_the_line_or_a_file(tmp_path):
 
 
 def test_colours_of_a_palette_picture_are_kept(tmp_path):
+    def labels(count, reduced):
+        return Labels(tuple(map(str, range(count))), reduced, "")
+
     image = Image.new("P", (4, 4))
     image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0] + [0] * 759)
     image.save(tmp_path / "p.png")
     path = str(tmp_path / "p.png")
-    assert find_palette(path, 3, False) == [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
-    assert find_palette(path, 2, True) == [(255, 0, 0), (0, 255, 0)]
-    assert len(set(find_palette(path, 5, False))) == 5  # black three times is no palette
+    assert find_palette(path, labels(3, False)) == [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+    assert find_palette(path, labels(2, True)) == [(255, 0, 0), (0, 255, 0)]
+    assert find_palette(path, labels(5, False)) is None  # black three times is no palette

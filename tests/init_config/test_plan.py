@@ -113,9 +113,3 @@ def test_training_on_enlarged_images_takes_as_long():
     assert plan.choose_batch((512, 288), 1000, "small", zoom=0.5) == 4
     steps = [plan.plan_epochs(100, batch, "small") for batch in (2, 4)]
     assert [schedule.epochs * schedule.steps for schedule in steps] == [400, 400]
-
-
-def test_colours_differ():
-    palette = plan.choose_palette(40)
-    assert len(set(palette)) == 40
-    assert all(0 <= part <= 255 for colour in palette for part in colour)

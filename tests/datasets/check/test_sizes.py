@@ -17,8 +17,7 @@ from swin_mm.datasets.check.sizes import (
     fits_better_turned,
 )
 from swin_mm.datasets.reader import Reader
-from swin_mm.init_config import init_detection, init_segmentation
-from swin_mm.init_config.write import Options
+from swin_mm.init_config import Options, init_detection, init_segmentation
 
 STORED, SHOWN = (64, 80), (80, 64)  # height and width of a picture that lies on a side
 UNTURNED = "color_ignore_orientation"
