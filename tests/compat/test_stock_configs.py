@@ -36,7 +36,16 @@ DETECTION = [p for p in DET_FOLDER.glob("*/*.py") if "SwinTransformer" in p.read
 DETECTION += [DET_FOLDER / "rtmdet" / "rtmdet_l_swin_b_p6_4xb16-100e_coco.py"]
 # Text and image are fused, which the one of GLIP that names Swin leaves out.
 DETECTION += [DET_FOLDER / "glip" / "glip_atss_swin-t_b_fpn_dyhead_pretrain_obj365.py"]
-SEGMENTATION = [p for p in SEG_FOLDER.glob("*/*.py") if "swin" in p.name]
+SEGMENTATION = [p for p in SEG_FOLDER.glob("*/*swin*.py") if "SwinTransformer" in p.read_text()]
+# Those of UPerNet have their backbone from one base: both windows, and pairs of images.
+SEGMENTATION += [
+    SEG_FOLDER / "swin" / f"swin-{name}.py"
+    for name in (
+        "tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512",
+        "base-patch4-window12-in1k-384x384-pre_upernet_8xb2-160k_ade20k-512x512",
+        "tiny-patch4-window7_upernet_1xb8-20k_levir-256x256",
+    )
+]
 # Published for prediction: their heads lack an assigner, or have a loss of another kind of box.
 NOT_FOR_TRAINING = {
     "glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365",
@@ -131,6 +140,8 @@ def narrow(model):
     tell({name: part for name, part in model.items() if name != "backbone"})
     if "auxiliary_head" in model:
         model.auxiliary_head.in_channels = widths[model.auxiliary_head.in_channels]
+    if model.get("decode_head", {}).get("type") == "UPerHead":
+        model.decode_head.channels = model.auxiliary_head.channels = 64
 
 
 def train(model, data):
