@@ -61,7 +61,7 @@ def _raised_in(error: BaseException, folder: Path) -> bool:
 
 
 def _explain_build(error: BaseException) -> str | None:
-    """Words that mmengine found no such type, or that a type rejects what a config gives it."""
+    """Describes a type that mmengine did not find, or that rejects what a config gives it."""
     import mmengine
 
     if _raised_in(error, Path(mmengine.__file__).parent / "registry"):
@@ -75,7 +75,7 @@ def _explain_build(error: BaseException) -> str | None:
 
 
 def _explain_loading(error: BaseException) -> str | None:
-    """Words what a data set raised in a data loader."""
+    """Describes what a data set raised in a data loader."""
     files = [Path(frame.f_code.co_filename).parts[-2:] for frame, _ in walk_tb(error.__traceback__)]
     if FETCH in files:
         return f"the data loader failed: {_locate(error)}"
@@ -85,7 +85,7 @@ def _explain_loading(error: BaseException) -> str | None:
 
 
 def _explain_missing_label(error: BaseException) -> str | None:
-    """Words that a model wants what the pipeline does not give, such as boxes."""
+    """Describes what a model needs and the pipeline does not give, such as boxes."""
     from mmengine.structures import BaseDataElement
 
     if isinstance(error, KeyError) and error.args and error.args[0] in META_KEYS:

@@ -119,7 +119,7 @@ def describe_model(backbone: Backbone) -> str:
 
 
 def describe_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Words what `collect_facts` gathered: names and texts, the important ones first."""
+    """Describes what `collect_facts` gathered, the important facts first."""
     variant = facts["variant"]
     rows = [
         ("file", f"{facts['file']} ({facts['bytes'] / MIB:.1f} MiB)"),

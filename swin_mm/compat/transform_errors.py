@@ -91,7 +91,7 @@ def _is_own(error: Exception) -> bool:
 
 
 def _describe(transform: Any, results: Any, error: Exception) -> str:
-    """Words what a transform missed, or else what it raised, and where."""
+    """Describes what a transform missed, or else what it raised, and where."""
     where = f"{type(transform).__name__}{_image(results)}"
     text = _text(error)
     if isinstance(results, dict) and "inputs" in results:

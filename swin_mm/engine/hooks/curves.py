@@ -4,12 +4,10 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mmengine.dist import master_only
@@ -74,7 +72,6 @@ def plot_curves(work_dir: str | Path, path: str | Path) -> None:
     if not history.train:
         raise ValueError(f"nothing to draw: no run in {work_dir} has logged a training step")
     figure = Figure(figsize=(11, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     loss_axes, metric_axes = figure.subplots(1, 2)
     _draw_losses(loss_axes, history)
     _draw_metrics(metric_axes, history)
@@ -83,12 +80,11 @@ def plot_curves(work_dir: str | Path, path: str | Path) -> None:
 
 
 def _draw_losses(axes: Axes, history: History) -> None:
-    names = list(dict.fromkeys(key for record in history.train for key in record))
-    parts = [name for name in names if "loss" in name and name != "loss"]
-    _draw_line(axes, history.train, "iter", "loss", color=COLOURS[0], linewidth=2.2, zorder=3)
-    # Not strict, since the colours repeat.
-    for name, colour in zip(parts, cycle(COLOURS[1:]), strict=False):
-        _draw_line(axes, history.train, "iter", name, color=colour, linewidth=1)
+    axes.set_prop_cycle(color=COLOURS)
+    _draw_line(axes, history.train, "iter", "loss", linewidth=2.2, zorder=3)
+    for name in dict.fromkeys(key for record in history.train for key in record):
+        if "loss" in name and name != "loss":
+            _draw_line(axes, history.train, "iter", name, linewidth=1)
     if any(VAL_LOSS in record for record in history.val):
         style = dict(color=COLOURS[0], linestyle="--", marker="o", label=VAL_LOSS)
         _draw_line(axes, history.val, "iter", VAL_LOSS, **style)
@@ -96,11 +92,12 @@ def _draw_losses(axes: Axes, history: History) -> None:
 
 
 def _draw_metrics(axes: Axes, history: History) -> None:
-    names = list(dict.fromkeys(key for record in history.val for key in record))
+    axes.set_prop_cycle(color=COLOURS)
+    names = dict.fromkeys(key for record in history.val for key in record)
     metrics = [n for n in names if n not in NOT_METRICS and not n.startswith(VAL_LOSS)]
     shown = [name for name in metrics if MAIN_METRIC.search(name)] or metrics
-    for name, colour in zip(shown, cycle(COLOURS), strict=False):
-        _draw_line(axes, history.val, "step", name, color=colour, linewidth=2, marker="o")
+    for name in shown:
+        _draw_line(axes, history.val, "step", name, linewidth=2, marker="o")
     if not shown:
         axes.text(0.5, 0.5, "no validation yet", ha="center", transform=axes.transAxes)
     _dress(axes, "Validation", "epoch" if history.by_epoch else "step", legend="lower right")
@@ -135,7 +132,7 @@ class CurvesHook(Hook):
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         # Nothing is logged yet where the interval of the log is longer than the training.
-        if read_history(runner.work_dir).train:
+        with suppress(ValueError):
             plot_curves(runner.work_dir, Path(runner.work_dir, CURVES_FILE))
 
     def after_train(self, runner: Runner) -> None:

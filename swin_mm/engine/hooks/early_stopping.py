@@ -45,10 +45,8 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
 
     def before_train(self, runner: Runner) -> None:
         """Goes on with the counts of the run that is resumed."""
-        if KEPT not in runner.message_hub.runtime_info:
-            return
-        kept = runner.message_hub.get_info(KEPT)
-        if not self.is_open and self.monitor != kept["monitor"]:
+        kept = runner.message_hub.runtime_info.get(KEPT)
+        if kept is None or not (self.is_open or self.monitor == kept["monitor"]):
             return
         if self.is_open:
             self._follow(kept["monitor"], kept["rule"])
@@ -65,14 +63,9 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         if self.is_open and metrics:
             self._choose(runner, metrics)
         super().after_val_epoch(runner, metrics)
-        kept = dict(
-            monitor=self.monitor,
-            rule=self.rule,
-            best_score=float(self.best_score),
-            wait_count=self.wait_count,
-            patience=self.patience,
-            stopped=runner.train_loop.stop_training,
-        )
+        names = ("monitor", "rule", "wait_count", "patience")
+        kept = {name: getattr(self, name) for name in names}
+        kept |= dict(best_score=float(self.best_score), stopped=runner.train_loop.stop_training)
         runner.message_hub.update_info(KEPT, kept)
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:

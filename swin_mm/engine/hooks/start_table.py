@@ -1,6 +1,7 @@
 """The table that a run begins with: what is about to happen, in one look."""
 
 import os
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from shutil import get_terminal_size
@@ -21,7 +22,7 @@ from swin_mm.version import __version__
 PACKAGES = ("torch", "mmengine", "mmcv", "mmcv-lite", "mmdet", "mmsegmentation")
 MAX_WIDTH = 80  # columns, also in the log file
 
-Rows = list[tuple[str, str]]
+Rows = Sequence[tuple[str, str]]
 
 
 @HOOKS.register_module()
@@ -39,34 +40,24 @@ class StartTableHook(Hook):
         self.data: DatasetSummary | None = None
 
     def before_train(self, runner: Runner) -> None:
-        data = self.data or check_config(runner.cfg)
         wrappers = optim_wrappers(runner)
-        rows = [
-            *_describe_machine(),
+        step = [
             ("precision", _describe_precision(wrappers[0])),
             ("batch", _describe_batch(runner)),
-            *(
-                ("learning rate", _describe_optimizer(runner, wrapper.optimizer))
-                for wrapper in wrappers
-            ),
-            *_describe_model(bare_model(runner)),
-            *_describe_start(runner),
-            *data.rows(),
-            ("schedule", _describe_schedule(runner)),
-            ("work folder", runner.work_dir),
+            *(("learning rate", _describe_optimizer(runner, w.optimizer)) for w in wrappers),
         ]
-        runner.logger.info(_draw("training", rows))
+        data = self.data or check_config(runner.cfg)
+        self._log("training", runner, data, step, [("schedule", _describe_schedule(runner))])
 
     def before_test(self, runner: Runner) -> None:
-        data = self.data or check_config(runner.cfg, splits=("test",))
-        rows = [
-            *_describe_machine(),
-            *_describe_model(bare_model(runner)),
-            *_describe_start(runner),
-            *data.rows(),
-            ("work folder", runner.work_dir),
-        ]
-        runner.logger.info(_draw("testing", rows))
+        self._log("testing", runner, self.data or check_config(runner.cfg, splits=("test",)))
+
+    def _log(
+        self, title: str, runner: Runner, data: DatasetSummary, step: Rows = (), end: Rows = ()
+    ) -> None:
+        model, start = _describe_model(bare_model(runner)), _describe_start(runner)
+        rows = [*_describe_machine(), *step, *model, *start, *data.rows(), *end]
+        runner.logger.info(_draw(title, [*rows, ("work folder", runner.work_dir)]))
 
 
 def _describe_machine() -> Rows:
