@@ -25,14 +25,10 @@ KINDS = {"bbox": "box", "segm": "mask"}
 def analyse_detection(
     dataset: Any, entries: list[dict], min_score: float, min_overlap: float, worst: int
 ) -> Analysis:
-    """Analyses the predictions of a detector.
+    """Analyses predictions, as `load_predictions` gives them, for a `CocoDataset` in test mode.
 
-    Args:
-        dataset: A `CocoDataset` of mmdet, in test mode.
-        entries: Predictions as `load_predictions` gives them.
-        min_score: Detections below it are neither confused nor drawn.
-        min_overlap: Boxes that overlap less are not the same object.
-        worst: How many images to draw.
+    Detections below `min_score` are neither confused nor drawn, and boxes that overlap by less than
+    `min_overlap` are not the same object. So many of the `worst` images are drawn.
 
     Raises:
         PredictionError: The predictions do not fit the data, or nothing is predicted.
@@ -165,12 +161,9 @@ def _section_of_worst_detections(
 
 
 def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analysis:
-    """Analyses the predictions of a segmentor.
+    """Analyses predictions, as `load_predictions` gives them, for a `BaseSegDataset` in test mode.
 
-    Args:
-        dataset: A `BaseSegDataset` of mmseg, in test mode.
-        entries: Predictions as `load_predictions` gives them.
-        worst: How many images to draw.
+    So many of the `worst` images are drawn.
 
     Raises:
         PredictionError: The predictions do not fit the data.

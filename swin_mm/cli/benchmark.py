@@ -91,14 +91,8 @@ Times of different runs are not comparable, ratios within one are."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints tables, and writes JSON and a plot.
 
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
     Returns:
         The exit status: 1 if swin_mm itself has no result, else 0.
-
-    Raises:
-        ConfigError: Options contradict each other or do not suit this machine.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parse_args(argv)

@@ -22,12 +22,9 @@ def cached(size: int) -> Callable[[Callable], Callable]:
     function itself, since a cache would pin symbolic sizes to numbers; so do `torch.jit.trace` and
     modes of fake tensors, whose results are for that use alone.
 
-    Args:
-        size: Number of cached results.
-
-    Returns:
-        Decorates a function of hashable positional arguments that returns tensors. Where its last
-        one is a `device` that is not given, that is the default device of the moment.
+    The function takes hashable positional arguments and returns tensors, of which the last `size`
+    are cached. Where its last argument is a `device` that is not given, that is the default device
+    of the moment.
     """
 
     def decorate(function: Callable) -> Callable:

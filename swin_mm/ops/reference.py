@@ -59,16 +59,10 @@ def differentiate(
     needed: Sequence[bool],
     grads: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, for kernels whose cannot.
+    """Gradients that can be differentiated again, for kernels whose gradients cannot.
 
-    Args:
-        run: The reference operator, from `inputs` to outputs.
-        inputs: Its tensors.
-        needed: Which of them want a gradient.
-        grads: Of the outputs; `None` for zero.
-
-    Returns:
-        A gradient for each input, `None` where none is needed.
+    They are those of the reference operator, which `run` takes from `inputs` to outputs, for each
+    input that is `needed`; `grads` are those of the outputs, `None` for zero.
     """
     logger.debug("gradient to be differentiated: reference")
     # Views: an input may also be one of another's origins, which is not to be followed here.

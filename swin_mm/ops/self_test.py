@@ -57,12 +57,8 @@ def why_not(key: KernelKey, run: Callable[[], str | None]) -> str | None:
     """Why kernels are not used, by a self-test at the first call; `None` where they are.
 
     A self-test has a thread of its own, without the caller's autocast, saved tensor hooks, dispatch
-    modes and streams.
-
-    Args:
-        key: The kernels.
-        run: The self-test. It returns what is wrong, or `None`, and takes no random numbers from
-            PyTorch's global generators.
+    modes and streams. It returns what is wrong, or `None`, and takes no random numbers from
+    PyTorch's global generators.
     """
     if torch.compiler.is_compiling():
         return _recall(*key)
@@ -138,12 +134,8 @@ def compare(
     """What is wrong with values and gradients of kernels; `None` for nothing.
 
     Errors against the reference in float64 may be twice those of the reference in the dtypes at
-    hand, plus one unit in the last place. Two runs must agree to the last bit.
-
-    Args:
-        tensors: By name. Those that want a gradient get one.
-        kernels: From tensors to outputs.
-        expected: The same by the reference.
+    hand, plus one unit in the last place. Two runs must agree to the last bit. Gradients are those
+    of the tensors that require one.
     """
     wide = {n: t.detach().double().requires_grad_(t.requires_grad) for n, t in tensors.items()}
     exact, stock = _differentiate(expected, wide), _differentiate(expected, tensors)

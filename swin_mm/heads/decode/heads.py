@@ -26,16 +26,7 @@ class ChunkedCrossEntropy(BaseDecodeHead):
     """
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: list[SegDataSample]) -> dict:
-        """Computes the loss and the accuracy.
-
-        Args:
-            seg_logits: `(B, C, h, w)`.
-            batch_data_samples: With label maps `(1, H, W)` of one size.
-
-        Returns:
-            The loss by its name, and `acc_seg`, `(1,)`, the share of pixels that are right in
-            percent.
-        """
+        """The loss by its name, and `acc_seg`, `(1,)`, the percentage of pixels that are right."""
         reason = self._why_mmseg(seg_logits)
         if reason:
             print_log(f"loss of {type(self).__name__} by mmseg: {reason}", "current", logging.DEBUG)

@@ -30,18 +30,11 @@ def decode_deltas(
     stds: Sequence[float],
     limits: Tensor | None = None,
 ) -> Tensor:
-    """Shifts and stretches boxes.
+    """Shifts and stretches boxes `(N, 4)`, x1, y1, x2, y2 in pixels.
 
-    Args:
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        deltas: `(N, 4)`, normalised dx, dy in widths and heights of the box, and dw, dh, logarithms
-            of the factors on them.
-        means: Of dx, dy, dw and dh, added after the multiplication by `stds`.
-        stds: Of the same.
-        limits: `(N, 2)`, width and height of each box's image, to clip it to; `None` for no clip.
-
-    Returns:
-        `(N, 4)`.
+    Deltas `(N, 4)` are dx, dy in widths and heights of the box, and dw, dh, logarithms of the
+    factors on them, normalised by means and standard deviations. `limits`, `(N, 2)`, are width and
+    height of each box's image, to clip it to.
 
     Source: `delta2bbox` of mmdet 3.3.0, whose order of operations decides the rounding.
     """

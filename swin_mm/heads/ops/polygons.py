@@ -32,11 +32,7 @@ class Polygons(NamedTuple):
 
 
 def pack_polygons(objects: Sequence[Sequence[np.ndarray]], device: torch.device) -> Polygons:
-    """Brings polygons into the form that `draw_polygons` takes.
-
-    Args:
-        objects: Of each object its polygons, each `(2*K,)`, x and y in turns, in pixels.
-        device: Where to.
+    """Prepares the polygons of each object, `(2*K,)`, x and y in turns, for `draw_polygons`.
 
     Raises:
         ValueError: A polygon has no three corners.
@@ -71,16 +67,8 @@ def draw_polygons(
 ) -> Tensor:
     """Draws objects as they look inside boxes, stretched to one size.
 
-    It waits for the device once, for the number of edges to draw.
-
-    Args:
-        polygons: Of `pack_polygons`.
-        objects: `(N,)` int64, which object to draw.
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        size: Height and width of the bitmaps.
-
-    Returns:
-        `(N, height, width)`, bool.
+    It waits for the device once, for the number of edges. `objects`, `(N,)` int64, are those
+    to draw inside `boxes`, `(N, 4)`, x1, y1, x2, y2 in pixels; bitmaps are `(N, *size)`, bool.
     """
     height, width = size
     pairs = polygons.edges[objects]  # (N,) edges to draw for each box

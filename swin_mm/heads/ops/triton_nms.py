@@ -54,16 +54,7 @@ def nms_kernel(
 
 
 def nms(boxes: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
-    """`swin_mm.heads.ops.nms.nms_sorted` by this kernel.
-
-    Args:
-        boxes: `(G, N, 4)` float32.
-        valid: `(G, N)` bool.
-        iou_threshold: A box goes when its IoU with a kept one is greater than this.
-
-    Returns:
-        `(G, N)` bool.
-    """
+    """`swin_mm.heads.ops.nms.nms_sorted` by this kernel; boxes are float32."""
     groups, num_boxes = valid.shape
     keep = torch.empty(groups, num_boxes, dtype=torch.uint8, device=boxes.device)
     if keep.numel():

@@ -95,16 +95,9 @@ def detect(
     """Detections of each image: what the head's `predict_by_feat` gives.
 
     Only boxes whose score counts are decoded. It waits for the device twice, and as often as NMS
-    does.
-
-    Args:
-        head: The head; none of its parameters are used.
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in pixels.
-        scores: `(R, C + 1)`, before softmax.
-        deltas: `(R, 4)` or `(R, C * 4)`.
-        metas: Of the images.
-        cfg: `score_thr`, `nms` and `max_per_img`.
-        rescale: Whether to return boxes in coordinates of the original images.
+    does. `rois` are `(R, 5)`, image index, then x1, y1, x2, y2 in pixels; `scores` `(R, C + 1)`,
+    before softmax; `deltas` `(R, 4)` or `(R, C * 4)`. With `rescale`, boxes are in coordinates of
+    the original images.
     """
     scores = scores.softmax(dim=-1)[:, :-1]
     is_candidate = scores > cfg.score_thr

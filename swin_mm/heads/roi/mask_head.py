@@ -80,17 +80,10 @@ def mask_targets(samples: RoISamples, truths: GroundTruths, cfg: ConfigDict) -> 
 def crop_bitmaps(
     bitmaps: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int, int], binarize: bool = True
 ) -> Tensor:
-    """Cuts boxes out of the bitmaps of objects and stretches them to one size.
+    """Cuts boxes out of the bitmaps `(G, H, W)` of objects and stretches them to one size.
 
-    Args:
-        bitmaps: `(G, H, W)`, of any dtype, ones inside the object.
-        objects: `(N,)` int64, which object a box is to show.
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels, inside the image.
-        size: Height and width of the cut-outs.
-        binarize: Whether to give 0 or 1 in place of the share of a cell that is covered.
-
-    Returns:
-        `(N, height, width)` float32.
+    Box `(N, 4)`, x1, y1, x2, y2 in pixels, shows the object of its number `(N,)`. Binarized, the
+    result `(N, *size)`, float32, is 0 or 1 in place of the share of a cell that is covered.
 
     Source: `BitmapMasks.crop_and_resize` of mmdet 3.3.0, which copies the whole bitmap once for
     every box.

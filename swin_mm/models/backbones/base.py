@@ -22,12 +22,9 @@ from swin_mm.ops.dispatch import AttnBackend
 
 
 class SwinStage(nn.Module):
-    """Blocks of one resolution, every second one shifted, and the merging after them.
+    """Blocks of one resolution, and the merging to the next stage, `None` where that is not used.
 
-    Args:
-        blocks: The blocks, in order.
-        downsample: Patch merging to the next stage; `None` where no later stage is used.
-        with_cp: Whether to recompute blocks in backward instead of keeping their activations.
+    With `with_cp`, blocks are recomputed in backward instead of keeping their activations.
     """
 
     def __init__(

@@ -109,12 +109,7 @@ class WindowAttentionBase(nn.Module):
     def attend(self, x: Tensor, attention: Callable[..., Tensor] | None = None) -> Tensor:
         """`forward` without the projection of the output.
 
-        Args:
-            x: `(B, H, W, C)`.
-            attention: Computes window attention; by default what `attn_backend` chooses.
-
-        Returns:
-            `(B, H, W, C)`.
+        Window attention is computed by `attention`, or by what `attn_backend` chooses.
         """
         qkv, pad_token, table = self.project(x)
         # Not a buffer: on the meta device or after `to_empty` that would hold no index.
