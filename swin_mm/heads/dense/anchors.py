@@ -1,6 +1,5 @@
 """Anchors of all levels in one tensor, made once for each size of feature maps."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,9 +7,7 @@ from mmdet.models.task_modules import AnchorGenerator
 from torch import Tensor
 
 from swin_mm.heads.ops.transfer import to_device
-
-# Sizes of batches differ in multi-scale training. At 800 x 1344 one set takes 8.6 MB.
-MAX_SETS = 8
+from swin_mm.ops.cache import cached
 
 
 class Anchors(NamedTuple):
@@ -44,49 +41,36 @@ class Anchors(NamedTuple):
         return index + first * (num_images - 1) + size * image
 
 
-class AnchorCache:
-    """The anchors of a generator for the last few sizes of feature maps."""
-
-    def __init__(self, generator: AnchorGenerator) -> None:
-        self.generator = generator
-        self.sets: dict[tuple, Anchors] = {}
-
-    def get(
-        self, map_sizes: Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype
-    ) -> Anchors:
-        """The anchors for feature maps of some heights and widths."""
-        sizes = tuple((height, width) for height, width in map_sizes)
-        key = (sizes, device, dtype)
-        anchors = self.sets.pop(key, None) or self._make(*key)
-        self.sets[key] = anchors  # the last one in line
-        if len(self.sets) > MAX_SETS:
-            del self.sets[next(iter(self.sets))]
-        return anchors
-
-    def _make(
-        self, map_sizes: tuple[tuple[int, int], ...], device: torch.device, dtype: torch.dtype
-    ) -> Anchors:
-        if any(base.is_meta for base in self.generator.base_anchors):  # built without memory
-            with torch.device("cpu"):
-                self.generator.base_anchors = self.generator.gen_base_anchors()
-        # The generator copies them to the device at every call, which waits for it.
-        self.generator.base_anchors = [base.to(device) for base in self.generator.base_anchors]
-        boxes = self.generator.grid_priors(map_sizes, dtype=dtype, device=device)
-        cells, levels = [], []
-        per_cell = self.generator.num_base_priors
-        for level, (height, width) in enumerate(map_sizes):
-            stride_x, stride_y = self.generator.strides[level]
-            x = torch.arange(width, device=device) * stride_x
-            y = torch.arange(height, device=device) * stride_y
-            corners = torch.cartesian_prod(y, x).flip(1)  # (H*W, 2)
-            cells.append(corners.repeat_interleave(per_cell[level], dim=0).to(dtype))
-            levels.append(torch.full((len(boxes[level]),), level, device=device))
-        sizes = [len(level) for level in boxes]
-        spans = [(sum(sizes[:level]), size) for level, size in enumerate(sizes)]
-        return Anchors(
-            torch.cat(boxes),
-            torch.cat(cells),
-            torch.cat(levels),
-            to_device(torch.tensor(spans), device),
-            sizes,
-        )
+# Sizes of batches differ in multi-scale training. At 800 x 1344 one set takes 8.6 MB.
+@cached(8)
+def make_anchors(
+    generator: AnchorGenerator,
+    map_sizes: tuple[tuple[int, int], ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Anchors:
+    """The anchors of a generator for feature maps of some heights and widths."""
+    if any(base.is_meta for base in generator.base_anchors):  # built without memory
+        with torch.device("cpu"):
+            generator.base_anchors = generator.gen_base_anchors()
+    # The generator copies them to the device at every call, which waits for it.
+    generator.base_anchors = [base.to(device) for base in generator.base_anchors]
+    boxes = generator.grid_priors(map_sizes, dtype=dtype, device=device)
+    cells, levels = [], []
+    per_cell = generator.num_base_priors
+    for level, (height, width) in enumerate(map_sizes):
+        stride_x, stride_y = generator.strides[level]
+        x = torch.arange(width, device=device) * stride_x
+        y = torch.arange(height, device=device) * stride_y
+        corners = torch.cartesian_prod(y, x).flip(1)  # (H*W, 2)
+        cells.append(corners.repeat_interleave(per_cell[level], dim=0).to(dtype))
+        levels.append(torch.full((len(boxes[level]),), level, device=device))
+    sizes = [len(level) for level in boxes]
+    spans = [(sum(sizes[:level]), size) for level, size in enumerate(sizes)]
+    return Anchors(
+        torch.cat(boxes),
+        torch.cat(cells),
+        torch.cat(levels),
+        to_device(torch.tensor(spans), device),
+        sizes,
+    )

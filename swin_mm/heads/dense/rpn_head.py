@@ -1,7 +1,6 @@
 """mmdet's region proposal head, for all images and levels at once."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmdet.models.dense_heads import RPNHead as MmdetRPNHead
@@ -10,7 +9,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from swin_mm.heads import unsupported
-from swin_mm.heads.dense.anchors import AnchorCache, Anchors
+from swin_mm.heads.dense.anchors import Anchors, make_anchors
 from swin_mm.heads.ops.assign import assign, pad_boxes
 from swin_mm.heads.ops.deltas import decode_deltas, encode_deltas
 from swin_mm.heads.ops.nms import suppress_by_level
@@ -35,10 +34,6 @@ class RPNHead(MmdetRPNHead):
     Source:
         Ren et al., Faster R-CNN, 2015, https://arxiv.org/abs/1506.01497; numbers as mmdet 3.3.0.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.anchor_cache = AnchorCache(self.prior_generator)
 
     def loss_by_feat(
         self,
@@ -120,7 +115,8 @@ class RPNHead(MmdetRPNHead):
         return self.bbox_coder.means, self.bbox_coder.stds
 
     def _get_anchors(self, maps: list[Tensor], dtype: torch.dtype) -> Anchors:
-        return self.anchor_cache.get([level.shape[-2:] for level in maps], maps[0].device, dtype)
+        sizes = tuple((level.shape[-2], level.shape[-1]) for level in maps)
+        return make_anchors(self.prior_generator, sizes, dtype, maps[0].device)
 
     def _sample(
         self, anchors: Anchors, gt_boxes: Tensor, present: Tensor, metas: list[dict]
