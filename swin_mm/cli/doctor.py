@@ -14,19 +14,11 @@ from rich.text import Text
 
 from swin_mm import compat
 from swin_mm.cli.parser import CommandParser
+from swin_mm.compat.distributions import ALSO, FORKS, describe_overlaps, find_version
 from swin_mm.compat.module_finder import is_supplied
 from swin_mm.console import PlainConsole, make_table
 
 DISTRIBUTION = "swin-mm"
-# Distributions that bring the same modules: mmcv with its compiled extension, mmengine without
-# its heavier dependencies, and the maintained forks, which count versions in their own way.
-SUBSTITUTES = {"mmcv-lite": ("mmcv",), "mmengine": ("mmengine-lite",)}
-FORKS = {
-    "mmcv-lite": "onedl-mmcv",
-    "mmdet": "onedl-mmdetection",
-    "mmengine": "onedl-mmengine",
-    "mmsegmentation": "onedl-mmsegmentation",
-}
 # Modules whose import shows whether the packages fit together, in the order they build on another.
 MODULES = {
     "torch": "torch",
@@ -111,16 +103,25 @@ def check_packages() -> Iterator[Package]:
 def _check_package(requirement: Requirement) -> Package:
     name, needed = requirement.name, str(requirement.specifier) or ANY
     install = _pip(_quoted(Package(name, needed, "", None)))
-    names = (name, *SUBSTITUTES.get(name, ()))
+    names = (name, *ALSO.get(name, ()))
     installed = {n: version for n in names if (version := _version(n)) is not None}
     fork = FORKS.get(name, "")
-    if not installed and (version := _version(fork)):
+    version = _version(fork)
+    if version and not installed:
         return Package(name, needed, f"{version} ({fork})", None)
     if not installed:
         return Package(name, needed, "-", Fault(f"{name} is not installed", install))
     found = ", ".join(v if n == name else f"{v} ({n})" for n, v in installed.items())
     fault = None
-    if len(installed) > 1:
+    if version:
+        found = f"{found}, {version} ({fork})"
+        overlaps = dict.fromkeys(installed, fork)
+        originals = " ".join(installed)
+        fault = Fault(
+            describe_overlaps(overlaps),
+            f"{_pip(fork, 'uninstall -y')} && {_pip(f'--force-reinstall --no-deps {originals}')}",
+        )
+    elif len(installed) > 1:
         both = " ".join(installed)
         fault = Fault(
             f"{' and '.join(installed)} are both installed, each over the other's files",
@@ -213,11 +214,7 @@ def _package_row(package: Package) -> tuple[str, Text, str]:
 
 
 def _version(name: str) -> str | None:
-    """Version of an installed distribution, `None` where there is none."""
-    try:
-        return metadata.version(name) if name else None
-    except metadata.PackageNotFoundError:
-        return None
+    return find_version(name) if name else None
 
 
 def _quoted(package: Package) -> str:

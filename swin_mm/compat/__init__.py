@@ -4,6 +4,7 @@ from swin_mm.compat import (
     checkpoint_config,
     checkpoint_loading,
     data_workers,
+    distributions,
     log_text,
     mask_transforms,
     missing_modules,
@@ -29,5 +30,6 @@ PATCHES = (
 
 def install() -> None:
     """Installs every patch that this environment needs; repeated calls change nothing."""
+    distributions.warn_of_overlaps()
     for patch in PATCHES:
         patch.install()

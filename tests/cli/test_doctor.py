@@ -91,6 +91,15 @@ def test_a_fork_counts_as_installed(installed, capsys):
     assert "mmdet 3.4.5 (onedl-mmdetection)" in text
 
 
+def test_a_fork_over_the_original(installed, capsys):
+    installed["onedl-mmdetection"] = "3.5.1"
+    status, text = report(capsys)
+    assert status == 1 and "1 fault found:" in text
+    assert "mmdet and their forks onedl-mmdetection are installed over one another's" in text
+    assert "pip uninstall -y onedl-mmdetection && " in text
+    assert "pip install --force-reinstall --no-deps mmdet" in text
+
+
 def test_an_unsupported_python(monkeypatch, capsys):
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.9.18")
     status, text = report(capsys)
