@@ -6,6 +6,7 @@ are until one of them is asked for: by a line of the log, a checkpoint, or a hoo
 Then all that have been gathered come in one copy.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,101 +44,70 @@ class DeviceNumber:
         return self.value.item()
 
 
-class DeferredScalars:
-    """Adds scalars to a message hub without waiting for the device.
+class DeferredScalars(OrderedDict):
+    """The histories of a message hub; who asks for one waits for values still on the device."""
 
-    What reads the hub notices nothing: the numbers are those that mmengine would have there.
-
-    Args:
-        hub: The hub. Its histories of these scalars are replaced by `DeferredHistory`.
-    """
-
-    def __init__(self, hub: MessageHub) -> None:
-        self.hub = hub
-        self.waiting: list[tuple[list[DeferredHistory], Tensor]] = []
-
-    def add(self, scalars: Mapping[str, Tensor]) -> None:
-        """Adds one value of each scalar.
-
-        Args:
-            scalars: Tensors of one element by key in the hub, such as `train/loss`; on any device.
-        """
-        histories, values = [], []
-        for key, value in scalars.items():
-            history = self.hub.log_scalars.get(key)
-            if history is None:
-                # So that the hub notes what it notes of a new key; the device is waited for once.
-                self.hub.update_scalar(key, value)
-                continue
-            if not isinstance(history, DeferredHistory) or history.source is not self:
-                history = self.hub.log_scalars[key] = DeferredHistory(history, self)
-            histories.append(history)
-            values.append(value.detach().reshape(1))
-        if not values:
-            return
-        # A copy, since a step may write into the tensors of the step before.
-        device = values[0].device
-        self.waiting.append((histories, torch.cat([value.to(device) for value in values])))
-        if len(self.waiting) >= MAX_WAITING:
-            self.flush()
+    def __init__(self, histories: Any = ()) -> None:
+        super().__init__(histories)
+        self.waiting: list[tuple[list[str], Tensor]] = []
 
     def flush(self) -> None:
         """Waits for the device and gives the histories what has been gathered for them."""
         if not self.waiting:
             return
-        waiting, self.waiting = self.waiting, []
-        numbers = iter(torch.cat([values for _, values in waiting]).tolist())
-        gathered: dict[DeferredHistory, list[float]] = {}
-        for histories, _ in waiting:
-            for history in histories:
-                gathered.setdefault(history, []).append(next(numbers))
-        for history, values in gathered.items():
-            history.extend(values)
+        numbers = iter(torch.cat([values for _, values in self.waiting]).tolist())
+        gathered: dict[str, list[float]] = {}
+        for names, _ in self.waiting:
+            for name in names:
+                gathered.setdefault(name, []).append(next(numbers))
+        self.waiting.clear()
+        for name, values in gathered.items():
+            history = self[name]
+            log, counts = history.data
+            counts = np.append(counts, np.ones(len(values), int))
+            history._log_history = np.append(log, values)[-history.max_length :]
+            history._count_history = counts[-history.max_length :]
+
+    def __getitem__(self, name: str) -> HistoryBuffer:
+        self.flush()
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.flush()
+        return super().get(name, default)
+
+    def items(self) -> Any:
+        self.flush()
+        return super().items()
+
+    def values(self) -> Any:
+        self.flush()
+        return super().values()
 
 
-class DeferredHistory(HistoryBuffer):
-    """mmengine's history of a scalar, some of whose values may still be on the device.
+def add_deferred(hub: MessageHub, scalars: Mapping[str, Tensor]) -> None:
+    """Adds one value of each scalar to a message hub without waiting for the device.
 
-    It is saved as mmengine's own, so that checkpoints can be read without swin_mm.
+    What reads the hub notices nothing: the numbers are those that mmengine would have there.
 
     Args:
-        history: What there is so far.
-        source: What gathers further values.
+        hub: The hub, whose scalars become `DeferredScalars`.
+        scalars: Tensors of one element by key in the hub, such as `train/loss`; on any device.
     """
-
-    def __init__(self, history: HistoryBuffer, source: DeferredScalars) -> None:
-        self.source = source
-        self.known = history.data
-        self.max_length = history.max_length
-        self._set_default_statistics()
-
-    def extend(self, values: list[float]) -> None:
-        """Adds values, each counted once."""
-        log, counts = self.known
-        log, counts = np.append(log, values), np.append(counts, np.ones(len(values), int))
-        self.known = log[-self.max_length :], counts[-self.max_length :]
-
-    # The methods of the parent read and write these two.
-    @property
-    def _log_history(self) -> np.ndarray:
-        self.source.flush()
-        return self.known[0]
-
-    @_log_history.setter
-    def _log_history(self, values: np.ndarray) -> None:
-        self.known = values, self.known[1]
-
-    @property
-    def _count_history(self) -> np.ndarray:
-        self.source.flush()
-        return self.known[1]
-
-    @_count_history.setter
-    def _count_history(self, values: np.ndarray) -> None:
-        self.known = self.known[0], values
-
-    def __reduce__(self) -> tuple:
-        return HistoryBuffer, (*self.data, self.max_length)
+    if not isinstance(hub._log_scalars, DeferredScalars):
+        hub._log_scalars = DeferredScalars(hub._log_scalars)
+    deferred = hub._log_scalars
+    known = {name: value for name, value in scalars.items() if name in deferred}
+    for name, value in scalars.items():
+        if name not in known:  # the hub has notes of a new key; the device is waited for once
+            hub.update_scalar(name, value)
+    if known:
+        device = next(iter(known.values())).device
+        # A copy, since a step may write into the tensors of the step before.
+        values = [value.detach().reshape(1).to(device) for value in known.values()]
+        deferred.waiting.append((list(known), torch.cat(values)))
+    if len(deferred.waiting) >= MAX_WAITING:
+        deferred.flush()
 
 
 @HOOKS.register_module()
@@ -150,15 +120,12 @@ class RuntimeInfoHook(MMEngineRuntimeInfoHook):
         default_hooks = dict(runtime_info=dict(type='swin_mm.RuntimeInfoHook'))
     """
 
-    def before_train(self, runner: Runner) -> None:
-        super().before_train(runner)
-        self.losses = DeferredScalars(runner.message_hub)
-
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         outputs = outputs or {}
         on_device = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
-        self.losses.add({f"train/{name}": value for name, value in on_device.items()})
+        losses = {f"train/{name}": value for name, value in on_device.items()}
+        add_deferred(runner.message_hub, losses)
         others = {name: value for name, value in outputs.items() if name not in on_device}
         super().after_train_iter(runner, batch_idx, data_batch, others)

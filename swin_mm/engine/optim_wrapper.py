@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from mmengine.optim import OptimWrapper as MMEngineOptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from swin_mm.engine.deferred_log import DeferredScalars
+from swin_mm.engine.deferred_log import add_deferred
 from swin_mm.registry import OPTIM_WRAPPERS
 
 
@@ -35,10 +34,6 @@ class DeferredGradNorm:
 
     grad_norm: Tensor | None = None
 
-    @cached_property
-    def deferred(self) -> DeferredScalars:
-        return DeferredScalars(self.message_hub)
-
     def _clip_grad(self) -> None:
         parameters = [
             parameter
@@ -51,7 +46,7 @@ class DeferredGradNorm:
         norm = self.clip_func(parameters, **self.clip_grad_kwargs)
         if norm is not None:  # clipping by value has none
             self.grad_norm = norm
-            self.deferred.add({f"train/{self.grad_name}": norm})
+            add_deferred(self.message_hub, {f"train/{self.grad_name}": norm})
 
 
 @OPTIM_WRAPPERS.register_module()

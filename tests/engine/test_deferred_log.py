@@ -10,7 +10,7 @@ from host_reads import HostReads
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from swin_mm.engine import deferred_log
-from swin_mm.engine.deferred_log import DeferredHistory, DeferredScalars
+from swin_mm.engine.deferred_log import add_deferred
 
 STEPS = [{"train/a": float(step), "train/b": 10.0 - step} for step in range(5)]
 
@@ -27,9 +27,9 @@ def hub():
 @pytest.fixture
 def filled(hub):
     """A hub with five steps, and one of mmengine's own with the same."""
-    source, plain = DeferredScalars(hub), MessageHub("plain")
+    plain = MessageHub("plain")
     for step in STEPS:
-        source.add(tensors(step))
+        add_deferred(hub, tensors(step))
         for name, value in step.items():
             plain.update_scalar(name, value)
     return hub, plain
@@ -46,33 +46,30 @@ def test_statistics_are_mmengines(filled, method, window):
 
 
 def test_nothing_is_read_after_the_first_step_until_somebody_asks(hub):
-    source = DeferredScalars(hub)
-    source.add(tensors(STEPS[0]))  # the hub's own way for new keys
+    add_deferred(hub, tensors(STEPS[0]))  # the hub's own way for new keys
     with HostReads() as reads:
         for step in STEPS[1:]:
-            source.add(tensors(step))
+            add_deferred(hub, tensors(step))
     assert reads.count == 0
-    assert len(source.waiting) == 4
+    assert len(hub._log_scalars.waiting) == 4
     assert hub.get_scalar("train/b").current() == 6.0
-    assert not source.waiting  # all came with the one that was asked for
-    assert hub.get_scalar("train/a").known[0].tolist() == [0, 1, 2, 3, 4]
+    assert not hub._log_scalars.waiting  # all came with the one that was asked for
+    assert hub.get_scalar("train/a").data[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_tensors_may_change_afterwards_and_need_no_gradient(hub):
-    source = DeferredScalars(hub)
     value = torch.ones((), requires_grad=True)
     for _ in range(2):
-        source.add({"train/a": value * 2})
-    (_, waiting) = source.waiting[0]
+        add_deferred(hub, {"train/a": value * 2})
+    (_, waiting) = hub._log_scalars.waiting[0]
     assert not waiting.requires_grad
     buffer = torch.tensor([3.0])
-    source.add({"train/a": buffer})
+    add_deferred(hub, {"train/a": buffer})
     buffer.zero_()
     assert hub.get_scalar("train/a").data[0].tolist() == [2, 2, 3]
 
 
 def test_keys_of_other_dtypes_and_of_some_steps_only(hub):
-    source = DeferredScalars(hub)
     for step in range(4):
         scalars = {
             "train/a": torch.tensor(step),
@@ -80,42 +77,42 @@ def test_keys_of_other_dtypes_and_of_some_steps_only(hub):
         }
         if step % 2:
             scalars["train/odd"] = torch.tensor(step, dtype=torch.float16)
-        source.add(scalars)
-    source.add({})
+        add_deferred(hub, scalars)
+    add_deferred(hub, {})
     assert hub.get_scalar("train/a").data[0].tolist() == [0, 1, 2, 3]
     assert hub.get_scalar("train/odd").data[0].tolist() == [1, 3]
     assert hub.get_scalar("train/c").data[0].tolist() == [0.1] * 4
 
 
 def test_plain_updates_keep_their_place_in_the_order(hub):
-    source = DeferredScalars(hub)
     for step in STEPS[:2]:
-        source.add(tensors(step))
+        add_deferred(hub, tensors(step))
     hub.update_scalar("train/a", 7.0, 2)
-    source.add(tensors(STEPS[2]))
+    add_deferred(hub, tensors(STEPS[2]))
     log, counts = hub.get_scalar("train/a").data
     assert log.tolist() == [0, 1, 7, 2] and counts.tolist() == [1, 1, 2, 1]
 
 
-def test_two_sources_of_one_scalar_lose_nothing(hub):
-    for value in (1.0, 2.0, 3.0):  # each run has a hook of its own, with the same hub
-        source = DeferredScalars(hub)
-        source.add({"train/a": torch.tensor(value)})
-    assert hub.get_scalar("train/a").data[0].tolist() == [1, 2, 3]
-
-
 def test_history_is_no_longer_than_it_may_be(hub):
-    history = DeferredHistory(HistoryBuffer([1.0, 2.0], [1, 1], max_length=3), DeferredScalars(hub))
-    history.extend([3.0, 4.0])
-    assert [values.tolist() for values in history.data] == [[2, 3, 4], [1, 1, 1]]
+    hub._log_scalars["train/a"] = HistoryBuffer([1.0, 2.0], [1, 1], max_length=3)
+    for value in (3.0, 4.0):
+        add_deferred(hub, {"train/a": torch.tensor(value)})
+    found = hub.get_scalar("train/a").data
+    assert [values.tolist() for values in found] == [[2, 3, 4], [1, 1, 1]]
+
+
+def test_a_copy_of_the_hub_has_each_value_once(filled):
+    hub, plain = filled
+    for found in (copy.deepcopy(hub), copy.copy(hub)):
+        for name in ("train/a", "train/b"):
+            assert np.array_equal(found.get_scalar(name).data, plain.get_scalar(name).data)
 
 
 def test_waiting_steps_have_a_bound(hub, monkeypatch):
     monkeypatch.setattr(deferred_log, "MAX_WAITING", 3)
-    source = DeferredScalars(hub)
     for step in STEPS:
-        source.add(tensors(step))
-        assert len(source.waiting) < 3
+        add_deferred(hub, tensors(step))
+        assert len(hub._log_scalars.waiting) < 3
     assert hub.get_scalar("train/a").data[0].tolist() == [0, 1, 2, 3, 4]
 
 
