@@ -91,7 +91,7 @@ def evaluate(
     faster: bool,
     use_categories: bool = True,
 ) -> COCOeval:
-    """Evaluates detections and returns the curves.
+    """Evaluates detections and returns the curves, and `stats` where COCO's table can be made.
 
     Args:
         coco: The annotations.
@@ -118,12 +118,13 @@ def evaluate(
         vars(evaluation.params).update(asked, useCats=int(use_categories))
         evaluation.evaluate()
         evaluation.accumulate()
-    if not faster:
-        return evaluation
-    summary = COCOeval(iouType=iou_type)
-    vars(summary.params).update({name: getattr(evaluation.params, name) for name in asked})
-    summary.eval = evaluation.eval
-    return summary
+    if faster:
+        curves, params = evaluation.eval, evaluation.params
+        evaluation = COCOeval(iouType=iou_type)
+        vars(evaluation.params).update({name: getattr(params, name) for name in asked})
+        evaluation.eval = curves
+    coco_table(evaluation)  # fills `stats`
+    return evaluation
 
 
 def coco_table(evaluation: COCOeval) -> str:

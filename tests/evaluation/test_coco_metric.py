@@ -224,6 +224,7 @@ def test_curves_of_both_tools_are_equal(data, ann_file):
         np.testing.assert_allclose(*(r.eval[curve] for r in results), rtol=1e-15)
     ours, theirs = (coco_eval.summarize(result) for result in results)
     np.testing.assert_allclose([*ours.values()], [*theirs.values()], rtol=1e-15)
+    np.testing.assert_allclose(*(result.stats for result in results), rtol=1e-15)
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 |" in coco_eval.coco_table(results[1])
     np.testing.assert_allclose([*theirs.values()], results[1].stats, rtol=1e-15)
 
