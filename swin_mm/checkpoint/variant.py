@@ -18,7 +18,7 @@ def read_variant(state: State) -> dict[str, Any]:
     """Reads the arguments of a backbone off its weights, as far as they can be told.
 
     Args:
-        state: A state dict in our own layout, whole or not; with the unused of its layout, a
+        state: A state dict in our own layout, whole or not; with the unused keys of its layout, a
             window can be told in V2 too.
 
     Returns:

@@ -10,7 +10,6 @@ from swin_mm.compat import (
     missing_modules,
     mmcv_ext,
     mmdet_bert,
-    paramwise_log,
     transform_errors,
 )
 
@@ -20,8 +19,7 @@ PATCHES = (
     checkpoint_loading.PATCH,
     checkpoint_config.PATCH,
     mmdet_bert.PATCH,
-    log_text.PATCH,
-    paramwise_log.PATCH,
+    *log_text.PATCHES,
     data_workers.PATCH,
     *mask_transforms.PATCHES,
     transform_errors.PATCH,

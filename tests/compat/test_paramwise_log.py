@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.optim.optimizer import default_constructor
 from torch import nn
 
-from swin_mm.compat import paramwise_log
+from swin_mm.compat import log_text
 
 SETTINGS = dict(
     optimizer=dict(type="SGD", lr=0.1, weight_decay=0.01),
@@ -32,9 +32,9 @@ def test_mmengine_still_logs_them(caplog, monkeypatch):
     """Fails when the repair is no longer needed."""
     monkeypatch.setattr(default_constructor, "print_log", print_log)
     shown, _ = build(caplog)
-    assert sum(message.startswith(paramwise_log.PREFIX) for message in shown) > 2
-    assert sum(message.endswith(paramwise_log.OF_FROZEN) for message in shown) == 2
-    assert paramwise_log.PREFIX in inspect.getsource(default_constructor)
+    assert sum(message.startswith(log_text.PREFIX) for message in shown) > 2
+    assert sum(message.endswith(log_text.OF_FROZEN) for message in shown) == 2
+    assert log_text.PREFIX in inspect.getsource(default_constructor)
 
 
 def test_they_are_at_debug_level_and_others_stay(caplog):
@@ -47,5 +47,5 @@ def test_they_are_at_debug_level_and_others_stay(caplog):
 def test_other_levels_are_kept(caplog, level):
     logger = MMLogger.get_instance("levels", logger_name="levels")
     logger.addHandler(caplog.handler)
-    paramwise_log.print_log("text", logger, level)
+    log_text.print_log("text", logger, level)
     assert [record.levelno for record in caplog.records] == [level]

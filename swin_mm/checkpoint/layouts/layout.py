@@ -103,7 +103,7 @@ class Layout:
         return Conversion(own, unused, unknown)
 
     def from_own(self, state: State) -> State:
-        """Converts back; `from_own(to_own(state).state)` is `state` without the unused.
+        """Converts back; `from_own(to_own(state).state)` is `state` without unused keys.
 
         What the layout has no place for is left out; `list_lost` names it.
         """
