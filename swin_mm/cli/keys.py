@@ -41,6 +41,7 @@ OTHER_READERS = {
 }
 # Ends of settings whose parts are not built from their `type` with the other keys as arguments.
 BUILT_OTHERWISE = ("conv_cfg", "dcn", "nms", "plugins", "upsample_cfg", "roi_layer")
+SLIDING = ("crop_size", "stride", "windows_per_batch")  # of a segmentor, in its test_cfg
 # Dicts whose keys are names of the config's author.
 FREE_KEYS = ("custom_keys", "data_prefix", "default_hooks", "metainfo")
 LOADER_KEYS = frozenset(
@@ -123,6 +124,8 @@ def _check_untyped_overrides(
             continue
         if nearest := get_close_matches(part, map(str, node), n=1, cutoff=ALIKE):
             yield f"{key}: {above} has no {part!r}; did you mean {above}.{nearest[0]}?"
+        elif part in SLIDING and parts[depth - 1] == "test_cfg":
+            continue
         elif "type" not in node and depth > 1 and os.environ.get("RANK", "0") == "0":
             print(f"warning: the config has no {key}: nothing may read it", file=sys.stderr)
 

@@ -15,6 +15,7 @@ from swin_mm.datasets.check.settings import (
     check_evaluator,
     check_ignored,
     check_num_classes,
+    check_sliding,
     find_ignored,
 )
 from swin_mm.datasets.check.source import Source, find_sources
@@ -100,6 +101,7 @@ def _check(cfg: Config, splits: Sequence[str], inspection: Inspection) -> Datase
     classes = _agree(every, inspection)
     if classes:
         inspection.attempt(check_num_classes, cfg.get("model") or {}, classes)
+    inspection.attempt(check_sliding, cfg.get("model") or {})
     inspection.ignored = find_ignored(cfg)
     inspection.attempt(check_ignored, cfg, [source for source in every if source.loads_maps()])
 

@@ -39,6 +39,23 @@ def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
         )
 
 
+def check_sliding(model: dict) -> None:
+    """Checks that the sliding windows of a segmentor cover an image, before the first validation.
+
+    Raises:
+        DatasetError: They do not; mmseg's segmentor would end in a bare assertion.
+    """
+    test_cfg = model.get("test_cfg") or {}
+    if test_cfg.get("mode") != "slide":
+        return
+    from swin_mm.heads.segmentors.encoder_decoder import check_windows
+
+    try:
+        check_windows(test_cfg)
+    except ValueError as error:
+        raise DatasetError(f"model.{error}") from None
+
+
 def find_num_classes(settings: Any, path: str) -> Iterator[tuple[str, int]]:
     """Walks settings; yields the config path and value of each `num_classes` of a head."""
     children: Any = ()

@@ -8,6 +8,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from swin_mm.datasets.check import DatasetError, check_config
+from swin_mm.datasets.check.settings import check_sliding
 from swin_mm.datasets.shapes import CLASSES, write_shapes
 
 ROOT = Path(__file__).parents[3]
@@ -216,3 +217,26 @@ def test_built_in_data_is_drawn_first(tmp_path, monkeypatch, kind, scope):
 def test_built_in_data_of_no_preset(tmp_path):
     cfg = config({"type": "swin_mm.ShapesInstanceDataset", "data_root": str(tmp_path)})
     refuse(cfg, "train_dataloader.dataset: data_root=", "must end in the name of a preset")
+
+
+@pytest.mark.parametrize(
+    ("test_cfg", "message"),
+    [
+        (dict(stride=(96, 96)), r"model.test_cfg.stride=\(96, 96\) is larger than crop_size"),
+        (dict(stride=(0, 0)), "model.test_cfg.stride must be .height, width. in pixels"),
+        (dict(stride=(32, 32)), None),
+        (dict(stride=(96, 96), mode="whole"), None),
+    ],
+)
+def test_sliding_windows_are_checked_before_the_first_validation(test_cfg, message):
+    model = dict(type="EncoderDecoder", test_cfg=dict(mode="slide", crop_size=(64, 64)))
+    model["test_cfg"].update(test_cfg)
+    if message is None:
+        check_sliding(model)
+    else:
+        with pytest.raises(DatasetError, match=message):
+            check_sliding(model)
+
+
+def test_detectors_have_no_sliding_windows():
+    check_sliding(dict(type="FasterRCNN", test_cfg=dict(rpn=dict(nms_pre=1000))))
