@@ -1,7 +1,8 @@
 """Patches transforms and masks of mmcv 2.1, mmdet 3.3 and mmseg 1.2.
 
 - With `PolygonMasks`, which `swin_mm.LoadAnnotations` leaves, mmdet's `Expand` raises
-  `NotImplementedError`, `CopyPaste`, `RandomErasing` and `Albu` fail on the missing array, and
+  `NotImplementedError`, `CopyPaste`, `RandomErasing` and `Albu` fail on the missing array,
+  `CachedMixUp` cannot join polygons of one image and bitmaps of another, and
   `Rotate` turns polygons the wrong way, about the corner of the image. They get bitmaps.
 - OpenCV 5 takes no arrays of bool and int64, so that `Resize`, `Rotate`, `ShearX` and the like fail
   on `BitmapMasks` of these types. They are changed as uint8.
@@ -17,7 +18,7 @@ from swin_mm.compat.module_finder import Patch, wrap_once
 TRANSFORMS = {
     "mmdet.datasets.transforms.geometric": ("Rotate",),
     "mmdet.datasets.transforms.transforms": (
-        *("Albu", "CachedMosaic", "CopyPaste", "Expand", "RandomErasing"),
+        *("Albu", "CachedMixUp", "CachedMosaic", "CopyPaste", "Expand", "RandomErasing"),
     ),
 }
 METHODS = ("rescale", "resize", "rotate", "shear", "translate")

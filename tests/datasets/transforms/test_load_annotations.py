@@ -66,8 +66,8 @@ def test_no_objects():
     assert type(found["gt_masks"]) is PolygonMasks and len(found["gt_masks"]) == 0
 
 
-def image_with(kind: type, **kwargs) -> dict:
-    results = load(kind, TRIANGLE, TWO_PARTS, with_bbox=True, with_label=True, **kwargs)
+def image_with(kind: type, first: object = TRIANGLE, **kwargs) -> dict:
+    results = load(kind, first, TWO_PARTS, with_bbox=True, with_label=True, **kwargs)
     image = np.random.default_rng(0).integers(0, 255, (24, 30, 3), dtype=np.uint8)
     return dict(results, img=image, img_shape=(24, 30), img_id=1, img_path="a.png")
 
@@ -79,6 +79,7 @@ def image_with(kind: type, **kwargs) -> dict:
         dict(type="CopyPaste"),
         dict(type="RandomErasing", n_patches=2, ratio=0.3),
         dict(type="CachedMosaic", img_scale=(24, 30), prob=1.0, max_cached_images=4),
+        dict(type="CachedMixUp", img_scale=(24, 30), prob=1.0, max_cached_images=4),
         dict(type="RandomFlip", prob=1.0),
         dict(type="Rotate", prob=1.0),
         dict(type="Pad", size=(40, 50)),
@@ -91,8 +92,8 @@ def test_transforms_give_what_they_give_with_bitmaps(step):
         transform = TRANSFORMS.build({**step, "_scope_": "mmdet"})
         random.seed(3)
         np.random.seed(3)  # noqa: NPY002, it is what mmdet draws from
-        for _ in range(5):
-            results = image_with(kind)
+        for number in range(5):
+            results = image_with(kind, TRIANGLE if number % 2 else RUNS)
             results["mix_results"] = [image_with(kind)]
             results = transform(results)
         outcomes.append(results)
