@@ -83,7 +83,11 @@ def write_detector(draft: Draft, parts: Sequence[CocoPart]) -> Written:
     schedule = plan.plan_epochs(
         count, batch, preset, draft.base.train_cfg.max_epochs if draft.is_full else 0
     )
-    draft.notes += _doubts(train, val, classes, zoom)
+    if _middle_object(train) * zoom < TINY_OBJECT:
+        draft.notes.append(
+            f"half of the objects are below {TINY_OBJECT} pixels at the size trained on: raise "
+            "image_scale, or cut the images into tiles"
+        )
     _add_pipelines(draft, scale, zoom, with_masks)
     _add_loaders(draft, batch, with_masks)
     _add_model(draft, train, len(classes), can_have_masks and not with_masks)
@@ -216,22 +220,3 @@ def _middle_object(part: CocoPart) -> float:
     sides = [math.sqrt(height * width) for height, width in part.object_shapes()]
     # Where no box has an area there is nothing to enlarge, and the check of the data will say so.
     return median(sides or [math.inf]) * median(max(size) for size in part.sizes())
-
-
-def _doubts(train: CocoPart, val: CocoPart, classes: tuple[str, ...], zoom: float) -> list[str]:
-    """Says what of the data may not go well."""
-    notes = []
-    for part, name in ((train, "training"), (val, "validation")):
-        counts = part.class_counts()
-        absent = [repr(label) for label in classes if not counts.get(label)]
-        if absent:
-            notes.append(f"no {name} object of class {', '.join(absent)}")
-    empty = len(train.sizes()) - train.images_with_objects()
-    if empty:
-        notes.append(f"{empty} training images without objects are left out (filter_empty_gt)")
-    if _middle_object(train) * zoom < TINY_OBJECT:
-        notes.append(
-            f"half of the objects are below {TINY_OBJECT} pixels at the size trained on: raise "
-            "image_scale, or cut the images into tiles"
-        )
-    return notes

@@ -199,12 +199,18 @@ class Draft:
         try:
             for path, content in files.items():
                 write_atomically(path, content.encode())
-            check_config(read_config(out))
+            summary = check_config(read_config(out))
         except BaseException:
             for path, old in before.items():
                 path.unlink(missing_ok=True)
                 if old is not None:
                     write_atomically(path, old)
             raise
+        for split, name in (("train", "training"), ("val", "validation")):
+            found = summary.splits[split]
+            absent = [repr(label) for label, count in found.per_class.items() if not count]
+            if absent and found.instances is not None:  # of label maps the check warns itself
+                self.notes.append(f"no {name} object of class {', '.join(absent)}")
+        self.notes += summary.warnings()
         last, model = Path("work_dirs", out.stem, checkpoint), f"{self.title}, {model}"
         return Written(out, list(files), data, model, self.notes, last, self.found)

@@ -222,7 +222,7 @@ def test_small_objects_are_enlarged(tmp_path, write):
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3 / 2**0.5)
     assert cfg.model.rpn_head.anchor_generator.ratios == [1.0]
     for annotation in coco["annotations"]:
-        annotation["bbox"][2] = 80
+        annotation["bbox"][::2] = 4, 80
     (tmp_path / "train.json").write_text(json.dumps(coco))
     _, cfg = write(force=True)
     assert cfg.image_scale == (96, 64)  # a strip of 80 x 20 is as large as a square of 40
