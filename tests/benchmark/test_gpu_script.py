@@ -1,80 +1,85 @@
-"""benchmarks/gpu.sh has one chance on a borrowed GPU: each of its commands must be right before."""
+"""benchmarks/gpu.sh has one chance on a GPU that is lent: what it does must be right before."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from swin_mm.cli.benchmark import check_args, parse_args, plan_candidates, plan_workloads
+import torch
 
 ROOT = Path(__file__).parents[2]
-RECORDER = """#!{python}
-import json, sys
-with open({record!r}, "a") as file:
-    file.write(json.dumps(sys.argv[1:]) + "\\n")
-"""
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu  # noqa: E402, of the folder above
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    """The arguments of each Python that the script starts."""
-    folder = tmp_path_factory.mktemp("gpu_script")
-    (folder / "benchmarks").mkdir()
-    script = shutil.copy(ROOT / "benchmarks" / "gpu.sh", folder / "benchmarks")
-    python, record = folder / "python", folder / "record"
-    python.write_text(RECORDER.format(python=sys.executable, record=str(record)))
-    python.chmod(0o755)
-    sanitizer = folder / "compute-sanitizer"  # runs what follows its four options
-    sanitizer.write_text('#!/bin/sh\nshift 4\nexec "$@"\n')
-    sanitizer.chmod(0o755)
-    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+def run(*arguments):
+    return subprocess.run(
+        ["bash", str(ROOT / "benchmarks" / "gpu.sh"), *arguments],
+        env=os.environ | dict(PYTHON=sys.executable),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_time_given_is_kept_and_a_second_start_goes_on(tmp_path):
+    done = run("check", "--rehearse", "--seconds", "1", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert "missing: " in done.stdout and "Swin-large, 400x680, bfloat16" in done.stdout
+    names = [task.name for task in gpu.plan_checks(rehearse=True)]
+    commit = gpu.Results(tmp_path / "check.jsonl").commit
+    rows = [json.dumps({"name": name, "commit": commit}) for name in names]
+    (tmp_path / "check.jsonl").write_text("\n".join(rows) + "\n")
+    done = run("check", "--rehearse", "--seconds", "900", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(names)} of {len(names)} done" in done.stdout
+
+
+def test_what_fails_is_stored_and_ends_in_status_1(tmp_path, capsys):
+    def fail():
+        raise ValueError("wrong")
+
+    results = gpu.Results(tmp_path / "check.jsonl")
+    results.take(gpu.Task("one", fail))
+    results.take(gpu.Task("two", lambda: gpu.judge(lambda: "an error of 3")))
+    results.take(gpu.Task("three", lambda: gpu.judge(lambda: None)))
+    assert results.close(["one", "two", "three"]) == 1
+    assert "2 failed" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "check.jsonl").read_text().splitlines()]
+    assert [row.get("failed") for row in rows] == ["ValueError: wrong", "an error of 3", None]
+
+
+@pytest.mark.parametrize("row", gpu.ROWS, ids=lambda row: row.name)
+def test_each_row_has_work(row):
+    work = gpu.make_work(dict(row.work), torch.device("cpu"))
+    assert work.part == ("config" if "config" in row.work else "backbone")
+    backend = row.work.get("attn_backend", "triton")  # `auto` would take what passes a self-test
+    assert work.attn_backend == backend
+    if work.config is not None:
+        assert work.config.model.backbone.attn_backend == backend
+        assert row.peers == (work.config.default_scope,)
+
+
+def test_names_are_unique():
+    for names in ([row.name for row in gpu.ROWS], [t.name for t in gpu.plan_checks(False)]):
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.slow
+def test_a_row_is_measured_in_the_interpreter(tmp_path):
+    """The others differ in their sizes and configs alone."""
+    code = (
+        "import os; os.environ['TRITON_INTERPRET'] = '1'; import gpu, torch, sys;"
+        "found = gpu.measure_row(gpu.ROWS[0], torch.device('cpu'), True);"
+        "print(found['text']); sys.exit(bool(found['failed']))"
+    )
     done = subprocess.run(
-        ["bash", script],
-        env=os.environ | dict(PYTHON=str(python), PATH=path),
+        [sys.executable, "-c", code],
+        env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all done" in done.stdout
-    return [json.loads(line) for line in record.read_text().splitlines()]
-
-
-def test_every_measurement_has_a_plan(commands):
-    measured = [command[1:] for command in commands if command[0] == "tools/benchmark.py"]
-    assert len(measured) == 12 + 12 + 1 + 8
-    for arguments in measured:
-        args = parse_args(arguments)
-        check_args(args)
-        workloads = plan_workloads(args)
-        assert plan_candidates(args, workloads[0][1])[0].library == "swin_mm", arguments
-
-
-def test_backends_are_compared_by_name(commands):
-    """`auto` would take the kernels in both, or in neither."""
-    backends = []
-    for command in (c for c in commands if c[0] == "tools/benchmark.py" and "neck" not in c):
-        options = [word.rpartition("attn_backend=")[2] for word in command if "_backend=" in word]
-        if "--attn-backend" in command:
-            options.append(command[command.index("--attn-backend") + 1])
-        (backend,) = options
-        backends.append(backend)
-        assert command[command.index("--out") + 1].endswith((f"_{backend}", "_profile"))
-    assert backends.count("sdpa") == 14 and backends.count("triton") == 14 + 4
-
-
-def test_results_do_not_overwrite_one_another(commands):
-    folders = [command[command.index("--out") + 1] for command in commands if "--out" in command]
-    assert len(set(folders)) == len(folders) == 33
-
-
-def test_the_tests_that_it_runs_exist(commands):
-    for command in (c for c in commands if c[:2] == ["-m", "pytest"]):
-        texts = {name: (ROOT / name).read_text() for name in command if name.endswith(".py")}
-        assert len(texts) == 4 and all("mark.gpu" in text for text in texts.values())
-        if "-k" in command:
-            for word in command[command.index("-k") + 1].split(" or "):
-                assert any(f"def test_{word}" in t or f"{word}_" in t for t in texts.values()), word
+    assert "swin_mm " in done.stdout and "mmdet " in done.stdout and "goal 9 ms" in done.stdout
