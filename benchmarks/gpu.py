@@ -256,7 +256,9 @@ ROWS = (
 def plan_rows(rehearse: bool) -> list[Task]:
     """The machine, then the rows."""
     import torch
+    from mmengine.logging import MMLogger
 
+    MMLogger.get_current_instance().setLevel("ERROR")  # models log how they are initialised
     device = torch.device("cpu" if rehearse else "cuda")
     rows = [Task(row.name, partial(measure_row, row, device, rehearse)) for row in ROWS]
     return [Task("machine", partial(describe, device)), *rows]
