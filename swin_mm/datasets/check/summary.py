@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from swin_mm.console import printable
 
 LISTED = 3  # examples in a message, of many
+LONGEST = 300  # characters of one of them; paths may be long
 LISTED_CLASSES = 12  # classes in a row of the start table
 
 
@@ -122,10 +123,16 @@ def merge(parts: list[SplitSummary]) -> SplitSummary:
 
 
 def examples(items: Iterable) -> str:
-    """Lists the first few of many items: `a, b, c and 12 more`."""
+    """Lists the first few of many items, shortened: `a, b, c and 12 more`."""
     items = list(items)
-    shown = ", ".join(str(item) for item in items[:LISTED])
+    shown = ", ".join(_shorten(str(item)) for item in items[:LISTED])
     return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
+
+
+def _shorten(text: str) -> str:
+    """Leaves the middle of a long text out, as of an id of thousands of digits."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
 def and_more(count: int, what: str = "") -> str:

@@ -11,6 +11,11 @@ def test_examples(count, text):
     assert examples(range(count)) == text
 
 
+def test_long_examples_are_shortened():
+    assert examples(["a" * 300]) == "a" * 300
+    assert examples(["a" * 5000 + "b", "c"]) == "a" * 150 + "..." + "a" * 149 + "b, c"
+
+
 def test_merge_adds_counts():
     first = SplitSummary(3, 1, 4, {"a": 3, "b": 1}, ["one"])
     second = SplitSummary(2, 0, 5, {"a": 0, "b": 5}, ["two"])
