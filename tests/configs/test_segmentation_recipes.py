@@ -57,6 +57,7 @@ EVERYWHERE = (
     ("tta_pipeline.1.transforms.0.*", "ratios of the test size, as published; not of the image's"),
     ("default_hooks.*", "what is shown and kept on the way, not what is learnt"),
     ("log_processor.*", "as above"),
+    ("train_cfg.type", "ours, which resumes exactly where it was"),
     ("optim_wrapper.type", "ours, which leaves the gradients' norm on the GPU"),
     ("optim_wrapper.constructor", "merges groups with equal settings; compared below"),
     ("optim_wrapper.optimizer.fused", "one kernel for all weights of a group, the same rule"),
