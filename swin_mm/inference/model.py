@@ -1,6 +1,8 @@
 """Trained models from Python: `swin_mm.load(...).predict(...)`."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from swin_mm.export.write import ExportResult
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+# mmengine's default scope, and what it patches to read configs, are of the whole process.
+_BUILDING = threading.RLock()
 
 
 def load(
@@ -74,20 +78,28 @@ def load(
         from swin_mm.inference.exported import Exported
 
         return Exported(model)
-    if isinstance(model, Config):
-        cfg = model.copy()
-    elif checkpoint is None and Path(model).suffix in CHECKPOINT_SUFFIXES:
-        checkpoint, cfg = model, read_carried_config(model)
-    elif checkpoint is None and not Path(model).exists():
-        weights = find_weights(str(model))
-        checkpoint, cfg = weights.address, read_config_file(find_config(weights.config))
-    else:
-        cfg = read_config_file(find_config(str(model)))
+    with _BUILDING:
+        if isinstance(model, Config):
+            cfg = model.copy()
+        elif checkpoint is None and Path(model).suffix in CHECKPOINT_SUFFIXES:
+            checkpoint, cfg = model, read_carried_config(model)
+        elif checkpoint is None and not Path(model).exists():
+            weights = find_weights(str(model))
+            checkpoint, cfg = weights.address, read_config_file(find_config(weights.config))
+        else:
+            cfg = read_config_file(find_config(str(model)))
     if checkpoint is None:
         raise ConfigError(f"{model} is a config: give its trained weights too, as checkpoint=...")
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
     return Model(cfg, resolve_weights(str(checkpoint)), device)
+
+
+@contextmanager
+def _default_scope(scope: str) -> Iterator[None]:
+    """Makes a scope mmengine's default, for one thread at a time."""
+    with _BUILDING, DefaultScope.overwrite_default_scope(scope):
+        yield
 
 
 def read_carried_config(checkpoint: str | Path) -> Config:
@@ -134,7 +146,7 @@ class Model(Predictor):
             raise ConfigError(f"{name} has no test_dataloader, whose pipeline images go through")
         self.cfg, self.scope = cfg, find_scope(cfg)
         # For this call alone: another model may be of another package.
-        with DefaultScope.overwrite_default_scope(self.scope):
+        with _default_scope(self.scope):
             module, self.meta = load_model(cfg, checkpoint)
         self.module: nn.Module = module.to(choose_device(device)).eval()
         self.classes: Sequence[str] = self.meta["classes"]
@@ -205,7 +217,7 @@ class Model(Predictor):
         if sliced:
             use_sliced_inference(cfg, **settings)
         dataset = innermost_dataset(cfg.test_dataloader.dataset)
-        with DefaultScope.overwrite_default_scope(self.scope):
+        with _default_scope(self.scope):
             if tta or sliced:
                 module = MODELS.build(ConfigDict(cfg.model, module=module))
             return _View(without_annotations(dataset.pipeline), module)

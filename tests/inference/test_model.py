@@ -253,6 +253,34 @@ def test_models_of_two_packages_in_threads(detector, numbers):
         assert np.array_equal(found.label_map, rgb[..., 0] > 100)
 
 
+def test_models_of_two_packages_are_built_one_at_a_time(detector, monkeypatch):
+    """A thread that loads a segmentor while a detector is being built does not change its scope."""
+    seen, is_segmentor_built, is_detector_done = [], threading.Event(), threading.Event()
+
+    class Detector(IdMapDetector):
+        def __init__(self):
+            super().__init__()
+            other.start()
+            is_segmentor_built.wait(1)  # in vain where they wait for one another
+            seen.append(DefaultScope.get_current_instance().scope_name)
+            is_detector_done.set()
+
+    class Segmentor(RedSegmentor):
+        def __init__(self):
+            super().__init__()
+            seen.append(DefaultScope.get_current_instance().scope_name)
+            is_segmentor_built.set()
+            is_detector_done.wait(1)
+
+    monkeypatch.setitem(MODELS._module_dict, "IdMapDetector", Detector)
+    monkeypatch.setitem(MODELS._module_dict, "RedSegmentor", Segmentor)
+    other = threading.Thread(target=swin_mm.load, args=("red.py", "exact.pth", "cpu"))
+    swin_mm.load("exact.py", "exact.pth", "cpu")
+    other.join()
+    assert seen == ["mmdet", "mmseg"]
+    assert DefaultScope.get_current_instance() is None
+
+
 BAD = {
     "no file": ("none.png", PredictError, "there is no image or folder none.png"),
     "no match": ("none/*.png", PredictError, "no file matches none"),
