@@ -73,6 +73,14 @@ def global_objects_of_its_own():
     os.environ.pop("LOCAL_RANK", None)  # set by commands
 
 
+@pytest.fixture(scope="session")
+def tiny_shapes(tmp_path_factory):
+    """The smallest of the built-in data, to be read alone: 12 images to train on, 6 to validate."""
+    from swin_mm.datasets.shapes import write_shapes  # imports frameworks
+
+    return write_shapes(tmp_path_factory.mktemp("tiny_shapes"), "tiny")
+
+
 @pytest.fixture(autouse=True)
 def random_numbers_of_its_own():
     """Transforms draw from the global generators: no test depends on how many ran before it."""

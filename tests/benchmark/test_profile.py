@@ -17,7 +17,6 @@ from swin_mm.benchmark.profile import describe_gpu, exclusive_times, mark_parts
 from swin_mm.benchmark.whole import build_model, make_batch
 from swin_mm.cli.config import load_config
 from swin_mm.cli.main import run_command
-from swin_mm.datasets.shapes import write_shapes
 
 NARROW = {
     "model.backbone.embed_dims": 8,
@@ -153,11 +152,10 @@ def test_every_part_is_marked_and_nothing_is_left_afterwards():
     assert not {"step", "backward", "zero_grad"} & vars(wrapper).keys()
 
 
-def test_command_profiles_the_data_of_a_config(tmp_path, monkeypatch, capsys):
+def test_command_profiles_the_data_of_a_config(tmp_path, monkeypatch, capsys, tiny_shapes):
     monkeypatch.chdir(tmp_path)
-    data = write_shapes(tmp_path / "shapes", "tiny")
     cfg = small_config("mask_rcnn_swin_mini_shapes")
-    cfg.train_dataloader.dataset.data_root = f"{data}/"
+    cfg.train_dataloader.dataset.data_root = f"{tiny_shapes}/"
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, batch_size=2)
     cfg.dump(tmp_path / "small.py")
     argv = ["--config", "small.py", "--profile", "--rounds", "1", "--out", "found"]

@@ -8,7 +8,6 @@ from swin_mm.benchmark.peers import MissingPeerError
 from swin_mm.benchmark.whole import LoaderStep, ModelStep, stock_config
 from swin_mm.cli.config import load_config
 from swin_mm.configs import ConfigError
-from swin_mm.datasets.shapes import write_shapes
 
 CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
 
@@ -66,10 +65,9 @@ def test_stock_config_leaves_the_given_one_alone():
 
 
 @pytest.mark.parametrize("library", ["swin_mm", "mmdet"])
-def test_loader_gives_batches_in_this_process(library, tmp_path):
-    data = write_shapes(tmp_path / "shapes", "tiny")
+def test_loader_gives_batches_in_this_process(library, tiny_shapes):
     work = whole_workload("mmdet")
-    work.config.train_dataloader.dataset.data_root = f"{data}/"
+    work.config.train_dataloader.dataset.data_root = f"{tiny_shapes}/"
     work.config.train_dataloader.batch_size = 3
     step = LoaderStep(library, work)
     assert [len(step.run(0)["inputs"]) for _ in range(2)] == [3, 3]

@@ -8,44 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS
 from PIL import Image
+from tiny_recipe import write_tiny_recipe
 
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.cli import analyze_results as command
-from swin_mm.configs import ConfigError, find_config
-from swin_mm.datasets.shapes import write_shapes
-
-CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
-ON_TINY_DATA = """
-_base_ = '{base}'
-data_root = '{data}/'
-loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
-train_dataloader = val_dataloader = test_dataloader = loader
-"""
-ANNOTATIONS = """
-val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The smallest of the built-in data: six validation images."""
-    return write_shapes(tmp_path_factory.mktemp("shapes"), "tiny")
+from swin_mm.configs import ConfigError
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch, data):
+def config(tmp_path, monkeypatch, tiny_shapes):
     monkeypatch.chdir(tmp_path)
-
-    def write(scope):
-        text = ON_TINY_DATA.format(base=find_config(CONFIGS[scope]), data=data)
-        Path("small.py").write_text(text + (ANNOTATIONS if scope == "mmdet" else ""))
-        init_default_scope(scope)
-        return Config.fromfile("small.py")
-
-    return write
+    return lambda scope: write_tiny_recipe(scope, tiny_shapes, Path("small.py"))
 
 
 def truth_as_predictions(cfg):
@@ -69,7 +44,7 @@ def truth_as_predictions(cfg):
     return entries
 
 
-def test_detector_as_a_page_and_as_a_folder(config, data, capsys):
+def test_detector_as_a_page_and_as_a_folder(config, tiny_shapes, capsys):
     entries = truth_as_predictions(config("mmdet"))
     Path("found.pkl").write_bytes(pickle.dumps(entries))
     command.main(["small.py", "found.pkl", "--out", "deep/page.html"])
@@ -78,7 +53,7 @@ def test_detector_as_a_page_and_as_a_folder(config, data, capsys):
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing else is needed
     assert "<td>config</td><td>small.py</td>" in page
     assert "<td>predictions</td><td>found.pkl</td>" in page
-    assert f"<td>{data}/annotations/instances_val.json</td>" in page
+    assert f"<td>{tiny_shapes}/annotations/instances_val.json</td>" in page
     for name in ("000000.png", "000001.png"):
         assert f"<figcaption>{name}</figcaption>" in page
     for title in (

@@ -8,45 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from PIL import Image
+from tiny_recipe import write_tiny_recipe
 
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli import test as command
 from swin_mm.cli import train
-from swin_mm.configs import ConfigError, find_config
-from swin_mm.datasets.shapes import write_shapes
-
-CONFIGS = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
-ON_TINY_DATA = """
-_base_ = '{base}'
-data_root = '{data}/'
-loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
-train_dataloader = val_dataloader = test_dataloader = loader
-"""
-ANNOTATIONS = """
-val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The smallest of the built-in data: six validation images."""
-    return write_shapes(tmp_path_factory.mktemp("shapes"), "tiny")
+from swin_mm.configs import ConfigError
 
 
 @pytest.fixture
-def untrained(tmp_path, monkeypatch, data):
+def untrained(tmp_path, monkeypatch, tiny_shapes):
     """Config and checkpoint of a small model that predicts at random, in the current folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(scope):
-        text = ON_TINY_DATA.format(base=find_config(CONFIGS[scope]), data=data)
-        Path("small.py").write_text(text + (ANNOTATIONS if scope == "mmdet" else ""))
-        cfg = Config.fromfile("small.py")
-        torch.manual_seed(0)
-        init_default_scope(scope)
+        cfg = write_tiny_recipe(scope, tiny_shapes, Path("small.py"))
         model = MODELS.build(cfg.model)
         torch.save({"state_dict": model.state_dict(), "meta": {}}, "model.pth")
         return ["small.py", "model.pth", "--work-dir", "out"]
@@ -58,7 +36,7 @@ def read_metrics(folder="out"):
     return json.loads(Path(folder, command.METRICS_FILE).read_text())
 
 
-def test_detector(untrained, data, capsys):
+def test_detector(untrained, tiny_shapes, capsys):
     command.main([*untrained("mmdet"), "--out", "found.pkl", "--show-dir", "pictures"])
     content = read_metrics()
     assert content["config"] == "small.py" and content["checkpoint"] == "model.pth"
@@ -69,7 +47,7 @@ def test_detector(untrained, data, capsys):
     assert len(found) == 6
     assert {"bboxes", "labels", "masks", "scores"} <= found[0]["pred_instances"].keys()
 
-    images = sorted(Path(data, "val").iterdir())
+    images = sorted(Path(tiny_shapes, "val").iterdir())
     (pictures,) = Path("out").glob("*/pictures")
     assert [path.name for path in sorted(pictures.iterdir())] == [path.name for path in images]
     # Ground truth and prediction side by side.
@@ -85,12 +63,12 @@ def test_detector(untrained, data, capsys):
 
 
 @pytest.mark.slow
-def test_segmentor_keeps_label_maps(untrained, data):
+def test_segmentor_keeps_label_maps(untrained, tiny_shapes):
     arguments = untrained("mmseg")
     command.main([*arguments, "--out", "maps.pkl", "--show-dir", "pictures"])
     assert set(read_metrics()["metrics"]) == {"aAcc", "mIoU", "mAcc"}
     kept = pickle.loads(Path("maps.pkl").read_bytes())
-    images = sorted(Path(data, "val").iterdir())
+    images = sorted(Path(tiny_shapes, "val").iterdir())
     assert [Path(entry["img_path"]) for entry in kept] == images
     for entry in kept:
         assert entry["labels"].shape == Image.open(entry["img_path"]).size[::-1]
@@ -127,12 +105,12 @@ def test_segmentor_averages_views(untrained):
     ],
     ids=["views", "slices"],
 )
-def test_detector_with_masks(untrained, data, flags):
+def test_detector_with_masks(untrained, tiny_shapes, flags):
     """Boxes and masks are merged, scored, kept and drawn."""
     command.main([*untrained("mmdet"), "--out", "found.pkl", "--show-dir", "drawn", *flags])
     assert {"coco/bbox_mAP", "coco/segm_mAP_50"} < read_metrics()["metrics"].keys()
     found = pickle.loads(Path("found.pkl").read_bytes())
-    images = sorted(Path(data, "val").iterdir())
+    images = sorted(Path(tiny_shapes, "val").iterdir())
     for entry, path in zip(found, images, strict=True):
         masks = entry["pred_instances"]["masks"]
         assert len(masks) == len(entry["pred_instances"]["scores"]) > 0
@@ -143,10 +121,11 @@ def test_detector_with_masks(untrained, data, flags):
 
 
 def test_slice_sizes_need_slices(untrained):
+    arguments = untrained("mmdet")
     with pytest.raises(ConfigError, match="--slice-height and --slice-width are for --sliced"):
-        command.main([*untrained("mmdet"), "--slice-width", "64"])
+        command.main([*arguments, "--slice-width", "64"])
     with pytest.raises(ConfigError, match="--tta and --sliced do not go together"):
-        command.main([*untrained("mmdet"), "--tta", "--sliced"])
+        command.main([*arguments, "--tta", "--sliced"])
 
 
 def test_predictions_of_a_detector_go_to_a_pickle(untrained):

@@ -155,11 +155,10 @@ def test_weights_fit_the_backbone(name):
         "rtmdet_swin_b",
     ],
 )
-def test_pipelines_bring_what_the_heads_ask_for(name, tmp_path_factory):
+def test_pipelines_bring_what_the_heads_ask_for(name, tiny_shapes):
     """On the built-in data in place of COCO: boxes, and masks or a label map where they train."""
     set_random_seed(0)
     cfg = load(name)
-    root = tmp_path_factory.getbasetemp() / "shapes" / "tiny"
     for split in ("train", "val"):
         loader = cfg[f"{split}_dataloader"]
         dataset = loader.dataset
@@ -167,7 +166,7 @@ def test_pipelines_bring_what_the_heads_ask_for(name, tmp_path_factory):
             dataset = dataset.dataset
         dataset.update(
             type="swin_mm.ShapesInstanceDataset",
-            data_root=f"{root}/",
+            data_root=f"{tiny_shapes}/",
             ann_file=f"annotations/instances_{split}.json",
             data_prefix=dict(img=f"{split}/", seg=f"semantic/{split}/"),
         )

@@ -1,6 +1,7 @@
 """The panoptic recipe on data: files, pipeline, a training step, prediction, panoptic quality."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from recipe_tools import build_small, load
 
-from swin_mm.datasets.shapes import write_shapes
-
 BACKGROUND = 99  # category and, in every image, id
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path, monkeypatch, tiny_shapes):
     """Built-in shapes as panoptic data: the shapes are things, the background is stuff."""
     stand_in(monkeypatch)
-    root = write_shapes(tmp_path, "tiny")
+    root = shutil.copytree(tiny_shapes, tmp_path / "tiny")
     for split in ("train", "val"):
         coco = COCO(root / "annotations" / f"instances_{split}.json")
         (root / f"panoptic_{split}").mkdir()

@@ -12,10 +12,8 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from tiny_recipe import write_tiny_recipe
 from toy_task import write_toy_config
-
-from swin_mm.configs import find_config
-from swin_mm.datasets.shapes import write_shapes
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
@@ -183,24 +181,12 @@ def test_the_quick_start_marks_no_killed_training_as_done(run, tmp_path, monkeyp
     assert (folder / "epoch_4.pth").exists() and mark.exists()
 
 
-SMALL = """
-_base_ = '{base}'
-data_root = '{data}/'
-loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
-train_dataloader = dict(batch_size=2, **loader)
-val_dataloader = test_dataloader = loader
-val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
-train_cfg = dict(max_epochs=1)
-optim_wrapper = dict(type='swin_mm.AmpOptimWrapper')
-"""
-
-
 @pytest.mark.slow
-def test_mmdet_own_tool_trains_our_config(run, tmp_path):
+def test_mmdet_own_tool_trains_our_config(run, tmp_path, tiny_shapes):
     """No word of swin_mm but in the config, and a base of mmdet within it."""
-    data = write_shapes(tmp_path / "shapes", "tiny")
     config = tmp_path / "small.py"
-    config.write_text(SMALL.format(base=find_config("mask_rcnn_swin_mini_shapes"), data=data))
+    once = "train_cfg = dict(max_epochs=1)\noptim_wrapper = dict(type='swin_mm.AmpOptimWrapper')\n"
+    write_tiny_recipe("mmdet", tiny_shapes, config, once)
     tool = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
     result = run(os.path.relpath(tool, TOOLS), config)
     assert result.returncode == 0, result.stderr

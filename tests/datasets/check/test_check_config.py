@@ -9,14 +9,14 @@ from mmengine.config import Config
 
 from swin_mm.datasets.check import DatasetError, check_config
 from swin_mm.datasets.check.settings import check_sliding
-from swin_mm.datasets.shapes import CLASSES, write_shapes
+from swin_mm.datasets.shapes import CLASSES
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory) -> Path:
-    return write_shapes(tmp_path_factory.mktemp("shapes"), "tiny")
+@pytest.fixture
+def shapes(tiny_shapes) -> Path:
+    return tiny_shapes
 
 
 def coco(shapes: Path, split: str = "train", **settings) -> dict:
