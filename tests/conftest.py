@@ -43,7 +43,7 @@ def keep_results(function):
 
 # mmengine reads all metafiles of mmdet or mmseg for each base of a config that is theirs, and has
 # yapf format the whole config for each checkpoint: a third of the time of many tests.
-config_utils._get_cfg_metainfo = keep_results(config_utils._get_cfg_metainfo)
+config_utils.load = keep_results(config_utils.load)
 config.FormatCode = keep_results(config.FormatCode)
 
 
