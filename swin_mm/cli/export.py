@@ -11,26 +11,19 @@ from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.next_steps import print_next
 from swin_mm.cli.parser import CommandParser
-from swin_mm.configs import ConfigError
 from swin_mm.export.runtime import SUFFIXES
 
 if TYPE_CHECKING:
     from swin_mm.export.write import ExportResult
 
-# What is asked for and not there: better refused than half done.
-MISSING = {
-    "--format torch": "PyTorch's own archives are not written yet: use onnx or openvino",
-    "--half": "files in half precision are not written yet; OpenVINO computes in bfloat16 where "
-    "`INFERENCE_PRECISION_HINT` allows it",
-    "--int8": "quantised files are not written yet; `onnxruntime.quantization` and `nncf` take the "
-    "exported file",
-}
+OPTIONS = ("format", "part", "size", "batch", "half", "int8", "val_images", "check", "image")
 EXAMPLES = """\
 examples:
   swin-mm export mask_rcnn_swin_t epoch_12.pth
   swin-mm export my_config.py best.pth --format openvino --out deploy/model.xml
   swin-mm export upernet_swin_t best.pth --size 512x512 --batch 1
   swin-mm export mask_rcnn_swin_t epoch_12.pth --part neck
+  swin-mm export mask_rcnn_swin_t epoch_12.pth --int8 data/coco/train2017
 
 The file takes images (B, H, W, 3) uint8 in RGB, and is run beside the model before it is kept."""
 
@@ -47,13 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         ExportError: The model cannot be exported, or the file differs from it.
     """
     args = parse_args(argv)
-    for option, is_given in (
-        ("--format torch", args.format == "torch"),
-        ("--half", args.half),
-        ("--int8", args.int8 is not None),
-    ):
-        if is_given:
-            raise ConfigError(f"{option}: {MISSING[option]}")
     cfg = load_config(args.config, args.cfg_options, check_keys)
     check_checkpoint(args.checkpoint)
     out = Path(args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format]).name)
@@ -62,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = Model(cfg, args.checkpoint, "cpu")
     print(f"exporting to {out}: recording takes a minute or several", flush=True)
-    names = ("format", "part", "image", "size", "batch", "check")
-    report(model.export(out, **{name: getattr(args, name) for name in names}))
+    options = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    report(model.export(out, **options))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,7 +62,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
     parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
     parser.add_argument(
-        "--format", choices=[*SUFFIXES, "torch"], default="onnx", help="kind of file (%(default)s)"
+        "--format", choices=list(SUFFIXES), default="onnx", help="kind of file (%(default)s)"
     )
     parser.add_argument("--out", metavar="FILE", help="(name of the checkpoint, .onnx or .xml)")
     parser.add_argument(
@@ -89,8 +75,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default="model",
         help="all of it, or the feature maps of neck or backbone (%(default)s)",
     )
-    parser.add_argument("--half", action="store_true", help="not available yet")
-    parser.add_argument("--int8", metavar="DATA", help="not available yet")
+    lower = parser.add_mutually_exclusive_group()
+    lower.add_argument("--half", action="store_true", help="weights in half precision")
+    lower.add_argument(
+        "--int8", metavar="IMAGES", help="8-bit integers, calibrated on a folder of images"
+    )
+    parser.add_argument(
+        "--val-images",
+        type=int,
+        default=200,
+        metavar="N",
+        help="of val_dataloader, to measure --half and --int8 on (%(default)s)",
+    )
     parser.add_argument(
         "--no-check",
         dest="check",
@@ -120,10 +116,14 @@ def report(result: "ExportResult") -> None:
     sides = (
         f"{size[0]}x{size[1]}" if size else f"any size from {metadata['min_side']} pixels a side"
     )
-    print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+    weights = out.with_suffix(".bin")  # of OpenVINO
+    size_bytes = sum(f.stat().st_size for f in {out, weights} if f.exists())
+    print(f"written: {out} ({size_bytes / 2**20:.1f} MiB)")
     print(f"input: {batch or 'any number of'} images, {sides}; outputs: {metadata['outputs']}")
     for difference in result.differences:
         print(f"beside PyTorch, {difference.describe()}")
+    for name, (before, after) in metadata.get("metrics", {}).items():
+        print(f"{name}: {before:.4g} in float32, {after:.4g} in {metadata['precision']}")
     if not result.differences:
         print("not checked beside PyTorch")
     if any(not difference.compared for difference in result.differences):

@@ -75,13 +75,15 @@ def check_file(
                 for i in range(size[0])
             ]
         )
-        outputs = exported.run(images)
+        # Label maps are of the image's own size, which is another where images are resized.
+        own = size[1:]
+        if number and "size" in exported.metadata["inputs"]:
+            own = (own[0] * 3 // 4, own[1] * 5 // 4)
+        outputs = exported.run(images, own)
         difference = Difference(size, 0, {}, [])
-        expected = run_eager(model, plan, images)
+        expected = run_eager(model, plan, images, own)
         for i, of_image in enumerate(expected):
-            _compare(
-                plan, {name: value[i] for name, value in outputs.items()}, of_image, difference
-            )
+            compare(plan, {name: value[i] for name, value in outputs.items()}, of_image, difference)
         if difference.errors:
             raise ExportError(
                 f"the exported file differs from the model at {size[0]} x {size[1]}x{size[2]}: "
@@ -105,8 +107,17 @@ def draw_example(height: int, width: int, bands: int, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def run_eager(model: Any, plan: Plan, images: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """What the model itself finds in images `(B, H, W, bands)`, as a test would run it."""
+def run_eager(
+    model: Any, plan: Plan, images: np.ndarray, own: tuple[int, int] | None = None
+) -> list[dict[str, np.ndarray]]:
+    """What the model itself finds in images `(B, H, W, bands)`, as a test would run it.
+
+    Args:
+        model: The model.
+        plan: How it is exported.
+        images: Uint8, RGB, of the size that the model works at.
+        own: The size that label maps are to have; by default that of the images.
+    """
     if plan.bands == 3 and not _reads_rgb(plan, model):
         images = images[..., ::-1]
     tensors = [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in images]
@@ -120,7 +131,7 @@ def run_eager(model: Any, plan: Plan, images: np.ndarray) -> list[dict[str, np.n
     is_segmentor = plan.task == "semantic segmentation"
     kind = SegDataSample if is_segmentor else DetDataSample
     shape = images.shape[1:3]
-    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, scale_factor=(1.0, 1.0))
+    meta = dict(img_shape=shape, ori_shape=own or shape, pad_shape=shape, scale_factor=(1.0, 1.0))
     samples = [kind(metainfo=dict(meta)) for _ in images]
     samples = model.test_step(dict(inputs=tensors, data_samples=samples))
     if is_segmentor:
@@ -147,7 +158,15 @@ def _read_instances(found: Any) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _compare(plan: Plan, found: dict, expected: dict, difference: Difference) -> None:
+def compare(plan: Plan, found: dict, expected: dict, difference: Difference) -> None:
+    """Notes how a file's outputs for an image differ from the model's.
+
+    Args:
+        plan: How the model was exported.
+        found: The file's outputs, without the batch's dimension.
+        expected: Of `run_eager`.
+        difference: Where to note it.
+    """
     if "boxes" not in expected:
         for name, values in expected.items():
             if found[name].shape != values.shape:

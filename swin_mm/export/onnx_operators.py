@@ -303,9 +303,16 @@ def pool_rois(
     return op.ScatterND(op.Mul(features, _float(0.0)), order, features)
 
 
+def resize_to(x: Value, size: Value, align_corners: bool) -> Value:
+    shape = op.Concat(op.Shape(x, start=0, end=2), size, axis=0)
+    places = "align_corners" if align_corners else "half_pixel"
+    return op.Resize(x, None, None, shape, mode="linear", coordinate_transformation_mode=places)
+
+
 TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     operators.window_attention._opoverload: window_attention,
     operators.window_context._opoverload: window_context,
     operators.suppress._opoverload: suppress,
     operators.pool_rois._opoverload: pool_rois,
+    operators.resize_to._opoverload: resize_to,
 }

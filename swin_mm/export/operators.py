@@ -1,14 +1,15 @@
 """Operators that a graph records as one node each, and `onnx_operators` translates.
 
-Their outputs have sizes that follow from those of their inputs, so that no size in the graph
-depends on values. Nodes are few, and symbolic sizes stay simple: an exporter that looks into window
-attention needs minutes for it.
+Their outputs have sizes that follow from those of their inputs, but for `resize_to`, so that no
+other size in the graph depends on values. Nodes are few, and symbolic sizes stay simple: an
+exporter that looks into window attention needs minutes for it.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
@@ -154,3 +155,17 @@ def _(
     *others: Any,
 ) -> Tensor:
     return maps[0].new_empty(boxes.shape[0] * boxes.shape[1], maps[0].shape[1], *output_size)
+
+
+@torch.library.custom_op("swin_mm::resize_to", mutates_args=())
+def resize_to(x: Tensor, size: Tensor, align_corners: bool) -> Tensor:
+    """Bilinear interpolation of `(B, C, H, W)` to a size `(h, w)` that is an input, int64."""
+    pair = [int(side) for side in size]
+    return F.interpolate(x, pair, mode="bilinear", align_corners=align_corners).contiguous()
+
+
+@resize_to.register_fake
+def _(x: Tensor, size: Tensor, align_corners: bool) -> Tensor:
+    sizes = torch.library.get_ctx()
+    height, width = sizes.new_dynamic_size(), sizes.new_dynamic_size()
+    return x.new_empty(x.shape[0], x.shape[1], height, width)

@@ -7,6 +7,7 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from swin_mm.export.inputs import ImageInput
+from swin_mm.export.operators import resize_to
 
 
 class Segmentor(nn.Module):
@@ -18,13 +19,22 @@ class Segmentor(nn.Module):
     """
 
     output_names = ("label_map",)
+    takes_size = True
 
     def __init__(self, model: Any, image_input: ImageInput) -> None:
         super().__init__()
         self.model, self.image_input = model, image_input
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Labels the pixels of images `(B, H, W, bands)`: `(B, H, W)`, uint8 or int32."""
+    def forward(self, image: Tensor, size: Tensor | None = None) -> Tensor:
+        """Labels the pixels of images `(B, H, W, bands)`.
+
+        Args:
+            image: The images.
+            size: Height and width of the label maps, `(2,)` int64; `None` for those of the images.
+
+        Returns:
+            `(B, H', W')`, uint8 or int32.
+        """
         batch = self.image_input(image)
         logits = self.model.decode_head(self.model.extract_feat(batch.images))
         align_corners = self.model.align_corners
@@ -32,6 +42,8 @@ class Segmentor(nn.Module):
             logits, batch.images.shape[2:], mode="bilinear", align_corners=align_corners
         )
         logits = logits[:, :, : batch.height, : batch.width]
+        if size is not None:
+            logits = resize_to(logits, size, align_corners)
         if logits.shape[1] == 1:
             labels = logits[:, 0].sigmoid() > self.model.decode_head.threshold
         else:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 METADATA_KEY = "swin_mm"
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of exported models, by format
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+Run = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
 @dataclass
@@ -73,11 +73,13 @@ class ExportedModel:
             raise ValueError(f"{path} has no metadata of swin_mm: export it with `swin-mm export`")
         self.metadata: dict[str, Any] = json.loads(text)
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """Runs the file as it is.
 
         Args:
             images: `(B, H, W, bands)` uint8, RGB, of the size that the model works at.
+            size: Height and width of label maps, for files with an input `size`; by default those
+                of the images.
 
         Returns:
             Its outputs by name; a score of 0 means that there is no detection.
@@ -85,18 +87,28 @@ class ExportedModel:
         Raises:
             ValueError: The file does not take images of this kind.
         """
-        size, bands = self.metadata["size"], self.metadata["bands"]
+        fixed, bands = self.metadata["size"], self.metadata["bands"]
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != bands:
             raise ValueError(
                 f"images must be (B, H, W, {bands}) uint8, got {images.shape} {images.dtype}"
             )
-        if size and list(images.shape[1:3]) != size:
-            raise ValueError(f"the file is for images of {size}, got {images.shape[1:3]}")
+        if fixed and list(images.shape[1:3]) != fixed:
+            raise ValueError(f"the file is for images of {fixed}, got {images.shape[1:3]}")
         if min(images.shape[1:3]) < self.metadata["min_side"]:
             raise ValueError(
                 f"sides must be at least {self.metadata['min_side']}, got {images.shape[1:3]}"
             )
-        return dict(zip(self.metadata["outputs"], self._run(images), strict=True))
+        outputs = self._run(self.feed(images, size))
+        return dict(zip(self.metadata["outputs"], outputs, strict=True))
+
+    def feed(
+        self, images: np.ndarray, size: tuple[int, int] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The file's inputs by name."""
+        inputs = {"image": images}
+        if "size" in self.metadata["inputs"]:
+            inputs["size"] = np.array(size or images.shape[1:3], np.int64)
+        return inputs
 
     def predict(
         self, image: str | Path | Image.Image | np.ndarray, score_thr: float = 0.3
@@ -112,18 +124,29 @@ class ExportedModel:
         """
         pixels = read_image(image, self.metadata.get("turn", True))
         height, width = pixels.shape[:2]
-        resized = self._fit(pixels)
-        inner_h, inner_w = resized.shape[:2]
-        if size := self.metadata["size"]:
-            resized = self._pad(resized, size)
-        outputs = self.run(resized[None])
+        images, (inner_h, inner_w) = self.prepare(pixels)
+        outputs = self.run(images, (height, width))
         if "label_map" in outputs:
-            label_map = outputs["label_map"][0, :inner_h, :inner_w]
+            label_map = outputs["label_map"][0]
+            if self.metadata["size"]:
+                label_map = label_map[:inner_h, :inner_w]
             return Found(label_map=resize_nearest(label_map, height, width))
         if "boxes" not in outputs:
             return Found(features=[outputs[name][0] for name in self.metadata["outputs"]])
         factors = np.array([inner_w / width, inner_h / height] * 2, np.float32)
         return self._detections(outputs, factors, (height, width), score_thr)
+
+    def prepare(self, pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        """Resizes and pads an image `(H, W, bands)` to the size that the model works at.
+
+        Returns:
+            `(1, H', W', bands)`, and the size of the image in it.
+        """
+        resized = self._fit(pixels)
+        height, width = resized.shape[:2]
+        if size := self.metadata["size"]:
+            resized = self._pad(resized, size)
+        return resized[None], (height, width)
 
     def _detections(
         self,
@@ -188,9 +211,8 @@ def _open_onnx(path: Path, threads: int | None) -> tuple[Run, str | None]:
     session = onnxruntime.InferenceSession(
         str(path), options, providers=onnxruntime.get_available_providers()
     )
-    name = session.get_inputs()[0].name
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    return lambda images: session.run(None, {name: images}), text
+    return lambda inputs: session.run(None, inputs), text
 
 
 def _open_openvino(path: Path, threads: int | None) -> tuple[Run, str | None]:
@@ -201,12 +223,14 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Run, str | None]:
 
     model = openvino.Core().read_model(str(path))
     text = model.get_rt_info(METADATA_KEY).astype(str) if model.has_rt_info(METADATA_KEY) else None
-    # By default OpenVINO computes in bfloat16 where the processor can.
-    settings = {"INFERENCE_PRECISION_HINT": json.loads(text)["precision"]} if text else {}
+    settings: dict[str, Any] = {}
+    if text and json.loads(text)["precision"] != "half":
+        # By default OpenVINO computes in bfloat16 where the processor can.
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.compile_model(model, "CPU", settings)
-    return lambda images: list(compiled(images).values()), text
+    return lambda inputs: list(compiled(inputs).values()), text
 
 
 def read_image(image: str | Path | Image.Image | np.ndarray, turn: bool = True) -> np.ndarray:
@@ -269,6 +293,8 @@ def _neighbours(size: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def resize_nearest(label_map: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes a label map `(H, W)`."""
+    if label_map.shape == (height, width):
+        return label_map
     rows, columns = (
         np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1)
         for new, size in zip((height, width), label_map.shape, strict=True)

@@ -1,12 +1,12 @@
 """Records a model and writes it as a file, which is checked before it is kept."""
 
 import copy
-import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch
 
 from swin_mm.export.check import Difference, check_file
 from swin_mm.export.plan import MIN_SIDE, ExportError, Plan
+from swin_mm.export.precision import convert, write_metadata
 from swin_mm.export.prepare import prepare
-from swin_mm.export.runtime import METADATA_KEY, SUFFIXES, ExportedModel
+from swin_mm.export.runtime import SUFFIXES, ExportedModel
 from swin_mm.version import __version__
 
 OPSET = 18
@@ -26,13 +27,28 @@ OTHER_SIZES = ((320, 224), (203, 301))
 
 
 @dataclass
+class Lower:
+    """A precision below float32.
+
+    Attributes:
+        precision: `half` or `int8`.
+        images: To calibrate int8 on, `(H, W, bands)` uint8, RGB.
+        evaluate: Measures a file, before and after; `None` for not.
+    """
+
+    precision: str
+    images: Iterable[np.ndarray] = ()
+    evaluate: Callable[[ExportedModel], dict[str, float]] | None = None
+
+
+@dataclass
 class ExportResult:
     """A file that was written.
 
     Attributes:
         path: The file.
         metadata: What it says of itself.
-        differences: How it differs from the model, at each size tried.
+        differences: How it differs in float32 from the model, at each size tried.
     """
 
     path: Path
@@ -49,6 +65,7 @@ def export_model(
     batch: int | None = None,
     check: bool = True,
     picture: np.ndarray | None = None,
+    lower: Lower | None = None,
 ) -> ExportResult:
     """Writes a model as a file.
 
@@ -59,8 +76,9 @@ def export_model(
         file_format: `onnx` or `openvino`; by default what `out` ends in.
         size: `(H, W)` of all images; `None` for any.
         batch: Number of images; `None` for any.
-        check: Whether the file is run beside the model.
+        check: Whether the file is run beside the model, in float32.
         picture: `(H, W, bands)` uint8, RGB, to run them on; `None` draws some.
+        lower: Another precision than float32.
 
     Raises:
         ExportError: The model cannot be recorded, or the file computes something else; then no file
@@ -68,7 +86,7 @@ def export_model(
     """
     out = Path(out).expanduser()
     file_format = _find_format(out, file_format)
-    _check_runtime(file_format)
+    _check_packages(file_format, lower)
     _check_sizes(size, batch)
     module = copy.deepcopy(plan.module)
     prepare(module.model)
@@ -76,20 +94,38 @@ def export_model(
     metadata = _describe(plan, module, classes, size, batch, min_side)
     out.parent.mkdir(parents=True, exist_ok=True)
     differences: list[Difference] = []
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
-        file = Path(folder, out.name)
-        _save(program, file, metadata)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as name:
+        folder = Path(name)
+        recorded, draft, file = folder / "recorded.onnx", folder / "0" / out.name, folder / "1"
+        program.save(recorded)
+        convert(recorded, draft, "float32", metadata)
         if check:
-            exported = ExportedModel(file)
-            differences = check_file(
-                exported, plan.module.model, plan, _sizes(size, batch), picture
-            )
+            sizes = _sizes(size, batch)
+            exported = ExportedModel(draft)
+            differences = check_file(exported, plan.module.model, plan, sizes, picture)
             metadata["difference"] = {d.describe().split(":")[0]: d.values for d in differences}
-            del exported
-            _save(program, file, metadata)
-        for part in Path(folder).iterdir():
+        if lower is not None:
+            draft = _lower(lower, recorded, draft, metadata)
+        file.mkdir()
+        write_metadata(draft, file / out.name, metadata)
+        for part in file.iterdir():
             shutil.move(part, out.parent / part.name)
     return ExportResult(out, metadata, differences)
+
+
+def _lower(lower: Lower, recorded: Path, draft: Path, metadata: dict[str, Any]) -> Path:
+    """Writes a file of lower precision and notes what it reaches; returns its path."""
+    exported = ExportedModel(draft)
+    inputs = (exported.feed(*exported.prepare(image)) for image in lower.images)
+    metadata["precision"] = lower.precision
+    lowered = draft.parents[1] / "lowered" / draft.name
+    convert(recorded, lowered, lower.precision, metadata, inputs)
+    if lower.evaluate is not None:
+        before, after = lower.evaluate(exported), lower.evaluate(ExportedModel(lowered))
+        metadata["metrics"] = {
+            name: [float(value), float(after[name])] for name, value in before.items()
+        }
+    return lowered
 
 
 def _find_format(out: Path, file_format: str | None) -> str:
@@ -113,14 +149,18 @@ def _check_sizes(size: tuple[int, int] | None, batch: int | None) -> None:
         raise ExportError(f"batch must be 1 or more, got {batch}")
 
 
-def _check_runtime(file_format: str) -> None:
-    needed = {"onnx": "onnx onnxscript onnxruntime", "openvino": "onnx onnxscript openvino"}
+def _check_packages(file_format: str, lower: Lower | None) -> None:
+    extra, needed = file_format, ["onnx", "onnxscript", "onnxruntime"]
+    if file_format == "openvino":
+        needed[2] = "openvino"
+        if lower is not None and lower.precision == "int8":
+            extra, needed = "int8", [*needed, "nncf"]
     try:
-        for name in needed[file_format].split():
-            __import__(name)
+        for name in needed:
+            import_module(name)
     except ImportError as error:
         raise ExportError(
-            f"--format {file_format} needs {error.name}: pip install 'swin-mm[{file_format}]'"
+            f"{extra} needs {error.name}: pip install 'swin-mm[{file_format},{extra}]'"
         ) from error
 
 
@@ -150,17 +190,23 @@ def record(
     if size is None:
         dims |= {1: any_size, 2: any_size}
     # A batch of one would be recorded as one for good.
-    example = torch.zeros(batch or 2, *(size or EXAMPLE), bands, dtype=torch.uint8)
+    example = [torch.zeros(batch or 2, *(size or EXAMPLE), bands, dtype=torch.uint8)]
+    inputs = _input_names(module, size)
+    if len(inputs) > 1:
+        example.append(torch.tensor(EXAMPLE))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     try:
         with torch.no_grad():
             recorded = torch.export.export(
-                module, (example,), dynamic_shapes=(dims or None,), strict=False
+                module,
+                tuple(example),
+                dynamic_shapes=(dims or None, None)[: len(inputs)],
+                strict=False,
             )
             program: Any = torch.onnx.export(
                 recorded,
-                input_names=["image"],
+                input_names=inputs,
                 output_names=list(module.output_names),
                 opset_version=OPSET,
                 dynamo=True,
@@ -182,6 +228,12 @@ def record(
     return program, lowest
 
 
+def _input_names(module: Any, size: tuple[int, int] | None) -> list[str]:
+    """Beside images, segmentors of any size take that of the label map."""
+    has_size = size is None and getattr(module, "takes_size", False)
+    return ["image", "size"] if has_size else ["image"]
+
+
 def _require_standard(model: Any) -> None:
     others = {f"{n.domain}::{n.op_type}" for n in model.graph if n.domain not in ("", "ai.onnx")}
     if others or len(model.functions):
@@ -200,6 +252,7 @@ def _describe(
         format=1,
         task=plan.task,
         classes=list(classes),
+        inputs=_input_names(module, size),
         outputs=list(module.output_names),
         bands=plan.bands,
         size=list(size) if size else None,
@@ -209,23 +262,7 @@ def _describe(
         padding=plan.padding,
         turn=plan.turn,
         mask_threshold=plan.mask_threshold,
-        precision="f32",
+        precision="float32",
         versions=dict(swin_mm=__version__, torch=torch.__version__, opset=OPSET),
         difference=None,
     )
-
-
-def _save(program: Any, file: Path, metadata: dict[str, Any]) -> None:
-    text = json.dumps(metadata)
-    if file.suffix == ".onnx":
-        program.model.metadata_props[METADATA_KEY] = text
-        program.save(file)
-        return
-    import openvino
-
-    with tempfile.TemporaryDirectory() as folder:
-        between = Path(folder, "model.onnx")
-        program.save(between)
-        model = openvino.convert_model(str(between))
-        model.set_rt_info(text, METADATA_KEY)
-        openvino.save_model(model, str(file), compress_to_fp16=False)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,24 +152,18 @@ class Model(Predictor):
         self.palette = choose_palette(self.meta)
         self._views: dict[tuple, _View] = {}
 
-    def export(
-        self,
-        path: str | Path,
-        format: str | None = None,
-        *,
-        part: str = "model",
-        image: Any = None,
-        **options: Any,
-    ) -> "ExportResult":
+    def export(self, path: str | Path, format: str | None = None, **options: Any) -> "ExportResult":
         """Writes the model as a file that runs without PyTorch, and checks it beside the model.
 
         Args:
             path: The file: `.onnx`, or `.xml` for OpenVINO.
             format: `onnx` or `openvino`; by default what the path ends in.
-            part: `model`, or `neck` or `backbone` for their feature maps alone.
-            image: A picture to check the file on: a path, a PIL image or an RGB array; by default
-                drawn ones.
-            options: Those of `swin_mm.export.write.export_model`, such as `size=(512, 512)`.
+            options: `size=(H, W)` and `batch=N` fix what is free otherwise; `part="neck"` or
+                `"backbone"` gives their feature maps alone; `half=True` or `int8=IMAGES` (a folder
+                or what else `predict` takes, to calibrate on) lowers the precision and measures
+                the first `val_images=200` images of the config's validation data before and after;
+                `check=False` leaves out the check; `image` is a picture for it, instead of drawn
+                ones.
 
         Returns:
             The path, the file's metadata and how far it is from the model.
@@ -178,14 +171,9 @@ class Model(Predictor):
         Raises:
             ExportError: The model cannot be exported, or the file differs from it.
         """
-        from swin_mm.export.plan import make_plan
-        from swin_mm.export.write import export_model
+        from swin_mm.inference.export import export
 
-        picture = None if image is None else read_image(image)
-        on_cpu = next(self.module.parameters()).device.type == "cpu"
-        module = self.module if on_cpu else deepcopy(self.module).cpu()
-        plan = make_plan(module, self.cfg.test_dataloader.dataset, part)
-        return export_model(plan, path, self.classes, format, picture=picture, **options)
+        return export(self, path, format, **options)
 
     def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
         view = self._view(options.tta, options.sliced)

@@ -1,23 +1,9 @@
-"""`swin-mm export`: options, and what is refused before work starts."""
+"""Options of `swin-mm export`."""
 
 import pytest
 
 from swin_mm.cli import export
-from swin_mm.configs import ConfigError
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--format", "torch"], "--format torch: "),
-        (["--half"], "--half: "),
-        (["--int8", "data"], "--int8: "),
-    ],
-    ids=str,
-)
-def test_what_is_not_there_yet_is_refused(options, message):
-    with pytest.raises(ConfigError, match=message):
-        export.main(["mask_rcnn_swin_t", "none.pth", *options])
+from swin_mm.export.write import ExportResult
 
 
 @pytest.mark.parametrize(
@@ -33,3 +19,14 @@ def test_sizes_must_make_sense(option, message, capsys):
 
 def test_size_is_height_and_width():
     assert export.parse_args(["a", "b", "--size", "512x768"]).size == (512, 768)
+
+
+def test_accuracy_before_and_after_is_printed(tmp_path, capsys):
+    (tmp_path / "a.xml").write_bytes(b"0" * 2**20)
+    (tmp_path / "a.bin").write_bytes(b"0" * 2**20)
+    metadata = dict(size=None, batch=None, min_side=65, outputs=["boxes"], precision="int8")
+    metadata["metrics"] = {"coco/bbox_mAP": [0.616, 0.6142]}
+    export.report(ExportResult(tmp_path / "a.xml", metadata, []))
+    text = capsys.readouterr().out
+    assert "coco/bbox_mAP: 0.616 in float32, 0.6142 in int8" in text
+    assert "(2.0 MiB)" in text

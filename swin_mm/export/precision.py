@@ -1,0 +1,132 @@
+"""Turns a recorded file into one of a format and a precision."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swin_mm.export.runtime import METADATA_KEY
+
+Inputs = dict[str, np.ndarray]
+# Computed in lower precision, as by autocast in training; boxes and scores stay as they are: half
+# precision has steps of a pixel from 1024 on.
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def convert(
+    recorded: Path,
+    file: Path,
+    precision: str,
+    metadata: dict[str, Any],
+    inputs: Iterable[Inputs] = (),
+) -> None:
+    """Writes a file from a recorded one.
+
+    Args:
+        recorded: An ONNX file in float32.
+        file: To write, `.onnx` or `.xml`.
+        precision: `float32`, `half` or `int8`.
+        metadata: The metadata.
+        inputs: To calibrate int8 on, those of one image each.
+    """
+    file.parent.mkdir(exist_ok=True)
+    (_convert_onnx if file.suffix == ".onnx" else _convert_openvino)(
+        recorded, file, precision, metadata, inputs
+    )
+
+
+def write_metadata(source: Path, file: Path, metadata: dict[str, Any]) -> None:
+    """Writes a copy of a file with other metadata."""
+    if file.suffix == ".onnx":
+        import onnx
+
+        _save_onnx(onnx.load(source), file, metadata)
+    else:
+        import openvino
+
+        _save_openvino(openvino.Core().read_model(source), file, metadata)
+
+
+def _save_onnx(model: Any, file: Path, metadata: dict[str, Any]) -> None:
+    import onnx
+
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(model, file)
+
+
+def _save_openvino(model: Any, file: Path, metadata: dict[str, Any], half: bool = False) -> None:
+    import openvino
+
+    model.set_rt_info(json.dumps(metadata), METADATA_KEY)
+    openvino.save_model(model, str(file), compress_to_fp16=half)
+
+
+def _convert_onnx(
+    recorded: Path,
+    file: Path,
+    precision: str,
+    metadata: dict[str, Any],
+    inputs: Iterable[Inputs],
+) -> None:
+    import onnx
+
+    if precision == "int8":
+        from onnxruntime.quantization import QuantType, quantize_static
+
+        quantize_static(
+            recorded,
+            file,
+            _Calibration(inputs),
+            op_types_to_quantize=list(PRODUCTS),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # Products of two inputs, as in attention, are as short as they are sensitive.
+            extra_options={"MatMulConstBOnly": True},
+        )
+        model = onnx.load(file)
+    else:
+        model = onnx.load(recorded)
+    if precision == "half":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        others = sorted({node.op_type for node in model.graph.node} - set(PRODUCTS))
+        model = convert_float_to_float16(model, keep_io_types=True, op_block_list=others)
+    _save_onnx(model, file, metadata)
+
+
+class _Calibration:
+    """Inputs as onnxruntime's `CalibrationDataReader` gives them."""
+
+    def __init__(self, inputs: Iterable[Inputs]) -> None:
+        self.inputs: Iterator[Inputs] = iter(inputs)
+
+    def get_next(self) -> Inputs | None:
+        return next(self.inputs, None)
+
+
+def _convert_openvino(
+    recorded: Path,
+    file: Path,
+    precision: str,
+    metadata: dict[str, Any],
+    inputs: Iterable[Inputs],
+) -> None:
+    import openvino
+
+    model = openvino.convert_model(str(recorded))
+    if precision == "int8":
+        import nncf
+
+        items = list(inputs)
+        model = nncf.quantize(
+            model,
+            nncf.Dataset(items),
+            subset_size=len(items),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(types=["ROIAlign"], validate=False),
+        )
+    _save_openvino(model, file, metadata, half=precision == "half")

@@ -1,0 +1,76 @@
+"""`Model.export`: from a loaded model and its config to a file."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from swin_mm.configs import innermost_dataset
+from swin_mm.datasets.reader import Reader
+from swin_mm.export.evaluate import Evaluation
+from swin_mm.export.plan import ExportError, make_plan
+from swin_mm.export.runtime import read_image
+from swin_mm.export.write import ExportResult, Lower, export_model
+from swin_mm.inference.sources import open_sources
+
+if TYPE_CHECKING:
+    from swin_mm.inference.model import Model
+
+CALIBRATION_IMAGES = 200  # more change ranges little; 300 is nncf's own choice
+
+
+def export(
+    model: "Model",
+    path: str | Path,
+    format: str | None = None,
+    *,
+    part: str = "model",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    half: bool = False,
+    int8: Any = None,
+    val_images: int = 200,
+    check: bool = True,
+    image: Any = None,
+) -> ExportResult:
+    """Exports a model; `Model.export` describes the arguments."""
+    if half and int8 is not None:
+        raise ExportError("half and int8 do not go together: choose one")
+    lower = None
+    if half or int8 is not None:
+        evaluate = _find_evaluation(model.cfg, val_images) if part == "model" else None
+        images = () if int8 is None else _read_images(int8, model.cfg)
+        lower = Lower("half" if half else "int8", images, evaluate)
+    picture = None if image is None else read_image(image)
+    on_cpu = next(model.module.parameters()).device.type == "cpu"
+    module = model.module if on_cpu else deepcopy(model.module).cpu()
+    plan = make_plan(module, model.cfg.test_dataloader.dataset, part)
+    return export_model(
+        plan, path, model.classes, format, size, batch, check, picture=picture, lower=lower
+    )
+
+
+def _find_evaluation(cfg: Config, val_images: int) -> Evaluation | None:
+    try:
+        if cfg.get("val_dataloader") is None or cfg.get("val_evaluator") is None:
+            raise FileNotFoundError("the config has no val_dataloader and val_evaluator")
+        return Evaluation(cfg, val_images)
+    except FileNotFoundError as error:
+        print_log(f"accuracy is not measured before and after: {error}", level="WARNING")
+        return None
+
+
+def _read_images(source: Any, cfg: Config) -> Iterator[np.ndarray]:
+    reader = Reader.of(innermost_dataset(cfg.test_dataloader.dataset).pipeline)
+    found = islice(open_sources(source), CALIBRATION_IMAGES)
+    first = next(found)  # says now, not after minutes of work, that there are none
+    return (_read(one, reader) for one in [first, *found])
+
+
+def _read(source: Any, reader: Reader) -> np.ndarray:
+    return reader.read(source.path) if source.image is None else source.image
