@@ -4,7 +4,12 @@ A place without a box has the score 0.
 """
 
 import torch
-from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
+from mmdet.models.task_modules import (
+    AnchorGenerator,
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+    MlvlPointGenerator,
+)
 from torch import Tensor
 
 from swin_mm.export.inputs import Batch
@@ -41,14 +46,34 @@ def make_anchors(generator: AnchorGenerator, level: int, features: Tensor) -> Te
     return (shifts[:, :, None] + base).flatten(0, 2)
 
 
+def make_points(generator: MlvlPointGenerator, level: int, features: Tensor) -> Tensor:
+    """The points of a level, `(H*W, 2)`, for a map `(B, C, H, W)`."""
+    height, width = features.shape[2:]
+    stride_x, stride_y = generator.strides[level]
+    x = (torch.arange(width, device=features.device) + generator.offset) * stride_x
+    y = (torch.arange(height, device=features.device) + generator.offset) * stride_y
+    x, y = x[None, :].expand(height, width), y[:, None].expand(height, width)
+    return torch.stack([x, y], dim=-1).float().flatten(0, 1)
+
+
+def decode_distances(
+    coder: DistancePointBBoxCoder, points: Tensor, distances: Tensor, batch: Batch
+) -> Tensor:
+    """Boxes around points `(B, N, 2)` by distances to their sides `(B, N, 4)`, clipped."""
+    places = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
+    return _clip(places, batch) if coder.clip_border else places
+
+
 def decode(coder: DeltaXYWHBBoxCoder, boxes: Tensor, deltas: Tensor, batch: Batch) -> Tensor:
     """Moves boxes `(B, N, 4)` by `(B, N, 4)` and clips them to the images."""
     moved = decode_deltas(boxes.flatten(0, 1), deltas.flatten(0, 1), coder.means, coder.stds)
     moved = moved.view(boxes.shape)
-    if not coder.clip_border:
-        return moved
-    width, height = (moved.new_full((1,), side) for side in (batch.width, batch.height))
-    return torch.minimum(moved.clamp(min=0), torch.cat([width, height, width, height]))
+    return _clip(moved, batch) if coder.clip_border else moved
+
+
+def _clip(places: Tensor, batch: Batch) -> Tensor:
+    width, height = (places.new_full((1,), side) for side in (batch.width, batch.height))
+    return torch.minimum(places.clamp(min=0), torch.cat([width, height, width, height]))
 
 
 def drop_small(boxes: Tensor, scores: Tensor, least: float) -> Tensor:

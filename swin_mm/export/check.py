@@ -198,6 +198,8 @@ def _compare_detections(plan: Plan, found: dict, expected: dict, difference: Dif
     there = found["scores"] > 0
     is_full = len(expected["scores"]) >= len(there)
     found = {name: values[there] for name, values in found.items()}
+    there = expected["scores"] > 0
+    expected = {name: values[there] for name, values in expected.items()}
     pairs, missing = match(found, expected)
     # A full list ends somewhere among nearly equal scores: which of them is last is rounding. Where
     # it is not full, one detection may be on either side of the smallest score.
@@ -222,7 +224,9 @@ def _compare_detections(plan: Plan, found: dict, expected: dict, difference: Dif
     if "masks" in expected and pairs:
         ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
         shape, threshold = expected["masks"].shape[1:], plan.mask_threshold
-        masks = paste_masks(found["masks"][ours], found["boxes"][ours], shape, threshold)
+        masks = found["masks"][ours]
+        if masks.dtype != bool:  # of boxes, not of images
+            masks = paste_masks(masks, found["boxes"][ours], shape, threshold)
         wrong = (masks != expected["masks"][theirs]).sum((1, 2))
         area = np.maximum(expected["masks"][theirs].sum((1, 2)), 100)
         _note(difference, "share of mask pixels", float((wrong / area).max()), MAX_MASK_PIXELS)

@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
+from mmdet.models.task_modules import AnchorGenerator
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from swin_mm.export import boxes, operators
 from swin_mm.export.inputs import Batch, ImageInput
@@ -18,7 +22,7 @@ Outputs = tuple[Tensor, ...]
 
 
 class DenseDetector(nn.Module):
-    """A detector of one stage with anchors: RetinaNet, ATSS.
+    """A detector of one stage with anchors or points: RetinaNet, ATSS, RTMDet.
 
     Args:
         model: mmdet's.
@@ -57,21 +61,92 @@ class DenseDetector(nn.Module):
         """The best boxes of a level: `(B, N, 4)`, their scores and labels, `(B, N)`."""
         head, cfg = self.model.bbox_head, self.model.bbox_head.test_cfg
         num_classes = head.cls_out_channels
-        anchors = boxes.make_anchors(head.prior_generator, level, cls)
         scores = cls.permute(0, 2, 3, 1).flatten(1).sigmoid()  # (B, A*C)
         scores = torch.where(scores > cfg.get("score_thr", 0), scores, 0.0)
         scores, index = boxes.top(scores, cfg.get("nms_pre", 1000))
         index, labels = index // num_classes, index % num_classes
         deltas = boxes.take(deltas.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)), index)
-        places = boxes.decode(head.bbox_coder, anchors[index], deltas, batch)
+        if isinstance(head.prior_generator, AnchorGenerator):
+            anchors = boxes.make_anchors(head.prior_generator, level, cls)
+            places = boxes.decode(head.bbox_coder, anchors[index], deltas, batch)
+        else:
+            points = boxes.make_points(head.prior_generator, level, cls)
+            places = boxes.decode_distances(head.bbox_coder, points[index], deltas, batch)
         if center:  # the centerness of each anchor, after the choice by class
             factors = center[0].permute(0, 2, 3, 1).flatten(1).sigmoid()
             scores = scores * factors.gather(1, index)
         return places, scores, labels
 
 
+class QueryDetector(nn.Module):
+    """DINO.
+
+    Args:
+        model: mmdet's.
+        image_input: Prepares its images.
+    """
+
+    output_names = ("boxes", "scores", "labels")
+
+    def __init__(self, model: Any, image_input: ImageInput) -> None:
+        super().__init__()
+        self.model, self.image_input = model, image_input
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Detects in images `(B, H, W, bands)`: `(B, K, 4)`, `(B, K)` and `(B, K)` int64."""
+        batch = self.image_input(image)
+        shape = batch.height, batch.width
+        meta = dict(img_shape=shape, batch_input_shape=tuple(batch.images.shape[2:]))
+        samples = [DetDataSample(metainfo=meta) for _ in range(image.shape[0])]
+        features = self.model.extract_feat(batch.images)
+        head = self.model.bbox_head
+        cls, coordinates = head(**self.model.forward_transformer(features, samples))
+        num_classes = head.cls_out_channels
+        count = head.test_cfg.get("max_per_img", cls.shape[2])
+        scores, index = cls[-1].sigmoid().flatten(1).topk(count, dim=1)
+        center, sides = boxes.take(coordinates[-1], index // num_classes).split(2, dim=2)
+        scale = image.new_tensor(shape[::-1], dtype=torch.float32)
+        low, high = (((center + side * sides) * scale).clamp(min=0) for side in (-0.5, 0.5))
+        places = torch.cat([torch.minimum(low, scale), torch.minimum(high, scale)], dim=2)
+        return places, scores, index % num_classes
+
+
+class SparseDetector(nn.Module):
+    """Sparse R-CNN.
+
+    Args:
+        model: mmdet's.
+        image_input: Prepares its images.
+    """
+
+    output_names = ("boxes", "scores", "labels")
+
+    def __init__(self, model: Any, image_input: ImageInput) -> None:
+        super().__init__()
+        self.model, self.image_input = model, image_input
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Detects in images `(B, H, W, bands)`: `(B, K, 4)`, `(B, K)` and `(B, K)` int64."""
+        batch = self.image_input(image)
+        features = self.model.extract_feat(batch.images)
+        rpn, roi_head = self.model.rpn_head, self.model.roi_head
+        count = image.shape[0]
+        center, sides = rpn.init_proposal_bboxes.weight.split(2, dim=1)
+        places = torch.cat([center - 0.5 * sides, center + 0.5 * sides], dim=1)
+        scale = torch.cat([places.new_full((1,), s) for s in (batch.width, batch.height)])
+        places = (places * scale.repeat(2)).expand(count, -1, -1)
+        queries = rpn.init_proposal_features.weight.expand(count, -1, -1)
+        for extractor, head in zip(roi_head.bbox_roi_extractor, roi_head.bbox_head, strict=True):
+            pooled = _pool(extractor, features, places)
+            logits, deltas, queries, _ = head(pooled, queries)
+            places = boxes.decode(head.bbox_coder, places, deltas, batch)
+        num_classes = logits.shape[2]
+        scores, index = boxes.top(logits.sigmoid().flatten(1), roi_head.test_cfg.max_per_img)
+        return boxes.take(places, index // num_classes), scores, index % num_classes
+
+
 class TwoStageDetector(nn.Module):
-    """Faster R-CNN, Mask R-CNN and their cascades.
+    """Faster R-CNN, Mask R-CNN, their cascades and HTC.
 
     Args:
         model: mmdet's.
@@ -82,6 +157,8 @@ class TwoStageDetector(nn.Module):
         super().__init__()
         self.model, self.image_input = model, image_input
         self.is_cascade = isinstance(model.roi_head.bbox_head, nn.ModuleList)
+        self.is_hybrid = isinstance(model.roi_head, HybridTaskCascadeRoIHead)
+        self.has_semantic = self.is_hybrid and model.roi_head.with_semantic
         self.has_masks = model.roi_head.with_mask
         masks = ("masks",) if self.has_masks else ()
         self.output_names = ("boxes", "scores", "labels", *masks)
@@ -95,6 +172,8 @@ class TwoStageDetector(nn.Module):
         batch = self.image_input(image)
         features = self.model.extract_feat(batch.images)
         proposals, is_proposal = self._propose(features, batch)
+        if self.has_semantic:  # goes last; extractors of boxes take the first maps
+            features = [*features, self.model.roi_head.semantic_head(features)[1]]
         places, scores, labels = self._detect(features, proposals, is_proposal, batch)
         if not self.has_masks:
             return places, scores, labels
@@ -125,7 +204,7 @@ class TwoStageDetector(nn.Module):
         heads = list(roi_head.bbox_head) if self.is_cascade else [roi_head.bbox_head]
         total: Any = 0
         for stage, head in enumerate(heads):
-            pooled = _pool(self._extractor("bbox", stage), features, proposals)
+            pooled = self._pool("bbox", stage, features, proposals)
             logits, deltas = head(pooled)
             logits = logits.unflatten(0, proposals.shape[:2])  # (B, P, C + 1)
             deltas = deltas.unflatten(0, proposals.shape[:2])  # (B, P, 4 or C * 4)
@@ -163,20 +242,40 @@ class TwoStageDetector(nn.Module):
         """Masks `(B, K, h, w)` of detections, averaged over the stages of a cascade."""
         heads = self.model.roi_head.mask_head
         heads = list(heads) if self.is_cascade else [heads]
+        passed_on = None
+        if self.is_hybrid:  # the last stage alone, with what earlier ones pass on
+            pooled = self._pool("mask", len(heads) - 1, features, places)
+            if self.model.roi_head.mask_info_flow:
+                for head in heads[:-1]:
+                    passed_on = head(pooled, passed_on, return_logits=False)
+            stages = [heads[-1](pooled, passed_on, return_feat=False)]
+        else:
+            stages = [
+                head(self._pool("mask", stage, features, places))
+                for stage, head in enumerate(heads)
+            ]
         total: Any = 0
-        for stage, head in enumerate(heads):
-            masks = head(_pool(self._extractor("mask", stage), features, places)).sigmoid()
+        for logits in stages:
+            masks = logits.sigmoid()
             if masks.shape[1] == 1:
                 masks = masks[:, 0]
             else:
                 index = labels.flatten()[:, None, None, None]
                 masks = masks.gather(1, index.expand(-1, -1, *masks.shape[2:]))[:, 0]
             total = total + masks
-        return (total / len(heads)).unflatten(0, places.shape[:2])
+        return (total / len(stages)).unflatten(0, places.shape[:2])
 
-    def _extractor(self, branch: str, stage: int) -> Any:
-        extractor = getattr(self.model.roi_head, f"{branch}_roi_extractor")
-        return extractor[stage] if self.is_cascade else extractor
+    def _pool(self, branch: str, stage: int, features: Sequence[Tensor], places: Tensor) -> Tensor:
+        """Features of boxes for a stage, in HTC with those of the semantic branch."""
+        roi_head = self.model.roi_head
+        extractor = getattr(roi_head, f"{branch}_roi_extractor")
+        pooled = _pool(extractor[stage] if self.is_cascade else extractor, features, places)
+        if not self.has_semantic or branch not in roi_head.semantic_fusion:
+            return pooled
+        semantic = _pool(roi_head.semantic_roi_extractor, [features[-1]], places)
+        if semantic.shape[2:] != pooled.shape[2:]:
+            semantic = adaptive_avg_pool2d(semantic, (pooled.shape[2], pooled.shape[3]))
+        return pooled + semantic
 
 
 def _of_class(deltas: Tensor, labels: Tensor) -> Tensor:

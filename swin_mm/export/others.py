@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+from mmdet.structures import DetDataSample
+from mmseg.models.decode_heads import Mask2FormerHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
@@ -36,7 +38,12 @@ class Segmentor(nn.Module):
             `(B, H', W')`, uint8 or int32.
         """
         batch = self.image_input(image)
-        logits = self.model.decode_head(self.model.extract_feat(batch.images))
+        head, features = self.model.decode_head, self.model.extract_feat(batch.images)
+        if isinstance(head, Mask2FormerHead):  # whose `forward` gives the masks of queries
+            shape = tuple(batch.images.shape[2:])
+            logits = head.predict(features, [dict(img_shape=shape, pad_shape=shape)], None)
+        else:
+            logits = head(features)
         align_corners = self.model.align_corners
         logits = resize(
             logits, batch.images.shape[2:], mode="bilinear", align_corners=align_corners
@@ -49,6 +56,39 @@ class Segmentor(nn.Module):
         else:
             labels = logits.argmax(1)
         return labels.to(torch.uint8 if self.model.num_classes <= 256 else torch.int32)
+
+
+class MaskQueries(nn.Module):
+    """Mask2Former for objects: masks of whole images, of which the runtime makes boxes.
+
+    Args:
+        model: mmdet's.
+        image_input: Prepares its images.
+    """
+
+    output_names = ("scores", "labels", "mask_logits")
+
+    def __init__(self, model: Any, image_input: ImageInput) -> None:
+        super().__init__()
+        self.model, self.image_input = model, image_input
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Finds objects in images `(B, H, W, bands)`.
+
+        Returns:
+            `(B, K)`, `(B, K)` int64 and `(B, K, h, w)`, a quarter of the padded image.
+        """
+        batch = self.image_input(image)
+        meta = dict(
+            img_shape=(batch.height, batch.width), batch_input_shape=tuple(batch.images.shape[2:])
+        )
+        samples = [DetDataSample(metainfo=meta) for _ in range(image.shape[0])]
+        cls, masks = self.model.panoptic_head(self.model.extract_feat(batch.images), samples)
+        scores = cls[-1].softmax(-1)[..., :-1].flatten(1)  # (B, Q*C)
+        scores, index = scores.topk(self.model.test_cfg.get("max_per_image", 100), dim=1)
+        num_classes = cls[-1].shape[2] - 1
+        query = (index // num_classes)[..., None, None].expand(-1, -1, *masks[-1].shape[2:])
+        return scores, index % num_classes, masks[-1].gather(1, query)
 
 
 class Features(nn.Module):

@@ -4,32 +4,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
+from mmdet.models.task_modules import (
+    AnchorGenerator,
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+    MlvlPointGenerator,
+)
 from torch import nn
 
 from swin_mm.configs import bare_type, innermost_dataset
 from swin_mm.datasets.reader import Reader
-from swin_mm.export.detectors import DenseDetector, TwoStageDetector
+from swin_mm.export.detectors import (
+    DenseDetector,
+    QueryDetector,
+    SparseDetector,
+    TwoStageDetector,
+)
 from swin_mm.export.inputs import ImageInput
-from swin_mm.export.others import Features, Segmentor
+from swin_mm.export.others import Features, MaskQueries, Segmentor
 from swin_mm.models.backbones.base import SwinBackbone
 
 PARTS = ("model", "neck", "backbone")
-ONE_STAGE = {"RetinaHead": "RetinaNet", "ATSSHead": "ATSS"}
-ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead")
+ONE_STAGE = ("RetinaHead", "ATSSHead", "RTMDetHead", "RTMDetSepBNHead")
+ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead", "HybridTaskCascadeRoIHead")
+MASK_HEADS = {"FCNMaskHead", "HTCMaskHead"}
 BOX_HEADS = ("BBoxHead", "ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead")
 # Why others are not exported, by class of detector or head.
 REASONS = {
-    "DINO": "its decoder samples features at places that it computes",
-    "Mask2Former": "its pixel decoder samples features at places that it computes",
-    "Mask2FormerHead": "its pixel decoder samples features at places that it computes",
     "RepPointsDetector": "its deformable convolutions are in no operator that runtimes share",
-    "HybridTaskCascadeRoIHead": "its semantic branch has no form of fixed sizes here yet",
-    "SparseRoIHead": "its queries have no form of fixed sizes here yet",
-    "IterativeDecodeHead": "its kernel updates have no form of fixed sizes here yet",
-    "RTMDet": "its points have no form of fixed sizes here yet",
 }
-PROMISED = "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, RetinaNet and ATSS"
+PROMISED = (
+    "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, HTC, Sparse R-CNN, RetinaNet, ATSS, RTMDet "
+    "and, for one size, DINO, Mask2Former and other segmentors"
+)
 # A stage's map of one pixel would be recorded as one pixel for good.
 MIN_SIDE = 65
 
@@ -50,6 +57,7 @@ class Plan:
         resize: How test images are resized: `scale` and `keep_ratio`, or `factor`; `None` for not.
         mask_threshold: From which value on a pixel belongs to an object.
         turn: Whether the test pipeline turns images as EXIF says.
+        needs_size: Whether it can be exported for one size and batch alone.
     """
 
     module: Any
@@ -59,6 +67,7 @@ class Plan:
     resize: dict[str, Any] | None
     mask_threshold: float = 0.5
     turn: bool = True
+    needs_size: bool = False
 
 
 def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> Plan:
@@ -102,6 +111,7 @@ def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> 
         _find_resize(steps),
         roi_cfg.get("mask_thr_binary", 0.5),
         Reader.of(steps).turns if steps else True,
+        part == "model" and _needs_size(model),
     )
 
 
@@ -153,13 +163,28 @@ def _wrap(model: Any, image_input: ImageInput, part: str) -> tuple[Any, str]:
             raise ExportError(reason)
         return Segmentor(model, image_input), "semantic segmentation"
     if hasattr(model, "roi_head"):
+        if type(model.roi_head).__name__ == "SparseRoIHead" and not model.roi_head.with_mask:
+            return SparseDetector(model, image_input), "detection"
         if reason := _why_not_two_stage(model):
             raise ExportError(reason)
         task = "instance segmentation" if model.roi_head.with_mask else "detection"
         return TwoStageDetector(model, image_input), task
+    if type(model).__name__ == "Mask2Former":
+        if reason := _why_not_queries(model):
+            raise ExportError(reason)
+        return MaskQueries(model, image_input), "instance segmentation"
+    if type(model).__name__ == "DINO":
+        return QueryDetector(model, image_input), "detection"
     if reason := _why_not_dense(model):
         raise ExportError(reason)
     return DenseDetector(model, image_input), "detection"
+
+
+def _needs_size(model: Any) -> bool:
+    """Whether a model keeps sizes as tensors; see `swin_mm.compat.constant_sizes`."""
+    if hasattr(model, "decode_head"):
+        return type(model.decode_head).__name__ != "UPerHead"
+    return type(model).__name__ in ("DINO", "Mask2Former")
 
 
 def _describe_other(name: str) -> str:
@@ -168,14 +193,21 @@ def _describe_other(name: str) -> str:
 
 
 def _why_not_segmentor(model: Any) -> str | None:
-    head = model.decode_head
-    if type(head).__name__ != "UPerHead":
-        name = type(head[-1] if isinstance(head, nn.ModuleList) else head).__name__
-        return _describe_other(name)
+    if isinstance(model.decode_head, nn.ModuleList):
+        return _describe_other(type(model).__name__)
     if model.test_cfg.get("mode", "whole") != "whole":
         return (
             "test_cfg.mode='slide' averages windows, as a file does not: "
             "--cfg-options model.test_cfg.mode=whole looks at whole images"
+        )
+    return None
+
+
+def _why_not_queries(model: Any) -> str | None:
+    if model.test_cfg.get("panoptic_on", True) or model.num_stuff_classes:
+        return (
+            "panoptic maps cannot be exported; models of objects alone can, with "
+            "model.test_cfg.panoptic_on=False"
         )
     return None
 
@@ -193,7 +225,7 @@ def _why_not_two_stage(model: Any) -> str | None:
     extractors = [roi_head.bbox_roi_extractor]
     if roi_head.with_mask:
         masks = list(roi_head.mask_head) if cascade else [roi_head.mask_head]
-        if kinds := {type(head).__name__ for head in masks} - {"FCNMaskHead"}:
+        if kinds := {type(head).__name__ for head in masks} - MASK_HEADS:
             return f"masks of {', '.join(kinds)} cannot be exported"
         extractors.append(roi_head.mask_roi_extractor)
     for head in heads:
@@ -229,14 +261,18 @@ def _why_not_dense(model: Any) -> str | None:
 
 def _why_not_anchors(head: Any) -> str | None:
     generator = head.prior_generator
-    if type(generator) is not AnchorGenerator or getattr(generator, "use_box_type", False):
+    if type(generator) not in (AnchorGenerator, MlvlPointGenerator) or (
+        getattr(generator, "use_box_type", False)
+    ):
         return f"anchors of {type(generator).__name__} cannot be exported"
     return None
 
 
 def _why_not_coder(*coders: Any) -> str | None:
     for coder in coders:
-        if type(coder) is not DeltaXYWHBBoxCoder or coder.add_ctr_clamp:
+        if type(coder) not in (DeltaXYWHBBoxCoder, DistancePointBBoxCoder) or (
+            getattr(coder, "add_ctr_clamp", False)
+        ):
             return f"boxes coded by {type(coder).__name__} cannot be exported"
     return None
 
@@ -244,7 +280,10 @@ def _why_not_coder(*coders: Any) -> str | None:
 def _why_not_nms(cfg: Any) -> str | None:
     nms = dict(cfg.nms)
     if nms.pop("type", "nms") != "nms" or set(nms) - {"iou_threshold", "class_agnostic"}:
-        return f"NMS must be plain, got {dict(cfg.nms)}: soft NMS is in no standard operator"
+        return (
+            f"NMS must be plain, got {dict(cfg.nms)}: soft NMS is in no standard operator: "
+            "--cfg-options model.test_cfg.rcnn.nms.type=nms takes plain NMS"
+        )
     if nms.get("class_agnostic") and "score_thr" in cfg and "nms_pre" not in cfg:
         return "NMS across classes cannot be exported for heads of regions"
     if cfg.max_per_img < 1:

@@ -131,6 +131,8 @@ class ExportedModel:
             if self.metadata["size"]:
                 label_map = label_map[:inner_h, :inner_w]
             return Found(label_map=resize_nearest(label_map, height, width))
+        if "mask_logits" in outputs:
+            outputs = self.finish(outputs, (inner_h, inner_w), (height, width), score_thr)
         if "boxes" not in outputs:
             return Found(features=[outputs[name][0] for name in self.metadata["outputs"]])
         factors = np.array([inner_w / width, inner_h / height] * 2, np.float32)
@@ -148,6 +150,50 @@ class ExportedModel:
             resized = self._pad(resized, size)
         return resized[None], (height, width)
 
+    def finish(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        inner: tuple[int, int],
+        shape: tuple[int, int],
+        score_thr: float = 0.0,
+    ) -> dict[str, np.ndarray]:
+        """Gives masks of whole images their size, and boxes and scores by them.
+
+        Args:
+            outputs: With `mask_logits`, of one image.
+            inner: Height and width of the image in the file's input.
+            shape: Of the image itself.
+            score_thr: Masks are left out whose score cannot reach this.
+
+        Returns:
+            `boxes`, `scores`, `labels` and `masks` `(1, N, H, W)` bool, the best score first.
+        """
+        found: dict[str, list] = {"boxes": [], "scores": [], "labels": [], "masks": []}
+        frame = self.metadata["mask_frame"]
+        for logits, score, label in zip(
+            *(outputs[name][0] for name in ("mask_logits", "scores", "labels")), strict=True
+        ):
+            if score < score_thr:
+                continue
+            whole = _stretch(logits, *frame)[: inner[0], : inner[1]]
+            whole = _stretch(whole, *shape)
+            mask = whole > 0
+            rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            if not len(rows):
+                continue
+            found["masks"].append(mask)
+            found["boxes"].append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            found["scores"].append(score * (1 / (1 + np.exp(-whole[mask]))).mean())
+            found["labels"].append(label)
+        order = np.argsort(-np.array(found["scores"]), kind="stable")
+        arrays: dict[str, np.ndarray] = {
+            "boxes": np.array(found["boxes"], np.float32).reshape(-1, 4),
+            "scores": np.array(found["scores"], np.float32),
+            "labels": np.array(found["labels"], np.int64),
+            "masks": np.array(found["masks"], bool).reshape(-1, *shape),
+        }
+        return {name: values[order][None] for name, values in arrays.items()}
+
     def _detections(
         self,
         outputs: Mapping[str, np.ndarray],
@@ -157,6 +203,10 @@ class ExportedModel:
     ) -> Found:
         scores = outputs["scores"][0]
         keep = (scores > 0) & (scores >= score_thr)
+        names = [self.metadata["classes"][label] for label in outputs["labels"][0][keep]]
+        if "mask_logits" in self.metadata["outputs"]:
+            boxes, labels, masks = (outputs[name][0][keep] for name in ("boxes", "labels", "masks"))
+            return Found(boxes, scores[keep], labels, names, masks)
         boxes = outputs["boxes"][0][keep] / factors
         if self.metadata["size"]:  # the file knows nothing of the padding
             boxes = np.minimum(boxes, np.array([shape[1], shape[0]] * 2, np.float32))
@@ -165,7 +215,6 @@ class ExportedModel:
         if "masks" in outputs:
             threshold = self.metadata["mask_threshold"]
             masks = paste_masks(outputs["masks"][0][keep], boxes, shape, threshold)
-        names = [self.metadata["classes"][label] for label in labels]
         return Found(boxes, scores[keep], labels, names, masks)
 
     def _fit(self, pixels: np.ndarray) -> np.ndarray:
@@ -302,6 +351,15 @@ def resize_nearest(label_map: np.ndarray, height: int, width: int) -> np.ndarray
     return label_map[rows[:, None], columns]
 
 
+def _stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Interpolates `(h, w)` linearly; beyond the outermost centres values stay as they are."""
+    rows, columns = (
+        _interpolation(0, new, 0, new, old, is_clamped=True)
+        for new, old in zip((height, width), values.shape, strict=True)
+    )
+    return rows @ values @ columns.T
+
+
 def paste_masks(
     masks: np.ndarray, boxes: np.ndarray, shape: tuple[int, int], threshold: float
 ) -> np.ndarray:
@@ -328,12 +386,16 @@ def paste_masks(
     return out
 
 
-def _interpolation(first: int, end: int, start: float, stop: float, cells: int) -> np.ndarray:
+def _interpolation(
+    first: int, end: int, start: float, stop: float, cells: int, is_clamped: bool = False
+) -> np.ndarray:
     """Linear interpolation of cells at the centres of pixels, `(end - first, cells)`.
 
-    Outside of the outermost cells the values fall to zero.
+    Outside of the outermost cells the values fall to zero, unless they are clamped.
     """
     centre = np.arange(first, end, dtype=np.float32) + np.float32(0.5)
     place = (centre - start) / (stop - start) * cells - np.float32(0.5)
+    if is_clamped:
+        place = place.clip(0, cells - 1)
     distance = np.abs(place[:, None] - np.arange(cells, dtype=np.float32))
     return np.maximum(1 - distance, 0).astype(np.float32)

@@ -5,6 +5,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from swin_mm.compat.constant_sizes import constant_sizes
 from swin_mm.export.check import Difference, check_file
 from swin_mm.export.plan import MIN_SIDE, ExportError, Plan
 from swin_mm.export.precision import convert, write_metadata
@@ -88,6 +90,9 @@ def export_model(
     file_format = _find_format(out, file_format)
     _check_packages(file_format, lower)
     _check_sizes(size, batch)
+    if plan.needs_size and (size is None or batch is None):
+        name = type(getattr(plan.module.model, "decode_head", plan.module.model)).__name__
+        raise ExportError(f"{name} is exported for one size alone: give size and batch")
     module = copy.deepcopy(plan.module)
     prepare(module.model)
     program, min_side = record(module, plan.bands, size, batch)
@@ -197,7 +202,7 @@ def record(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), constant_sizes() if size and batch else nullcontext():
             recorded = torch.export.export(
                 module,
                 tuple(example),
@@ -262,6 +267,9 @@ def _describe(
         padding=plan.padding,
         turn=plan.turn,
         mask_threshold=plan.mask_threshold,
+        mask_frame=[-(-s // d) * d for s in size for d in [module.image_input.divisor]]
+        if size
+        else None,
         precision="float32",
         versions=dict(swin_mm=__version__, torch=torch.__version__, opset=OPSET),
         difference=None,

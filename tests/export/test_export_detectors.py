@@ -1,7 +1,7 @@
 """Detectors as files give what they give in PyTorch."""
 
 import pytest
-from tiny_models import DATASET, build, dense, two_stage
+from tiny_models import DATASET, allowed_operators, build, dense, two_stage, used_operators
 
 from swin_mm.export.plan import ExportError, make_plan
 from swin_mm.export.write import export_model
@@ -23,6 +23,7 @@ def test_detections_equal_the_models_at_three_sizes(name, tmp_path):
     for difference in differences:
         assert difference.compared >= 10 * difference.size[0]
         assert ("share of mask pixels" in difference.values) == (name == "cascade")
+    assert used_operators(tmp_path / "model.onnx") <= allowed_operators()
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,17 @@ def test_boxes_are_pooled_from_their_levels(aligned):
         )
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_maps_are_resized_to_a_size_that_is_an_input(align_corners):
+    torch.manual_seed(0)
+    module = Call(operators.resize_to, align_corners)
+    maps = {0: ANY, 2: ANY, 3: ANY}
+    run = translate(module, (torch.randn(2, 3, 8, 9), torch.tensor([5, 4])), ((maps, None),))
+    for shape, size in [((1, 3, 7, 12), (7, 12)), ((3, 3, 5, 6), (11, 4)), ((1, 3, 20, 9), (5, 9))]:
+        x, size = torch.randn(shape), torch.tensor(size)
+        torch.testing.assert_close(run(x, size), module(x, size), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 11), (3, 20), (1, 1), (2, 5)], ids=str)
 @pytest.mark.parametrize("out", [1, 3, (2, 6)], ids=str)
 def test_averages_equal_adaptive_pooling(size, out):

@@ -1,5 +1,9 @@
 """Small detectors and segmentors with random weights that find something."""
 
+import re
+from pathlib import Path
+
+import onnx
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
@@ -164,3 +168,18 @@ def upernet(num_classes: int = 5, **test_cfg) -> dict:
         ),
         test_cfg={"mode": "whole", **test_cfg},
     )
+
+
+def allowed_operators() -> set[str]:
+    """Those that docs/export.md lists."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    return set(
+        re.sub("[>\n]", " ", page.partition("and segmentors:")[2].partition("\n\nNot")[0]).split()
+    )
+
+
+def used_operators(file: Path) -> set[str]:
+    """Those of a file, with their domain unless it is ONNX's own; functions count as one."""
+    model = onnx.load(file)
+    names = {f"{node.domain}::{node.op_type}".removeprefix("::") for node in model.graph.node}
+    return names | {function.name for function in model.functions}
