@@ -170,7 +170,7 @@ def with_state_dict(checkpoint: dict[str, Any], file: str) -> dict[str, Any]:
     if len(sets := list_weights(checkpoint)) > 1 and wrapper not in ("state_dict", "model"):
         print_log(
             f"{file} holds weights under {list_names(sets)}: {wrapper} is taken; to have another, "
-            f"swin-mm convert-checkpoint {file} OUT.pth --to mmdet --prefix {sets[-1]}.",
+            f"swin-mm convert {file} OUT.pth --to mmdet --prefix {sets[-1]}.",
             logger="current",
         )
     weights = OrderedDict(state)

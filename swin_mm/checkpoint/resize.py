@@ -84,7 +84,7 @@ def resize_patches(weight: Tensor, in_channels: int, patch_size: tuple[int, int]
         `adapt_input_conv` of timm.
     """
     found = weight.shape[1]
-    precise = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    precise = _at_least_single(weight)
     if found != in_channels:
         if found != RGB:
             raise CheckpointError(
@@ -115,7 +115,12 @@ def _resample_patches(weight: Tensor, patch_size: tuple[int, int]) -> Tensor:
 
 def _resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes `(H, W, C)` to `(*size, C)` bicubically."""
-    precise = grid.to(torch.promote_types(grid.dtype, torch.float32))  # CPU lacks half precision
+    precise = _at_least_single(grid)
     image = precise.permute(2, 0, 1).unsqueeze(0)  # (1, C, H, W)
     resized = F.interpolate(image, size, mode="bicubic", align_corners=False)
     return resized.squeeze(0).permute(1, 2, 0).to(grid.dtype)
+
+
+def _at_least_single(tensor: Tensor) -> Tensor:
+    """In single precision or better: CPUs lack half precision here, and float8 all operators."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -57,7 +57,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     from swin_mm.checkpoint.load import load_checkpoint_file
 
     checkpoint = with_state_dict(load_checkpoint_file(filename, map_location), filename)
-    check_finite(checkpoint.get("state_dict", {}), filename)
+    check_finite(checkpoint.get("state_dict", checkpoint), filename)
     return checkpoint
 
 

@@ -125,7 +125,7 @@ def test_a_projection_of_the_right_shape_is_returned_itself():
     assert resize_patches(weight, 5, (4, 4)) is weight
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
 def test_projections_of_half_precision_are_fitted_in_single(dtype):
     weight = torch.randn(8, 3, 4, 4).to(dtype)
     found = resize_patches(weight, 4, (8, 8))

@@ -325,8 +325,10 @@ def test_a_missing_path_is_named(tmp_path):
         CheckpointLoader.load_checkpoint(str(tmp_path / "none.pth"))
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", None])
+def test_weights_that_are_not_finite_are_refused(tmp_path, wrapper):
     file = str(tmp_path / "bad.pth")
-    torch.save({"state_dict": {"a": torch.tensor([1.0, torch.nan])}}, file)
+    weights = {"a": torch.tensor([1.0, torch.nan])}
+    torch.save({wrapper: weights} if wrapper else weights, file)
     with pytest.raises(CheckpointError, match="holds NaN or infinite values in a"):
         CheckpointLoader.load_checkpoint(file)
