@@ -44,7 +44,8 @@ def keep_results(function):
 # mmengine reads all metafiles of mmdet or mmseg for each base of a config that is theirs, and has
 # yapf format the whole config for each checkpoint: a third of the time of many tests.
 config_utils.load = keep_results(config_utils.load)
-config.FormatCode = keep_results(config.FormatCode)
+if hasattr(config, "FormatCode"):  # the forks format otherwise
+    config.FormatCode = keep_results(config.FormatCode)
 
 
 def pytest_collection_modifyitems(items):

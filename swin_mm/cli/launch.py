@@ -197,10 +197,10 @@ def build_runner(cfg: Config, data: "DatasetSummary | None" = None) -> "Runner":
     """Builds the runner; `data` is what the check found, for the table at the start."""
     from mmengine.registry import RUNNERS
 
-    from swin_mm.compat.terminal import TerminalRunner, silence_pycocotools
+    from swin_mm.compat.terminal import TerminalRunner, silence_packages
     from swin_mm.engine import StartTableHook
 
-    silence_pycocotools()
+    silence_packages()
     used = use_own_types(cfg)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else TerminalRunner.from_cfg(cfg)
     if used:

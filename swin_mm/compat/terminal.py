@@ -6,6 +6,8 @@ log file keeps what mmengine logs.
 """
 
 import logging
+import sys
+import warnings
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -16,8 +18,15 @@ HIDDEN_BEGINNINGS = (
     "Hooks will be executed in the following order",
     "Exp name: ",
     "Distributed training is not used, all SyncBatchNorm",
+    "The prefix is not set in metric class",
 )
 HIDDEN_PARTS = ("will be deprecated in future",)
+# What mmseg 1.2 warns of in its own code and its own configs.
+HIDDEN_WARNINGS = (
+    "``build_.*`` would be deprecated",
+    "Default ``avg_non_ignore`` is False",
+    "The draw is False",
+)
 
 
 class TerminalRunner(Runner):
@@ -43,8 +52,10 @@ def is_for_terminal(record: logging.LogRecord) -> bool:
     )
 
 
-def silence_pycocotools() -> None:
-    """Has pycocotools read annotations without a word."""
+def silence_packages() -> None:
+    """Has pycocotools read annotations, and mmseg build models, without a word."""
     import pycocotools.coco
 
     vars(pycocotools.coco)["print"] = lambda *_, **__: None
+    for message in () if sys.warnoptions else HIDDEN_WARNINGS:
+        warnings.filterwarnings("ignore", message)
