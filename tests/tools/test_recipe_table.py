@@ -117,7 +117,16 @@ def test_page_says_what_the_configs_say():
         assert not recipe.gflops or row[6].endswith(f" ({recipe.gflops})")
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t", "upernet_swin_t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mask_rcnn_swin_t",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("cascade_mask_rcnn_swin_t", "upernet_swin_t")
+        ),
+    ],
+)
 def test_page_has_the_costs_that_are_counted(name):
     cfg, recipe = Config.fromfile(CONFIGS / f"{name}.py"), read_recipe(CONFIGS / f"{name}.py")
     row = make_row(recipe, count_cost(cfg))
