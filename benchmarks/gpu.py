@@ -177,7 +177,7 @@ def test_backbone(
     settings: dict[str, Any] = dict(arch=arch, window_size=window, drop_path_rate=0.0)
     if rehearse:
         size = (30, 50)
-        settings["arch"] = dict(embed_dims=32, depths=(2, 1), num_heads=(1, 2))
+        settings = dict(embed_dims=32, depths=(2, 1), num_heads=(1, 2), drop_path_rate=0.0)
         settings |= dict(window_size=4, strides=(4, 2), out_indices=(0, 1))
     models = {}
     for backend in ("triton", "reference"):
