@@ -68,12 +68,13 @@ def test_names_are_unique():
 
 
 @pytest.mark.slow
-def test_a_row_is_measured_in_the_interpreter(tmp_path):
+def test_a_check_and_a_row_in_the_interpreter():
     """The others differ in their sizes and configs alone."""
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'; import gpu, torch, sys;"
-        "found = gpu.measure_row(gpu.ROWS[0], torch.device('cpu'), True);"
-        "print(found['text']); sys.exit(bool(found['failed']))"
+        "(check,) = [t for t in gpu.plan_checks(True) if t.name.startswith('Swin-tiny')];"
+        "row = gpu.measure_row(gpu.ROWS[0], torch.device('cpu'), True);"
+        "print(check.run(), row['text']); sys.exit(bool(row['failed']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -82,4 +83,5 @@ def test_a_row_is_measured_in_the_interpreter(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "swin_mm " in done.stdout and "mmdet " in done.stdout and "goal 9 ms" in done.stdout
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith("{} swin_mm ") and "mmdet " in line and "goal 9 ms" in line
