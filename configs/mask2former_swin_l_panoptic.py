@@ -16,6 +16,7 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+train_cfg = dict(type="swin_mm.IterBasedTrainLoop")
 val_evaluator = [
     _base_.val_evaluator[0],
     dict(_base_.val_evaluator[1], type="swin_mm.CocoMetric"),

@@ -15,6 +15,7 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+train_cfg = dict(type="swin_mm.IterBasedTrainLoop")
 val_evaluator = dict(type="swin_mm.CocoMetric")
 test_evaluator = dict(type="swin_mm.CocoMetric")
 model = dict(backbone=dict(type="swin_mm.SwinTransformer"))

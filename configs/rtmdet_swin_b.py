@@ -13,6 +13,7 @@ _base_ = [
 ]
 
 default_hooks = _base_.swin_mm_hooks
+train_cfg = dict(type="swin_mm.EpochBasedTrainLoop")
 val_evaluator = dict(type="swin_mm.CocoMetric")
 test_evaluator = dict(type="swin_mm.CocoMetric")
 optim_wrapper = _base_.swin_mm_optim_wrapper
