@@ -24,6 +24,7 @@ SEGMENT = {"id", "category_id", "bbox", "area"}
 LARGEST_ID = 2**63 - 1  # faster-coco-eval and NumPy have ids in 64 bits
 LARGEST_NUMBER = 1e12  # of pixels; beyond, float32 loses its meaning
 LARGEST_SIDE = 10**6  # pixels
+LARGEST_IMAGE = 2**30  # pixels, as OpenCV; the metric draws masks of this size
 LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 
 
@@ -179,7 +180,12 @@ def find_wrong_size(image: dict) -> str | None:
     """Returns what is wrong with the size of an image, or None."""
     size = (image["width"], image["height"])
     if are_numbers(size) and all(side == int(side) and 0 < side <= LARGEST_SIDE for side in size):
-        return None
+        if size[0] * size[1] <= LARGEST_IMAGE:
+            return None
+        return (
+            f"image {image['id']} has width and height {size}; OpenCV loads images of at most "
+            f"{LARGEST_IMAGE} pixels: write the size of the file"
+        )
     return (
         f"image {image['id']} has width and height ({show(size[0])}, {show(size[1])}); both must "
         "be pixels, whole numbers from 1 on"

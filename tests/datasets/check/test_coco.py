@@ -293,6 +293,13 @@ def test_image_size_is_not_pixels(root, size):
     refuse(config(root), "image 0 has width and height", "both must be pixels")
 
 
+def test_image_size_beyond_all_decoders(root):
+    coco = read(root)
+    coco["images"][0].update(width=10**6, height=10**6)
+    write(root, coco)
+    refuse(config(root), "(1000000, 1000000)", "at most 1073741824 pixels: write the size of the")
+
+
 @pytest.mark.parametrize(
     ("box", "warning"),
     [
