@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 import swin_mm
-from swin_mm.benchmark.machine import describe_machine, find_version
+from swin_mm.benchmark.machine import describe_machine
 from swin_mm.export.check import Difference, compare, match, run_eager
 from swin_mm.export.plan import make_plan
 from swin_mm.export.runtime import ExportedModel, read_image, resize_bilinear
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("\n".join(format_table(rows[-len(SIZES) * len(FORMATS) :])), flush=True)
     machine = describe_machine(torch.device("cpu"))
     packages = ("onnx", "onnxruntime", "openvino", "onnxscript")
-    machine["versions"] |= {name: find_version(name) for name in packages}
+    machine["versions"] |= {name: metadata.version(name) for name in packages}
     args.out.mkdir(parents=True, exist_ok=True)
     content = dict(machine=machine, images=len(images), rows=rows)
     (args.out / "results.json").write_text(json.dumps(content, indent=1) + "\n")
