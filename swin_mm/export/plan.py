@@ -34,8 +34,8 @@ REASONS = {
     "RepPointsDetector": "its deformable convolutions are in no operator that runtimes share",
 }
 PROMISED = (
-    "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, HTC, Sparse R-CNN, RetinaNet, ATSS, RTMDet "
-    "and, for one size, DINO, Mask2Former and other segmentors"
+    "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, HTC, Sparse R-CNN, RetinaNet, ATSS and, for "
+    "one size, DINO, RTMDet, Mask2Former of objects and other segmentors"
 )
 # A stage's map of one pixel would be recorded as one pixel for good.
 MIN_SIDE = 65
@@ -184,7 +184,8 @@ def _needs_size(model: Any) -> bool:
     """Whether a model keeps sizes as tensors; see `swin_mm.compat.constant_sizes`."""
     if hasattr(model, "decode_head"):
         return type(model.decode_head).__name__ != "UPerHead"
-    return type(model).__name__ in ("DINO", "Mask2Former")
+    head = type(getattr(model, "bbox_head", None)).__name__
+    return type(model).__name__ in ("DINO", "Mask2Former") or head.startswith("RTMDet")
 
 
 def _describe_other(name: str) -> str:
