@@ -109,6 +109,8 @@ def fork(function: Callable[[], int], output: Path) -> int:
         status = function()
     except SystemExit as error:
         status = error.code
+    except KeyboardInterrupt:  # before the command has begun, which catches it
+        status = 130
     except BaseException:
         traceback.print_exc()
     finally:
