@@ -34,8 +34,8 @@ REASONS = {
     "RepPointsDetector": "its deformable convolutions are in no operator that runtimes share",
 }
 PROMISED = (
-    "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, HTC, Sparse R-CNN, RetinaNet, ATSS and, for "
-    "one size, DINO, RTMDet, Mask2Former of objects and other segmentors"
+    "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, HTC, Sparse R-CNN, RetinaNet, ATSS and, "
+    "for one size, DINO, RTMDet, Mask2Former of objects and other segmentors"
 )
 # A stage's map of one pixel would be recorded as one pixel for good.
 MIN_SIDE = 65
