@@ -10,12 +10,15 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from swin_mm.compat.module_finder import Patch
+from swin_mm.compat.module_finder import Patch, wrap_once
 
 LOOK_SECONDS = 1.0
+# A terminal, torchrun, `timeout` and Slurm send these to workers as well; the training decides.
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 _run_worker: Any = None  # PyTorch's own
 
@@ -27,15 +30,31 @@ def _patch(module: ModuleType) -> None:
         vars(module)["_worker_loop"] = run_worker
 
 
+def _patch_start(module: ModuleType) -> None:
+    wrap_once(module._MultiProcessingDataLoaderIter, "__init__", _start_workers)
+
+
+def _start_workers(start: Callable[..., None], *args: Any) -> None:
+    """Starts workers with signals blocked, until they have chosen what to do at them.
+
+    Libraries such as wandb start threads in each fork, before a worker's own code. They have the
+    mask of the parent, and a signal that one thread does not block ends the whole worker.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*IGNORED, signal.SIGTERM})
+    try:
+        start(*args)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def run_worker(*args: Any, **kwargs: Any) -> None:
     """Does what PyTorch's worker does, and ends where its process has ended."""
-    # A terminal, torchrun, `timeout` and Slurm signal workers as well; the training decides.
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         # The thread takes SIGTERM, since it learns who sent it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
         threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
     if _run_worker is None:  # in a process that was spawned
         import swin_mm.compat
@@ -56,5 +75,5 @@ def _end_with(parent: int | None) -> None:
 PATCH = Patch(
     "data_workers",
     "workers of a killed process can live on",
-    {"torch.utils.data._utils.worker": _patch},
+    {"torch.utils.data._utils.worker": _patch, "torch.utils.data.dataloader": _patch_start},
 )

@@ -1,10 +1,12 @@
 """What a training does at signals, at the loss of a rank or a worker, and when it is resumed."""
 
+import functools
 import os
 import random
 import re
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -151,8 +153,14 @@ def test_ranks_that_cannot_meet_end_in_one_line(trainings, monkeypatch):
     assert f"the processes of this run cannot meet at {':'.join(address)} (" in line
 
 
-def test_a_worker_ends_at_the_sigterm_of_its_process_alone(tmp_path):
+@pytest.mark.parametrize("has_thread", [False, True])
+def test_a_worker_ends_at_the_sigterm_of_its_process_alone(tmp_path, has_thread):
+    """Also where a library, such as wandb, starts a thread in each fork."""
+
     def run():
+        if has_thread:
+            idle = functools.partial(threading.Thread, target=time.sleep, args=(60,), daemon=True)
+            os.register_at_fork(after_in_child=lambda: idle().start())
         iterator = iter(DataLoader(range(100), num_workers=1))
         worker = iterator._workers[0]
         assert next(iterator) == 0  # so that the worker runs
