@@ -27,6 +27,11 @@ if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("trito
     mend_interpreter()
 
 
+# At the first backward pass PyTorch looks for devices, and where it finds one, forks can run none.
+# Recording a graph, as export does, counts as a GPU; so the first is here.
+torch.ones(1, requires_grad=True).sum().backward()
+
+
 def keep_results(function):
     """Calls a function once for the same arguments."""
     results = {}
