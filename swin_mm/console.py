@@ -1,4 +1,4 @@
-"""Text from users and files on a terminal: shown as it is written, and never acted on."""
+"""Consoles and tables of the commands."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,20 +8,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-
-def printable(text: str, keep: str = "") -> str:
-    """Escapes what a terminal would act on, or could not show.
-
-    Args:
-        text: Any text.
-        keep: Characters that stay, such as line ends.
-    """
-    return "".join(
-        char
-        if char.isprintable() or char in keep
-        else char.encode("unicode_escape", "replace").decode()
-        for char in text
-    )
+from swin_mm.text import printable
 
 
 class PlainConsole(Console):

@@ -7,9 +7,10 @@ from rich.table import Table
 
 from swin_mm.cli.check_dataset import describe_classes
 from swin_mm.cli.main import main
-from swin_mm.console import PlainConsole, printable
+from swin_mm.console import PlainConsole
 from swin_mm.datasets.check import DatasetError, DatasetSummary, SplitSummary
 from swin_mm.engine.hooks.start_table import _draw
+from swin_mm.text import printable
 
 # Markup, emoji codes and what a terminal acts on: colours, a title, the other direction of text.
 HOSTILE = [

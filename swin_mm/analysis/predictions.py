@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from swin_mm.checkpoint.files import FileContentError, ForbiddenError, read_pickle
-from swin_mm.console import printable
+from swin_mm.text import printable
 
 
 class PredictionError(ValueError):

@@ -1,6 +1,6 @@
 """The one exception of this package."""
 
-from swin_mm.console import printable
+from swin_mm.text import printable
 
 # Longest message; a file can have keys of any length.
 MAX_MESSAGE = 2000

@@ -13,7 +13,7 @@ from swin_mm.checkpoint.layouts import Layout, Recognised, State, describe_forei
 from swin_mm.checkpoint.lora import merge_lora
 from swin_mm.checkpoint.report import list_names
 from swin_mm.checkpoint.variant import read_variant
-from swin_mm.console import printable
+from swin_mm.text import printable
 
 # Keys under which training scripts keep the weights, beside an optimizer and the like.
 # The averages come last, as training goes on from the weights themselves; of a teacher and a

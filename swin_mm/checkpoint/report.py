@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swin_mm.console import printable
+from swin_mm.text import printable
 
 # Longer names than this are cut.
 MAX_NAME = 200

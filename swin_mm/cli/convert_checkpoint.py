@@ -17,8 +17,8 @@ from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, fi
 from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.verify import verify
 from swin_mm.configs import ConfigError
-from swin_mm.console import printable
 from swin_mm.engine.checkpoint_files import write_atomically
+from swin_mm.text import printable
 
 # By their names on the command line.
 TARGETS = {layout.name.lower().replace(" ", ""): layout for layout in LAYOUTS}

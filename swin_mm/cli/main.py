@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from swin_mm.cli.errors import explain_error, was_interrupted
-from swin_mm.console import printable
+from swin_mm.text import printable
 from swin_mm.version import __version__
 
 PROGRAM = "swin-mm"

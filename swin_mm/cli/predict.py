@@ -12,8 +12,8 @@ from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.views import add_view_options, read_view_options
 from swin_mm.configs import ConfigError, find_scope
-from swin_mm.console import printable
 from swin_mm.export.runtime import SUFFIXES
+from swin_mm.text import printable
 
 if TYPE_CHECKING:
     from mmengine.config import Config

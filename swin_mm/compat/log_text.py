@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from swin_mm.compat.module_finder import Patch, wrap_once
-from swin_mm.console import printable
+from swin_mm.text import printable
 
 PREFIX = "paramwise_options -- "
 OF_FROZEN = " is skipped since its requires_grad=False"

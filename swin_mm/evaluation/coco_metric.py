@@ -13,7 +13,6 @@ from pycocotools.cocoeval import COCOeval
 from terminaltables import AsciiTable
 from torch import Tensor
 
-from swin_mm.console import printable
 from swin_mm.evaluation.coco_eval import (
     STATS,
     coco_table,
@@ -27,6 +26,7 @@ from swin_mm.evaluation.detections import Detections, write_json
 from swin_mm.garbage import no_collection
 from swin_mm.heads.ops.encode_masks import encode_masks
 from swin_mm.registry import METRICS
+from swin_mm.text import printable
 
 COLUMNS = ("category", *STATS)
 # Of what the metrics say again; see `swin_mm.compat.terminal`.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from swin_mm.console import printable
 from swin_mm.datasets.check.coco import check_coco
 from swin_mm.datasets.check.inspection import SECONDS, Inspection
 from swin_mm.datasets.check.objects import check_learned, check_scored
@@ -26,6 +25,7 @@ from swin_mm.datasets.check.summary import (
     examples,
     merge,
 )
+from swin_mm.text import printable
 
 
 def check_config(

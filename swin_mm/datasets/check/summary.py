@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from swin_mm.console import printable
+from swin_mm.text import printable
 
 LISTED = 3  # examples in a message, of many
 LONGEST = 300  # characters of one of them; paths may be long
