@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", choices=["check", "measure"])
     parser.add_argument("--seconds", type=float, help="180 for check, 360 for measure")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "gpu")
@@ -55,9 +57,6 @@ def main() -> int:
         results.take(task)
     timer.cancel()
     return results.close(names)
-
-
-RAW = argparse.RawDescriptionHelpFormatter
 
 
 class Task(NamedTuple):

@@ -262,20 +262,18 @@ def show(found: Prediction, view: str) -> np.ndarray:
         PredictError: There is nothing of the kind.
     """
     content: Any = found.content
+    has_it = isinstance(content, Objects) and (view == "boxes" or content.masks is not None)
     if view == "label map" and found.label_map is not None:
         content = found.label_map
-    elif view != "all" and not isinstance(content, Objects):
+    elif view != "all" and not has_it:
         raise PredictError(f"this model gives no {view}: choose another view")
     elif view == "boxes":
         content = replace(content, masks=None)
-    elif view != "all" and content.masks is None:
-        raise PredictError(f"this model gives no {view}: choose another view")
     elif view == "masks":
         content = replace(content, boxes=None)
     elif view == "label map":
-        content = np.full(found.image.shape[:2], IGNORED)
+        objects, content = content, np.full(found.image.shape[:2], IGNORED)
         # The surest go on top.
-        objects: Any = found.content
         for label, mask in reversed(list(zip(objects.labels, objects.masks, strict=True))):
             content[to_pixels(mask)] = label
     return Prediction(content, found.image, found.classes, found.palette, found.name).plot()
