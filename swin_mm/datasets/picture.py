@@ -31,6 +31,7 @@ KEY_LINE, KEY_LETTER, KEY_PATCH = 0.2, 0.075, 0.4  # of the legend below a large
 LARGE = 12.0  # longer side that a large picture is drawn at, so that its letters can be read
 
 DPI = 110
+LEAST_DPI = 6  # FreeType draws no letters below half a pixel
 TAB20 = 20  # colours of matplotlib's table of this name
 MASK_OPACITY, MAP_OPACITY = 0.45, 0.65
 MAX_LEGEND = 40  # classes
@@ -169,7 +170,7 @@ def draw_large(
     # Beside a small picture lines and letters are as large as on a sheet; beside a larger one as
     # large as in print, for it holds more of them.
     side = max(height, width)
-    dpi = min(side / (CELL - MARGIN), max(DPI, side / LARGE))
+    dpi = max(LEAST_DPI, min(side / (CELL - MARGIN), max(DPI, side / LARGE)))
     used: list[int] = []
     below, columns = 0, 1  # pixels of the legend, and its columns
     if legend and isinstance(annotation, np.ndarray):

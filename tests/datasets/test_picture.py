@@ -145,6 +145,18 @@ def test_large_picture_has_the_size_of_its_image(tmp_path):
     assert changed[24:56, 34:86].all() and not changed[:15].any() and not changed[:, 100:].any()
 
 
+@pytest.mark.parametrize("side", [1, 4, 8, 12, 20])
+def test_pictures_with_fewer_pixels_than_a_letter(tmp_path, side):
+    image, path = np.zeros((side, side, 3), np.uint8), tmp_path / "large.png"
+    box = Objects(np.array([0]), boxes=np.array([[0.0, 0, side, side]]))
+    draw_large(image, box, path, ["circle"], [(255, 0, 0)])
+    assert Image.open(path).size == (side, side)
+    labels = np.zeros((side, side), int)
+    draw_large(image, labels, path, ["circle"], [(255, 0, 0)], legend=True)
+    width, height = Image.open(path).size
+    assert width == side and height >= side
+
+
 @pytest.mark.parametrize("size", [(90, 130), (900, 1300)], ids=str)
 def test_large_map_has_a_legend_below_an_unchanged_picture(tmp_path, size):
     image = np.full((*size, 3), 90, dtype=np.uint8)
