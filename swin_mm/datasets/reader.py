@@ -1,6 +1,7 @@
 """Reads images as the pipeline of a data set does, so that all tools see what training sees."""
 
 import os
+import re
 import struct
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -21,6 +22,7 @@ from swin_mm.datasets.transforms.multi_band import LoadMultiBandImage
 
 ORIENTATION = 0x0112  # tag of EXIF and TIFF: 1 upright, 2 to 4 same size, 5 to 8 lying on a side
 EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where a PNG may have it
+BUFFER = re.compile(r" <_io\.BytesIO object at 0x\w+>")
 END = 65536  # bytes of a PNG that are searched for EXIF behind the pixels
 LYING = 5  # from here on the displayed height is the stored width
 
@@ -77,8 +79,9 @@ def _ends_in_exif(path: str | Path) -> bool:
 
 
 def explain_failure(error: Exception) -> str:
-    """Returns the reason in one line; OpenCV's errors are pages."""
-    return getattr(error, "err", None) or " ".join(str(error).split()) or type(error).__name__
+    """Returns the reason in one line; OpenCV's errors are pages, Pillow's name its buffer."""
+    text = BUFFER.sub("", " ".join(str(error).split()))
+    return getattr(error, "err", None) or text or type(error).__name__
 
 
 def _clean(orientation: object) -> int:

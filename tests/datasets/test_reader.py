@@ -153,6 +153,13 @@ def test_what_is_no_image_cannot_be_read(tmp_path, name, content):
         read_header(path)
 
 
+def test_the_reason_of_pillow_is_without_its_buffer(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    reader = Reader(dict(type="LoadImageFromFile", imdecode_backend="pillow"))
+    with pytest.raises(UnreadableError, match=r"LoadImageFromFile \(cannot identify image file\)$"):
+        reader.load(tmp_path / "a.png")
+
+
 def test_a_format_that_opencv_does_not_read(tmp_path):
     """Pillow alone reads TGA."""
     Image.new("RGB", (4, 5)).save(tmp_path / "a.tga")
