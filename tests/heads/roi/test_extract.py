@@ -64,6 +64,15 @@ def test_one_map_is_pooled_as_by_mmdet(monkeypatch):
     assert not grad.any()
 
 
+def test_boxes_are_not_rounded_to_narrow_maps():
+    """A box of bfloat16 has steps of a pixel from 128 on."""
+    maps, rois, extractor = make_maps(), make_rois(40), make_extractor()
+    narrow = [level.detach().bfloat16() for level in maps]
+    out = extract_features(extractor, lay_out(narrow), rois)
+    expected = extractor([level.double() for level in narrow], rois.double())
+    torch.testing.assert_close(out, expected.bfloat16())  # to one rounding
+
+
 def test_other_pooling_is_mmcvs():
     maps, rois, extractor = make_maps(), make_rois(9), make_extractor(pool_mode="max")
     out = extract_features(extractor, lay_out(maps), rois)
