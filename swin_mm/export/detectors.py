@@ -11,29 +11,19 @@ from typing import Any
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
 from mmdet.models.task_modules import AnchorGenerator
-from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from swin_mm.export import boxes, operators
-from swin_mm.export.inputs import Batch, ImageInput
+from swin_mm.export.inputs import Batch, ExportModule, ImageInput
 
 Outputs = tuple[Tensor, ...]
 
 
-class DenseDetector(nn.Module):
-    """A detector of one stage with anchors or points: RetinaNet, ATSS, RTMDet.
-
-    Args:
-        model: mmdet's.
-        image_input: Prepares its images.
-    """
+class DenseDetector(ExportModule):
+    """A detector of one stage with anchors or points: RetinaNet, ATSS, RTMDet."""
 
     output_names = ("boxes", "scores", "labels")
-
-    def __init__(self, model: Any, image_input: ImageInput) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
 
     def forward(self, image: Tensor) -> Outputs:
         """Detects in images `(B, H, W, bands)`: `(B, K, 4)`, `(B, K)` and `(B, K)` int64."""
@@ -78,52 +68,31 @@ class DenseDetector(nn.Module):
         return places, scores, labels
 
 
-class QueryDetector(nn.Module):
-    """DINO.
-
-    Args:
-        model: mmdet's.
-        image_input: Prepares its images.
-    """
+class QueryDetector(ExportModule):
+    """DINO."""
 
     output_names = ("boxes", "scores", "labels")
-
-    def __init__(self, model: Any, image_input: ImageInput) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
 
     def forward(self, image: Tensor) -> Outputs:
         """Detects in images `(B, H, W, bands)`: `(B, K, 4)`, `(B, K)` and `(B, K)` int64."""
         batch = self.image_input(image)
-        shape = batch.height, batch.width
-        meta = dict(img_shape=shape, batch_input_shape=tuple(batch.images.shape[2:]))
-        samples = [DetDataSample(metainfo=meta) for _ in range(image.shape[0])]
         features = self.model.extract_feat(batch.images)
         head = self.model.bbox_head
-        cls, coordinates = head(**self.model.forward_transformer(features, samples))
+        cls, coordinates = head(**self.model.forward_transformer(features, batch.samples()))
         num_classes = head.cls_out_channels
         count = head.test_cfg.get("max_per_img", cls.shape[2])
         scores, index = cls[-1].sigmoid().flatten(1).topk(count, dim=1)
         center, sides = boxes.take(coordinates[-1], index // num_classes).split(2, dim=2)
-        scale = image.new_tensor(shape[::-1], dtype=torch.float32)
+        scale = image.new_tensor((batch.width, batch.height), dtype=torch.float32)
         low, high = (((center + side * sides) * scale).clamp(min=0) for side in (-0.5, 0.5))
         places = torch.cat([torch.minimum(low, scale), torch.minimum(high, scale)], dim=2)
         return places, scores, index % num_classes
 
 
-class SparseDetector(nn.Module):
-    """Sparse R-CNN.
-
-    Args:
-        model: mmdet's.
-        image_input: Prepares its images.
-    """
+class SparseDetector(ExportModule):
+    """Sparse R-CNN."""
 
     output_names = ("boxes", "scores", "labels")
-
-    def __init__(self, model: Any, image_input: ImageInput) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
 
     def forward(self, image: Tensor) -> Outputs:
         """Detects in images `(B, H, W, bands)`: `(B, K, 4)`, `(B, K)` and `(B, K)` int64."""
@@ -145,17 +114,11 @@ class SparseDetector(nn.Module):
         return boxes.take(places, index // num_classes), scores, index % num_classes
 
 
-class TwoStageDetector(nn.Module):
-    """Faster R-CNN, Mask R-CNN, their cascades and HTC.
-
-    Args:
-        model: mmdet's.
-        image_input: Prepares its images.
-    """
+class TwoStageDetector(ExportModule):
+    """Faster R-CNN, Mask R-CNN, their cascades and HTC."""
 
     def __init__(self, model: Any, image_input: ImageInput) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
+        super().__init__(model, image_input)
         self.is_cascade = isinstance(model.roi_head.bbox_head, nn.ModuleList)
         self.is_hybrid = isinstance(model.roi_head, HybridTaskCascadeRoIHead)
         self.has_semantic = self.is_hybrid and model.roi_head.with_semantic

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 
@@ -18,6 +19,13 @@ class Batch(NamedTuple):
     images: Tensor
     height: int
     width: int
+
+    def samples(self) -> list[DetDataSample]:
+        """The data samples that mmdet's transformers ask for sizes."""
+        shapes = dict(
+            img_shape=(self.height, self.width), batch_input_shape=tuple(self.images.shape[2:])
+        )
+        return [DetDataSample(metainfo=shapes) for _ in range(self.images.shape[0])]
 
 
 class ImageInput(nn.Module):
@@ -66,3 +74,19 @@ class ImageInput(nn.Module):
             )
             x = F.pad(x, (0, right, 0, bottom), value=self.pad_value)
         return Batch(x, height, width)
+
+
+class ExportModule(nn.Module):
+    """What is recorded: a model, from images `(B, H, W, bands)` in uint8 to named outputs.
+
+    Args:
+        model: A detector of mmdet or a segmentor of mmseg.
+        image_input: Prepares its images.
+    """
+
+    output_names: tuple[str, ...]
+    takes_size = False  # beside images, that of the outputs
+
+    def __init__(self, model: Any, image_input: ImageInput) -> None:
+        super().__init__()
+        self.model, self.image_input = model, image_input

@@ -3,29 +3,19 @@
 from typing import Any
 
 import torch
-from mmdet.structures import DetDataSample
 from mmseg.models.decode_heads import Mask2FormerHead
 from mmseg.models.utils import resize
-from torch import Tensor, nn
+from torch import Tensor
 
-from swin_mm.export.inputs import ImageInput
+from swin_mm.export.inputs import ExportModule, ImageInput
 from swin_mm.export.operators import resize_to
 
 
-class Segmentor(nn.Module):
-    """A segmentor that looks at whole images; its output is `label_map`.
-
-    Args:
-        model: mmseg's `EncoderDecoder`.
-        image_input: Prepares its images.
-    """
+class Segmentor(ExportModule):
+    """A segmentor, mmseg's `EncoderDecoder`, that looks at whole images."""
 
     output_names = ("label_map",)
     takes_size = True
-
-    def __init__(self, model: Any, image_input: ImageInput) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
 
     def forward(self, image: Tensor, size: Tensor | None = None) -> Tensor:
         """Labels the pixels of images `(B, H, W, bands)`.
@@ -58,19 +48,10 @@ class Segmentor(nn.Module):
         return labels.to(torch.uint8 if self.model.num_classes <= 256 else torch.int32)
 
 
-class MaskQueries(nn.Module):
-    """Mask2Former for objects: masks of whole images, of which the runtime makes boxes.
-
-    Args:
-        model: mmdet's.
-        image_input: Prepares its images.
-    """
+class MaskQueries(ExportModule):
+    """Mask2Former for objects: masks of whole images, of which the runtime makes boxes."""
 
     output_names = ("scores", "labels", "mask_logits")
-
-    def __init__(self, model: Any, image_input: ImageInput) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Finds objects in images `(B, H, W, bands)`.
@@ -79,11 +60,8 @@ class MaskQueries(nn.Module):
             `(B, K)`, `(B, K)` int64 and `(B, K, h, w)`, a quarter of the padded image.
         """
         batch = self.image_input(image)
-        meta = dict(
-            img_shape=(batch.height, batch.width), batch_input_shape=tuple(batch.images.shape[2:])
-        )
-        samples = [DetDataSample(metainfo=meta) for _ in range(image.shape[0])]
-        cls, masks = self.model.panoptic_head(self.model.extract_feat(batch.images), samples)
+        features = self.model.extract_feat(batch.images)
+        cls, masks = self.model.panoptic_head(features, batch.samples())
         scores = cls[-1].softmax(-1)[..., :-1].flatten(1)  # (B, Q*C)
         scores, index = scores.topk(self.model.test_cfg.get("max_per_image", 100), dim=1)
         num_classes = cls[-1].shape[2] - 1
@@ -91,19 +69,18 @@ class MaskQueries(nn.Module):
         return scores, index % num_classes, masks[-1].gather(1, query)
 
 
-class Features(nn.Module):
+class Features(ExportModule):
     """The maps of a backbone, or of the neck after it; outputs `level_0` and so on.
 
     Args:
-        model: A detector or segmentor.
-        image_input: Prepares its images.
+        model: As of `ExportModule`.
+        image_input: Likewise.
         with_neck: Whether the neck is included.
         count: How many maps there are.
     """
 
     def __init__(self, model: Any, image_input: ImageInput, with_neck: bool, count: int) -> None:
-        super().__init__()
-        self.model, self.image_input = model, image_input
+        super().__init__(model, image_input)
         self.with_neck = with_neck
         self.output_names = tuple(f"level_{i}" for i in range(count))
 

@@ -32,9 +32,11 @@ def convert(
         inputs: To calibrate int8 on, those of one image each.
     """
     file.parent.mkdir(exist_ok=True)
-    (_convert_onnx if file.suffix == ".onnx" else _convert_openvino)(
-        recorded, file, precision, metadata, inputs
-    )
+    if file.suffix == ".onnx":
+        _save_onnx(_to_onnx(recorded, precision, inputs), file, metadata)
+    else:
+        model = _to_openvino(recorded, precision, inputs)
+        _save_openvino(model, file, metadata, half=precision == "half")
 
 
 def write_metadata(source: Path, file: Path, metadata: dict[str, Any]) -> None:
@@ -63,21 +65,16 @@ def _save_openvino(model: Any, file: Path, metadata: dict[str, Any], half: bool 
     openvino.save_model(model, str(file), compress_to_fp16=half)
 
 
-def _convert_onnx(
-    recorded: Path,
-    file: Path,
-    precision: str,
-    metadata: dict[str, Any],
-    inputs: Iterable[Inputs],
-) -> None:
+def _to_onnx(recorded: Path, precision: str, inputs: Iterable[Inputs]) -> Any:
     import onnx
 
     if precision == "int8":
         from onnxruntime.quantization import QuantType, quantize_static
 
+        quantized = recorded.with_name("quantized.onnx")
         quantize_static(
             recorded,
-            file,
+            quantized,
             _Calibration(inputs),
             op_types_to_quantize=list(PRODUCTS),
             per_channel=True,
@@ -86,15 +83,14 @@ def _convert_onnx(
             # Products of two inputs, as in attention, are as short as they are sensitive.
             extra_options={"MatMulConstBOnly": True},
         )
-        model = onnx.load(file)
-    else:
-        model = onnx.load(recorded)
+        return onnx.load(quantized)
+    model = onnx.load(recorded)
     if precision == "half":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         others = sorted({node.op_type for node in model.graph.node} - set(PRODUCTS))
         model = convert_float_to_float16(model, keep_io_types=True, op_block_list=others)
-    _save_onnx(model, file, metadata)
+    return model
 
 
 class _Calibration:
@@ -107,13 +103,7 @@ class _Calibration:
         return next(self.inputs, None)
 
 
-def _convert_openvino(
-    recorded: Path,
-    file: Path,
-    precision: str,
-    metadata: dict[str, Any],
-    inputs: Iterable[Inputs],
-) -> None:
+def _to_openvino(recorded: Path, precision: str, inputs: Iterable[Inputs]) -> Any:
     import openvino
 
     model = openvino.convert_model(str(recorded))
@@ -129,4 +119,4 @@ def _convert_openvino(
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(types=["ROIAlign"], validate=False),
         )
-    _save_openvino(model, file, metadata, half=precision == "half")
+    return model

@@ -235,7 +235,7 @@ def record(
 
 def _input_names(module: Any, size: tuple[int, int] | None) -> list[str]:
     """Beside images, segmentors of any size take that of the label map."""
-    has_size = size is None and getattr(module, "takes_size", False)
+    has_size = size is None and module.takes_size
     return ["image", "size"] if has_size else ["image"]
 
 
