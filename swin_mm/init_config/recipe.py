@@ -37,7 +37,9 @@ def choose_recipe(options: Options, known: Sequence[str]) -> tuple[str, Config, 
     method, backbone, full = options.method, options.backbone, options.preset == "full"
     if options.weights and not full:
         raise InitConfigError("--weights fit a recipe, not the small model: give --preset full")
-    weights = _find_named(options.weights) if options.weights else None
+    weights = _find_published(options.weights) if options.weights else None
+    if options.weights and weights is None:
+        _check_whole(options.weights)
     if weights and not method and not backbone:
         if weights.recipe is None:
             raise InitConfigError(
@@ -97,18 +99,20 @@ def _backbone(recipe: str) -> str:
     return found[1] if found else ""
 
 
-def _find_named(name: str) -> Weights | None:
-    """Returns the published weights of a name; None for a file, which must be whole, or address."""
-    place = resolve_weights(name)
+def _find_published(name: str) -> Weights | None:
+    """Returns the published weights of a name; None for a file or an address."""
+    return None if resolve_weights(name) == name else find_weights(name)
+
+
+def _check_whole(place: str) -> None:
     damage = None if "://" in place else find_damage(Path(place).expanduser())
     if damage:
         raise CheckpointError(f"cannot load --weights {place}: {damage}")
-    return None if place == name else find_weights(name)
 
 
 def describe_start(name: str, model: ConfigDict, classes: int) -> tuple[str, str]:
     """Returns the `load_from` of the weights of a whole model, and in words what is loaded."""
-    place, weights = resolve_weights(name), _find_named(name)
+    place, weights = resolve_weights(name), _find_published(name)
     start = f"training starts from the weights {name}"
     if weights:
         metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
