@@ -215,7 +215,7 @@ def load_url(
         except RuntimeError as error:
             raise CheckpointError(f"{url} arrived damaged ({error}); fetch it again") from error
         except OSError as error:  # of urllib and of sockets alike
-            raise CheckpointError(_explain_download(url, error)) from error
+            raise CheckpointError(_explain_download(url, file, error)) from error
     try:
         return load_from_local(file, map_location)
     except CheckpointError as error:
@@ -228,13 +228,14 @@ def _hash_in(file: str) -> str | None:
     return found[1] if found else None
 
 
-def _explain_download(url: str, error: OSError) -> str:
+def _explain_download(url: str, file: str, error: OSError) -> str:
     code = getattr(error, "code", None)  # an answer of the server, such as 404
     reason = f"the server answers {code}" if code else f"this machine cannot reach it ({error})"
     return (
-        f"cannot download {url}: {reason}. Fetch the file elsewhere and give its path, for a "
-        "backbone by --cfg-options model.backbone.init_cfg.checkpoint=/path/to/"
-        f"{url.rpartition('/')[2]}, or train from scratch with model.backbone.init_cfg=None"
+        f"cannot download {url}: {reason}. Fetch it elsewhere and put it at {file}, or give the "
+        "path of the file, for a backbone by --cfg-options model.backbone.init_cfg.checkpoint="
+        f"/path/to/{os.path.basename(file)}, or train from scratch with "
+        "model.backbone.init_cfg=None"
     )
 
 

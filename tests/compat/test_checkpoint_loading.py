@@ -301,6 +301,7 @@ def test_an_address_out_of_reach_says_how_to_go_on(tmp_path, monkeypatch):
         backbone.init_weights()
     message = str(raised.value)
     assert message.startswith(f"cannot download {url}: this machine cannot reach it (")
+    assert f"put it at {tmp_path / 'hub/checkpoints/swin_tiny.pth'}" in message
     assert "model.backbone.init_cfg.checkpoint=/path/to/swin_tiny.pth" in message
     assert "model.backbone.init_cfg=None" in message
     assert "\n" not in message
