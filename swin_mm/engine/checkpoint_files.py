@@ -88,8 +88,10 @@ def find_damage(path: str | Path) -> str | None:
     if path.stat().st_size == 0:
         return "the file is empty"
     with open(path, "rb") as file:
-        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-            return None
+        start = file.read(len(ZIP_MAGIC))
+    if start != ZIP_MAGIC:
+        # A pickle, the first thing in an old file, starts with this byte.
+        return None if start[:1] == b"\x80" else "it does not start as files of torch.save do"
     try:
         with Archive(path) as archive:
             archive.check_rest()

@@ -1,5 +1,6 @@
 """Checkpoints that survive `kill -9` at any moment."""
 
+import logging
 import re
 from collections import deque
 from collections.abc import Iterable
@@ -114,8 +115,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         newest = newest_checkpoint(self._folder(runner), templates, pointer)
         if newest is None:
             pointer.unlink(missing_ok=True)
-            runner.logger.warning(
-                f"No whole checkpoint in {self._folder(runner)}: training starts at the beginning."
+            is_lost = named is not None or any(self._folder(runner).glob("*.pth"))
+            runner.logger.log(
+                logging.WARNING if is_lost else logging.INFO,
+                f"No whole checkpoint in {self._folder(runner)}: training starts at the beginning.",
             )
         elif str(newest) != named:
             runner.logger.warning(

@@ -117,6 +117,16 @@ def test_resume_without_any_whole_checkpoint_starts_over(train):
     assert find_damage(train.folder / "epoch_1.pth") is None
 
 
+@pytest.mark.parametrize("content", [None, b"half", b"PK\x03"])
+def test_a_start_is_a_warning_where_something_was_lost(train, capsys, content):
+    if content is not None:
+        train.folder.mkdir()
+        (train.folder / "epoch_1.pth").write_bytes(content)
+    runner = train(epochs=1, resume=True)
+    assert runner.epoch == 1
+    assert ("No whole checkpoint in" in capsys.readouterr().out) == (content is not None)
+
+
 def test_named_checkpoint_is_resumed_as_named(train):
     train(epochs=2)
     runner = train(epochs=1, resume=True, load_from=str(train.folder / "epoch_1.pth"))
