@@ -3,6 +3,7 @@
 from swin_mm.compat import (
     checkpoint_config,
     checkpoint_loading,
+    collect_results,
     data_workers,
     distributions,
     log_text,
@@ -21,6 +22,7 @@ PATCHES = (
     mmdet_bert.PATCH,
     *log_text.PATCHES,
     data_workers.PATCH,
+    collect_results.PATCH,
     *mask_transforms.PATCHES,
     transform_errors.PATCH,
 )
