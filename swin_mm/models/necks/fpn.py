@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from swin_mm.registry import MODELS
 
 XAVIER_UNIFORM = dict(type="Xavier", layer="Conv2d", distribution="uniform")
-NEAREST = dict(mode="nearest")
 EXTRA_CONV_SOURCES = ("on_input", "on_lateral", "on_output")
 
 
@@ -73,7 +71,7 @@ class FPN(BaseModule):
         self.end_level = _resolve_levels(self.in_channels, num_outs, start_level, end_level)
         self.add_extra_convs = _resolve_extra_convs(add_extra_convs)
         self.relu_before_extra_convs = relu_before_extra_convs
-        self.upsample_cfg = dict(upsample_cfg or NEAREST)
+        self.upsample_cfg = dict(upsample_cfg or {"mode": "nearest"})
 
         layer_cfg = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, inplace=False)
         lateral_cfg = {**layer_cfg, "norm_cfg": None if no_norm_on_lateral else norm_cfg}
@@ -109,19 +107,9 @@ class FPN(BaseModule):
         used = inputs[self.start_level : self.end_level + 1]
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)]
         for i in range(len(laterals) - 1, 0, -1):
-            laterals[i - 1] = self._add_upsampled(laterals[i - 1], laterals[i])
+            laterals[i - 1] = laterals[i - 1] + self._upsample(laterals[i], laterals[i - 1])
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
         return tuple(self._extend(outs, used[-1], laterals[-1]))
-
-    def _add_upsampled(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        is_doubled = tuple(fine.shape[2:]) == (2 * coarse.shape[2], 2 * coarse.shape[3])
-        # Compiled code has its own fusion, and a branch on the sides would recompile it.
-        if torch.compiler.is_compiling() or not is_doubled or self.upsample_cfg != NEAREST:
-            return fine + self._upsample(coarse, fine)
-        # The enlarged map is never written: each number is added to four neighbours.
-        neighbours = fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, h, 2, w, 2)
-        total = neighbours + coarse[:, :, :, None, :, None]
-        return total.flatten(4, 5).flatten(2, 3)
 
     def _upsample(self, coarse: Tensor, fine: Tensor) -> Tensor:
         if "scale_factor" in self.upsample_cfg:  # interpolate takes a factor or a size, not both

@@ -120,25 +120,3 @@ def test_another_number_of_maps_is_refused():
 def test_docstring_example():
     failed, tried = doctest.testmod(fpn)
     assert tried and not failed
-
-
-@pytest.mark.parametrize("sizes", [[(12, 20), (6, 10)], [(11, 20), (6, 10)]], ids=["double", "odd"])
-@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
-def test_sum_with_the_enlarged_map(sizes, memory_format):
-    """Values, gradients and layout, whether or not the enlarged map is written."""
-    neck = FPN([4, 8], 6, num_outs=2)
-    generator = torch.Generator().manual_seed(0)
-    fine, coarse = (
-        torch.randn(2, 6, *size, generator=generator)
-        .to(memory_format=memory_format)
-        .requires_grad_()
-        for size in sizes
-    )
-    found = neck._add_upsampled(fine, coarse)
-    expected = fine + torch.nn.functional.interpolate(coarse, fine.shape[2:])
-    assert torch.equal(found, expected)
-    assert found.is_contiguous(memory_format=memory_format)
-    direction = torch.randn(found.shape, generator=generator)
-    grads = (torch.autograd.grad(out, [fine, coarse], direction) for out in (found, expected))
-    for grad, expected_grad in zip(*grads, strict=True):
-        torch.testing.assert_close(grad, expected_grad)
