@@ -13,8 +13,8 @@ from swin_mm.benchmark.measure import Step, measure, warm_up
 from swin_mm.benchmark.memory import measure_growth
 from swin_mm.benchmark.peers import DIFFERENCES, MissingPeerError, build_module, make_inputs
 from swin_mm.benchmark.report import make_case
-from swin_mm.benchmark.whole import LoaderStep, ModelStep
-from swin_mm.benchmark.workload import DTYPES, Workload
+from swin_mm.benchmark.whole import ModelStep
+from swin_mm.benchmark.workload import Workload
 
 # How a model is run: arguments of `torch.compile`, or None.
 RUN_MODES: dict[str, dict[str, str] | None] = {
@@ -47,9 +47,6 @@ class ModuleStep:
         self.model.train(work.mode == "train")  # mmdet's eval() does not return the model
         self.model.to(work.device)
         self.inputs = make_inputs(work)
-        if work.casts_weights:
-            self.model.to(DTYPES[work.dtype])
-            self.inputs = [[x.to(DTYPES[work.dtype]) for x in given] for given in self.inputs]
         if compile_args is not None:
             self.model.compile(dynamic=len(work.sizes) > 1 or None, **compile_args)
         self.work = work
@@ -82,14 +79,6 @@ class ModuleStep:
         torch.autograd.backward(maps, self.gradients[index])
 
 
-STEPS: dict[str, Any] = {
-    "backbone": ModuleStep,
-    "neck": ModuleStep,
-    "config": ModelStep,
-    "data": LoaderStep,
-}
-
-
 def prepare(candidate: Candidate, work: Workload) -> tuple[Step, dict[str, Any]]:
     """Builds a candidate and runs its first steps.
 
@@ -106,7 +95,8 @@ def prepare(candidate: Candidate, work: Workload) -> tuple[Step, dict[str, Any]]
         raise MissingPeerError(reason)
     device, indices = work.device, range(len(work.sizes))
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    step = STEPS[work.part](candidate.library, work, RUN_MODES[candidate.run])
+    build: Any = ModelStep if work.part == "config" else ModuleStep
+    step = build(candidate.library, work, RUN_MODES[candidate.run])
     if work.part == "backbone":
         for i in indices:
             check_maps(work, step.forward(i), i)
@@ -116,7 +106,7 @@ def prepare(candidate: Candidate, work: Workload) -> tuple[Step, dict[str, Any]]
             step.run(i)
 
     run_all()  # compiles
-    parameters = list(step.model.parameters()) if step.model else []
+    parameters = list(step.model.parameters())
     peak = None
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -124,7 +114,7 @@ def prepare(candidate: Candidate, work: Workload) -> tuple[Step, dict[str, Any]]
         run_all()
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device) - before
-    elif step.model is not None and (growth := measure_growth(run_all)) is not None:
+    elif (growth := measure_growth(run_all)) is not None:
         kept = tree_leaves((parameters, [p.grad for p in parameters], step.kept()))
         peak = growth + sum(t.nbytes for t in kept if isinstance(t, Tensor))
     row = candidate._asdict() | {"parameters": sum(p.numel() for p in parameters)}
@@ -137,8 +127,6 @@ def cannot_run(candidate: Candidate, work: Workload) -> str | None:
     """Why a candidate cannot be run, or `None`."""
     if find_spec(candidate.library) is None:
         return "not installed"
-    if work.part == "data" and candidate.run != "eager":
-        return "a data loader cannot be compiled"
     if candidate.run.endswith("graphs") and work.device.type != "cuda":
         return "CUDA graphs need a CUDA device"
     return None

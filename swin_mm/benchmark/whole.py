@@ -1,4 +1,4 @@
-"""Whole detectors and segmentors: their steps, random batches, and their data loaders."""
+"""Whole detectors and segmentors: their steps, and random or loaded batches."""
 
 import sys
 from collections.abc import Iterator
@@ -67,28 +67,6 @@ class ModelStep:
         return [dict(state) for state in optimizer.state.values()] if optimizer else []
 
 
-class LoaderStep:
-    """Draws a batch from the train loader of a config, in this process, by a library's classes."""
-
-    model = None
-
-    def __init__(self, library: str, work: Workload, compile_args: dict | None = None) -> None:
-        cfg = deepcopy(work.given_config())
-        _check_library(library, cfg)
-        loader = cfg.train_dataloader
-        dataset = loader.dataset if library != "swin_mm" else None
-        while dataset:  # and those that it wraps
-            use_stock_types(dataset.get("pipeline") or [], library)
-            dataset = dataset.get("dataset")
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.pop("prefetch_factor", None)  # PyTorch rejects it without workers
-        self.batches = loaded_batches(cfg)
-
-    def run(self, index: int) -> dict[str, Any]:
-        """The next batch."""
-        return next(self.batches)
-
-
 def build_model(cfg: Config, device: torch.device) -> nn.Module:
     """Builds the model of a config with random weights, always the same; `cfg` is not changed."""
     init_default_scope(cfg.default_scope)
@@ -129,14 +107,10 @@ def use_stock_types(node: Any, scope: str) -> None:
             use_stock_types(child, scope)
 
 
-def _check_library(library: str, cfg: Config) -> None:
-    if library not in ("swin_mm", cfg.default_scope):
-        raise MissingPeerError(f"{library} has no part in a config of {cfg.default_scope}")
-
-
 def _prepare_config(library: str, work: Workload) -> Config:
     cfg = deepcopy(work.given_config())
-    _check_library(library, cfg)
+    if library not in ("swin_mm", cfg.default_scope):
+        raise MissingPeerError(f"{library} has no part in a config of {cfg.default_scope}")
     if library != "swin_mm":
         cfg = stock_config(cfg)
     if cfg.default_scope == "mmseg":

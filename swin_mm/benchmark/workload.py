@@ -33,12 +33,9 @@ DEEP_STAGE = 2  # the stage whose blocks `depth` counts: published variants diff
 
 @dataclass(frozen=True)
 class Workload:
-    """What every candidate runs.
+    """What every candidate runs; a whole model is a `config`, with its losses or predictions."""
 
-    A whole model is a `config`, with its losses or predictions; `data` is the config's data loader.
-    """
-
-    part: Literal["backbone", "neck", "config", "data"]
+    part: Literal["backbone", "neck", "config"]
     version: int  # 1 or 2, of Swin
     arch: Arch
     window: int  # side in tokens
@@ -50,7 +47,6 @@ class Workload:
     dtype: str  # key of DTYPES; two-byte types run under autocast
     device: torch.device
     drop_path_rate: float = 0.1
-    casts_weights: bool = False  # convert weights and images once instead of using autocast
     attn_backend: AttnBackend = "auto"
     config: Config | None = None
 
@@ -71,7 +67,7 @@ class Workload:
 
     def autocast(self) -> AbstractContextManager:
         """The context that a step runs in."""
-        if self.dtype == "fp32" or self.casts_weights:
+        if self.dtype == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.dtype])
 
@@ -82,8 +78,6 @@ class Workload:
         parts = [self.part, shown, f"batch {self.batch}", self.mode, self.dtype]
         if self.config is not None:
             parts[0] = Path(self.config.filename).stem
-            if self.part == "data":
-                parts = [parts[0], "train loader, one process", f"batch {self.batch}"]
         else:
             v2 = " V2" if self.version == 2 else ""
             depths = "-".join(map(str, self.arch.depths))

@@ -51,12 +51,8 @@ OUT = Path("work_dirs/benchmark")
 MEANINGLESS = {
     "--part backbone": ("config", "a config is measured as a whole"),
     "--part neck": ("config window attn_backend", "a neck has no attention"),
-    "--part data": (
-        "size batch mode dtype run sweep changing_sizes attn_backend",
-        "the config defines the data; use --cfg-options train_dataloader.batch_size=N",
-    ),
     "--config": (
-        "version arch window attn_backend cast_weights",
+        "version arch window attn_backend",
         "the config defines the backbone; use --cfg-options model.backbone.KEY=VALUE",
     ),
     "--profile": (
@@ -68,7 +64,6 @@ MEANINGLESS = {
     "--sweep batch": ("batch changing_sizes", "give --values"),
     "--sweep window": ("window changing_sizes config", "it is of a backbone; give --values"),
     "--sweep depth": ("changing_sizes config", "it is of a backbone; give --values"),
-    "--mode train": ("cast_weights", "training keeps its weights in float32"),
 }
 
 EXAMPLES = """\
@@ -81,7 +76,6 @@ examples:
   swin-mm benchmark --part neck --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --dtype fp16 --batch 2 --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --sweep batch     # what fits in memory
-  swin-mm benchmark --config mask_rcnn_swin_t --part data --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --profile
   swin-mm benchmark --plot benchmarks/cpu_swin_t_512_train.json
 
@@ -196,8 +190,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     what = parser.add_argument_group("what is measured")
     what.add_argument(
         "--part",
-        choices=("backbone", "neck", "data"),
-        help="default: backbone; data: the train loader of --config, in one process",
+        choices=("backbone", "neck"),
+        help="default: backbone",
     )
     what.add_argument("--config", help="measure the whole model of a config, with its losses")
     what.add_argument("--version", type=int, choices=(1, 2), help="of Swin; default: 1")
@@ -219,11 +213,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--batch", type=positive, help="images; default: 1")
     what.add_argument("--mode", choices=("train", "inference"), help="default: inference")
     what.add_argument("--dtype", choices=tuple(DTYPES), help="by autocast; default: fp32")
-    what.add_argument(
-        "--cast-weights",
-        action="store_true",
-        help="for inference: convert weights and images once instead of using autocast",
-    )
     what.add_argument(
         "--attn-backend",
         choices=("auto", *IMPLEMENTATIONS),
@@ -270,8 +259,8 @@ def check_args(args: argparse.Namespace) -> None:
 
     contradictions: list[tuple[object, str]] = [
         (
-            not args.config and (args.profile or args.cfg_options or args.part == "data"),
-            "--profile, --part data and --cfg-options need --config",
+            not args.config and (args.profile or args.cfg_options),
+            "--profile and --cfg-options need --config",
         ),
         (
             args.device == "cuda" and not torch.cuda.is_available(),
@@ -315,8 +304,6 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
         raise ConfigError(f"--config must be of {' or '.join(FRAMEWORKS)}: {args.config} is not")
     sizes = tuple(args.size or [DEFAULT_SIZE])
     batch = args.batch or 1
-    if args.part == "data" and cfg is not None:
-        batch = cfg.train_dataloader.get("batch_size") or 1
     work = Workload(
         part=args.part or ("config" if cfg else "backbone"),
         version=version,
@@ -327,7 +314,6 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
         mode=args.mode or "inference",
         dtype=args.dtype or "fp32",
         device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        casts_weights=args.cast_weights and bool(args.dtype),
         attn_backend=args.attn_backend or "auto",
         config=cfg,
     )

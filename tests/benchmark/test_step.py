@@ -55,13 +55,10 @@ def test_training_gives_every_parameter_a_gradient(library):
     assert parameters[0].grad is not before  # gradients of steps do not add up
 
 
-@pytest.mark.parametrize("casts_weights", [False, True])
-def test_inference_keeps_no_graph_and_has_the_dtype(casts_weights):
-    work = small_workload(dtype="bf16", casts_weights=casts_weights)
-    step = ModuleStep("swin_mm", work)
-    weight = next(step.model.parameters())
-    assert weight.dtype == (torch.bfloat16 if casts_weights else torch.float32)
+def test_inference_keeps_no_graph_and_its_weights():
+    step = ModuleStep("swin_mm", small_workload(dtype="bf16"))
     maps = step.run(0)
+    assert next(step.model.parameters()).dtype == torch.float32
     assert not step.model.training
     assert all(torch.isfinite(m).all() and not m.requires_grad for m in maps)
 
@@ -89,7 +86,6 @@ def test_other_maps_are_an_error():
         (Candidate("mmseg", "eager"), dict(version=2), "mmseg has no Swin V2"),
         (Candidate("timm", "eager"), dict(part="neck"), "timm has no feature pyramid"),
         (Candidate("swin_mm", "graphs"), {}, "need a CUDA device"),
-        (Candidate("swin_mm", "compile"), dict(part="data"), "cannot be compiled"),
         (Candidate("no_such_library", "eager"), {}, "not installed"),
     ],
     ids=str,

@@ -5,7 +5,7 @@ import torch
 from small_workload import small_workload
 
 from swin_mm.benchmark.peers import MissingPeerError
-from swin_mm.benchmark.whole import LoaderStep, ModelStep, stock_config
+from swin_mm.benchmark.whole import ModelStep, loaded_batches, stock_config
 from swin_mm.cli.config import load_config
 from swin_mm.configs import ConfigError
 
@@ -64,18 +64,8 @@ def test_stock_config_leaves_the_given_one_alone():
     assert cfg.model.backbone.type == "swin_mm.SwinTransformer"
 
 
-@pytest.mark.parametrize("library", ["swin_mm", "mmdet"])
-def test_loader_gives_batches_in_this_process(library, tiny_shapes):
-    work = whole_workload("mmdet")
-    work.config.train_dataloader.dataset.data_root = f"{tiny_shapes}/"
-    work.config.train_dataloader.batch_size = 3
-    step = LoaderStep(library, work)
-    assert [len(step.run(0)["inputs"]) for _ in range(2)] == [3, 3]
-    assert work.config.train_dataloader.num_workers > 0  # the given one is left alone
-
-
 def test_missing_data_are_an_error_that_says_what_to_do(tmp_path):
-    work = whole_workload("mmdet")
-    work.config.train_dataloader.dataset.update(type="mmdet.CocoDataset", data_root=str(tmp_path))
+    cfg = load_config(CONFIGS["mmdet"])
+    cfg.train_dataloader.dataset.update(type="mmdet.CocoDataset", data_root=str(tmp_path))
     with pytest.raises(ConfigError, match="are missing .*instances_train.json.*--size HxW"):
-        LoaderStep("swin_mm", work)
+        loaded_batches(cfg)
