@@ -1,8 +1,8 @@
-"""Where a detector goes wrong: by class, by size, what for what, how sure of itself.
+"""Where a detector goes wrong: by class, by size, what for what.
 
-Average precision and the matches behind the calibration are pycocotools'. Confusions and the errors
-of an image need matches across classes, which COCO's rules do not have: there, detections above a
-score are matched to objects of any class, pairs of the largest overlap first, each once.
+Average precision is pycocotools'. Confusions and the errors of an image need matches across
+classes, which COCO's rules do not have: there, detections above a score are matched to objects of
+any class, pairs of the largest overlap first, each once.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
 from swin_mm.structures import Objects
 
@@ -190,24 +189,6 @@ def _count_objects(evaluation: COCOeval) -> np.ndarray:
     # One entry for each class, size and image, in this order; None where there is nothing at all.
     counts = [0 if e is None else (~e["gtIgnore"].astype(bool)).sum() for e in evaluation.evalImgs]
     return np.reshape(counts, (len(params.catIds), len(params.areaRng), -1)).sum(-1)
-
-
-def calibrate(evaluation: COCOeval) -> Calibration:
-    """Compares scores with how often detections are right, at an overlap of 0.5.
-
-    The matches of `evaluate` within a class decide what is right. Detections that it ignores are
-    left out.
-    """
-    params = evaluation.params
-    per_class = len(params.areaRng) * len(params.imgIds)
-    scores, right = [np.empty(0)], [np.empty(0, dtype=bool)]
-    for index, entry in enumerate(evaluation.evalImgs):
-        is_all_sizes = index % per_class < len(params.imgIds)
-        if entry is not None and is_all_sizes:
-            counted = ~np.asarray(entry["dtIgnore"][0], dtype=bool)
-            scores.append(np.asarray(entry["dtScores"])[counted])
-            right.append(np.asarray(entry["dtMatches"][0])[counted] > 0)
-    return bin_scores(np.concatenate(scores), np.concatenate(right))
 
 
 def count_confusions(

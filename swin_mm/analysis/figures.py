@@ -1,12 +1,10 @@
-"""Pictures of an analysis (PNG): confusions, scores by class, calibration."""
+"""Pictures of an analysis (PNG): confusions, scores by class, precision by recall."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
 from matplotlib.figure import Figure
-
-from swin_mm.analysis.calibration import Calibration
 
 DPI = 110
 MAX_NAMED = 40  # classes whose names are written at a matrix
@@ -80,24 +78,6 @@ def draw_curves(
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return _to_png(figure)
-
-
-def draw_calibration(calibration: Calibration, unit: str, score: str) -> bytes:
-    """Draws how often a unit with a score is right, and how many there are."""
-    bins = len(calibration.counts)
-    left = np.arange(bins) / bins
-    figure = _new_figure((4.6, 5.2))
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.bar(left, calibration.precision, 1 / bins, align="edge", color=BLUE, edgecolor="white")
-    axes.plot(calibration.scores, calibration.precision, "o", color="black", markersize=4)
-    axes.plot([0, 1], [0, 1], "--", color=GREY)
-    axes.set(ylim=(0, 1), ylabel="share that is right")
-    axes.set_title(f"expected calibration error {calibration.error:.3f}", fontsize=10)
-    below.bar(left, calibration.counts, 1 / bins, align="edge", color=GREY, edgecolor="white")
-    below.set(xlim=(0, 1), xlabel=score, ylabel=unit)
-    if calibration.counts.max() > 50 * max(1, np.median(calibration.counts)):
-        below.set_yscale("log")
     return _to_png(figure)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from swin_mm.analysis import detection, segmentation
-from swin_mm.analysis.figures import draw_bars, draw_calibration, draw_confusions, draw_curves
+from swin_mm.analysis.figures import draw_bars, draw_confusions, draw_curves
 from swin_mm.analysis.page import Analysis, Section
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import mean_of_known
@@ -54,8 +54,6 @@ def analyse_detection(
             for name in ("AP", "AP50"):
                 facts[f"{KINDS[kind]} {name}"] = mean_of_known([row[name] for row in rows])
             sections += _sections_of_precision(KINDS[kind], rows, evaluation, data)
-    calibration = detection.calibrate(evaluations["bbox"])
-    facts["calibration error of scores"] = calibration.error
     matrix, errors = detection.count_confusions(data, min_score, min_overlap)
     sections += [
         _section_of_confusions(
@@ -65,14 +63,6 @@ def analyse_detection(
             f"Detections of score {min_score:g} and above, matched to objects whose boxes overlap "
             f"by {min_overlap:g} or more, whatever their class. Predicted as background: missed. "
             "Truly background: detections of nothing.",
-        ),
-        Section(
-            "calibration",
-            "Calibration of scores",
-            "How many of the detections of a score are right (same class, boxes overlap by 0.5), "
-            "in bins of 0.1; on the dashed line, a score is the probability of being right. "
-            "Dots stand at the mean score of their bin.",
-            picture=draw_calibration(calibration, "detections", "score"),
         ),
         _section_of_worst_detections(dataset, data, errors, min_score, worst),
     ]
@@ -188,9 +178,6 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
         ),
         _section_of_confusions(matrix, data.classes, "pixels", "Pixels without a label are out."),
     ]
-    if (calibration := segmentation.calibrate(data)) is not None:
-        facts["calibration error of pixels"] = calibration.error
-        sections.append(_section_of_pixel_calibration(calibration))
     chosen = [int(i) for i in np.argsort(qualities, kind="stable")[:worst] if qualities[i] < 1]
     sections.append(
         _section_of_worst(
@@ -202,29 +189,6 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
         )
     )
     return Analysis("Where the segmentor goes wrong", facts, sections)
-
-
-def _section_of_pixel_calibration(calibration: segmentation.Calibration) -> Section:
-    bins = zip(calibration.counts, calibration.scores, calibration.precision, strict=True)
-    rows = [
-        {
-            "confidence": f"{place / 10:.1f} to {(place + 1) / 10:.1f}",
-            "pixels": int(count),
-            "mean confidence": float(mean),
-            "share that is right": float(share),
-        }
-        for place, (count, mean, share) in enumerate(bins)
-        if count
-    ]
-    return Section(
-        "calibration",
-        "Calibration of confidence",
-        "How many of the pixels of a confidence, the probability of the predicted class, are "
-        "right, in bins of 0.1; on the dashed line, the confidence is the probability of being "
-        "right. Dots stand at the mean confidence of their bin.",
-        rows,
-        draw_calibration(calibration, "pixels", "confidence"),
-    )
 
 
 def _section_of_worst(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from swin_mm.analysis.calibration import Calibration, bin_scores
 from swin_mm.analysis.predictions import PredictionError, by_image, to_numpy
 from swin_mm.structures import IGNORED
 
@@ -21,7 +20,6 @@ class SegmentationData:
     image_paths: Sequence[str]
     truth: Sequence[Callable[[], np.ndarray]]  # reads the label map (H, W) of an image
     found: Sequence[np.ndarray]  # label maps (H, W)
-    confidence: Sequence[np.ndarray | None]  # of their pixels, (H, W), uint8, 255 for 1
 
 
 def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
@@ -46,8 +44,7 @@ def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
     readers = [partial(load, info) for info in infos]
     classes = dataset.metainfo["classes"]
     found = [_read_found(entry) for entry in entries]
-    confidence = [entry.get("confidence") for entry in entries]
-    return SegmentationData(classes, paths, readers, found, confidence)
+    return SegmentationData(classes, paths, readers, found)
 
 
 def _read_found(entry: dict) -> np.ndarray:
@@ -98,23 +95,6 @@ def confusion_matrix(truth: np.ndarray, found: np.ndarray, count: int) -> np.nda
                 f"labels of the {what} must be below {count}, got {labels.min()} to {labels.max()}"
             )
     return np.bincount(truth * count + found, minlength=count**2).reshape(count, count)
-
-
-def calibrate(data: SegmentationData) -> Calibration | None:
-    """Compares the confidence of the labelled pixels with how many of them are right.
-
-    Sizes of maps must agree. The result is None where confidence was not kept.
-    """
-    numbers, right = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
-    for read, found, confidence in zip(data.truth, data.found, data.confidence, strict=True):
-        if confidence is None:
-            return None
-        truth = read()
-        labelled = truth != IGNORED
-        steps = confidence[labelled]
-        numbers += np.bincount(steps, minlength=256)
-        right += np.bincount(steps[truth[labelled] == found[labelled]], minlength=256)
-    return bin_scores(np.arange(256) / 255, right, numbers=numbers)
 
 
 def overlaps(matrix: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Says where a model goes wrong: by class and size, what for what, in which images, how surely."""
+"""Says where a model goes wrong: by class and size, what for what, in which images."""
 
 import argparse
 from collections.abc import Sequence
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = CommandParser(
         description="Say where a model goes wrong on the test data of a config: precision by class "
-        "and size of objects, what is taken for what, whether scores can be trusted, and the worst "
-        "images; for segmentation IoU by class, confusions, calibration and the worst images.",
+        "and size of objects, what is taken for what, and the worst images; for segmentation IoU "
+        "by class, confusions and the worst images.",
         epilog="Other options are those of `test`: --work-dir DIR, --cfg-options KEY=VALUE, and "
         "for a checkpoint --tta and the like.",
         allow_abbrev=False,

@@ -9,11 +9,9 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from pycocotools import mask as mask_utils
 
-from swin_mm.analysis.calibration import bin_scores
 from swin_mm.analysis.detection import (
     ImageErrors,
     Objects,
-    calibrate,
     class_precisions,
     count_confusions,
     evaluate,
@@ -247,27 +245,6 @@ def test_numbers_of_categories_do_not_matter(tmp_path):
         data = read_data(*make_data(folder, *random_case(4), ("cat", "dog", "hen"), ids))
         results.append(class_precisions(evaluate(data, "bbox"), data))
     assert str(results[0]) == str(results[1])  # as text, for NaN
-
-
-def test_bins_by_hand():
-    """Ten at 0.8 of which eight are right, four at 0.25 of which three are, one at 1."""
-    scores = np.array([0.8] * 10 + [0.25] * 4 + [1.0])
-    right = np.array([True] * 8 + [False] * 2 + [True] * 3 + [False] + [False])
-    result = bin_scores(scores, right)
-    assert result.counts.tolist() == [0, 0, 4, 0, 0, 0, 0, 0, 10, 1]
-    assert result.precision[[2, 8, 9]].tolist() == [0.75, 0.8, 0]
-    assert result.scores[2] == 0.25 and np.isnan(result.scores[0])
-    assert result.error == pytest.approx((4 * 0.5 + 10 * 0.0 + 1 * 1.0) / 15)
-
-
-def test_calibration_takes_a_second_detection_for_wrong(tmp_path):
-    truth = [objects([BOX, AWAY], [0, 1])]
-    found = [objects([BOX, SHIFTED, AWAY], [0, 0, 0], [0.95, 0.85, 0.75])]
-    data = read_data(*make_data(tmp_path, truth, found))
-    result = calibrate(evaluate(data, "bbox"))
-    assert result.counts.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
-    assert result.precision[7:].tolist() == [0, 0, 1]
-    assert result.error == pytest.approx((0.05 + 0.85 + 0.75) / 3)
 
 
 def test_nothing_predicted_misses_every_object(tmp_path):

@@ -9,7 +9,6 @@ from PIL import Image
 
 from swin_mm.analysis.predictions import PredictionError
 from swin_mm.analysis.segmentation import (
-    calibrate,
     class_overlaps,
     confusion_matrix,
     count_confusions,
@@ -83,34 +82,6 @@ def test_quality_of_an_image_is_that_of_its_classes(tmp_path):
     dataset, entries = make_data(tmp_path, [TRUTH, np.ones((2, 4), np.uint8)], [FOUND, half])
     _, qualities = count_confusions(read_data(dataset, entries))
     assert qualities.tolist() == [(2 / 4 + 3 / 5) / 2, (1 / 2 + 0) / 2]
-
-
-class TestCalibration:
-    """Confidence of pixels against whether they are right."""
-
-    def test_by_hand(self, tmp_path):
-        """Right are five of the seven labelled pixels: all but the second and the last."""
-        dataset, entries = make_data(tmp_path, [TRUTH], [FOUND])
-        half, most = 0.4, 0.8  # 102 and 204 steps of 255
-        confidence = np.array([[most, half, half, most], [most, 1, most, half]])
-        entries[0]["confidence"] = np.rint(255 * confidence).astype(np.uint8)
-        result = calibrate(read_data(dataset, entries))
-        assert result.counts[[4, 8]].tolist() == [3, 4] and result.counts.sum() == 7
-        assert result.scores[[4, 8]].tolist() == pytest.approx([half, most])
-        assert result.precision[[4, 8]].tolist() == pytest.approx([1 / 3, 1])
-        assert result.error == pytest.approx((3 * (half - 1 / 3) + 4 * (1 - most)) / 7)
-
-    def test_images_add_up(self, tmp_path):
-        dataset, entries = make_data(tmp_path, [TRUTH, TRUTH], [FOUND, FOUND])
-        for entry, step in zip(entries, (255, 51), strict=True):
-            entry["confidence"] = np.full(FOUND.shape, step, dtype=np.uint8)
-        result = calibrate(read_data(dataset, entries))
-        assert result.error == pytest.approx((1 - 5 / 7 + 5 / 7 - 0.2) / 2)
-
-    def test_without_confidence_there_is_none(self, tmp_path):
-        dataset, entries = make_data(tmp_path, [TRUTH, TRUTH], [FOUND, FOUND])
-        entries[0]["confidence"] = np.zeros(FOUND.shape, dtype=np.uint8)
-        assert calibrate(read_data(dataset, entries)) is None
 
 
 def test_dump_of_mmengine(tmp_path):

@@ -49,7 +49,7 @@ def test_detector_as_a_page_and_as_a_folder(config, tiny_shapes, capsys):
     Path("found.pkl").write_bytes(pickle.dumps(entries))
     command.main(["small.py", "found.pkl", "--out", "deep/page.html"])
     page = Path("deep/page.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 + 2
+    assert page.count("data:image/png;base64,") == 3 + 2
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing else is needed
     assert "<td>config</td><td>small.py</td>" in page
     assert "<td>predictions</td><td>found.pkl</td>" in page
@@ -66,15 +66,12 @@ def test_detector_as_a_page_and_as_a_folder(config, tiny_shapes, capsys):
     assert "│ images " in capsys.readouterr().out
 
     command.main(["small.py", "found.pkl", "--out", "folder", "--worst", "3"])
-    pictures = ("box_precision", "box_precision_by_recall", "confusions", "calibration")
+    pictures = ("box_precision", "box_precision_by_recall", "confusions")
     names = {f"{name}.png" for name in (*pictures, "worst_1", "worst_2")}
     assert {path.name for path in Path("folder").iterdir()} == names | {"analysis.json"}
     numbers = json.loads(Path("folder/analysis.json").read_text())
     right = sum(len(e["pred_instances"]["labels"]) for e in entries) - 1
     assert numbers["objects"] == right + 2 and numbers["detections"] == right + 1
-    assert numbers["calibration error of scores"] == pytest.approx(
-        abs(right / (right + 1) - 0.9), abs=1e-6
-    )
     assert {row["predicted"] for row in numbers["confusions"]} >= {"background"}
     assert len(numbers["confusions"]) == 2
     # One image with an object missed, one with an object of the wrong class; the others are right.
@@ -96,13 +93,9 @@ def test_segmentor_of_a_checkpoint(config, capsys):
     assert {path.stem for path in Path("folder").glob("*.png")} == {
         "overlap",
         "confusions",
-        "calibration",
         *(f"worst_{number}" for number in range(1, 7)),
     }
     assert numbers["checkpoint"] == "model.pth" and numbers["config"] == "small.py"
-    bins = numbers["calibration"]
-    right = sum(entry["pixels"] * entry["share that is right"] for entry in bins)
-    assert right / sum(entry["pixels"] for entry in bins) == pytest.approx(numbers["pixels right"])
     # What the test has kept serves the next analysis, by default in the work folder.
     command.main(["small.py", "out/predictions.pkl", "--work-dir", "out"])
     assert "<h2>Intersection over union</h2>" in Path("out/analysis.html").read_text()
