@@ -15,7 +15,6 @@ from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
 from swin_mm.checkpoint.report import list_names
 from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, find_in_file
 from swin_mm.cli.parser import CommandParser
-from swin_mm.cli.verify import verify
 from swin_mm.configs import ConfigError
 from swin_mm.engine.checkpoint_files import write_atomically
 from swin_mm.text import printable
@@ -41,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         check_finite(source.source, "it")
         converted = convert(source.state, layout)
-        if args.verify:
-            print(f"verified: {verify(source, converted.state, layout)}")
     except CheckpointError as error:
         message = f"cannot convert {args.source} to the {layout.name} layout: {error}"
         raise CheckpointError(message) from error
@@ -64,12 +61,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_prefix_option(parser)
     parser.add_argument("--force", action="store_true", help="overwrite DST")
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="before writing, run the models of both libraries, as far as they are installed, on "
-        "one random image and compare what their stages give",
-    )
     return parser.parse_args(argv)
 
 

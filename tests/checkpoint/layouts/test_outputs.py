@@ -5,6 +5,9 @@ import torch
 from swin_libraries import BUILDERS, CASES, normalise
 from swin_weights import relative_error
 
+from swin_mm.checkpoint.convert import convert
+from swin_mm.checkpoint.layouts import LAYOUTS
+
 # The largest once for each version; a shallow one of the same width for every library.
 PAIRS = [
     (library, name)
@@ -28,3 +31,10 @@ def test_maps_equal_the_librarys(library, name):
         found = backbone(image)
     for a, b in zip(found, wanted, strict=True):
         assert relative_error(a, b if reference.has_norms else normalise(b)) < 1e-5
+    # Written back, the weights are those of the library's file, under its names. Not compared:
+    # norms that transformers' V2 lacks, and the key's bias, which torchvision's V2 zeroes.
+    (layout,) = (layout for layout in LAYOUTS if layout.name == library)
+    written = convert(backbone.state_dict(), layout).state
+    shared = {k for k in written.keys() & reference.state.keys() if not k.endswith("qkv.bias")}
+    assert all(torch.equal(written[key], reference.state[key]) for key in shared)
+    assert all("norm" in key for key in written.keys() - reference.state.keys())
