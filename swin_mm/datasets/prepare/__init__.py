@@ -1,6 +1,6 @@
 """Puts public data sets where configs look for them."""
 
-from swin_mm.datasets.prepare.disk import PrepareError
+from swin_mm.datasets.prepare.archives import PrepareError
 from swin_mm.datasets.prepare.prepare import expected, prepare_dataset
 from swin_mm.datasets.prepare.table import RECIPES, Archive, Recipe
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import Cityscapes
 
-from swin_mm.datasets.prepare.disk import PrepareError
+from swin_mm.datasets.prepare.archives import PrepareError
 from swin_mm.datasets.progress import show_progress
 
 GIVEN, MADE = "_labelIds.png", "_labelTrainIds.png"

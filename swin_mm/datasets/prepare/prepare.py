@@ -3,10 +3,8 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from swin_mm.datasets.prepare.disk import PrepareError
-from swin_mm.datasets.prepare.download import download, has_checksum
+from swin_mm.datasets.prepare.archives import PrepareError, download, has_checksum, unpack
 from swin_mm.datasets.prepare.table import Archive, Recipe
-from swin_mm.datasets.prepare.unpack import unpack
 
 
 def prepare_dataset(
@@ -59,8 +57,7 @@ def prepare_dataset(
             url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.name}"
             assert url is not None  # by `_require_fetchable`
             log(f"{archive.name}: fetching from {url}")
-            room = 2 if store.stat().st_dev == folder.stat().st_dev else 1
-            download(url, path, archive.size if check else None, room)
+            download(url, path, archive.size if check else None)
         _check_sum(archive, path, fetched, check, log)
         log(f"{archive.name}: unpacking to {folder / archive.into}")
         unpack(path, folder / archive.into, archive.inner)

@@ -9,8 +9,8 @@ from mmseg.datasets import CityscapesDataset
 from PIL import Image
 from torchvision.datasets import Cityscapes
 
+from swin_mm.datasets.prepare.archives import PrepareError
 from swin_mm.datasets.prepare.cityscapes import convert_cityscapes, train_ids
-from swin_mm.datasets.prepare.disk import PrepareError
 
 NAME = "gtFine/train/aachen/aachen_000000_000019_gtFine"
 
