@@ -1,6 +1,7 @@
 """Reads COCO annotation files for a config: classes, sizes, masks, where the images are."""
 
 import copy
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -56,14 +57,14 @@ class CocoPart:
         """Counts the images that are trained on."""
         return len({annotation["image_id"] for annotation in self.content["annotations"]})
 
-    def object_shapes(self) -> list[tuple[float, float]]:
-        """Returns the height and width of every box, as parts of its image's long side.
+    def object_sides(self) -> list[float]:
+        """Returns the root of every box's area, as a part of its image's long side.
 
         Boxes below a pixel are left out, as in training; the check of the data speaks of them.
         """
         sides = {i["id"]: max(i["width"], i["height"]) for i in self.content["images"]}
         boxes = [(sides[a["image_id"]], *a["bbox"][2:]) for a in self.content["annotations"]]
-        return [(h / side, w / side) for side, w, h in boxes if min(w, h) >= 1]
+        return [math.sqrt(w * h) / side for side, w, h in boxes if min(w, h) >= 1]
 
     def class_counts(self) -> dict[str, int]:
         names = {category["id"]: category["name"] for category in self.content["categories"]}

@@ -6,7 +6,6 @@ keeps the masks of all images in memory.
 """
 
 import json
-import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from swin_mm.datasets.reader import Reader
 from swin_mm.init_config.options import InitConfigError
 
 OUTSIDE = 0.01  # that a YOLO coordinate may lie outside of the image by rounding
-CIRCLE_POINTS = 32
+LEAST_POINTS = {"rectangle": 2, "polygon": 3}  # by labelme's shape_type; others are no areas
 VOC_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -134,29 +133,16 @@ def read_voc(file: Path) -> tuple[str, list[Thing]]:
 
 
 def read_labelme(content: dict, skipped: Counter[str]) -> list[Thing]:
-    """Reads the shapes of a labelme file; polygons of one group and label are one object.
-
-    `skipped` counts the shapes that are no areas, such as lines.
-    """
+    """Reads the rectangles and polygons of a labelme file; `skipped` counts the other shapes."""
     things: list[Thing] = []
-    groups: dict[tuple, Thing] = {}
     for shape in content["shapes"]:
         name, kind = str(shape["label"]), shape.get("shape_type") or "polygon"
         points = [(float(x), float(y)) for x, y in shape["points"]]
-        if kind == "circle" and len(points) == 2:
-            radius, (x, y) = math.dist(*points), points[0]
-            turns = [2 * math.pi * i / CIRCLE_POINTS for i in range(CIRCLE_POINTS)]
-            points = [(x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns]
-        elif len(points) < {"rectangle": 2, "polygon": 3}.get(kind, math.inf):
+        if len(points) < LEAST_POINTS.get(kind, len(points) + 1):
             skipped[kind] += 1
             continue
-        thing = Thing(name, [], has_mask=kind != "rectangle")
-        group = shape.get("group_id")
-        if thing.has_mask and group is not None:
-            thing = groups.setdefault((name, group), thing)
-        thing.outline.append([value for point in points for value in point])
-        if len(thing.outline) == 1:
-            things.append(thing)
+        outline = [value for point in points for value in point]
+        things.append(Thing(name, [outline], has_mask=kind != "rectangle"))
     return things
 
 

@@ -59,8 +59,8 @@ def write_detector(draft: Draft, parts: Sequence[CocoPart]) -> Written:
     classes = _prepare(draft, train, val)
     draft.add_data(
         "Data. mmdet numbers classes in the order of the annotation file.",
+        dict(classes=Code("classes"), palette="random"),
         classes,
-        "random",
         [train.file.parent, val.file.parent, train.images, val.images],
         train_file=train.file,
         train_images=train.images,
@@ -191,14 +191,9 @@ def _add_model(draft: Draft, train: CocoPart, classes: int, lacks_masks: bool) -
     most_objects = max(objects.values())
     settings = recipe.class_settings(base)
     if not draft.is_full:
-        ratios = plan.choose_ratios(train.object_shapes())
-        text = "Anchors are of three shapes, as many objects are more than twice as long as wide."
-        if len(ratios) == 1:
-            text = "Anchors are square, as three of four objects nearly are."
-        anchors = dict(rpn_head=dict(anchor_generator=dict(ratios=ratios)))
-        settings = recipe.merge(settings, anchors, REGIONS)
+        settings = recipe.merge(settings, REGIONS)
         if most_objects > DENSE:
-            text += f" Up to {most_objects} objects in an image: many regions are looked at."
+            text = f"Up to {most_objects} objects in an image: many regions are looked at."
             settings = recipe.merge(settings, MORE_REGIONS)
     tested = recipe.merge(base.to_dict(), settings)["test_cfg"]
     thresholds = dict(test_cfg=recipe.threshold_settings(tested, most_objects))
@@ -217,6 +212,6 @@ def _add_model(draft: Draft, train: CocoPart, classes: int, lacks_masks: bool) -
 
 def _middle_object(part: CocoPart) -> float:
     """Side of the middle object in the middle image, pixels: the root of its box's area."""
-    sides = [math.sqrt(height * width) for height, width in part.object_shapes()]
     # Where no box has an area there is nothing to enlarge, and the check of the data will say so.
-    return median(sides or [math.inf]) * median(max(size) for size in part.sizes())
+    sides = part.object_sides() or [math.inf]
+    return median(sides) * median(max(size) for size in part.sizes())

@@ -62,7 +62,7 @@ class Draft:
         return train, val
 
     def add_data(
-        self, text: str, classes: tuple[str, ...], palette: Any, folders: list, **paths: Any
+        self, text: str, metainfo: dict, classes: tuple[str, ...], folders: list, **paths: Any
     ) -> None:
         """Adds classes and paths; the folder that `folders` share is `data_root`."""
         root = os.path.commonpath([str(folder) for folder in folders if folder])
@@ -71,7 +71,7 @@ class Draft:
             text,
             classes=classes,
             num_classes=Code("len(classes)"),
-            metainfo=dict(classes=Code("classes"), **(dict(palette=palette) if palette else {})),
+            metainfo=metainfo,
             data_root=root,
             **{name: f"{path}/".removeprefix(root).rstrip("/") for name, path in paths.items()},
         )

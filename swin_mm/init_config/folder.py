@@ -229,7 +229,7 @@ def _yolo_names(names: Any, source: Path) -> list[str]:
 
 
 def _yolo_images(content: dict, split: str, source: Path, images: Files, known: set[Path]) -> Files:
-    """Lists the images of a split, which is a folder, a list file, or several of them."""
+    """Lists the images of a split, which is a folder or several of them."""
     value = content.get(split) or (content.get("valid") if split == "val" else None)
     chosen: set[Path] = set()
     for entry in value if isinstance(value, list) else [value] if value else []:
@@ -240,14 +240,11 @@ def _yolo_images(content: dict, split: str, source: Path, images: Files, known: 
             raise InitConfigError(
                 f"{source} names {entry} for {split}, which is not in the folder: correct it there"
             )
-        if place.is_dir():
-            chosen.add(place)
-            continue
-        lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
-        listed = [_find_place(place.parent, line, source, known) for line in lines if line]
-        if missing := listed.count(None):
-            raise InitConfigError(f"{missing} files of {place} do not exist")
-        chosen.update(image for image in listed if image)
+        if not place.is_dir():
+            raise InitConfigError(
+                f"{source} names the file {entry} for {split}: name the folder of the images there"
+            )
+        chosen.add(place)
     return [image for image in images if not chosen.isdisjoint({image, *image.parents})]
 
 

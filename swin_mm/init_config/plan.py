@@ -34,13 +34,6 @@ PIXELS_A_STEP = 2 * 1333 * 800  # of a recipe on one GPU, which needs less than 
 MAX_BATCH = 16
 SMALL_BATCH = 4
 
-RATIOS = [0.5, 1.0, 2.0]  # height to width of the recipes' anchors
-# An object twice as high as wide, or as wide as high, has an IoU of 0.55 with the square anchor of
-# its area. Where three of four are no longer, other anchors are mostly further candidates to learn
-# to refuse.
-LONG_OBJECT = 2.0
-SQUARE_SHARE = 0.75
-
 VALIDATIONS = 10
 WARMUP_SHARE = 10  # a tenth of all steps, at most
 
@@ -121,12 +114,6 @@ def choose_scale(sizes: Sizes, zoom: float, preset: str) -> tuple[int, int]:
         return PUBLISHED_SIDES  # as published: the limits, not the middle image's own shape
     long, short = _middle_sides(sizes)
     return _round(zoom * long), _round(zoom * short)
-
-
-def choose_ratios(shapes: list[tuple[float, float]]) -> list[float]:
-    """Chooses the small model's anchors, height to width, for the heights and widths of objects."""
-    square = sum(max(shape) <= LONG_OBJECT * min(shape) for shape in shapes)
-    return [1.0] if square >= SQUARE_SHARE * len(shapes) else RATIOS
 
 
 def choose_segmentation_scale(sizes: Sizes, preset: str) -> tuple[int, int]:

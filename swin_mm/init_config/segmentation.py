@@ -6,7 +6,7 @@ from typing import Any
 from swin_mm.init_config import plan, recipe
 from swin_mm.init_config.draft import Draft
 from swin_mm.init_config.options import Written
-from swin_mm.init_config.semantic import SemanticPart, decide_labels, find_palette
+from swin_mm.init_config.semantic import SemanticPart, decide_labels
 from swin_mm.init_config.text import Code
 
 
@@ -24,8 +24,8 @@ def write_segmentor(draft: Draft, parts: Sequence[SemanticPart], names: tuple[st
             draft.files[part.list_file] = "\n".join(part.names) + "\n"
     draft.add_data(
         f"Data. {labels.explanation}",
+        dict(classes=Code("classes")),
         labels.classes,
-        find_palette(train.mask_file(train.names[0]), labels),
         [train.images, train.masks, val.images, val.masks],
         **{f"{split}_images": part.images for split, part in used.items()},
         **{f"{split}_masks": part.masks for split, part in used.items()},

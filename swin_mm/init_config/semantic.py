@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.label_maps import LARGEST, read_labels
@@ -201,12 +200,3 @@ def decide_labels(values: set[int], given: tuple[str, ...]) -> Labels:
         f"(or 1 to {count}, with 0 unlabelled): write the maps anew, or name all classes with "
         "--classes"
     )
-
-
-def find_palette(path: str, labels: Labels) -> list[tuple[int, int, int]] | None:
-    """Returns the colours of the classes in a palette picture; None without such."""
-    with Image.open(path) as image:
-        palette = image.getpalette() if image.mode == "P" else None
-    first, count = int(labels.reduce_zero_label), len(labels.classes)
-    colours = list(zip(*[iter(palette or [])] * 3, strict=False))[first : first + count]
-    return colours if len(set(colours)) == count else None

@@ -2,14 +2,11 @@
 
 import pytest
 from own_data import write_maps
-from PIL import Image
 
 from swin_mm.datasets.check import DatasetError
 from swin_mm.init_config import InitConfigError, Options, init_segmentation
 from swin_mm.init_config.semantic import (
-    Labels,
     decide_labels,
-    find_palette,
     read_classes,
     read_part,
 )
@@ -104,16 +101,3 @@ def test_names_come_from_the_line_or_a_file(tmp_path):
     assert read_classes(None) == ()
     with pytest.raises(InitConfigError, match="different names, got 'a'"):
         read_classes(["a", "a"])
-
-
-def test_colours_of_a_palette_picture_are_kept(tmp_path):
-    def labels(count, reduced):
-        return Labels(tuple(map(str, range(count))), reduced, "")
-
-    image = Image.new("P", (4, 4))
-    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0] + [0] * 759)
-    image.save(tmp_path / "p.png")
-    path = str(tmp_path / "p.png")
-    assert find_palette(path, labels(3, False)) == [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
-    assert find_palette(path, labels(2, True)) == [(255, 0, 0), (0, 255, 0)]
-    assert find_palette(path, labels(5, False)) is None  # black three times is no palette

@@ -70,18 +70,6 @@ def test_size_of_images_for_detectors(sizes, object_side, preset, scale):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "ratios"),
-    [
-        ([(10, 20), (20, 10), (10, 10), (10, 21)], [1.0]),
-        ([(10, 20), (20, 10), (21, 10), (10, 21)], [0.5, 1.0, 2.0]),
-    ],
-    ids=["three of four", "two of four"],
-)
-def test_shapes_of_anchors(shapes, ratios):
-    assert plan.choose_ratios(shapes) == ratios
-
-
-@pytest.mark.parametrize(
     ("size", "preset", "scale", "crop"),
     [
         ((1024, 2048), "full", (2048, 1024), 512),
