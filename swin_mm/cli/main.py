@@ -26,6 +26,7 @@ COMMANDS = {
     "print-config": "print a config with its bases filled in, or list the configs",
     "get-flops": "count parameters and operations of a model, part by part",
     "analyze-results": "say where a model goes wrong, as a page with pictures",
+    "explain": "draw what a model attends to at one pixel, and its feature maps",
     "convert": "rewrite a checkpoint in the layout of another library",
     "inspect": "say what is in a checkpoint",
     "weights": "list published weights, which have names",

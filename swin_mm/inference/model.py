@@ -38,7 +38,7 @@ from swin_mm.inference.prediction import Prediction
 from swin_mm.inference.predictor import PredictOptions, Predictor
 from swin_mm.inference.run_length import RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
-from swin_mm.inference.sources import Source, open_sources
+from swin_mm.inference.sources import PredictError, Source, is_single, open_sources
 from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
 from swin_mm.structures import Content, Objects, Run
 
@@ -174,6 +174,23 @@ class Model(Predictor):
         from swin_mm.inference.export import export
 
         return export(self, path, format, **options)
+
+    def prepare(self, source: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """Loads one image as `predict` does.
+
+        Returns:
+            The picture, `(H, W, 3)`, uint8, RGB, and the batch that the network takes: `inputs`
+            `(1, C, H, W)` and `data_samples`.
+
+        Raises:
+            PredictError: The source is not one image.
+        """
+        if not is_single(source):
+            raise PredictError(f"one image is wanted, got {source}")
+        view = self._view(tta=False, sliced=False)
+        results = view.load(next(iter(open_sources(source))))
+        data = pseudo_collate([view.rest({**results})])
+        return view.picture(results["img"]), self.module.data_preprocessor(data, False)
 
     def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
         view = self._view(options.tta, options.sliced)
