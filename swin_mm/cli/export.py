@@ -128,5 +128,5 @@ def report(result: "ExportResult") -> None:
         print("not checked beside PyTorch")
     if any(not difference.compared for difference in result.differences):
         print("warning: nothing was found in some pictures: give one with objects by --image")
-    if {"boxes", "label_map"} & set(metadata["outputs"]):
+    if metadata["task"] != "features":
         print_next(["predict", out, "IMAGES"])

@@ -2,10 +2,12 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from swin_mm.cli.errors import explain_error, was_interrupted
 from swin_mm.text import printable
@@ -91,6 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(name: str, argv: Sequence[str] | None = None) -> int:
     """Runs one command; errors that its user can fix are printed as one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    format_warning = warnings.formatwarning
+
+    def escape_warning(*args: Any, **kwargs: Any) -> str:
+        """Warnings name files and keys, whose escape sequences a terminal would act on."""
+        return printable(format_warning(*args, **kwargs), keep="\n\t")
+
+    vars(warnings)["formatwarning"] = escape_warning
     try:
         return import_command(name).main(argv) or 0
     except (KeyboardInterrupt, Exception) as error:
@@ -103,6 +112,8 @@ def run_command(name: str, argv: Sequence[str] | None = None) -> int:
             raise
         print(f"{PROGRAM}: error: {printable(message)}", file=sys.stderr)
         return 1
+    finally:
+        vars(warnings)["formatwarning"] = format_warning
 
 
 def import_command(name: str) -> ModuleType:

@@ -11,11 +11,13 @@ from mmseg.structures import SegDataSample
 
 from swin_mm.export.plan import ExportError, Plan
 from swin_mm.export.runtime import ExportedModel, paste_masks, resize_bilinear
+from swin_mm.structures import read_segments
 
 # Differences that rounding explains; exported and eager models sum in another order.
 MAX_BOX_SHIFT = 0.05  # pixels
 MAX_SCORE_SHIFT = 1e-3
 MAX_PIXELS = 1e-3  # share of pixels of a label map
+MAX_GAP = 1e-4  # between logits of two classes that rounding may exchange, of the largest logit
 MAX_MASK_PIXELS = 0.01  # share of the pixels of a mask
 MAX_FEATURES = 1e-3  # of the largest value of a map
 
@@ -138,7 +140,11 @@ def run_eager(
     samples = [kind(metainfo=dict(meta)) for _ in images]
     samples = model.test_step(dict(inputs=tensors, data_samples=samples))
     if is_segmentor:
-        return [{"label_map": s.pred_sem_seg.data.squeeze(0).cpu().numpy()} for s in samples]
+        maps = ((s.pred_sem_seg.data.squeeze(0), s.seg_logits.data) for s in samples)
+        return [{"label_map": labels.numpy(), "logits": logits.numpy()} for labels, logits in maps]
+    if plan.panoptic:
+        found = [read_segments(s.pred_panoptic_seg, model.num_classes) for s in samples]
+        return [{"segments": segments.ids, "labels": segments.labels} for segments in found]
     return [_read_instances(sample.pred_instances) for sample in samples]
 
 
@@ -172,14 +178,18 @@ def compare(plan: Plan, found: dict, expected: dict, difference: Difference) -> 
     """
     if "boxes" not in expected:
         for name, values in expected.items():
-            if found[name].shape != values.shape:
+            if name in found and found[name].shape != values.shape:
                 difference.errors.append(
                     f"{name} is of shape {found[name].shape}, the model's of {values.shape}"
                 )
                 return
     if "label_map" in expected:
-        wrong = float((found["label_map"] != expected["label_map"]).mean())
-        difference.compared += expected["label_map"].size
+        _compare_label_maps(found["label_map"], expected, difference)
+    elif "segments" in expected:
+        if not np.array_equal(found["labels"], expected["labels"]):
+            difference.errors.append("the file has segments of other classes than the model")
+        difference.compared += len(expected["labels"])
+        wrong = float((found["segments"] != expected["segments"]).mean())
         _note(difference, "share of pixels", wrong, MAX_PIXELS)
     elif "boxes" in expected:
         _compare_detections(plan, found, expected, difference)
@@ -195,6 +205,18 @@ def _note(difference: Difference, name: str, value: float, limit: float) -> None
     if not value <= limit:  # also what is no number
         difference.errors.append(f"{name} differ by {value:.3g}, more than {limit:g}")
     difference.values[name] = max(difference.values.get(name, 0.0), value)
+
+
+def _compare_label_maps(found: np.ndarray, expected: dict, difference: Difference) -> None:
+    logits = expected["logits"]  # (C, H, W)
+    wrong = found != expected["label_map"]
+    difference.compared += wrong.size
+    _note(difference, "share of pixels", float(wrong.mean()), MAX_PIXELS)
+    if wrong.any() and len(logits) > 1:
+        at_them = logits[:, wrong]
+        taken = np.take_along_axis(at_them, found[wrong][None].astype(int), 0)[0]
+        gap = float((at_them.max(0) - taken).max() / np.abs(logits).max())
+        _note(difference, "gap to the largest logit there", gap, MAX_GAP)
 
 
 def _compare_detections(plan: Plan, found: dict, expected: dict, difference: Difference) -> None:

@@ -49,24 +49,30 @@ class Segmentor(ExportModule):
 
 
 class MaskQueries(ExportModule):
-    """Mask2Former for objects: masks of whole images, of which the runtime makes boxes."""
+    """Mask2Former and MaskFormer: masks, of which the runtime makes objects or segments."""
 
     output_names = ("scores", "labels", "mask_logits")
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Finds objects in images `(B, H, W, bands)`.
+        """Finds objects or segments in images `(B, H, W, bands)`.
 
         Returns:
-            `(B, K)`, `(B, K)` int64 and `(B, K, h, w)`, a quarter of the padded image.
+            `(B, K)`, `(B, K)` int64 and `(B, K, h, w)`, a quarter of the padded image. For panoptic
+            maps the best class of each query, which is the number of classes for none.
         """
         batch = self.image_input(image)
         features = self.model.extract_feat(batch.images)
         cls, masks = self.model.panoptic_head(features, batch.samples())
-        scores = cls[-1].softmax(-1)[..., :-1].flatten(1)  # (B, Q*C)
-        scores, index = scores.topk(self.model.test_cfg.get("max_per_image", 100), dim=1)
-        num_classes = cls[-1].shape[2] - 1
+        scores = cls[-1].softmax(-1)  # (B, Q, C + 1)
+        if self.model.test_cfg.get("panoptic_on", True):
+            return *scores.max(-1), masks[-1]
+        num_classes = self.model.num_classes
+        count = self.model.test_cfg.get("max_per_image", 100)
+        scores, index = scores[..., :-1].flatten(1).topk(count, dim=1)
+        labels = index % num_classes
+        scores = torch.where(labels < self.model.num_things_classes, scores, 0.0)
         query = (index // num_classes)[..., None, None].expand(-1, -1, *masks[-1].shape[2:])
-        return scores, index % num_classes, masks[-1].gather(1, query)
+        return scores, labels, masks[-1].gather(1, query)
 
 
 class Features(ExportModule):

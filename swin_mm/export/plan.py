@@ -27,15 +27,18 @@ from swin_mm.models.backbones.base import SwinBackbone
 PARTS = ("model", "neck", "backbone")
 ONE_STAGE = ("RetinaHead", "ATSSHead", "RTMDetHead", "RTMDetSepBNHead")
 ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead", "HybridTaskCascadeRoIHead")
+MASK_QUERIES = ("Mask2Former", "MaskFormer")
 MASK_HEADS = {"FCNMaskHead", "HTCMaskHead"}
 BOX_HEADS = ("BBoxHead", "ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead")
 # Why others are not exported, by class of detector or head.
 REASONS = {
     "RepPointsDetector": "its deformable convolutions are in no operator that runtimes share",
+    "SOLO": "the number of its masks differs from image to image",
 }
+REASONS["SOLOv2"] = REASONS["SOLO"]
 PROMISED = (
     "UPerNet, Faster R-CNN, Mask R-CNN, their cascades, HTC, Sparse R-CNN, RetinaNet, ATSS and, "
-    "for one size, DINO, RTMDet, Mask2Former of objects and other segmentors"
+    "for one size, DINO, RTMDet, Mask2Former, MaskFormer and other segmentors"
 )
 # A stage's map of one pixel would be recorded as one pixel for good.
 MIN_SIDE = 65
@@ -51,13 +54,17 @@ class Plan:
 
     Attributes:
         module: Takes images `(B, H, W, bands)` uint8, and has `output_names`.
-        task: `detection`, `instance segmentation`, `semantic segmentation` or `features`.
+        task: `detection`, `instance segmentation`, `panoptic segmentation`, `semantic segmentation`
+            or `features`.
         bands: Of an image.
         padding: What a picture smaller than a fixed size is padded with, for each band.
         resize: How test images are resized: `scale` and `keep_ratio`, or `factor`; `None` for not.
         mask_threshold: From which value on a pixel belongs to an object.
         turn: Whether the test pipeline turns images as EXIF says.
         needs_size: Whether it can be exported for one size and batch alone.
+        panoptic: How masks become segments: `things`, the number of classes that are counted, which
+            come first; from which `score` on a mask is taken; the `share` of its pixels that must
+            be left to it; whether it has its `own_pixels` alone.
     """
 
     module: Any
@@ -68,6 +75,7 @@ class Plan:
     mask_threshold: float = 0.5
     turn: bool = True
     needs_size: bool = False
+    panoptic: dict[str, Any] | None = None
 
 
 def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> Plan:
@@ -112,6 +120,18 @@ def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> 
         roi_cfg.get("mask_thr_binary", 0.5),
         Reader.of(steps).turns if steps else True,
         part == "model" and _needs_size(model),
+        _panoptic_rule(model) if task == "panoptic segmentation" else None,
+    )
+
+
+def _panoptic_rule(model: Any) -> dict[str, Any]:
+    """What mmdet's `MaskFormerFusionHead` reads in `test_cfg`, with its defaults."""
+    cfg = model.test_cfg
+    return dict(
+        things=model.num_things_classes,
+        score=cfg.get("object_mask_thr", 0.8),
+        share=cfg.get("iou_thr", 0.8),
+        own_pixels=cfg.get("filter_low_score", False),
     )
 
 
@@ -169,10 +189,9 @@ def _wrap(model: Any, image_input: ImageInput, part: str) -> tuple[Any, str]:
             raise ExportError(reason)
         task = "instance segmentation" if model.roi_head.with_mask else "detection"
         return TwoStageDetector(model, image_input), task
-    if type(model).__name__ == "Mask2Former":
-        if reason := _why_not_queries(model):
-            raise ExportError(reason)
-        return MaskQueries(model, image_input), "instance segmentation"
+    if type(model).__name__ in MASK_QUERIES:
+        kind = "panoptic" if model.test_cfg.get("panoptic_on", True) else "instance"
+        return MaskQueries(model, image_input), f"{kind} segmentation"
     if type(model).__name__ == "DINO":
         return QueryDetector(model, image_input), "detection"
     if reason := _why_not_dense(model):
@@ -185,7 +204,7 @@ def _needs_size(model: Any) -> bool:
     if hasattr(model, "decode_head"):
         return type(model.decode_head).__name__ != "UPerHead"
     head = type(getattr(model, "bbox_head", None)).__name__
-    return type(model).__name__ in ("DINO", "Mask2Former") or head.startswith("RTMDet")
+    return type(model).__name__ in ("DINO", *MASK_QUERIES) or head.startswith("RTMDet")
 
 
 def _describe_other(name: str) -> str:
@@ -200,15 +219,6 @@ def _why_not_segmentor(model: Any) -> str | None:
         return (
             "test_cfg.mode='slide' averages windows, as a file does not: "
             "--cfg-options model.test_cfg.mode=whole looks at whole images"
-        )
-    return None
-
-
-def _why_not_queries(model: Any) -> str | None:
-    if model.test_cfg.get("panoptic_on", True) or model.num_stuff_classes:
-        return (
-            "panoptic maps cannot be exported; models of objects alone can, with "
-            "model.test_cfg.panoptic_on=False"
         )
     return None
 

@@ -30,9 +30,10 @@ class Found:
     Attributes:
         boxes: `(N, 4)` float32, x1, y1, x2, y2 in pixels of the image.
         scores: `(N,)` float32, falling.
-        labels: `(N,)` int64, indices of classes.
+        labels: `(N,)` int64, indices of classes, of objects or segments.
         names: Their names.
         masks: `(N, H, W)` bool.
+        segments: `(H, W)` int32, the number of each pixel's segment, from 1 on; 0 for none.
         label_map: `(H, W)`, the class of each pixel.
         features: Maps `(C, H_i, W_i)` of a backbone or neck.
     """
@@ -42,6 +43,7 @@ class Found:
     labels: np.ndarray | None = None
     names: list[str] = field(default_factory=list)
     masks: np.ndarray | None = None
+    segments: np.ndarray | None = None
     label_map: np.ndarray | None = None
     features: list[np.ndarray] | None = None
 
@@ -133,6 +135,9 @@ class ExportedModel:
             return Found(label_map=resize_nearest(label_map, height, width))
         if "mask_logits" in outputs:
             outputs = self.finish(outputs, (inner_h, inner_w), (height, width), score_thr)
+        if "segments" in outputs:
+            labels = outputs["labels"][0]
+            return Found(labels=labels, names=self._names(labels), segments=outputs["segments"][0])
         if "boxes" not in outputs:
             return Found(features=[outputs[name][0] for name in self.metadata["outputs"]])
         factors = np.array([inner_w / width, inner_h / height] * 2, np.float32)
@@ -157,7 +162,7 @@ class ExportedModel:
         shape: tuple[int, int],
         score_thr: float = 0.0,
     ) -> dict[str, np.ndarray]:
-        """Gives masks of whole images their size, and boxes and scores by them.
+        """Makes objects or segments of masks of whole images.
 
         Args:
             outputs: With `mask_logits`, of one image.
@@ -166,17 +171,18 @@ class ExportedModel:
             score_thr: Masks are left out whose score cannot reach this.
 
         Returns:
-            `boxes`, `scores`, `labels` and `masks` `(1, N, H, W)` bool, the best score first.
+            `boxes`, `scores`, `labels` and `masks` `(1, N, H, W)` bool, the best score first; of
+            panoptic models `segments` `(1, H, W)` and `labels`, as in `Found`.
         """
+        if self.metadata.get("panoptic"):
+            return self._merge(outputs, inner, shape)
         found: dict[str, list] = {"boxes": [], "scores": [], "labels": [], "masks": []}
-        frame = self.metadata["mask_frame"]
         for logits, score, label in zip(
             *(outputs[name][0] for name in ("mask_logits", "scores", "labels")), strict=True
         ):
-            if score < score_thr:
+            if score <= 0 or score < score_thr:
                 continue
-            whole = _stretch(logits, *frame)[: inner[0], : inner[1]]
-            whole = _stretch(whole, *shape)
+            whole = self._stretch_mask(logits, inner, shape)
             mask = whole > 0
             rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
             if not len(rows):
@@ -194,6 +200,42 @@ class ExportedModel:
         }
         return {name: values[order][None] for name, values in arrays.items()}
 
+    def _merge(
+        self, outputs: Mapping[str, np.ndarray], inner: tuple[int, int], shape: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        """Gives each pixel to one mask, as mmdet's `MaskFormerFusionHead` does."""
+        rule, things = self.metadata["panoptic"], 0
+        scores, labels = outputs["scores"][0], outputs["labels"][0]
+        kept = np.flatnonzero((labels < len(self.metadata["classes"])) & (scores > rule["score"]))
+        masks = [self._stretch_mask(outputs["mask_logits"][0, i], inner, shape) for i in kept]
+        # By the sigmoid, as `tanh` has it without overflow.
+        shares = [s * (1 + np.tanh(0.5 * m)) for s, m in zip(scores[kept], masks, strict=True)]
+        owner = np.argmax(shares or np.zeros((1, *shape)), axis=0)
+        found: dict[tuple[int, int], np.ndarray] = {}  # by object, 0 for stuff, and class
+        for number, label in enumerate(labels[kept].tolist()):
+            mask, whole = owner == number, masks[number] >= 0
+            if not mask.any() or not whole.any() or mask.sum() / whole.sum() < rule["share"]:
+                continue
+            things += label < rule["things"]
+            key = (things if label < rule["things"] else 0, label)
+            mask = mask & whole if rule["own_pixels"] else mask
+            if mask.any():
+                found[key] = np.logical_or(found.get(key, False), mask)
+        segments = np.zeros((1, *shape), np.int32)
+        for number, key in enumerate(sorted(found), start=1):
+            segments[0, found[key]] = number
+        classes = np.array([label for _, label in sorted(found)], np.int64)
+        return {"segments": segments, "labels": classes[None]}
+
+    def _stretch_mask(
+        self, logits: np.ndarray, inner: tuple[int, int], shape: tuple[int, int]
+    ) -> np.ndarray:
+        whole = _stretch(logits, *self.metadata["mask_frame"])
+        return _stretch(whole[: inner[0], : inner[1]], *shape)
+
+    def _names(self, labels: np.ndarray) -> list[str]:
+        return [self.metadata["classes"][label] for label in labels]
+
     def _detections(
         self,
         outputs: Mapping[str, np.ndarray],
@@ -203,7 +245,7 @@ class ExportedModel:
     ) -> Found:
         scores = outputs["scores"][0]
         keep = (scores > 0) & (scores >= score_thr)
-        names = [self.metadata["classes"][label] for label in outputs["labels"][0][keep]]
+        names = self._names(outputs["labels"][0][keep])
         if "mask_logits" in self.metadata["outputs"]:
             boxes, labels, masks = (outputs[name][0][keep] for name in ("boxes", "labels", "masks"))
             return Found(boxes, scores[keep], labels, names, masks)

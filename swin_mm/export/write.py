@@ -267,6 +267,7 @@ def _describe(
         padding=plan.padding,
         turn=plan.turn,
         mask_threshold=plan.mask_threshold,
+        panoptic=plan.panoptic,
         mask_frame=[-(-s // d) * d for s in size for d in [module.image_input.divisor]]
         if size
         else None,

@@ -41,15 +41,16 @@ def export(
     """Exports a model; `Model.export` describes the arguments."""
     if half and int8 is not None:
         raise ExportError("half and int8 do not go together: choose one")
-    lower = None
-    if half or int8 is not None:
-        evaluate = _find_evaluation(model.cfg, val_images) if part == "model" else None
-        images = () if int8 is None else _read_images(int8, model.cfg)
-        lower = Lower("half" if half else "int8", images, evaluate)
     picture = None if image is None else read_image(image)
     on_cpu = next(model.module.parameters()).device.type == "cpu"
     module = model.module if on_cpu else deepcopy(model.module).cpu()
     plan = make_plan(module, model.cfg.test_dataloader.dataset, part)
+    lower = None
+    if half or int8 is not None:
+        has_metric = plan.task not in ("features", "panoptic segmentation")
+        evaluate = _find_evaluation(model.cfg, val_images) if has_metric else None
+        images = () if int8 is None else _read_images(int8, model.cfg)
+        lower = Lower("half" if half else "int8", images, evaluate)
     return export_model(
         plan, path, model.classes, format, size, batch, check, picture=picture, lower=lower
     )

@@ -14,7 +14,7 @@ from swin_mm.export.runtime import ExportedModel, Found, read_image
 from swin_mm.inference.prediction import Prediction
 from swin_mm.inference.predictor import PredictOptions, Predictor
 from swin_mm.inference.sources import Source, open_sources
-from swin_mm.structures import Content, Objects, to_runs
+from swin_mm.structures import Content, Objects, Segments, to_runs
 
 
 class Exported(Predictor):
@@ -29,10 +29,12 @@ class Exported(Predictor):
 
     def __init__(self, path: str | Path) -> None:
         self.file = ExportedModel(path)
-        if not {"boxes", "label_map"} & set(self.file.metadata["outputs"]):
+        if self.file.metadata["task"] == "features":
             raise ValueError(f"{path} gives feature maps: run it by swin_mm.export.runtime")
-        self.meta = {"classes": tuple(self.file.metadata["classes"])}
+        self.meta: dict[str, Any] = {"classes": tuple(self.file.metadata["classes"])}
         self.classes = self.meta["classes"]
+        if rule := self.file.metadata.get("panoptic"):
+            self.meta["thing_classes"] = self.classes[: rule["things"]]
         self.palette = choose_palette(self.meta)
 
     def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
@@ -66,5 +68,7 @@ def _content(found: Found) -> Content:
     if found.label_map is not None:
         return found.label_map
     assert found.labels is not None
+    if found.segments is not None:
+        return Segments(found.segments, found.labels)
     masks = None if found.masks is None else to_runs(found.masks)
     return Objects(found.labels, found.boxes, found.scores, masks)

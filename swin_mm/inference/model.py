@@ -33,14 +33,13 @@ from swin_mm.datasets.reader import (
 from swin_mm.engine.hooks.exact_weights import watch_weights
 from swin_mm.export.runtime import SUFFIXES, read_image
 from swin_mm.heads.ops.encode_masks import encode_masks
-from swin_mm.inference.panoptic import read_segments
 from swin_mm.inference.prediction import Prediction
 from swin_mm.inference.predictor import PredictOptions, Predictor
 from swin_mm.inference.run_length import RunLengthMasks
 from swin_mm.inference.sliced import Progress, SlicedInference
 from swin_mm.inference.sources import PredictError, Source, is_single, open_sources
 from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
-from swin_mm.structures import Content, Objects, Run
+from swin_mm.structures import Content, Objects, Run, read_segments
 
 if TYPE_CHECKING:
     from swin_mm.export.write import ExportResult
@@ -77,21 +76,25 @@ def load(
         from swin_mm.inference.exported import Exported
 
         return Exported(model)
+    weights: Any = checkpoint
     with _BUILDING:
         if isinstance(model, Config):
             cfg = model.copy()
         elif checkpoint is None and Path(model).suffix in CHECKPOINT_SUFFIXES:
-            checkpoint, cfg = model, read_carried_config(model)
+            weights = CheckpointLoader.load_checkpoint(str(model), map_location="cpu")
+            cfg = read_carried_config(weights, model)
         elif checkpoint is None and not Path(model).exists():
-            weights = find_weights(str(model))
-            checkpoint, cfg = weights.address, read_config_file(find_config(weights.config))
+            published = find_weights(str(model))
+            weights, cfg = published.address, read_config_file(find_config(published.config))
         else:
             cfg = read_config_file(find_config(str(model)))
-    if checkpoint is None:
+    if weights is None:
         raise ConfigError(f"{model} is a config: give its trained weights too, as checkpoint=...")
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
-    return Model(cfg, resolve_weights(str(checkpoint)), device)
+    if not isinstance(weights, Mapping):
+        weights = resolve_weights(str(weights))
+    return Model(cfg, weights, device)
 
 
 @contextmanager
@@ -101,8 +104,12 @@ def _default_scope(scope: str) -> Iterator[None]:
         yield
 
 
-def read_carried_config(checkpoint: str | Path) -> Config:
+def read_carried_config(checkpoint: Mapping[str, Any], file: str | Path) -> Config:
     """Reads the config that training wrote into a checkpoint, as data: nothing of it is executed.
+
+    Args:
+        checkpoint: Its content.
+        file: Its name, for messages.
 
     Raises:
         CheckpointError: It carries none.
@@ -110,16 +117,16 @@ def read_carried_config(checkpoint: str | Path) -> Config:
     from swin_mm.checkpoint import CheckpointError
     from swin_mm.compat.checkpoint_config import parse_config_text
 
-    meta = CheckpointLoader.load_checkpoint(str(checkpoint), map_location="cpu").get("meta") or {}
+    meta = checkpoint.get("meta") or {}
     text = meta.get("cfg") or meta.get("config")
     if not text:
         raise CheckpointError(
-            f"{checkpoint} carries no config: give one, as swin_mm.load(CONFIG, CHECKPOINT)"
+            f"{file} carries no config: give one, as swin_mm.load(CONFIG, CHECKPOINT)"
         )
     try:
         return Config(parse_config_text(text))
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 class Model(Predictor):
@@ -127,7 +134,7 @@ class Model(Predictor):
 
     Args:
         cfg: Its config. Images go through the pipeline of its test data.
-        checkpoint: File or address of the trained weights.
+        checkpoint: File or address of the trained weights, or what was loaded from it.
         device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
 
     Attributes:
@@ -139,7 +146,7 @@ class Model(Predictor):
         ConfigError: The config has no test data, or nothing names the classes.
     """
 
-    def __init__(self, cfg: Config, checkpoint: str, device: str | None = None) -> None:
+    def __init__(self, cfg: Config, checkpoint: str | Mapping, device: str | None = None) -> None:
         if cfg.get("test_dataloader") is None:
             name = cfg.filename or "the config"
             raise ConfigError(f"{name} has no test_dataloader, whose pipeline images go through")
@@ -288,7 +295,7 @@ class _View:
         return samples
 
 
-def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(cfg: Config, checkpoint: str | Mapping) -> tuple[nn.Module, dict[str, Any]]:
     """Builds the model of a config, whose scope is the default one, and loads its weights.
 
     Returns:
@@ -300,7 +307,11 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict[str, Any]]
     """
     model = MODELS.build(cfg.model)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
-    return model, _find_meta(_load_weights(model, checkpoint), dataset)
+    content: Any = checkpoint
+    if not isinstance(checkpoint, Mapping):
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    _load_weights(model, content)
+    return model, _find_meta(content, dataset)
 
 
 def without_annotations(steps: Sequence[dict]) -> list[dict]:
@@ -352,16 +363,14 @@ def _to_runs(masks: RunLengthMasks | torch.Tensor) -> list[Run]:
     return encode_masks(masks)
 
 
-def _load_weights(model: nn.Module, file: str) -> Mapping[str, Any]:
-    """Loads all of a model's weights; returns the checkpoint."""
-    checkpoint = CheckpointLoader.load_checkpoint(file, map_location="cpu")
+def _load_weights(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Loads all of a model's weights."""
     handle = watch_weights(model, checkpoint)
     try:
         inner = model.module if isinstance(model, BaseTTAModel) else model
         load_state_dict(inner, checkpoint.get("state_dict", checkpoint), strict=False)
     finally:
         handle.remove()
-    return checkpoint
 
 
 def _find_meta(checkpoint: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:

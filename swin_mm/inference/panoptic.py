@@ -3,29 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from mmdet.evaluation import INSTANCE_OFFSET
-from mmengine.structures import PixelData
 
 from swin_mm.structures import Segments
-
-
-def read_segments(found: PixelData, num_classes: int) -> Segments:
-    """Reads what mmdet's panoptic heads predict.
-
-    Args:
-        found: `pred_panoptic_seg`: `sem_seg` `(1, H, W)`, of each pixel its class plus 1000 times
-            the number of the object, and class `num_classes` or `ignore_index` where there is none.
-        num_classes: Number of classes.
-
-    Returns:
-        The segments, numbered in the order of mmdet's numbers.
-    """
-    pixels = found.sem_seg.squeeze(0).cpu().numpy()  # (H, W)
-    numbers, places = np.unique(pixels, return_inverse=True)
-    labels = numbers % INSTANCE_OFFSET
-    is_segment = (labels < num_classes) & (labels != found.get("ignore_index", num_classes))
-    new = np.where(is_segment, np.cumsum(is_segment), 0).astype(np.int32)
-    return Segments(new[places].reshape(pixels.shape), labels[is_segment].astype(np.int64))
 
 
 def to_png(segments: Segments) -> np.ndarray:

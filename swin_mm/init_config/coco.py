@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from swin_mm.datasets.check.annotations import check_numbers, check_references, read_coco, show
 from swin_mm.datasets.check.corrections import (
@@ -92,15 +93,18 @@ class CocoPart:
         return parts[0], parts[1]
 
 
-def read_part(path: str, images: str | None, match: bool = False, merge: bool = False) -> CocoPart:
+def read_part(
+    path: str, images: str | None, match: bool = False, merge: bool = False, parsed: Any = None
+) -> CocoPart:
     """Reads an annotation file and finds its images, in `images` or, if that is None, around it.
 
-    `match` finds files for names that are spelled otherwise, `merge` makes classes of one name one.
+    `match` finds files for names that are spelled otherwise, `merge` makes classes of one name one;
+    `parsed` is the file's JSON, where that has been read already.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise InitConfigError(f"--coco: there is no annotation file {path}")
-    content = read_coco(str(file), "--coco")
+    content = read_coco(str(file), "--coco", parsed=parsed)
     content, changes = merge_classes(content) if merge else (content, [])
     check_references(content, path)
     check_numbers(content, path)

@@ -48,11 +48,11 @@ def init_folder(
         raise InitConfigError(f"there is no folder {folder}")
     files = list_files(root, options)
     coco_files, labelme = _sort_json(files)
-    coco = _choose_coco(root, coco_files)
+    coco = _choose_coco(root, list(coco_files))
     if images and not coco:
         raise InitConfigError(f"--images goes with COCO annotations, and {folder} has none")
     found = (
-        _read_coco(root, coco, images, options)
+        _read_coco(root, coco, coco_files, images, options)
         or _find_yolo(root, files, options)
         or _find_voc(root, files, options)
         or _find_labelme(root, files, labelme, options)
@@ -110,13 +110,13 @@ def _describe(kind: str, parts: dict[str, Any]) -> str:
     return f"{kind}: {', '.join(counts).replace(' all', '')} images"
 
 
-def _sort_json(files: Files) -> tuple[Files, dict[Path, dict]]:
-    """Returns the COCO files, and what labelme files say, without the pictures in them."""
-    coco, labelme = [], {}
+def _sort_json(files: Files) -> tuple[dict[Path, dict], dict[Path, dict]]:
+    """What COCO files say, and what labelme files say, without the pictures in them."""
+    coco, labelme = {}, {}
     for file in files:
         content = convert.read_json(file) if file.suffix.lower() == ".json" else None
         if isinstance(content, dict) and _is_coco(content):
-            coco.append(file)
+            coco[file] = content
         elif isinstance(content, dict) and {"shapes", "imagePath"} <= content.keys():
             labelme[file] = {key: content[key] for key in ("shapes", "imagePath")}
     return coco, labelme
@@ -153,14 +153,19 @@ def _below(root: Path, files: Files) -> str:
 
 
 def _read_coco(
-    root: Path, chosen: dict[str, Path], images: Sequence[str], options: Options
+    root: Path,
+    chosen: dict[str, Path],
+    parsed: dict[Path, dict],
+    images: Sequence[str],
+    options: Options,
 ) -> Found | None:
     if not chosen:
         return None
     parts = {}
     for split, file in chosen.items():
         folder = images[-1 if split == "val" else 0] if images else None
-        parts[split] = read_part(str(file), folder, options.match_names, options.merge_classes)
+        choices = options.match_names, options.merge_classes
+        parts[split] = read_part(str(file), folder, *choices, parsed=parsed[file])
     return f"COCO annotations ({_below(root, list(chosen.values()))})", parts, []
 
 

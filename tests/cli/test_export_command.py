@@ -24,7 +24,8 @@ def test_size_is_height_and_width():
 def test_accuracy_before_and_after_is_printed(tmp_path, capsys):
     (tmp_path / "a.xml").write_bytes(b"0" * 2**20)
     (tmp_path / "a.bin").write_bytes(b"0" * 2**20)
-    metadata = dict(size=None, batch=None, min_side=65, outputs=["boxes"], precision="int8")
+    metadata = dict(task="detection", size=None, batch=None, min_side=65, outputs=["boxes"])
+    metadata["precision"] = "int8"
     metadata["metrics"] = {"coco/bbox_mAP": [0.616, 0.6142]}
     export.report(ExportResult(tmp_path / "a.xml", metadata, []))
     text = capsys.readouterr().out

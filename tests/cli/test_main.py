@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 from mmengine.registry import MODELS
@@ -53,6 +54,14 @@ def test_an_unknown_command_gets_a_hint(capsys, typed, hint):
     error = capsys.readouterr().err
     assert error.startswith(f"swin-mm: error: no command {typed!r}: {hint}")
     assert error.count("\n") == 1
+
+
+def test_escape_sequences_in_warnings_are_shown_not_acted_on(command):
+    seen = []
+    command(lambda argv: seen.append(warnings.formatwarning("a\x1b[2Jb\n", UserWarning, "f", 1)))
+    before = warnings.formatwarning
+    assert cli.run_command("train", []) == 0
+    assert "UserWarning: a\\x1b[2Jb\n" in seen[0] and warnings.formatwarning is before
 
 
 def test_help_is_instant():

@@ -2,6 +2,7 @@
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.hub import get_config
 from tiny_models import build
 from torch import nn
 
@@ -99,6 +100,31 @@ def mask2former_objects() -> nn.Module:
     return build(cfg)
 
 
+def mask2former_panoptic() -> nn.Module:
+    cfg = load("mask2former_swin_t_panoptic")
+    _shrink_queries(cfg.panoptic_head)
+    return _build_panoptic(cfg)
+
+
+def maskformer() -> nn.Module:
+    cfg = get_config("mmdet::maskformer/maskformer_swin-l-p4-w12_64xb1-ms-300e_coco.py").model
+    cfg.backbone = ConfigDict(type="swin_mm.SwinTransformer", **BACKBONE)
+    _shrink_queries(cfg.panoptic_head)
+    return _build_panoptic(cfg)
+
+
+def _build_panoptic(cfg: ConfigDict) -> nn.Module:
+    for part in (cfg.panoptic_head, cfg.panoptic_fusion_head):
+        part.update(num_things_classes=4, num_stuff_classes=1)
+    cfg.test_cfg.update(object_mask_thr=0.3, iou_thr=0.0, max_per_image=12)
+    cfg.data_preprocessor.batch_augments = None
+    model = build(cfg)
+    for name, weight in model.panoptic_head.named_parameters():
+        if name.startswith("query"):  # so that masks differ
+            weight.data *= 30
+    return model
+
+
 def mask2former_label_maps() -> nn.Module:
     cfg = load("mask2former_swin_t_ade20k")
     _shrink_queries(cfg.decode_head)
@@ -110,11 +136,15 @@ def _shrink_queries(head: ConfigDict) -> None:
     head.update(in_channels=WIDTHS, feat_channels=32, out_channels=32, num_queries=10)
     head.loss_cls.class_weight = [1.0] * 5 + [0.1]
     pixels, decoder = head.pixel_decoder, head.transformer_decoder
-    pixels.norm_cfg.num_groups = 8
-    pixels.encoder.num_layers, decoder.num_layers = 1, 3
-    for part in (head, pixels):
+    pixels.norm_cfg.num_groups, decoder.num_layers = 8, 3
+    parts, layers = [head], [decoder.layer_cfg]
+    if "encoder" in pixels:  # MaskFormer's has none with a Swin
+        pixels.encoder.num_layers = 1
+        parts.append(pixels)
+        layers.append(pixels.encoder.layer_cfg)
+    for part in parts:
         part.positional_encoding.num_feats = 16
-    for layer in (pixels.encoder.layer_cfg, decoder.layer_cfg):
+    for layer in layers:
         for name in ("self_attn_cfg", "cross_attn_cfg", "ffn_cfg"):
             if name in layer:
                 layer[name].embed_dims = 32

@@ -22,7 +22,6 @@ def plan_of(recipe):
     [
         ("reppoints_swin_t_3x", "RepPointsDetector cannot be exported: its deformable"),
         ("htc_swin_b_6x", "soft NMS is in no standard operator: .*rcnn.nms.type=nms"),
-        ("mask2former_swin_t_panoptic", "panoptic maps cannot be exported"),
         ("atss_dyhead_swin_l_2x", "deformable convolutions"),
     ],
 )
@@ -37,6 +36,7 @@ def test_recipes_that_cannot_be_exported_say_why(recipe, reason):
         ("cascade_mask_rcnn_swin_v2_t", "instance segmentation", [1333, 800]),
         ("atss_swin_t_3x", "detection", [1333, 800]),
         ("upernet_swin_t", "semantic segmentation", [2048, 512]),
+        ("mask2former_swin_t_panoptic", "panoptic segmentation", [1333, 800]),
     ],
 )
 def test_recipes_that_can_be_exported(recipe, task, scale):

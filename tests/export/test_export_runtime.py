@@ -5,10 +5,15 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.models.seg_heads import MaskFormerFusionHead
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from PIL import Image
 
 from swin_mm.export.runtime import ExportedModel, paste_masks, read_image, resize_bilinear
+from swin_mm.structures import read_segments
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,31 @@ def test_pasted_masks_equal_mmdets():
     unsure = (expected - 0.5).abs().numpy() < 1e-5
     assert ((found == (expected.numpy() >= 0.5)) | unsure).all()
     assert found.any((1, 2)).sum() >= 4
+
+
+@pytest.mark.parametrize("own_pixels", [False, True])
+def test_segments_equal_mmdets(own_pixels):
+    cfg = ConfigDict(object_mask_thr=0.5, iou_thr=0.4, filter_low_score=own_pixels)
+    head = MaskFormerFusionHead(num_things_classes=3, num_stuff_classes=2, test_cfg=cfg)
+    generator = torch.Generator().manual_seed(0)
+    cls = 4 * torch.randn(1, 20, 6, generator=generator)
+    masks = 4 * torch.randn(1, 20, 6, 8, generator=generator) - 5  # a tenth is on
+    frame, inner, shape = (96, 128), (90, 120), (45, 70)
+    whole = F.interpolate(masks, frame, mode="bilinear")
+    sample = DetDataSample(metainfo=dict(img_shape=inner, ori_shape=shape))
+    (predicted,) = head.predict(cls, whole, [sample], rescale=True)
+    expected = read_segments(predicted["pan_results"], num_classes=5)
+
+    model = ExportedModel.__new__(ExportedModel)
+    rule = dict(things=3, score=0.5, share=0.4, own_pixels=own_pixels)
+    model.metadata = dict(classes=list("abcde"), mask_frame=frame, panoptic=rule)
+    scores, labels = (values.numpy() for values in cls.softmax(-1).max(-1))
+    outputs = {"scores": scores, "labels": labels, "mask_logits": masks.numpy()}
+    found = {name: values[0] for name, values in model.finish(outputs, inner, shape).items()}
+    # Some queries have no class, too low a score, or nearly all of their pixels taken.
+    assert 4 <= len(expected) < ((labels < 5) & (scores > 0.5)).sum() < 18
+    assert found["labels"].tolist() == expected.labels.tolist()
+    assert (found["segments"] != expected.ids).mean() < 1e-3  # ties, up to rounding
 
 
 def test_a_box_without_area_or_outside_has_an_empty_mask():

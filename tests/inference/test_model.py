@@ -4,6 +4,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from id_map_detector import IdMapDetector, as_image, score_of
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
 from PIL import Image
 from torch import nn
 
@@ -211,10 +213,13 @@ def test_pictures_are_turned_only_as_in_training(detector, numbers, color_type):
     check(model.predict(picture), numbers)
 
 
-def test_a_checkpoint_carries_its_config(detector, numbers):
+def test_a_checkpoint_carries_its_config(detector, numbers, monkeypatch):
     text = Config.fromfile("exact.py").pretty_text
     torch.save({"state_dict": {}, "meta": {"cfg": text}}, "whole.pth")
+    loading = Mock(wraps=CheckpointLoader.load_checkpoint)
+    monkeypatch.setattr(CheckpointLoader, "load_checkpoint", loading)
     check(swin_mm.load("whole.pth", device="cpu").predict("photos/a.png"), numbers)
+    assert loading.call_count == 1  # the file is read once
     torch.save({"state_dict": {}, "meta": {"cfg": "x = open('touched', 'w')"}}, "evil.pth")
     with pytest.raises(CheckpointError, match="holds code"):
         swin_mm.load("evil.pth")

@@ -7,13 +7,8 @@ from mmengine.structures import PixelData
 from panoptic_stand_in import rgb2id
 from pycocotools import mask as coco_mask
 
-from swin_mm.inference.panoptic import (
-    Segments,
-    read_segments,
-    to_categories,
-    to_png,
-    to_segments_info,
-)
+from swin_mm.inference.panoptic import to_categories, to_png, to_segments_info
+from swin_mm.structures import Segments, read_segments
 
 # Two objects of class 0, one of class 2, class 1 as stuff; 3 is no class.
 NUMBERS = torch.full((1, 20, 30), 3)

@@ -28,12 +28,15 @@ LARGEST_IMAGE = 2**30  # pixels, as OpenCV; the metric draws masks of this size
 LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 
 
-def read_coco(path: str, where: str, labelled: bool = True, form: Form = DETECTION) -> dict:
+def read_coco(
+    path: str, where: str, labelled: bool = True, form: Form = DETECTION, parsed: Any = None
+) -> dict:
     """Reads an annotation file and checks its form: lists, keys, ids and names.
 
     Args:
         labelled: Whether annotations are required.
         form: Lists that it must have, and the keys of their items.
+        parsed: What is in it, where that has been read already.
 
     Raises:
         DatasetError: It is absent, not JSON that pycocotools reads, or not COCO.
@@ -42,7 +45,8 @@ def read_coco(path: str, where: str, labelled: bool = True, form: Form = DETECTI
     try:
         content = Path(path).read_bytes()
         # Strictly, as pycocotools reads: `json` alone lets halves of pairs of surrogates pass.
-        coco = json.loads(content.decode(json.detect_encoding(content)))
+        text = content.decode(json.detect_encoding(content))
+        coco = json.loads(text) if parsed is None else parsed
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         missing = [str(p) for p in Path(path).parents if not p.exists()]
         folder = f" (not even the folder {missing[-1]})" if missing else ""
