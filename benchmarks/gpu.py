@@ -260,7 +260,56 @@ def plan_rows(rehearse: bool) -> list[Task]:
     MMLogger.get_current_instance().setLevel("ERROR")  # models log how they are initialised
     device = torch.device("cpu" if rehearse else "cuda")
     rows = [Task(row.name, partial(measure_row, row, device, rehearse)) for row in ROWS]
-    return [Task("machine", partial(describe, device)), *rows]
+    attention = [
+        Task(f"attention of stage {stage} {mode}", partial(time_attention, stage, mode, device))
+        for stage in (1, 3)
+        for mode in ("inference", "train")
+        if not rehearse or (stage, mode) == (3, "inference")  # no gradient on CPUs
+    ]
+    return [Task("machine", partial(describe, device)), *rows[:6], *attention, *rows[6:]]
+
+
+def time_attention(stage: int, mode: str, device: Any) -> dict[str, Any]:
+    """Window attention of Swin-T alone: our kernel beside FlexAttention, in bfloat16.
+
+    Maps are those of two images of 800x1344, or tiny without a GPU, where nothing is compiled.
+    """
+    import torch
+    from flex_attention import count_traffic, window_attention
+    from torch.nn.attention.flex_attention import flex_attention
+    from torch.utils.benchmark import Timer
+
+    from swin_mm.ops.triton.window_attention import window_attention as kernel
+
+    on_gpu, heads, side = device.type == "cuda", 3 * 2 ** (stage - 1), 2 ** (stage + 1)
+    size = (800 // side, 1344 // side) if on_gpu else (9, 12)
+    random = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Any:
+        made = torch.randn(shape, generator=random).to(device, torch.bfloat16)
+        return made.requires_grad_(mode == "train")
+
+    tensors = draw(2, *size, 3 * 32 * heads), draw(heads, 49, 49), draw(3 * 32 * heads)
+    options = dict(num_heads=heads, window_size=(7, 7), shift_size=(3, 3), scale=32**-0.5)
+    attend = torch.compile(flex_attention) if on_gpu else flex_attention
+    runs = {
+        "swin_mm": partial(kernel, *tensors, **options),
+        "flex_attention": partial(window_attention, *tensors, **options, attend=attend),
+    }
+    outs = {name: run() for name, run in runs.items()}
+    torch.testing.assert_close(*outs.values(), rtol=2e-2, atol=2e-2)
+
+    def step(name: str) -> None:
+        out = runs[name]()
+        if mode == "train":
+            torch.autograd.grad(out, tensors, outs["swin_mm"].detach())
+
+    medians = {}
+    for name in runs:
+        timer = Timer("step(name)", globals={"step": step, "name": name})
+        medians[name] = timer.blocked_autorange(min_run_time=0.5 if on_gpu else 0.01).median * 1e3
+    text = "; ".join(f"{name} {median:.3f} ms" for name, median in medians.items())
+    return {"median_ms": medians, "traffic": count_traffic(mode == "train"), "text": text}
 
 
 def measure_row(row: Row, device: Any, rehearse: bool) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """`Model.export`: from a loaded model and its config to a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import print_log
+from torch import nn
 
 from swin_mm.configs import innermost_dataset
 from swin_mm.datasets.reader import Reader
@@ -18,14 +19,13 @@ from swin_mm.export.runtime import read_image
 from swin_mm.export.write import ExportResult, Lower, export_model
 from swin_mm.inference.sources import open_sources
 
-if TYPE_CHECKING:
-    from swin_mm.inference.model import Model
-
 CALIBRATION_IMAGES = 200  # more change ranges little; 300 is nncf's own choice
 
 
 def export(
-    model: "Model",
+    module: nn.Module,
+    cfg: Config,
+    classes: Sequence[str] | None,
     path: str | Path,
     format: str | None = None,
     *,
@@ -38,21 +38,21 @@ def export(
     check: bool = True,
     image: Any = None,
 ) -> ExportResult:
-    """Exports a model; `Model.export` describes the arguments."""
+    """Exports the model of a config; `Model.export` describes the arguments."""
     if half and int8 is not None:
         raise ExportError("half and int8 do not go together: choose one")
     picture = None if image is None else read_image(image)
-    on_cpu = next(model.module.parameters()).device.type == "cpu"
-    module = model.module if on_cpu else deepcopy(model.module).cpu()
-    plan = make_plan(module, model.cfg.test_dataloader.dataset, part)
+    if next(module.parameters()).device.type != "cpu":
+        module = deepcopy(module).cpu()
+    plan = make_plan(module, cfg.test_dataloader.dataset, part)
     lower = None
     if half or int8 is not None:
         has_metric = plan.task not in ("features", "panoptic segmentation")
-        evaluate = _find_evaluation(model.cfg, val_images) if has_metric else None
-        images = () if int8 is None else _read_images(int8, model.cfg)
+        evaluate = _find_evaluation(cfg, val_images) if has_metric else None
+        images = () if int8 is None else _read_images(int8, cfg)
         lower = Lower("half" if half else "int8", images, evaluate)
     return export_model(
-        plan, path, model.classes, format, size, batch, check, picture=picture, lower=lower
+        plan, path, classes, format, size, batch, check, picture=picture, lower=lower
     )
 
 

@@ -180,7 +180,7 @@ class Model(Predictor):
         """
         from swin_mm.inference.export import export
 
-        return export(self, path, format, **options)
+        return export(self.module, self.cfg, self.classes, path, format, **options)
 
     def prepare(self, source: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Loads one image as `predict` does.

@@ -68,13 +68,14 @@ def test_names_are_unique():
 
 
 @pytest.mark.slow
-def test_a_check_and_a_row_in_the_interpreter():
+def test_a_check_and_two_rows_in_the_interpreter():
     """The others differ in their sizes and configs alone."""
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'; import gpu, torch, sys;"
         "(check,) = [t for t in gpu.plan_checks(True) if t.name.startswith('Swin-tiny')];"
         "row = gpu.measure_row(gpu.ROWS[0], torch.device('cpu'), True);"
-        "print(check.run(), row['text']); sys.exit(bool(row['failed']))"
+        "flex = gpu.time_attention(3, 'inference', torch.device('cpu'));"
+        "print(flex['text']); print(check.run(), row['text']); sys.exit(bool(row['failed']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -83,5 +84,6 @@ def test_a_check_and_a_row_in_the_interpreter():
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    line = done.stdout.splitlines()[-1]
+    flex, line = done.stdout.splitlines()[-2:]
+    assert flex.startswith("swin_mm ") and "flex_attention " in flex
     assert line.startswith("{} swin_mm ") and "mmdet " in line and "goal 9 ms" in line

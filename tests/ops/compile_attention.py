@@ -2,24 +2,18 @@
 
     python tests/ops/compile_attention.py bfloat16 32 90 100    # dtype, head width, capabilities
 
-Prints a line for each kernel and capability: registers of a thread, bytes that it keeps in memory
-for want of them, and bytes of shared memory of a program.
+Prints a line for each kernel and capability, with what it takes; see `kernel_usage.py`.
 """
 
-import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, compile
+from kernel_usage import compile_for, describe_usage
+from triton.compiler import ASTSource
 
 from swin_mm.ops.triton import launch
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 WINDOW = {"one_tile": (7, 7), "many_tiles": (12, 12)}
 NAMES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
 WIDE = ("bias_ptr", "grad_bias_ptr", "grad_pad_ptr", "stats_ptr")  # float32 always
@@ -49,20 +43,9 @@ def compile_kernel(name: str, dtype: torch.dtype, head_dim: int, capability: int
         for i, a in enumerate(kinds)
         if a.endswith("_ptr") or a.startswith("stride")
     }
-    options = dict(num_warps=launched.num_warps, num_stages=launched.num_stages)
     source = ASTSource(kernel, kinds, constants, attrs)
-    return compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def read_usage(cubin: bytes) -> tuple[int, int]:
-    """Registers, and bytes of the stack."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [CUOBJDUMP, "--dump-resource-usage", file.name]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()
-    return int(registers), int(stack)
+    num_warps, num_stages = launched.num_warps, launched.num_stages
+    return compile_for(source, capability, num_warps=num_warps, num_stages=num_stages)
 
 
 if __name__ == "__main__":
@@ -72,5 +55,4 @@ if __name__ == "__main__":
             continue
         for capability in map(int, sys.argv[3:]):
             compiled = compile_kernel(name, dtype, head_dim, capability)
-            usage = *read_usage(compiled.asm["cubin"]), compiled.metadata.shared
-            print(name, capability, *usage, flush=True)
+            print(name, capability, describe_usage(compiled), flush=True)

@@ -1,21 +1,19 @@
-"""Compiles the kernels that go by rows for an H100, which needs no GPU; run by a test.
+"""Compiles the kernels that go by rows, which needs no GPU; run by a test.
 
-Prints a line for each: its name, the bytes that a thread spills from its registers, and how many of
-its divisions are not rounded to nearest.
+    python tests/ops/compile_rows.py 96,1536 90 100    # channels, capabilities
+
+Prints a line for each kernel, width and capability, with what it takes (see `kernel_usage.py`) and
+how many of its divisions are not rounded to nearest.
 """
 
 import re
-import subprocess
 import sys
-import tempfile
 
-from triton import knobs
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, compile
+from kernel_usage import compile_for, describe_usage
+from triton.compiler import ASTSource
 
 from swin_mm.ops.triton import add_norm, merge_norm, mlp, norm_add, rows
 
-TARGET = GPUTarget("cuda", 90, 32)
 WIDE, NARROW = "*fp32", "*bf16"
 INT, FLOAT = "i32", "fp32"
 # (kernel, elements of a tile; all arguments but constants)
@@ -76,8 +74,8 @@ KERNELS = {
 }
 
 
-def compile_kernel(kernel, elements: int | None, arguments: dict, channels: int) -> str:
-    """PTX of a kernel for maps of `channels`."""
+def compile_kernel(kernel, elements: int | None, arguments: dict, channels: int, capability: int):
+    """A kernel for maps of `channels`."""
     joined = 4 * channels if kernel in vars(merge_norm).values() else channels
     tile = rows.choose_tile(joined, elements) if elements else None
     tile = tile or dict(BLOCK_R=mlp.BLOCK_R, BLOCK_C=mlp.BLOCK_C, num_warps=4)
@@ -89,23 +87,13 @@ def compile_kernel(kernel, elements: int | None, arguments: dict, channels: int)
     aligned = [["tt.divisibility", 16]]
     attrs = {(i,): aligned for i, kind in enumerate(kinds.values()) if kind.startswith("*")}
     source = ASTSource(kernel, kinds, constants, attrs)
-    options = dict(num_warps=num_warps)
-    return compile(source, target=TARGET, options=options).asm["ptx"]
-
-
-def count_spilled_bytes(ptx: str) -> int:
-    """What NVIDIA's assembler says of a kernel."""
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        command = [knobs.nvidia.ptxas.path, "-v", "-arch=sm_90a", file.name, "-o", "/dev/null"]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    return sum(map(int, re.findall(r"(\d+) bytes spill", text)))
+    return compile_for(source, capability, num_warps=num_warps)
 
 
 if __name__ == "__main__":
-    for channels in map(int, sys.argv[1:]):
-        for name, (kernel, elements, arguments) in KERNELS.items():
-            ptx = compile_kernel(kernel, elements, arguments, channels)
-            rough = len(re.findall(r"div\.(?!rn)\w+\.f32", ptx))
-            print(f"{name} of {channels} channels: {count_spilled_bytes(ptx)} {rough}", flush=True)
+    for name, (kernel, elements, arguments) in KERNELS.items():
+        for channels in map(int, sys.argv[1].split(",")):
+            for capability in map(int, sys.argv[2:]):
+                compiled = compile_kernel(kernel, elements, arguments, channels, capability)
+                rough = len(re.findall(r"div\.(?!rn)\w+\.f32", compiled.asm["ptx"]))
+                print(f"{name},{channels}", capability, describe_usage(compiled), rough, flush=True)

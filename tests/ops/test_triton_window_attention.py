@@ -368,15 +368,16 @@ def test_by_name_through_the_dispatch():
 
 
 @pytest.mark.slow
-def test_compiled_for_an_h100():
+def test_compiled_for_gpus_that_are_not_here():
     """In registers but for a few numbers, and in the shared memory that the smallest GPUs have."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     script = Path(__file__).parent / "compile_attention.py"
-    command = [sys.executable, str(script), "bfloat16", "32", "90"]
+    command = [sys.executable, str(script), "bfloat16", "32", "80", "90", "100"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == list(launch.LAUNCHES)
-    for name, _, registers, stack, shared in lines:
-        assert int(registers) <= 255 and int(stack) <= 64, (name, registers, stack)
+    assert [line[0] for line in lines[::3]] == list(launch.LAUNCHES)
+    for name, capability, registers, stack, shared in lines:
+        spilled = 160 if capability == "100" else 64
+        assert int(registers) <= 255 and int(stack) <= spilled, (name, registers, stack)
         assert int(shared) <= 99 * 2**10, (name, shared)

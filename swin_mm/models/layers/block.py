@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
@@ -12,7 +14,11 @@ from swin_mm.models.layers.fused import FusedForms, FusedModule, PendingResidual
 from swin_mm.models.layers.hooks import has_hooks, is_identity
 from swin_mm.models.layers.stochastic_depth import add_branch
 from swin_mm.ops.dispatch import FusedForm
+from swin_mm.ops.linear import linear_add, mlp_add
+from swin_mm.ops.reference import Branch
+from swin_mm.ops.sdpa import window_attention as sdpa_attention
 from swin_mm.ops.self_test import RowOperator
+from swin_mm.ops.setting import setting_of
 
 
 class Mlp(nn.Module):
@@ -45,10 +51,6 @@ class SwinBlock(FusedModule):
     """
 
     sum_operator: ClassVar[RowOperator] = "add_norm"
-    fused_forms: ClassVar[FusedForms] = {
-        "triton": fused.block_by_triton,
-        "sdpa": fused.block_by_onednn,
-    }
 
     def __init__(
         self,
@@ -91,6 +93,36 @@ class SwinBlock(FusedModule):
             return self.fused_forms[name](self, pending)
         return PendingResidual(self(pending.materialize()))
 
+    def _by_triton(self, pending: PendingResidual) -> PendingResidual:
+        """Sum and norm, attention, sum and norm, MLP; the last sum is left to what comes next."""
+        x, branch, _ = pending
+        dtype = setting_of(x, needs_grad=False).linear_dtype
+        add_norm = fused.kernels().add_norm
+        x, normed = add_norm(x, branch, fused.norm_parameters(self.norm1), dtype)
+        branch = self._attention_before_bias(normed)
+        x, normed = add_norm(x, branch, fused.norm_parameters(self.norm2), dtype)
+        return PendingResidual(x, self._mlp_before_bias(normed, dtype))
+
+    def _attention_before_bias(self, x: Tensor) -> Branch:
+        """The attention of a map; the bias of its last layer is left to the sum."""
+        proj = self.attn.proj
+        out = F.linear(self.attn.attend(x), proj.weight)
+        return fused.build_branch(out, proj.bias, self.drop_path)
+
+    def _mlp_before_bias(self, x: Tensor, dtype: torch.dtype) -> Branch:
+        """The MLP of a map; the bias of its last layer is left to the sum."""
+        fc1, fc2 = self.mlp.fc1, self.mlp.fc2
+        out = fused.kernels().mlp(x, fc1.weight, fc1.bias, fc2.weight, dtype)
+        return fused.build_branch(out, fc2.bias, self.drop_path)
+
+    def _by_onednn(self, pending: PendingResidual) -> PendingResidual:
+        """In inference: linear layers take GELU and residual along."""
+        x, attn, mlp = pending.x, self.attn, self.mlp
+        x = linear_add(attn.attend(self.norm1(x), sdpa_attention), attn.proj, x)
+        return PendingResidual(mlp_add(self.norm2(x), mlp.fc1, mlp.fc2, x))
+
+    fused_forms: ClassVar[FusedForms] = {"triton": _by_triton, "sdpa": _by_onednn}
+
     def _may_skip_samples(self) -> bool:
         """Whether branches treat samples alone, draw no numbers, and no hook sees the batch."""
         if is_identity(self.drop_path):
@@ -106,11 +138,25 @@ class SwinBlock(FusedModule):
         return (*own, attn, attn.proj, attn.proj_drop, mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop)
 
     def describe_fused(self) -> FusedForm:
-        if reason := fused.why_not_block(self):
+        if reason := self._why_not_fused():
             return FusedForm(reason=reason)
         channels, hidden = self.attn.embed_dims, self.mlp.fc1.out_features
         operators: Any = (self.sum_operator, channels), ("mlp", hidden)
         return FusedForm(operators, channels, not is_identity(self.drop_path))
+
+    def _why_not_fused(self) -> str | None:
+        """Why layers must be called one by one; `None` where nobody would notice."""
+        attn, mlp = self.attn, self.mlp
+        if type(attn).forward is not WindowAttentionBase.forward:
+            return f"{type(attn).__name__} has a forward of its own"
+        for layer in (attn.proj, mlp.fc1, mlp.fc2):
+            if type(layer) is not nn.Linear:
+                return f"a linear layer is {type(layer).__name__}"
+        if type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
+            return f"the activation is {mlp.act}"
+        if not (is_identity(attn.proj_drop) and is_identity(mlp.drop)):
+            return "dropout is active"
+        return fused.why_not_norm(self.norm1) or fused.why_not_norm(self.norm2)
 
 
 class SwinBlockV2(SwinBlock):
@@ -126,10 +172,6 @@ class SwinBlockV2(SwinBlock):
     """
 
     sum_operator: ClassVar[RowOperator] = "norm_add"
-    fused_forms: ClassVar[FusedForms] = {
-        "triton": fused.block_v2_by_triton,
-        "sdpa": fused.block_v2_by_onednn,
-    }
 
     def __init__(
         self,
@@ -156,3 +198,27 @@ class SwinBlockV2(SwinBlock):
 
     def _mlp_branch(self, x: Tensor) -> Tensor:
         return self.norm2(self.mlp(x))
+
+    def _by_triton(self, pending: PendingResidual) -> PendingResidual:
+        """Attention, norm and sum, MLP, norm and sum."""
+        x, _, low_precision = pending  # a norm ends each block, so no sum is pending
+        setting = setting_of(x, needs_grad=False)
+        dtype = setting.linear_dtype
+        x = x.to(setting.norm_dtype)  # as a sum with what a norm returns
+        norm_add = fused.kernels().norm_add
+        branch = self._attention_before_bias(x if low_precision is None else low_precision)
+        x, low_precision = norm_add(x, branch, fused.norm_parameters(self.norm1), dtype)
+        branch = self._mlp_before_bias(low_precision, dtype)
+        x, low_precision = norm_add(x, branch, fused.norm_parameters(self.norm2), dtype)
+        if self.norm3 is not None:
+            x, low_precision = self.norm3(x), None
+        return PendingResidual(x, low_precision=low_precision)
+
+    def _by_onednn(self, pending: PendingResidual) -> PendingResidual:
+        """In inference: the linear layers of the MLP take GELU along."""
+        x, attn, mlp = pending.x, self.attn, self.mlp
+        x = x + self.norm1(attn.proj(attn.attend(x, sdpa_attention)))
+        x = x + self.norm2(mlp_add(x, mlp.fc1, mlp.fc2, None))
+        return PendingResidual(x if self.norm3 is None else self.norm3(x))
+
+    fused_forms: ClassVar[FusedForms] = {"triton": _by_triton, "sdpa": _by_onednn}

@@ -1,10 +1,10 @@
-"""Fused forms of blocks, embedding and merging, and the choice between them and single layers.
+"""The choice between a module's layers, called one by one, and its fused forms.
 
-By Triton, a block runs three kernels between the products of matrices and the attention: residual
-sum with norm twice (the first adds what the block before left), and bias with GELU. Biases of the
-layers before a sum are added in it, the next layer's dtype is written at once, and backward keeps
-the low-precision products and no GELU. By oneDNN, in inference on a CPU, linear layers take GELU
-and residual along.
+The forms stand beside the layers, in `block.py` and `patch.py`. By Triton, a block runs three
+kernels between the products of matrices and the attention: residual sum with norm twice (the first
+adds what the block before left), and bias with GELU. Biases of the layers before a sum are added in
+it, the next layer's dtype is written at once, and backward keeps the low-precision products and no
+GELU. By oneDNN, in inference on a CPU, linear layers take GELU and residual along.
 
 Where layers must be called one by one (hooks, LoRA, pruning, dropout, another activation or norm),
 they are, and the reason is logged at debug level. A module chooses once and keeps the choice until
@@ -13,23 +13,15 @@ something that decides changes.
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_mm.models.layers.attention import WindowAttentionBase
 from swin_mm.models.layers.hooks import has_hooks, is_identity
 from swin_mm.ops.dispatch import AttnBackend, FusedForm, choose_fused, log_choice
-from swin_mm.ops.linear import linear_add, mlp_add
 from swin_mm.ops.reference import Branch, Norm
-from swin_mm.ops.sdpa import window_attention as sdpa_attention
 from swin_mm.ops.setting import Setting, setting_of
-
-if TYPE_CHECKING:
-    from swin_mm.models.layers.block import SwinBlock
-    from swin_mm.models.layers.patch import PatchEmbed, PatchMerging
 
 
 class PendingResidual(NamedTuple):
@@ -43,7 +35,7 @@ class PendingResidual(NamedTuple):
         """The map with everything added, `(B, H, W, C)`."""
         if self.branch is None:
             return self.x
-        return _kernels().add_norm(self.x, self.branch, None, self.x.dtype)[0]
+        return kernels().add_norm(self.x, self.branch, None, self.x.dtype)[0]
 
     def normalize(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """The map with everything added, and that map after a norm."""
@@ -52,7 +44,7 @@ class PendingResidual(NamedTuple):
             return x, norm(x)
 
         dtype = setting_of(self.x, needs_grad=False).norm_dtype
-        return _kernels().add_norm(self.x, self.branch, norm_parameters(norm), dtype)
+        return kernels().add_norm(self.x, self.branch, norm_parameters(norm), dtype)
 
 
 # By implementation: from a module and its input to its output.
@@ -139,21 +131,6 @@ def _why_not_dtypes(norms: Iterable[nn.LayerNorm], setting: Setting) -> str | No
     return None
 
 
-def why_not_block(block: "SwinBlock") -> str | None:
-    """Why a block's layers must be called one by one; `None` where nobody would notice."""
-    attn, mlp = block.attn, block.mlp
-    if type(attn).forward is not WindowAttentionBase.forward:
-        return f"{type(attn).__name__} has a forward of its own"
-    for layer in (attn.proj, mlp.fc1, mlp.fc2):
-        if type(layer) is not nn.Linear:
-            return f"a linear layer is {type(layer).__name__}"
-    if type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
-        return f"the activation is {mlp.act}"
-    if not (is_identity(attn.proj_drop) and is_identity(mlp.drop)):
-        return "dropout is active"
-    return why_not_norm(block.norm1) or why_not_norm(block.norm2)
-
-
 def why_not_norm(norm: nn.Module) -> str | None:
     """Why no kernel computes a norm; `None` where one does."""
     if type(norm) is not nn.LayerNorm or norm.bias is None or len(norm.normalized_shape) != 1:
@@ -161,7 +138,8 @@ def why_not_norm(norm: nn.Module) -> str | None:
     return None
 
 
-def _kernels() -> ModuleType:
+def kernels() -> ModuleType:
+    """Operators of the Triton kernels."""
     from swin_mm.ops.triton import operators  # imports Triton
 
     return operators
@@ -183,71 +161,3 @@ def build_branch(value: Tensor, bias: Tensor | None, drop_path: Any) -> Branch:
         return Branch(value, bias)
     noise = torch.rand(value.shape[0], device=value.device)
     return Branch(value, bias, noise, 1 - drop_path.drop_prob)
-
-
-def block_by_triton(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
-    """V1: sum and norm, attention, sum and norm, MLP. The last sum is left to what comes next."""
-    x, branch, _ = pending
-    dtype = setting_of(x, needs_grad=False).linear_dtype
-    x, normed = _kernels().add_norm(x, branch, norm_parameters(block.norm1), dtype)
-    branch = _attention_branch(block, normed)
-    x, normed = _kernels().add_norm(x, branch, norm_parameters(block.norm2), dtype)
-    return PendingResidual(x, _mlp_branch(block, normed, dtype))
-
-
-def block_v2_by_triton(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
-    """V2: attention, norm and sum, MLP, norm and sum."""
-    x, _, low_precision = pending  # a norm ends each block, so no sum is pending
-    setting = setting_of(x, needs_grad=False)
-    dtype = setting.linear_dtype
-    x = x.to(setting.norm_dtype)  # as a sum with what a norm returns
-    branch = _attention_branch(block, x if low_precision is None else low_precision)
-    x, low_precision = _kernels().norm_add(x, branch, norm_parameters(block.norm1), dtype)
-    branch = _mlp_branch(block, low_precision, dtype)
-    x, low_precision = _kernels().norm_add(x, branch, norm_parameters(block.norm2), dtype)
-    if block.norm3 is not None:
-        x, low_precision = block.norm3(x), None
-    return PendingResidual(x, low_precision=low_precision)
-
-
-def _attention_branch(block: "SwinBlock", x: Tensor) -> Branch:
-    """The attention of a map; the bias of its last layer is left to the sum."""
-    proj = block.attn.proj
-    return build_branch(F.linear(block.attn.attend(x), proj.weight), proj.bias, block.drop_path)
-
-
-def _mlp_branch(block: "SwinBlock", x: Tensor, dtype: torch.dtype) -> Branch:
-    """The MLP of a map; the bias of its last layer is left to the sum."""
-    fc1, fc2 = block.mlp.fc1, block.mlp.fc2
-    out = _kernels().mlp(x, fc1.weight, fc1.bias, fc2.weight, dtype)
-    return build_branch(out, fc2.bias, block.drop_path)
-
-
-def block_by_onednn(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
-    """V1 in inference."""
-    x, attn, mlp = pending.x, block.attn, block.mlp
-    x = linear_add(attn.attend(block.norm1(x), sdpa_attention), attn.proj, x)
-    return PendingResidual(mlp_add(block.norm2(x), mlp.fc1, mlp.fc2, x))
-
-
-def block_v2_by_onednn(block: "SwinBlock", pending: PendingResidual) -> PendingResidual:
-    """V2 in inference."""
-    x, attn, mlp = pending.x, block.attn, block.mlp
-    x = x + block.norm1(attn.proj(attn.attend(x, sdpa_attention)))
-    x = x + block.norm2(mlp_add(x, mlp.fc1, mlp.fc2, None))
-    return PendingResidual(x if block.norm3 is None else block.norm3(x))
-
-
-def embed_by_triton(embed: "PatchEmbed", x: Tensor) -> Tensor:
-    """A padded image `(B, in_channels, H, W)` to tokens; bias and norm are one kernel."""
-    proj = embed.proj
-    tokens = F.conv2d(x, proj.weight, stride=proj.stride).permute(0, 2, 3, 1)
-    dtype = setting_of(tokens, needs_grad=False).norm_dtype
-    norm = norm_parameters(embed.norm)
-    return _kernels().add_norm(None, Branch(tokens, proj.bias), norm, dtype)[1]
-
-
-def merge_by_triton(merging: "PatchMerging", x: Tensor) -> Tensor:
-    """Joins and normalises in one kernel, then reduces."""
-    dtype = setting_of(x, needs_grad=False).linear_dtype
-    return merging.reduction(_kernels().merge_norm(x, norm_parameters(merging.norm), dtype))

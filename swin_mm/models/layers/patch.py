@@ -3,13 +3,15 @@
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from swin_mm.models.layers import fused
 from swin_mm.models.layers.fused import FusedForms, FusedModule
 from swin_mm.ops.dispatch import AttnBackend, FusedForm, resolve_backend
-from swin_mm.ops.reference import MERGE_ORDER, join_neighbours
+from swin_mm.ops.reference import MERGE_ORDER, Branch, join_neighbours
+from swin_mm.ops.setting import setting_of
 from swin_mm.ops.window import pad_bottom_right, padded_size
 
 
@@ -21,10 +23,8 @@ class PatchEmbed(FusedModule):
         embed_dims: Channels `C` of a token.
         patch_size: `(h, w)` in pixels.
         norm_cfg: Norm after the projection, as mmcv builds it; `None` for none.
-        attn_backend: `triton` adds bias and norm in one pass; see `swin_mm.models.layers.fused`.
+        attn_backend: `triton` adds bias and norm in one pass.
     """
-
-    fused_forms: ClassVar[FusedForms] = {"triton": fused.embed_by_triton}
 
     def __init__(
         self,
@@ -49,6 +49,15 @@ class PatchEmbed(FusedModule):
             return self.fused_forms[name](self, x)
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
+    def _by_triton(self, x: Tensor) -> Tensor:
+        """Of a padded image; bias and norm are one kernel."""
+        tokens = F.conv2d(x, self.proj.weight, stride=self.proj.stride).permute(0, 2, 3, 1)
+        dtype = setting_of(tokens, needs_grad=False).norm_dtype
+        norm = fused.norm_parameters(self.norm)
+        return fused.kernels().add_norm(None, Branch(tokens, self.proj.bias), norm, dtype)[1]
+
+    fused_forms: ClassVar[FusedForms] = {"triton": _by_triton}
+
     def bypassed_modules(self) -> tuple[nn.Module, ...]:
         return self.norm, self.proj
 
@@ -66,14 +75,12 @@ class PatchMerging(FusedModule):
         embed_dims: Channels `C` of the input.
         stride: Tokens between neighbourhoods; 2 makes them disjoint.
         norm_cfg: Norm of the joined channels, as mmcv builds it; `None` for none.
-        attn_backend: `triton` joins and normalises in one pass; see `swin_mm.models.layers.fused`.
+        attn_backend: `triton` joins and normalises in one pass.
 
     Source:
         Liu et al., Swin Transformer, 2021, section 3.1, "Patch merging". Parameters are in the
         order of microsoft/Swin-Transformer; mmdet's are in that of `nn.Unfold`.
     """
-
-    fused_forms: ClassVar[FusedForms] = {"triton": fused.merge_by_triton}
 
     def __init__(
         self,
@@ -112,6 +119,14 @@ class PatchMerging(FusedModule):
     def reduce(self, joined: Tensor) -> Tensor:
         """Joined channels `(B, H, W, 4C)` to `(B, H, W, 2C)`."""
         return self.reduction(self.norm(joined))
+
+    def _by_triton(self, x: Tensor) -> Tensor:
+        """Joins and normalises in one kernel, then reduces."""
+        dtype = setting_of(x, needs_grad=False).linear_dtype
+        norm = fused.norm_parameters(self.norm)
+        return self.reduction(fused.kernels().merge_norm(x, norm, dtype))
+
+    fused_forms: ClassVar[FusedForms] = {"triton": _by_triton}
 
     def bypassed_modules(self) -> tuple[nn.Module, ...]:
         return (self.norm,)

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from swin_mm.ops.triton import many_tiles, one_tile
 from swin_mm.ops.triton.support import count_processors
+from swin_mm.ops.triton.tile import IS_INTERPRETED
 from swin_mm.ops.window import padded_size
 
 MIN_BLOCK = 16  # the least side of a matrix that tl.dot multiplies
-# Whether Triton was imported under TRITON_INTERPRET=1, where kernels run on the CPU.
-IS_INTERPRETED = not isinstance(one_tile.forward_kernel, triton.JITFunction)
 # Side of a tile, and the most tokens of a window that is one: backward holds four tiles in float32,
 # which at 128 x 128 would pass the registers of a multiprocessor.
 TILE = 64

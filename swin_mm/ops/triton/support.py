@@ -55,7 +55,7 @@ def _why_not_here(setting: Setting) -> str | None:
 
 
 def _is_interpreted() -> bool:
-    from swin_mm.ops.triton.launch import IS_INTERPRETED  # imports Triton
+    from swin_mm.ops.triton.tile import IS_INTERPRETED  # imports Triton
 
     return IS_INTERPRETED
 

@@ -141,3 +141,7 @@ def grad_of_scores(
     weights = exponential(scores - top[:, None]) * factor[:, None]
     grad_weights = tl.dot(grad_out, tl.trans(v), input_precision=PRECISION)
     return weights, weights * (grad_weights - mean[:, None])
+
+
+# Whether Triton was imported under TRITON_INTERPRET=1, where kernels run on the CPU.
+IS_INTERPRETED = not isinstance(locate, triton.JITFunction)
