@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -32,6 +33,12 @@ MODELS = Registry(
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="swin_mm", locations=["swin_mm.engine"])
 LOOPS = Registry("loop", parent=MMENGINE_LOOPS, scope="swin_mm", locations=["swin_mm.engine"])
+MODEL_WRAPPERS = Registry(
+    "model wrapper",
+    parent=MMENGINE_MODEL_WRAPPERS,
+    scope="swin_mm",
+    locations=["swin_mm.engine"],
+)
 OPTIM_WRAPPERS = Registry(
     "optim_wrapper",
     parent=MMENGINE_OPTIM_WRAPPERS,

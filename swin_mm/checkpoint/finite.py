@@ -38,6 +38,8 @@ def _named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 def _is_finite(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
         return True
+    if hasattr(tensor, "to_local"):  # each process looks at its part of a divided one
+        tensor = tensor.to_local()
     if tensor.element_size() == 1:  # float8 has few operators
         tensor = tensor.float()
     finite = tensor.isfinite()

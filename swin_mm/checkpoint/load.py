@@ -20,8 +20,9 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict:
 
     Args:
         path: A file written by `torch.save`, also one written by NumPy 1 or an older PyTorch, one
-            of safetensors, a `.pkl` of Detectron2, or the index of weights in several files
-            (`*.index.json`). Apart from the last, its name does not matter.
+            of safetensors, a `.pkl` of Detectron2, the index of weights in several files
+            (`*.index.json`), or the folder of a training with `--shard`. Apart from the index, its
+            name does not matter.
         map_location: As in `torch.load`; of a safetensors file, tensors stay on the CPU where this
             is a function or a table.
 
@@ -40,8 +41,8 @@ def load_checkpoint_file(path: str | Path, map_location: Any = "cpu") -> dict:
 
 
 def _load(path: Path, map_location: Any) -> dict:
-    if not path.is_file():
-        raise FileContentError("it is a folder" if path.is_dir() else "there is no such file")
+    if not path.exists():
+        raise FileContentError("there is no such file")
     try:
         checkpoint = read_file(path, map_location)
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ import torch
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
 from swin_mm.checkpoint.convert import convert
+from swin_mm.checkpoint.files.sharded import is_sharded
 from swin_mm.checkpoint.find import Backbone
 from swin_mm.checkpoint.finite import check_finite
 from swin_mm.checkpoint.layouts import LAYOUTS, Layout, State
@@ -17,6 +18,7 @@ from swin_mm.cli.inspect_checkpoint import add_prefix_option, describe_model, fi
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 from swin_mm.engine.checkpoint_files import write_atomically
+from swin_mm.engine.sharded_checkpoint import make_file
 from swin_mm.text import printable
 
 # By their names on the command line.
@@ -29,8 +31,12 @@ SUFFIXES = (".pth", ".bin", ".safetensors")
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts one checkpoint."""
     args = parse_args(argv)
-    path, layout = Path(args.target).expanduser(), TARGETS[args.to]
+    path = Path(args.target).expanduser()
     check_target(path, args.force)
+    if args.to is None:
+        join_folder(Path(args.source).expanduser(), path)
+        return
+    layout = TARGETS[args.to]
     source = find_in_file(args.source, load_checkpoint_file(args.source), args.prefix)
     print(f"{args.source}: {describe_source(source)}")
     try:
@@ -52,16 +58,28 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
         description="Rewrite the backbone of a checkpoint in the layout of another library. "
         "The layout of SRC is recognised. The backbone alone is written, without prefix: necks, "
-        "heads, classifiers and optimizers are counted and dropped."
+        "heads, classifiers and optimizers are counted and dropped. Without --to, everything in "
+        "the folder that a training with --shard saved is written as one file."
     )
     parser.add_argument("source", metavar="SRC", help="checkpoint to read")
     parser.add_argument("target", metavar="DST", help=f"file to write ({', '.join(SUFFIXES)})")
-    parser.add_argument(
-        "--to", required=True, choices=TARGETS, help="layout to write; mmdet is mmseg's too"
-    )
+    parser.add_argument("--to", choices=TARGETS, help="layout to write; mmdet is mmseg's too")
     add_prefix_option(parser)
     parser.add_argument("--force", action="store_true", help="overwrite DST")
     return parser.parse_args(argv)
+
+
+def join_folder(folder: Path, path: Path) -> None:
+    """Writes the folder of a sharded training as one file, which resumes and tests alike."""
+    if folder.exists() and not is_sharded(folder):
+        raise ConfigError(
+            f"--to is needed, with one of {', '.join(TARGETS)}: without it, SRC must be a folder "
+            f"that a training with --shard saved, {folder} is none"
+        )
+    if path.suffix == ".safetensors":
+        raise ConfigError(f"DST must end in .pth: safetensors holds weights alone, got {path}")
+    make_file(folder, path)
+    print(f"{path}: the whole checkpoint {folder}")
 
 
 def check_target(path: Path, force: bool) -> None:

@@ -94,7 +94,9 @@ def use_own_types(cfg: Config) -> list[str]:
             settings["type"] = f"swin_mm.{name}"
             used.append(name)
     custom = [bare_type(hook) for hook in cfg.get("custom_hooks") or []]
-    for name, kind in OWN_HOOKS.items():
+    is_sharded = bare_type(cfg.get("model_wrapper_cfg")) == "ShardedModel"
+    own = {**OWN_HOOKS, "shard": "ShardHook"} if is_sharded else OWN_HOOKS
+    for name, kind in own.items():
         if name not in hooks and kind not in custom:
             hooks[name] = dict(type=f"swin_mm.{kind}")
             used.append(kind)
@@ -129,6 +131,8 @@ def start_processes(cfg: Config) -> None:
     if cfg.launcher != "pytorch":
         raise ConfigError(f"--launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh")
     torch.distributed.init_process_group("gloo")
+    if bare_type(cfg.get("model_wrapper_cfg")) not in ("", "MMDistributedDataParallel"):
+        return
     # By default mmengine names a GPU to the wrapper. The other two are its own defaults.
     wrapper = dict(
         type="MMDistributedDataParallel",

@@ -46,6 +46,12 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )
     add_compile_option(methods)
     methods.add_argument(
+        "--shard",
+        action="store_true",
+        help="divide parameters, gradients and states of the optimizer among the processes "
+        "(FSDP2); see docs/distributed.md",
+    )
+    methods.add_argument(
         "--auto-scale-lr",
         action="store_true",
         help="scale the learning rate by the images per step over those the config was made for",
@@ -125,6 +131,8 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = resolve_weights(args.weights)
     if args.amp:
         _use_mixed_precision(cfg, args.amp)
+    if args.shard:
+        _use_sharding(cfg, args.compile)
     apply_compile_option(cfg, args)
     if args.accumulate is not None:
         if args.accumulate < 1:
@@ -180,6 +188,24 @@ def _use_lora(cfg: Config, rank: int) -> None:
             f"{type_name(backbone)}"
         )
     backbone["lora"] = {**(backbone.get("lora") or {}), "r": rank}
+
+
+def _use_sharding(cfg: Config, is_compiled: bool) -> None:
+    if cfg.launcher == "none":
+        raise ConfigError(
+            "--shard divides the model among the processes of a run, and this run has one: start "
+            "it with tools/dist_train.sh CONFIG GPUS --shard or by torchrun, --launcher pytorch"
+        )
+    if is_compiled:
+        raise ConfigError("--shard and --compile do not work together yet: give one of them")
+    wrapper = cfg.get("model_wrapper_cfg") or {}
+    kind = bare_type(wrapper)
+    if kind not in ("", "MMDistributedDataParallel", "ShardedModel"):
+        raise ConfigError(f"--shard: model_wrapper_cfg of the config is of type {kind}")
+    if kind != "ShardedModel":
+        unused = wrapper.get("find_unused_parameters", cfg.get("find_unused_parameters", False))
+        wrapper = dict(type="swin_mm.ShardedModel", find_unused_parameters=unused)
+    cfg.model_wrapper_cfg = wrapper
 
 
 def _add_hook(cfg: Config, option: str, **settings: Any) -> None:

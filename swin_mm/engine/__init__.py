@@ -18,4 +18,5 @@ from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import EpochBasedTrainLoop, FastForwardHook, IterBasedTrainLoop
 from .optim_wrapper import AmpOptimWrapper, OptimWrapper
 from .param_groups import MergedOptimWrapperConstructor, ResumedSchedulesHook, ResumeError
+from .sharding import ShardedModel, ShardHook
 from .tracking import WandbVisBackend

@@ -8,6 +8,7 @@ else left incomplete is recognised before anything is resumed from it.
 import glob
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from mmengine.fileio import LocalBackend, register_backend
 
 from swin_mm.checkpoint.files import FileContentError
 from swin_mm.checkpoint.files.archive import ZIP_MAGIC, Archive
+from swin_mm.checkpoint.files.sharded import check_sharded
 
 ATOMIC_BACKEND = "swin_mm_atomic"
 POINTER_NAME = "last_checkpoint"  # mmengine's name for the file that names the newest checkpoint
 PARTIAL_SUFFIX = ".partial"
+REPLACED_SUFFIX = ".replaced"  # a folder that is about to have a newer one in its place
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -68,21 +71,57 @@ class AtomicLocalBackend(LocalBackend):
         write_atomically(filepath, obj)
 
 
+def partial_folder(path: Path) -> Path:
+    """Where a folder is written, before `replace_folder` gives it its name."""
+    return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+
+
+def replace_folder(partial: Path, path: Path) -> None:
+    """Gives a folder its name, which another one may have.
+
+    A folder cannot be moved onto another in one step. Where a kill leaves neither under the name,
+    `remove_partial_files` puts the old one back.
+    """
+    old = path.with_name(f".{path.name}{REPLACED_SUFFIX}")
+    _sync_folder(partial)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+    _remove(old)
+
+
 def remove_partial_files(folder: str | Path) -> list[Path]:
-    """Deletes what killed processes left of files they were writing in a folder; lists them."""
-    partial = sorted(Path(folder).glob(f".*{PARTIAL_SUFFIX}"))
+    """Deletes what killed processes left of what they were writing in a folder; lists it."""
+    folder = Path(folder)
+    for old in folder.glob(f".*{REPLACED_SUFFIX}"):
+        path = old.with_name(old.name[1:].removesuffix(REPLACED_SUFFIX))
+        if path.exists():
+            _remove(old)
+        else:
+            os.replace(old, path)
+    partial = sorted(folder.glob(f".*{PARTIAL_SUFFIX}"))
     for path in partial:
-        path.unlink(missing_ok=True)
+        _remove(path)
     return partial
 
 
-def find_damage(path: str | Path) -> str | None:
-    """Says what is wrong with a checkpoint file, None when it is whole; nothing is executed.
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
-    Reads the whole file once and compares the checksums that `torch.save` stored. A file written
-    before PyTorch 1.6 has none and passes.
+
+def find_damage(path: str | Path) -> str | None:
+    """Says what is wrong with a checkpoint, None when it is whole; nothing is executed.
+
+    Reads the whole file, or the folder of a sharded training, once and compares the checksums that
+    `torch.save` stored. A file written before PyTorch 1.6 has none and passes.
     """
     path = Path(path)
+    if path.is_dir():
+        return _find_damage_of_folder(path)
     if not path.is_file():
         return "there is no such file"
     if path.stat().st_size == 0:
@@ -100,22 +139,30 @@ def find_damage(path: str | Path) -> str | None:
     return None
 
 
+def _find_damage_of_folder(path: Path) -> str | None:
+    try:
+        check_sharded(path)
+    except FileContentError as error:
+        return str(error)
+    return None
+
+
 def newest_checkpoint(
     folder: str | Path, templates: Sequence[str], pointer: str | Path | None = None
 ) -> Path | None:
     """Finds the newest whole checkpoint, also when the pointer file is missing, stale or wrong.
 
-    Names match mmengine's templates, such as `epoch_{}.pth`. What the pointer, `last_checkpoint` in
-    the working folder, names counts as written when the pointer was, so that a copied folder, where
-    times mean little, resumes from the right file.
+    Names match mmengine's templates, such as `epoch_{}.pth`; those of folders end before `.pth`.
+    What the pointer, `last_checkpoint` in the working folder, names counts as written when the
+    pointer was, so that a copied folder, where times mean little, resumes from the right file.
     """
     folder = Path(folder)
-    patterns = (re.escape(template).replace(r"\{\}", r"(\d+)") for template in templates)
-    pattern = re.compile("|".join(patterns))
+    stems = (re.escape(template.removesuffix(".pth")) for template in templates)
+    pattern = re.compile("|".join(stem.replace(r"\{\}", r"(\d+)") for stem in stems))
     ages = {}  # path -> (time written in ns, step)
     for path in folder.iterdir() if folder.is_dir() else ():
-        match = pattern.fullmatch(path.name)
-        if match and path.is_file():
+        match = pattern.fullmatch(path.name.removesuffix(".pth"))
+        if match:
             ages[path] = (path.stat().st_mtime_ns, int(match[1] or 0))
     if pointer is not None and Path(pointer).is_file():
         # Only the name is used: the folder may have been moved since.

@@ -103,6 +103,7 @@ class ResumableLoop:
             self.runner.val_loop.run()
         except ValidationStoppedError:
             self.validated_iter = before
+            self.runner.model.train()  # which divides a model that was gathered to be validated
             for hook in self.runner.hooks:
                 if isinstance(hook, EMAHook):  # it has put averaged weights in their place
                     hook._swap_ema_parameters()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from swin_mm.engine.deferred_log import add_deferred
+from swin_mm.engine.runner_parts import gather_tensor
 from swin_mm.registry import OPTIM_WRAPPERS
 
 
@@ -45,6 +46,7 @@ class DeferredGradNorm:
             return
         norm = self.clip_func(parameters, **self.clip_grad_kwargs)
         if norm is not None:  # clipping by value has none
+            norm = gather_tensor(norm)
             self.grad_norm = norm
             add_deferred(self.message_hub, {f"train/{self.grad_name}": norm})
 

@@ -7,6 +7,9 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from swin_mm.engine.runner_parts import bare_model, optim_wrappers
+from swin_mm.engine.sharding import divide_like, is_sharded
+
+Gradients = dict[str, torch.Tensor]  # by the name of their parameter
 
 
 def share_buffers(runner: Runner) -> None:
@@ -24,31 +27,40 @@ def share_buffers(runner: Runner) -> None:
                 broadcast(buffer)
 
 
-def gather_gradients(runner: Runner) -> list[dict[str, torch.Tensor]] | None:
+def gather_gradients(runner: Runner) -> list[Gradients] | Gradients | None:
     """Gathers what each process has accumulated; all processes must call it.
 
     Returns:
-        Gradients by the name of their parameter, for each process; None between two steps of all
-        optimizers.
+        Gradients for each process, or their divided means where a model is sharded; None between
+        two steps of all optimizers.
     """
     if all(wrapper.should_update() for wrapper in optim_wrappers(runner)):
         return None
     named = bare_model(runner).named_parameters()
-    own = {name: p.grad.cpu() for name, p in named if p.grad is not None}
-    return all_gather_object(own)
+    own = {name: p.grad for name, p in named if p.grad is not None}
+    if is_sharded(runner):
+        return own
+    return all_gather_object({name: gradient.cpu() for name, gradient in own.items()})
 
 
-def set_gradients(runner: Runner, gradients: list[dict[str, torch.Tensor]]) -> None:
-    """Gives each process the gradients it had; with another number of processes they are lost."""
-    if len(gradients) != get_world_size():
-        runner.logger.warning(
-            f"The checkpoint has accumulated gradients of {len(gradients)} processes, this run has "
-            f"{get_world_size()}: they are dropped."
-        )
-        return
+def set_gradients(runner: Runner, gradients: list[Gradients] | Gradients) -> None:
+    """Gives each process the gradients it had, or the mean, which has the same effect.
+
+    It is the mean with another number of processes and where a model is or was sharded.
+    """
+    if isinstance(gradients, list):
+        is_same = len(gradients) == get_world_size() and not is_sharded(runner)
+        gradients = gradients[get_rank()] if is_same else _mean(gradients)
     parameters = dict(bare_model(runner).named_parameters())
-    for name, gradient in gradients[get_rank()].items():
-        parameters[name].grad = gradient.to(parameters[name].device)
+    for name, gradient in gradients.items():
+        parameter = parameters[name]
+        parameter.grad = divide_like(gradient.to(parameter.device), parameter)
+
+
+def _mean(gradients: list[Gradients]) -> Gradients:
+    names = dict.fromkeys(name for own in gradients for name in own)
+    sums = {name: sum(own[name] for own in gradients if name in own) for name in names}
+    return {name: value / len(gradients) for name, value in sums.items()}
 
 
 def count_batches(runner: Runner) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import torch
 from mmengine.model import ExponentialMovingAverage as MMEngineExponentialMovingAverage
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from swin_mm.registry import MODELS
 
@@ -25,7 +26,7 @@ class ExponentialMovingAverage(MMEngineExponentialMovingAverage):
             model: A model like the one that this was made of.
         """
         sources = model.state_dict() if self.update_buffers else dict(model.named_parameters())
-        pairs = [(mean.data, sources[name].data) for name, mean in self.avg_parameters.items()]
+        pairs = [(_own(mean), _own(sources[name])) for name, mean in self.avg_parameters.items()]
         if self.steps == 0:
             _copy(pairs)
         elif self.steps % self.interval == 0:
@@ -38,6 +39,12 @@ class ExponentialMovingAverage(MMEngineExponentialMovingAverage):
         means = [mean for mean, _ in pairs]
         sources = [source.to(mean.device) for mean, source in pairs]
         torch._foreach_lerp_(means, sources, self.momentum)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The values of a tensor; this process' part, where it is divided among several."""
+    values = tensor.data
+    return values.to_local() if isinstance(values, DTensor) else values
 
 
 def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import kill_jobs
 from kill_jobs import Job, differences, is_alive, list_children, signal_process
 
-KINDS = ["train"] * 4 + ["ranks"] * 3 + ["detector", "shapes", "convert"]
+KINDS = ["train"] * 4 + ["ranks"] * 3 + ["shard", "detector", "shapes", "convert"]
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 WORKER_SECONDS = 5.0  # that workers of a killed process may live on
 LAUNCHER_SECONDS = 60.0  # after which a launcher ends the other ranks of a lost one
@@ -132,7 +132,8 @@ def make_job(kind: str, draw: random.Random, folder: Path) -> Job:
         return kill_jobs.make_shapes()
     if kind in ("detector", "convert"):
         return getattr(kill_jobs, f"make_{kind}")(folder)
-    return kill_jobs.make_training(draw, folder / "config", ranks=2 if kind == "ranks" else 1)
+    ranks, options = 1 if kind == "train" else 2, ["--shard"] if kind == "shard" else []
+    return kill_jobs.make_training(draw, folder / "config", ranks, options)
 
 
 def main() -> int:

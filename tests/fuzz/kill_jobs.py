@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,8 @@ from kill_task import write_kill_config
 from swin_weights import microsoft_state
 
 import swin_mm.engine.hooks.curves  # noqa: F401
+from swin_mm.checkpoint import load_checkpoint_file
+from swin_mm.checkpoint.files.sharded import is_sharded
 from swin_mm.cli.config import load_config
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.main import import_command, run_command
@@ -152,9 +154,9 @@ def choose_config(draw: random.Random) -> str:
     return "".join(lines)
 
 
-def train_job(config: Path, name: str, ranks: int = 1) -> Job:
+def train_job(config: Path, name: str, ranks: int = 1, extra: Sequence[str] = ()) -> Job:
     """Trains, and resumes where something is there to be resumed."""
-    options = ["--resume"] + (["--launcher", "pytorch"] if ranks > 1 else [])
+    options = ["--resume", *extra] + (["--launcher", "pytorch"] if ranks > 1 else [])
 
     def run(work_dir: Path) -> int:
         return run_command("train", [str(config), "--work-dir", str(work_dir), *options])
@@ -162,12 +164,15 @@ def train_job(config: Path, name: str, ranks: int = 1) -> Job:
     return Job(name, run, describe_training, ranks)
 
 
-def make_training(draw: random.Random, folder: Path, ranks: int = 1) -> Job:
+def make_training(
+    draw: random.Random, folder: Path, ranks: int = 1, options: Sequence[str] = ()
+) -> Job:
     folder.mkdir(parents=True)
     extra = choose_config(draw) + "default_hooks['curves'] = None\n"  # drawing takes longest
     if ranks > 1:
         extra += "train_dataloader['batch_size'] = val_dataloader['batch_size'] = 2\n"
-    return train_job(write_kill_config(folder, extra), "train" if ranks == 1 else "ranks", ranks)
+    name = " ".join(["train" if ranks == 1 else "ranks", *options])
+    return train_job(write_kill_config(folder, extra), name, ranks, options)
 
 
 def make_detector(folder: Path) -> Job:
@@ -206,6 +211,8 @@ def make_convert(folder: Path) -> Job:
 
 def _read_checkpoint(path: Path) -> object:
     """The content of a checkpoint without times and what names the run."""
+    if path.is_dir():
+        return _simplify(load_checkpoint_file(path))
     return _simplify(torch.load(path, weights_only=False))
 
 
@@ -227,10 +234,10 @@ def _simplify(value: object) -> object:
 
 def describe_training(folder: Path) -> dict[str, object]:
     """What a training leaves, but for logs of single processes and pictures of times."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    content: dict[str, object] = {"files": [path.name for path in files]}
-    for path in files:
-        if path.suffix == ".pth":
+    paths = sorted(path for path in folder.iterdir() if path.is_file() or is_sharded(path))
+    content: dict[str, object] = {"files": [path.name for path in paths]}
+    for path in paths:
+        if path.suffix == ".pth" or is_sharded(path):
             content[path.name] = _read_checkpoint(path)
     content["last"] = Path((folder / "last_checkpoint").read_text()).name
     losses: dict[str, set] = {}

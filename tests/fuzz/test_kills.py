@@ -256,7 +256,7 @@ def test_signals_that_are_ignored_stay_ignored(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [slow("train"), slow("ranks"), "shapes", "convert"])
+@pytest.mark.parametrize("kind", [slow("train"), slow("ranks"), slow("shard"), "shapes", "convert"])
 def test_random_kills(tmp_path, kind):
     """A few of what `fuzz_kills.py` does for hours."""
     draw = random.Random(kind)

@@ -1,5 +1,6 @@
 """The zip archives that `torch.save` has written since PyTorch 1.6, with their checksums."""
 
+import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +16,22 @@ ENCRYPTED = 0x1  # flag of a zip entry
 
 
 class Archive:
-    """The records of one file; each is compared with its checksum as it is read."""
+    """The records of one file; each is compared with its checksum as it is read.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        path: The file, or its content.
+    """
+
+    def __init__(self, path: str | Path | bytes) -> None:
+        size = len(path) if isinstance(path, bytes) else Path(path).stat().st_size
         try:
-            self.zip = zipfile.ZipFile(path)
+            self.zip = zipfile.ZipFile(io.BytesIO(path) if isinstance(path, bytes) else path)
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, IndexError) as error:
-            size = Path(path).stat().st_size
             raise FileContentError(
                 f"it is truncated at {size} bytes or damaged; copy or download it again"
             ) from error
         try:
-            self.records = self._list_records(Path(path).stat().st_size)
+            self.records = self._list_records(size)
         except FileContentError:
             self.zip.close()
             raise

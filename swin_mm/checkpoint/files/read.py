@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from swin_mm.checkpoint.files.archive import ZIP_MAGIC, Archive
+from swin_mm.checkpoint.files.sharded import read_sharded
 from swin_mm.checkpoint.files.torch_files import is_legacy, read_archive, read_legacy, read_pickle
 from swin_mm.checkpoint.files.values import FileContentError
 
@@ -30,7 +31,8 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
 
     Args:
         path: A file of `torch.save`, of safetensors, a pickle as of Detectron2, whose arrays
-            become tensors, or the index of weights in several files, `*.index.json`.
+            become tensors, the index of weights in several files, `*.index.json`, or the folder
+            of a sharded training.
         map_location: As in `torch.load`; of safetensors, tensors stay on the CPU where this is a
             function or a table.
 
@@ -39,6 +41,8 @@ def read_file(path: Path, map_location: Any = "cpu") -> Any:
         ModuleNotFoundError: safetensors is needed and not installed.
         OSError: It cannot be opened.
     """
+    if path.is_dir():
+        return read_sharded(path, map_location)
     with open(path, "rb") as file:
         start = file.read(512)
     if path.name.endswith(INDEX_SUFFIX):

@@ -8,7 +8,7 @@ from os import path as osp
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import BaseLoop, Runner
 
@@ -29,6 +29,8 @@ from swin_mm.engine.rank_state import (
     set_gradients,
     share_buffers,
 )
+from swin_mm.engine.sharded_checkpoint import FILE_SUFFIX, make_file
+from swin_mm.engine.sharding import is_sharded
 from swin_mm.registry import HOOKS
 
 # What a task is judged by, whatever evaluator measures it: those of single classes, or an accuracy
@@ -66,6 +68,16 @@ class CheckpointHook(MMEngineCheckpointHook):
     whose name says whether more of it is better; where none does, no best checkpoint is kept, and
     the log says so.
 
+    Where a model is sharded, checkpoints of steps are folders, which every process writes its part
+    of, and best ones are files. At the end the newest becomes a file. Both are resumed by any
+    number of processes, sharded or not.
+
+    Args:
+        *args: As in mmengine.
+        whole_files: Whether all checkpoints of a sharded model are files, written by the first
+            process: for machines without a shared disk.
+        **kwargs: As in mmengine.
+
     Remote storage (`backend_args`, `file_client_args`, an `out_dir` with a scheme) is used as
     mmengine would.
     """
@@ -76,8 +88,10 @@ class CheckpointHook(MMEngineCheckpointHook):
     backend_args: dict | None
     keep_ckpt_ids: deque[int]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, whole_files: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.whole_files = whole_files
+        self.has_folders = False
         is_remote = self.file_client_args or self.backend_args or "://" in str(self.out_dir or "")
         if not is_remote:
             self.backend_args = {"backend": ATOMIC_BACKEND}
@@ -91,6 +105,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def before_run(self, runner: Runner) -> None:
         """Tidies the folder and corrects `last_checkpoint`, which the runner reads next."""
+        self.has_folders = is_sharded(runner) and self.is_local and not self.whole_files
         is_training = isinstance(runner._train_loop, BaseLoop)
         if not (is_training and self.is_local):
             return
@@ -180,7 +195,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         """
         parts = ("state_dict", "ema_state_dict", "optimizer")
         state = {name: checkpoint[name] for name in parts if name in checkpoint}
-        if bad := list_non_finite(state):
+        bad = list_non_finite(state)
+        if is_sharded(runner):  # and each process has looked at its own part
+            bad = sorted({name for part in all_gather_object(bad) for name in part})
+        if bad:
             raise CheckpointError(
                 f"nothing is saved after step {runner.iter}: NaN or infinite values in "
                 f"{list_names(bad)}; the last good checkpoint is {self.last_ckpt}"
@@ -223,7 +241,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
             runner.message_hub.update_info("keep_ckpt_ids", kept)
         runner.message_hub.update_info(OUTDATED, outdated)
-        filename = self.filename_tmpl.format(step)
+        filename = self._name(self.filename_tmpl.format(step))
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         self._save(runner, filename, meta)
@@ -240,23 +258,30 @@ class CheckpointHook(MMEngineCheckpointHook):
         """
         if self.saved_iter != runner.iter or self.last_ckpt is None:
             meta = {"epoch": runner.epoch, "iter": runner.iter, "is_interrupted": True}
-            self._save(runner, INTERRUPTED, meta)
+            self._save(runner, self._name(INTERRUPTED), meta)
             barrier()  # a process that ends early has the others ended
-            return self._here(INTERRUPTED)
+            return self._here(self._name(INTERRUPTED))
         barrier()
         return self.last_ckpt
 
     def after_train(self, runner: Runner) -> None:
-        """Deletes what only a resume would have needed."""
+        """Deletes what only a resume would have needed, and makes a file of the newest folder."""
+        folder = self.last_ckpt
+        if folder is not None and self.is_local and osp.isdir(folder):
+            self.last_ckpt = folder + FILE_SUFFIX
+            if is_main_process():
+                make_file(folder, self.last_ckpt)
         super().after_train(runner)
-        interrupted = Path(self._here(INTERRUPTED))
-        if self.is_local and is_main_process() and interrupted.exists():
-            interrupted.unlink()
-            pointer = Path(runner.work_dir, POINTER_NAME)
-            if self.last_ckpt is None:
-                pointer.unlink(missing_ok=True)
-            else:
-                write_atomically(pointer, self.last_ckpt.encode())
+        if not (self.is_local and is_main_process()):
+            return
+        had_interrupted = self._remove(self._here(INTERRUPTED))
+        pointer = Path(runner.work_dir, POINTER_NAME)
+        if self.last_ckpt is None and had_interrupted:
+            pointer.unlink(missing_ok=True)
+        elif self.last_ckpt is not None and (had_interrupted or folder != self.last_ckpt):
+            write_atomically(pointer, self.last_ckpt.encode())
+        if folder is not None and folder != self.last_ckpt:
+            self._remove(folder)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, **_: Any) -> None:
         """Lets a signal end the validation."""
@@ -360,8 +385,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         else:
             self.best_ckpt_path_dict = dict(zip(self.key_indicators, paths, strict=True))
 
-    def _remove(self, path: str) -> None:
-        if self.file_backend.isfile(path):
-            self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # DeepSpeed saves a folder
-            self.file_backend.rmtree(path)
+    def _name(self, filename: str) -> str:
+        """What a checkpoint is called, a folder or a file."""
+        return filename.removesuffix(FILE_SUFFIX) if self.has_folders else filename
+
+    def _remove(self, path: str) -> bool:
+        """Deletes a checkpoint, a file or the folder of its name; says whether there was one."""
+        paths = {path, path.removesuffix(FILE_SUFFIX)}
+        files, folders = filter(self.file_backend.isfile, paths), filter(osp.isdir, paths)
+        removed = [self.file_backend.remove(file) for file in files]
+        return bool(removed + [self.file_backend.rmtree(folder) for folder in folders])

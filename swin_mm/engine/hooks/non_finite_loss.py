@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from swin_mm.engine.deferred_log import DeviceNumber
-from swin_mm.engine.runner_parts import bare_model, optim_wrappers
+from swin_mm.engine.runner_parts import bare_model, gather_tensor, optim_wrappers
 from swin_mm.registry import HOOKS
 
 MAX_FILES = 16  # named in a message
@@ -204,7 +204,7 @@ def _has_bad_gradients(wrapper: OptimWrapper) -> Tensor | None:
         gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return None
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = gather_tensor(torch.nn.utils.get_total_norm(gradients))
     return (~norm.detach().isfinite()).float().reshape(())
 
 

@@ -12,10 +12,12 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from swin_mm.console import PlainConsole, make_table
 from swin_mm.datasets.check import DatasetSummary, check_config
-from swin_mm.engine.runner_parts import bare_model, optim_wrappers
+from swin_mm.engine.runner_parts import bare_model, optim_wrappers, own_part
+from swin_mm.engine.sharding import ShardedModel
 from swin_mm.registry import HOOKS
 from swin_mm.version import __version__
 
@@ -44,6 +46,7 @@ class StartTableHook(Hook):
         step = [
             ("precision", _describe_precision(wrappers[0])),
             ("batch", _describe_batch(runner)),
+            *_describe_sharding(runner.model),
             *(("learning rate", _describe_optimizer(runner, w.optimizer)) for w in wrappers),
         ]
         data = self.data or check_config(runner.cfg)
@@ -111,11 +114,21 @@ def _describe_optimizer(runner: Runner, optimizer: torch.optim.Optimizer) -> str
     return f"{text}, weight decay {' and '.join(f'{decay:g}' for decay in decays)})"
 
 
+def _describe_sharding(model: nn.Module) -> Rows:
+    if not isinstance(model, ShardedModel):
+        return []
+    own = sum(own_part(parameter).numel() for parameter in model.parameters())
+    text = f"among {model.group_size} processes, in {len(model.units)} units"
+    return [("sharding", f"{text}; {own / 1e6:.2f} M parameters in this process")]
+
+
 def _describe_model(model: nn.Module) -> Rows:
     parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    text = type(model).__name__
+    # A divided one is of a class that is made of its own.
+    kinds = [kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule)]
+    text = kinds[0].__name__
     backbone = getattr(model, "backbone", None)
     if backbone is not None:
         text += f" on {type(backbone).__name__}"

@@ -89,6 +89,8 @@ class SwinBlock(FusedModule):
 
     def advance(self, pending: PendingResidual) -> PendingResidual:
         """`forward`, where the last sum may be left to what comes next."""
+        if has_hooks(self):  # which run where it is called, as those that gather its weights
+            return PendingResidual(self(pending.materialize()))
         if (name := fused.choose(self, pending.x, self.attn.attn_backend)) is not None:
             return self.fused_forms[name](self, pending)
         return PendingResidual(self(pending.materialize()))
@@ -134,7 +136,7 @@ class SwinBlock(FusedModule):
 
     def bypassed_modules(self) -> tuple[nn.Module, ...]:
         attn, mlp = self.attn, self.mlp
-        own = (self, self.drop_path, self.norm1, self.norm2)
+        own = (self.drop_path, self.norm1, self.norm2)
         return (*own, attn, attn.proj, attn.proj_drop, mlp, mlp.fc1, mlp.act, mlp.fc2, mlp.drop)
 
     def describe_fused(self) -> FusedForm:

@@ -79,7 +79,8 @@ def choose(module: FusedModule, x: Tensor, backend: AttnBackend) -> AttnBackend 
     setting = setting_of(x, torch.is_grad_enabled())
     if torch.compiler.is_compiling():
         return _choose(module, setting, backend)[0]
-    found: list[Any] = [backend, setting, bool(nn.modules.module._has_any_global_hook())]
+    has_global_hook = bool(nn.modules.module._has_any_global_hook())
+    found: list[Any] = [backend, setting, has_global_hook, type(module)]
     for layer in module.bypassed_modules():
         state = layer.__dict__
         is_hooked = (
@@ -111,8 +112,10 @@ def _choose(
 
 
 def _why_not_modules(module: FusedModule) -> str | None:
-    if "fused_forms" not in vars(type(module)):  # its `forward` may be another too
-        return f"{type(module).__name__} has no fused form"
+    # FSDP2 gives a module a class made of its own, whose place in that one is this.
+    kind = type(module).__mro__[getattr(module, "_orig_cls_mro_index", 0)]
+    if "fused_forms" not in vars(kind):  # its `forward` may be another too
+        return f"{kind.__name__} has no fused form"
     if nn.modules.module._has_any_global_hook():
         return "a hook sees all modules"
     for layer in module.bypassed_modules():

@@ -6,10 +6,15 @@ import re
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from swin_mm.models import SwinTransformer, SwinTransformerV2
+from swin_mm.models.backbones.base import SwinStage
 from swin_mm.models.layers import SwinBlock, fused
 from swin_mm.models.lora import add_lora
 from swin_mm.ops import dispatch, self_test
@@ -290,7 +295,6 @@ def hook(*_):
     [
         (lambda b: setattr(b.attn, "attn_backend", "sdpa"), "attn_backend is 'sdpa'"),
         (lambda b: setattr(b.attn, "attn_backend", "auto"), "the kernels run on CUDA"),
-        (lambda b: b.register_forward_hook(hook), "SwinBlock has hooks"),
         (lambda b: b.mlp.fc2.register_forward_pre_hook(hook), "Linear has hooks"),
         (lambda b: b.norm2.register_full_backward_hook(hook), "LayerNorm has hooks"),
         (lambda b: b.attn.register_full_backward_pre_hook(hook), "WindowAttention has hooks"),
@@ -398,6 +402,31 @@ def test_hooks_see_maps_and_change_them(path):
             results.append(model(make_images()))
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_divided_block_is_called_and_fused():
+    """`fully_shard` gives it hooks, which gather its weights, and another class."""
+    _, block, x = block_and_map()
+    stage = SwinStage([block], None, with_cp=False)
+    results = []
+    store = dist.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        for is_divided in (False, True):
+            if is_divided:
+                fully_shard(block, mesh=init_device_mesh(DEVICE, (1,)))
+            assert why_not(block, x) is None
+            block.zero_grad()
+            out = stage(x)
+            out.sin().sum().backward()
+            gradients = [p.grad for p in block.parameters()]
+            whole = [g.full_tensor() if isinstance(g, DTensor) else g for g in gradients]
+            results.append((out, *whole))
+        assert isinstance(gradients[0], DTensor)
+    finally:
+        dist.destroy_process_group()
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_block_alone_and_double_backward():
