@@ -243,8 +243,14 @@ def test_a_missing_source_is_named(run):
     assert errors == ("swin-mm: error: cannot load checkpoint missing.pth: there is no such file\n")
 
 
-@pytest.mark.parametrize("arguments", [["a.pth"], ["a.pth", "b.pth"]], ids=["dst", "to"])
-def test_an_incomplete_command_line_exits_with_two(arguments):
+def test_a_file_without_a_target_layout_is_refused(run):
+    torch.save({}, "a.pth")
+    status, _, errors = run("a.pth", "b.pth")
+    assert status == 1 and not os.path.exists("b.pth")
+    assert "--to is needed, with one of microsoft, " in errors
+
+
+def test_an_incomplete_command_line_exits_with_two():
     with pytest.raises(SystemExit) as raised:
-        cli.main(["convert", *arguments])
+        cli.main(["convert", "a.pth"])
     assert raised.value.code == 2

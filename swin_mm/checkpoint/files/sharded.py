@@ -73,7 +73,7 @@ def _read_index(folder: Path, map_location: Any) -> tuple[dict, list[Divided]]:
     with Archive(folder / INDEX) as archive:
         content = to_mapping(read_archive(archive, map_location))
     checkpoint = to_mapping(content.get("checkpoint"))
-    found = content.get("divided")
+    found: Any = content.get("divided")
     require(isinstance(found, list), f"{INDEX} lists no divided tensors")
     return checkpoint, [_to_divided(item, checkpoint) for item in found]
 
