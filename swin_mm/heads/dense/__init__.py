@@ -1,5 +1,6 @@
-"""Dense heads of mmdet that look at all images at once; mmdet is needed."""
+"""Dense heads that look at all images at once: of mmdet, and RepPoints V2; mmdet is needed."""
 
+from swin_mm.heads.dense.reppoints_v2_head import RepPointsV2Head
 from swin_mm.heads.dense.rpn_head import RPNHead
 
-__all__ = ["RPNHead"]
+__all__ = ["RPNHead", "RepPointsV2Head"]
