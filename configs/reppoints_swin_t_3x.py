@@ -1,7 +1,7 @@
 """RepPoints, Swin-T, COCO, 36 epochs (3x), multi-scale with crops.
 
-Published with Swin is the second version, which mmdet does not have: RepPoints V2, 50.0 box AP, see
-https://arxiv.org/abs/2103.14030. This is the first version, trained alike.
+Published with Swin is the second version, `reppoints_v2_swin_t_3x`. This is the first, trained as
+the frameworks of section 4.2 of https://arxiv.org/abs/2103.14030 are.
     published: none
     measured: not yet trained
 Command: `bash tools/dist_train.sh configs/reppoints_swin_t_3x.py 8` (8 GPUs, 2 images each)

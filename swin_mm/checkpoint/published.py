@@ -15,8 +15,15 @@ from swin_mm.checkpoint.errors import CheckpointError
 
 ZOOS = ("mmdet", "mmseg")
 RELEASES = "https://github.com/SwinTransformer/storage/releases/download"
-# By recipe: name and folder of the releases, box AP and mask AP on COCO's val2017.
-MICROSOFT = {
+# By recipe: name and folder of the releases, box AP and, if any, mask AP on COCO's val2017.
+MICROSOFT: dict[str, tuple[str, str, float, float | None]] = {
+    "reppoints_v2_swin_t_3x": ("reppointsv2_swin_tiny_patch4_window7_3x", "v1.0.9", 50.0, None),
+    "mask_reppoints_v2_swin_t_3x": (
+        "mask_reppointsv2_swin_tiny_patch4_window7_3x",
+        "v1.0.9",
+        50.4,
+        43.8,
+    ),
     "mask_rcnn_swin_t": ("mask_rcnn_swin_tiny_patch4_window7_1x", "v1.0.3", 43.7, 39.8),
     "mask_rcnn_swin_t_3x": ("mask_rcnn_swin_tiny_patch4_window7", "v1.0.2", 46.0, 41.6),
     "mask_rcnn_swin_s_3x": ("mask_rcnn_swin_small_patch4_window7", "v1.0.2", 48.5, 43.3),
@@ -94,7 +101,7 @@ def list_weights() -> tuple[Weights, ...]:
     """All published weights that are known, those of the zoos first."""
     found = [weights for package in ZOOS for weights in _read_zoo(package)]
     for recipe, (name, folder, box_ap, mask_ap) in MICROSOFT.items():
-        metrics = {"box AP": box_ap, "mask AP": mask_ap}
+        metrics = {"box AP": box_ap} if mask_ap is None else {"box AP": box_ap, "mask AP": mask_ap}
         address = f"{RELEASES}/{folder}/{name}.pth"
         found.append(Weights(name, address, recipe, recipe, "COCO", metrics))
     return tuple(found)

@@ -17,6 +17,8 @@ KINDS = (
     "atss_swin_t_3x",
     "atss_dyhead_swin_l_2x",
     "reppoints_swin_t_3x",
+    "reppoints_v2_swin_t_3x",
+    "mask_reppoints_v2_swin_t_3x",
     "sparse_rcnn_swin_t_3x",
     "htc_swin_b_6x",
     "dino_swin_t",
@@ -39,6 +41,8 @@ PARAMETERS = {
     "cascade_mask_rcnn_swin_b_3x": 145,
     "atss_swin_t_3x": 36,
     "sparse_rcnn_swin_t_3x": 110,
+    "reppoints_v2_swin_t_3x": 45,
+    "mask_reppoints_v2_swin_t_3x": 47,
     "mask2former_swin_t": 47,
     "mask2former_swin_t_panoptic": 47,
     "mask2former_swin_s": 69,
@@ -104,6 +108,8 @@ def test_cascade_has_the_official_box_heads():
         ("atss_swin_t_3x", 36, [27, 33], 0.2),
         ("sparse_rcnn_swin_t_3x", 36, [27, 33], 0.2),
         ("reppoints_swin_t_3x", 36, [27, 33], 0.2),
+        ("reppoints_v2_swin_t_3x", 36, [27, 33], 0.2),
+        ("mask_reppoints_v2_swin_t_3x", 36, [27, 33], 0.2),
         ("retinanet_swin_t", 12, [8, 11], 0.2),
         ("htc_swin_b_6x", 72, [63, 69], 0.3),
         ("htc_swin_l_6x", 72, [63, 69], 0.3),
@@ -119,7 +125,13 @@ def test_schedule_is_the_official_one(name, epochs, milestones, drop_path_rate):
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (2, 16)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 1e-4, 0.05)
-    if "htc" not in name:
+    if "reppoints_v2" in name:
+        resize = cfg.train_dataloader.dataset.pipeline[2]
+        if "mask" in name:
+            assert [tuple(scale) for scale in resize.scale] == [(1333, 480), (1333, 960)]
+        else:
+            assert resize.scales == [(side, 1333) for side in range(480, 961, 32)]
+    elif "htc" not in name:
         whole, cropped = cfg.train_dataloader.dataset.pipeline[3].transforms
         assert [side for side, _ in whole[0].scales] == list(range(480, 801, 32))
         assert tuple(cropped[1].crop_size) == (384, 600)
@@ -149,6 +161,8 @@ def test_weights_fit_the_backbone(name):
         "mask_rcnn_swin_t_3x",
         "atss_swin_t_3x",
         "atss_dyhead_swin_l_2x",
+        "reppoints_v2_swin_t_3x",
+        "mask_reppoints_v2_swin_t_3x",
         "htc_swin_b_6x",
         "dino_swin_t",
         "mask2former_swin_t",

@@ -21,6 +21,8 @@ def plan_of(recipe):
     ("recipe", "reason"),
     [
         ("reppoints_swin_t_3x", "RepPointsDetector cannot be exported: its deformable"),
+        ("reppoints_v2_swin_t_3x", "RepPointsDetector cannot be exported: its deformable"),
+        ("mask_reppoints_v2_swin_t_3x", "RepPointsDetector cannot be exported: its deformable"),
         ("htc_swin_b_6x", "soft NMS is in no standard operator: .*rcnn.nms.type=nms"),
         ("atss_dyhead_swin_l_2x", "deformable convolutions"),
     ],
