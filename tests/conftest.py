@@ -1,6 +1,7 @@
 """Being here, it lets every test import the helpers in this folder, such as `toy_task`."""
 
 import functools
+import gc
 import importlib.util
 import os
 import random
@@ -51,6 +52,12 @@ def keep_results(function):
 config_utils.load = keep_results(config_utils.load)
 if hasattr(config, "FormatCode"):  # the forks format otherwise
     config.FormatCode = keep_results(config.FormatCode)
+
+
+def pytest_collection_finish():
+    """What has been imported stays: collecting garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

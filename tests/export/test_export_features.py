@@ -16,7 +16,7 @@ from swin_mm.export.write import export_model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["v1", "v2", "context"])
+@pytest.mark.parametrize("kind", ["v2", "context"])  # V1's are tested with their detectors
 def test_pyramids_equal_the_models_at_three_sizes(kind, tmp_path):
     plan = make_plan(build(dense("RetinaHead", kind, (2, 2))), DATASET, "neck")
     differences = export_model(plan, tmp_path / "neck.onnx").differences

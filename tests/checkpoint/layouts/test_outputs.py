@@ -8,14 +8,11 @@ from swin_weights import relative_error
 from swin_mm.checkpoint.convert import convert
 from swin_mm.checkpoint.layouts import LAYOUTS
 
-# The largest once for each version; a shallow one of the same width for every library.
-PAIRS = [
-    (library, name)
-    for library in BUILDERS
-    for name in CASES
-    if not name.startswith("base")
-    or (library, name) in (("timm", "base-v1"), ("torchvision", "base-v2"))
-]
+# Small ones, and shallow ones of published width, for every library; deep ones once for each.
+DEEP = [("timm", "base-v1"), ("torchvision", "base-v2")]
+DEEP += [("Hugging Face", "tiny-v1"), ("Hugging Face", "tiny-v2")]
+PAIRS = [(i, name) for i in BUILDERS for name in CASES if name.startswith(("small", "shallow"))]
+PAIRS += DEEP
 
 
 @pytest.mark.parametrize(("library", "name"), PAIRS, ids=str)
