@@ -69,6 +69,7 @@ def test_names_are_unique():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter is for machines without")
 def test_a_check_and_two_rows_in_the_interpreter():
     """The others differ in their sizes and configs alone."""
