@@ -16,7 +16,7 @@ from mmengine.fileio import LocalBackend, register_backend
 
 from swin_mm.checkpoint.files import FileContentError
 from swin_mm.checkpoint.files.archive import ZIP_MAGIC, Archive
-from swin_mm.checkpoint.files.sharded import check_sharded
+from swin_mm.checkpoint.files.sharded import read_sharded
 
 ATOMIC_BACKEND = "swin_mm_atomic"
 POINTER_NAME = "last_checkpoint"  # mmengine's name for the file that names the newest checkpoint
@@ -120,28 +120,21 @@ def find_damage(path: str | Path) -> str | None:
     `torch.save` stored. A file written before PyTorch 1.6 has none and passes.
     """
     path = Path(path)
-    if path.is_dir():
-        return _find_damage_of_folder(path)
-    if not path.is_file():
-        return "there is no such file"
-    if path.stat().st_size == 0:
-        return "the file is empty"
-    with open(path, "rb") as file:
-        start = file.read(len(ZIP_MAGIC))
-    if start != ZIP_MAGIC:
-        # A pickle, the first thing in an old file, starts with this byte.
-        return None if start[:1] == b"\x80" else "it does not start as files of torch.save do"
     try:
+        if path.is_dir():
+            read_sharded(path)
+            return None
+        if not path.is_file():
+            return "there is no such file"
+        if path.stat().st_size == 0:
+            return "the file is empty"
+        with open(path, "rb") as file:
+            start = file.read(len(ZIP_MAGIC))
+        if start != ZIP_MAGIC:
+            # A pickle, the first thing in an old file, starts with this byte.
+            return None if start[:1] == b"\x80" else "it does not start as files of torch.save do"
         with Archive(path) as archive:
             archive.check_rest()
-    except FileContentError as error:
-        return str(error)
-    return None
-
-
-def _find_damage_of_folder(path: Path) -> str | None:
-    try:
-        check_sharded(path)
     except FileContentError as error:
         return str(error)
     return None

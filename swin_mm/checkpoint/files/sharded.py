@@ -6,7 +6,6 @@ no divided tensor, and says where the parts of those are. So that nothing in a f
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,14 @@ from torch import Tensor
 
 from swin_mm.checkpoint.files.archive import Archive
 from swin_mm.checkpoint.files.torch_files import read_archive
-from swin_mm.checkpoint.files.values import FileContentError, require, to_mapping, to_sizes, to_text
+from swin_mm.checkpoint.files.values import (
+    FileContentError,
+    ForbiddenError,
+    require,
+    to_mapping,
+    to_sizes,
+    to_text,
+)
 
 INDEX = "index.pth"
 
@@ -57,16 +63,6 @@ def read_sharded(folder: Path, map_location: Any = "cpu") -> dict:
     return checkpoint
 
 
-def check_sharded(folder: Path) -> None:
-    """Compares all checksums of a folder.
-
-    Raises:
-        FileContentError: As `read_sharded`.
-    """
-    for tensor in _read_index(folder, "cpu")[1]:
-        _read_parts(folder, tensor, Archive.check_rest)
-
-
 def _read_index(folder: Path, map_location: Any) -> tuple[dict, list[Divided]]:
     if not is_sharded(folder):
         raise FileContentError(f"it is a folder without {INDEX}, of another program or unfinished")
@@ -106,31 +102,29 @@ def _fields(item: Any, count: int) -> tuple:
     return item
 
 
-def _read_parts(folder: Path, tensor: Divided, read: Callable[[Archive], Any]) -> list[Any]:
-    """What `read` gives of each part of a tensor."""
-    found = []
-    for part in tensor.parts:
-        path = folder / part.file
-        if not path.is_file():
-            raise FileContentError(
-                f"its file {part.file} is missing; all processes must write to one folder, which "
-                "machines without a shared disk do not have"
-            )
+def _read_part(folder: Path, part: Part, map_location: Any) -> Any:
+    path = folder / part.file
+    if not path.is_file():
+        raise FileContentError(
+            f"its file {part.file} is missing; all processes must write to one folder, which "
+            "machines without a shared disk do not have"
+        )
+    try:
+        require(part.start + part.length <= path.stat().st_size, "it is too short")
         with open(path, "rb") as file:
             file.seek(part.start)
             content = file.read(part.length)
-        try:
-            with Archive(content) as archive:
-                found.append(read(archive))
-        except FileContentError as error:
+        with Archive(content) as archive:
+            return read_archive(archive, map_location)
+    except FileContentError as error:
+        if not isinstance(error, ForbiddenError):
             error.args = (f"of its file {part.file}: {error}",)
-            raise
-    return found
+        raise
 
 
 def _read_tensor(folder: Path, tensor: Divided, map_location: Any) -> Tensor:
     name, dims = ".".join(map(str, tensor.keys)), len(tensor.shape)
-    values = _read_parts(folder, tensor, lambda archive: read_archive(archive, map_location))
+    values = [_read_part(folder, part, map_location) for part in tensor.parts]
     for part, value in zip(tensor.parts, values, strict=True):
         is_part = isinstance(value, Tensor) and value.dim() == len(part.offsets) == dims
         require(is_part, f"a part of {name} has other dimensions")
