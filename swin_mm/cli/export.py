@@ -62,7 +62,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
     parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
     parser.add_argument(
-        "--format", choices=list(SUFFIXES), default="onnx", help="kind of file (%(default)s)"
+        "--format",
+        type=read_format,
+        default="onnx",
+        metavar="|".join(SUFFIXES),
+        help="kind of file (%(default)s)",
     )
     parser.add_argument("--out", metavar="FILE", help="(name of the checkpoint, .onnx or .xml)")
     parser.add_argument(
@@ -99,6 +103,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.batch is not None and args.batch < 1:
         parser.error(f"--batch must be 1 or more, got {args.batch}")
     return args
+
+
+def read_format(text: str) -> str:
+    """Reads the kind of file."""
+    if text == "torch":
+        raise argparse.ArgumentTypeError(
+            "AOTInductor's packages are not written: they cannot hold this model's NMS and window "
+            "attention, which are operators in Python; take onnx or openvino"
+        )
+    if text not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"must be {' or '.join(SUFFIXES)}, got {text!r}")
+    return text
 
 
 def read_size(text: str) -> tuple[int, int]:

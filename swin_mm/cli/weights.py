@@ -6,8 +6,8 @@ from fnmatch import fnmatch
 
 from swin_mm.checkpoint.published import list_weights
 from swin_mm.cli.parser import CommandParser
-from swin_mm.console import PlainConsole, make_table
 
+WIDTH = 27  # of the column of names
 EXAMPLES = """\
 examples:
   swin-mm weights "mask2former*"
@@ -36,11 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no published weights match {pattern}")
         return 1
     chosen.sort(key=lambda weights: weights.recipe is None)  # ours first
-    rows, taken = [], set()
+    taken: set[str | None] = set()
+    indent, column = " " * WIDTH, max(len(weights.dataset) for weights in chosen)
     for weights in chosen:
         short = weights.recipe not in taken and weights.recipe
         taken.add(weights.recipe)
+        name = short or weights.name
         metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
-        rows.append((short or weights.name, weights.dataset, metrics))
-    PlainConsole().print(make_table(rows, ("name", "data", "published")))
+        # Names are whole, so that they can be copied, and the rest of long ones is below.
+        head = f"{name:<{WIDTH}}" if len(name) <= WIDTH else f"{name}\n{indent}"
+        print(f"{head}  {weights.dataset:<{column}} {metrics}")
     return 0

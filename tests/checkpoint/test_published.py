@@ -56,6 +56,11 @@ def test_the_command_lists_them(capsys):
     output = capsys.readouterr().out
     assert "upernet_swin_t" in output and "44.41" in output and "dino" not in output
     assert run_command("weights", ["nothing*"]) == 1
+    capsys.readouterr()
+    assert run_command("weights", []) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "mask2former_swin-b-in22k-384x384-pre_8xb2-90k_cityscapes-512x1024" in lines
 
 
 @pytest.fixture

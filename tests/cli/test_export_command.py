@@ -8,10 +8,15 @@ from swin_mm.export.write import ExportResult
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [(["--size", "512"], "must be such as 512x768"), (["--batch", "0"], "must be 1 or more")],
+    [
+        (["--size", "512"], "must be such as 512x768"),
+        (["--batch", "0"], "must be 1 or more"),
+        (["--format", "tflite"], "must be onnx or openvino, got 'tflite'"),
+        (["--format", "torch"], "AOTInductor's packages are not written: "),
+    ],
     ids=str,
 )
-def test_sizes_must_make_sense(option, message, capsys):
+def test_options_must_make_sense(option, message, capsys):
     with pytest.raises(SystemExit):
         export.parse_args(["a", "b", *option])
     assert message in capsys.readouterr().err

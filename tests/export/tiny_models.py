@@ -174,7 +174,7 @@ def allowed_operators() -> set[str]:
     """Those that docs/export.md lists."""
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     return set(
-        re.sub("[>\n]", " ", page.partition("and segmentors:")[2].partition("\n\nNot")[0]).split()
+        re.sub("[>\n]", " ", page.partition("and segmentors:")[2].partition("\n\n## ")[0]).split()
     )
 
 
