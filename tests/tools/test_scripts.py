@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("RANK", "LOCAL_RANK", "SWIN_MM_DEBUG", "NNODES", "PORT"):
+    for name in ("RANK", "LOCAL_RANK", "SWIN_MM_DEBUG", "NNODES", "NODE_RANK", "PORT"):
         monkeypatch.delenv(name, raising=False)
 
     def run_script(name, *arguments):
@@ -139,16 +139,137 @@ def test_what_is_asked_of_torchrun(run, tmp_path, monkeypatch):
     ],
     ids=["train", "train into a folder", "test"],
 )
-def test_what_is_asked_of_slurm(run, tmp_path, monkeypatch, name, arguments, environment, expected):
-    srun = tmp_path / "bin" / "srun"
-    srun.parent.mkdir()
-    srun.write_text('#!/bin/sh\necho "$@"\n')
-    srun.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+def test_what_is_asked_of_slurm(run, fake, monkeypatch, name, arguments, environment, expected):
+    fake("srun", 'echo "$@"')
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     result = run(name, *arguments)
     assert result.stdout.strip() == expected, result.stderr
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Puts a program of a few lines before those of the system."""
+    folder = tmp_path / "fake"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(name, lines):
+        (folder / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (folder / name).chmod(0o755)
+
+    return write
+
+
+RUN = "-m torch.distributed.run"
+HERE = "--nproc-per-node=2 --max-restarts={restarts} {more}{tools}/{script} --launcher pytorch"
+
+
+@pytest.mark.parametrize(
+    ("environment", "rendezvous", "restarts", "more"),
+    [
+        ({}, "--standalone", 0, ""),
+        ({"PORT": "29501", "MAX_RESTARTS": "2"}, "--standalone", 2, ""),
+        (
+            {"NNODES": "2", "NODE_RANK": "0", "MASTER_ADDR": "10.0.0.1"},
+            "--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=10.0.0.1:29500 "
+            "--rdzv-conf=is_host=1 --local-addr=10.0.0.1",
+            0,
+            "",
+        ),
+        (
+            {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "PORT": "29501"},
+            "--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=10.0.0.1:29501 --rdzv-conf=is_host=0",
+            0,
+            "",
+        ),
+        (
+            {"NNODES": "1:4", "MASTER_ADDR": "a", "TORCHRUN_ARGS": "--rdzv-id=7 --local-addr=b"},
+            "--nnodes=1:4 --rdzv-backend=c10d --rdzv-endpoint=a:29500",
+            0,
+            "--rdzv-id=7 --local-addr=b ",
+        ),
+    ],
+    ids=["one machine", "restarts", "first of two", "second of two", "a range"],
+)
+def test_what_is_asked_of_torchrun(run, fake, monkeypatch, environment, rendezvous, restarts, more):
+    fake("python", 'echo "$@"')
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    result = run("dist_train.sh", "a.py", 2, "--resume", "b.pth")
+    script = "train.py a.py --resume b.pth"
+    wanted = HERE.format(restarts=restarts, more=more, tools=TOOLS, script=script)
+    assert result.stdout.strip() == f"{RUN} {rendezvous} {wanted}", result.stderr
+    result = run("dist_test.sh", "a.py", "b.pth", 2)
+    wanted = HERE.format(restarts=restarts, more=more, tools=TOOLS, script="test.py a.py b.pth")
+    assert result.stdout.strip() == f"{RUN} {rendezvous} {wanted}", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "environment", "message"),
+    [
+        ("dist_train.sh", ["a.py", "2"], {"MAX_RESTARTS": "1"}, "give --resume"),
+        ("dist_train.sh", ["a.py", "2"], {"NNODES": "1:2", "MASTER_ADDR": "a"}, "give --resume"),
+        ("dist_train.sh", ["a.py", "2"], {"NNODES": "2"}, "MASTER_ADDR: must be the address"),
+        ("slurm_train.sh", ["gpu", "job", "a.py"], {"REQUEUE": "1"}, "give --resume"),
+    ],
+)
+def test_what_scripts_need(run, fake, monkeypatch, name, arguments, environment, message):
+    for program in ("python", "sbatch"):
+        fake(program, "echo started")
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    result = run(name, *arguments)
+    assert result.returncode != 0 and message in result.stderr and not result.stdout
+
+
+# In the place of Slurm's: the first runs a job at once, the second a step of it.
+SBATCH = """
+while [[ $1 == --* ]]; do echo "$1" >> asked; shift; done
+SLURM_JOB_ID=123457 exec bash "$@"
+"""
+SRUN = """
+echo "port $MASTER_PORT, $*" >> asked
+[[ "{act}" == kill* ]] || exec bash -c "{act}"
+sleep 60 & trap 'kill $!; echo saved >> asked; exit {status}' USR1
+{act}
+wait
+"""
+
+
+@pytest.mark.parametrize(
+    ("act", "status", "end", "requeued"),
+    [
+        ("kill -USR1 $PPID", 138, 0, True),
+        ("kill -USR1 $PPID", 0, 0, False),
+        ("exit 1", 0, 1, False),
+        ("exit 143", 0, 143, False),
+        ("exit 0", 0, 0, False),
+    ],
+    ids=["time is over", "done at the last moment", "error", "preempted or cancelled", "done"],
+)
+def test_a_job_is_queued_again_when_its_time_is_over(
+    run, fake, tmp_path, monkeypatch, act, status, end, requeued
+):
+    fake("sbatch", SBATCH)
+    fake("srun", SRUN.format(act=act, status=status))
+    fake("scontrol", 'echo "scontrol $*" >> asked')
+    monkeypatch.setenv("REQUEUE", "1")
+    monkeypatch.setenv("SRUN_ARGS", "--time=1")
+    result = run("slurm_train.sh", "gpu", "job", "a.py", "--resume")
+    assert result.returncode == end, result.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    step = f"python -u {TOOLS}/train.py a.py --resume --launcher slurm"
+    assert asked[:7] == [
+        *("--partition=gpu", "--job-name=job", "--gres=gpu:8", "--ntasks=8"),
+        *("--ntasks-per-node=8", "--cpus-per-task=5", "--time=1"),
+    ]
+    assert asked[7] == f"port 23457, --kill-on-bad-exit=1 --cpus-per-task=5 {step}"
+    assert asked[8:] == ["saved"] * act.startswith("kill") + ["scontrol requeue 123457"] * requeued
+    lines = [
+        line for line in (TOOLS / "slurm_job.sh").read_text().splitlines() if "#SBATCH" in line
+    ]
+    assert {"#SBATCH --requeue", "#SBATCH --signal=B:USR1@120"} < set(lines)
 
 
 # Trains what is asked for: killed the first time, with the status of such a training.
