@@ -155,7 +155,7 @@ def _check_untyped(cfg: Config) -> Iterator[str]:
         "val_cfg": takes(ValLoop),
         "test_cfg": takes(TestLoop),
         "randomness": takes(Runner.set_randomness),
-        "auto_scale_lr": {"enable", "base_batch_size"},
+        "auto_scale_lr": {"enable", "base_batch_size", "scaled_from"},
     }
     for name, keys in known.items():
         settings = cfg.get(name) or {}

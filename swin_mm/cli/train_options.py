@@ -257,7 +257,8 @@ def scale_learning_rate(cfg: Config, num_processes: int) -> str:
     images = per_process * num_processes * steps
     old, new = optimizer["lr"], optimizer["lr"] * images / base
     optimizer["lr"] = new
-    cfg.auto_scale_lr = dict(enable=False, base_batch_size=images)
+    scaled = f"{old:g}, for {base} images"
+    cfg.auto_scale_lr = dict(enable=False, base_batch_size=images, scaled_from=scaled)
     return (
         f"Learning rate scaled from {old:g}, for {base} images a step, to {new:g}, for {images}: "
         f"{per_process} images x {num_processes} processes x {steps} accumulated batches"

@@ -25,7 +25,7 @@ def test_trains_and_leaves_checkpoints_log_and_curves(toy, capsys):
     for row in (
         "precision     │ float32 ",
         "batch         │ 4 images ",
-        "learning rate │ 0.02 (SGD, weight decay 0.01)",
+        "learning rate │ 0.02 (SGD, made for a batch of 8; --auto-scale-lr",
         "model         │ ToyModel, 0.00 M parameters",
         "schedule      │ 2 epochs of 4 steps, validated every epoch",
     ):

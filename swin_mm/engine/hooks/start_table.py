@@ -1,5 +1,6 @@
 """The table that a run begins with: what is about to happen, in one look."""
 
+import math
 import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -91,11 +92,16 @@ def _describe_precision(optim_wrapper: Any) -> str:
     return f"{name} where it is safe, float32 elsewhere"
 
 
-def _describe_batch(runner: Runner) -> str:
+def _batch_factors(runner: Runner) -> tuple[int, int, int]:
+    """Images of a process in a step, processes, accumulated steps."""
     per_process = runner.train_dataloader.batch_size
     if per_process is None:  # a batch sampler of the user's own
         per_process = runner.train_dataloader.batch_sampler.batch_size
-    world, steps = get_world_size(), optim_wrappers(runner)[0]._accumulative_counts
+    return per_process, get_world_size(), optim_wrappers(runner)[0]._accumulative_counts
+
+
+def _describe_batch(runner: Runner) -> str:
+    per_process, world, steps = _batch_factors(runner)
     factors = [f"{per_process} images"]
     factors += [f"{world} processes"] if world > 1 else []
     factors += [f"{steps} accumulated steps"] if steps > 1 else []
@@ -103,13 +109,24 @@ def _describe_batch(runner: Runner) -> str:
     return factors[0] if len(factors) == 1 else f"{total} = {' x '.join(factors)}"
 
 
+def _describe_scaling(runner: Runner) -> str:
+    """For how many images the learning rate is, if that is known."""
+    scaling = runner.auto_scale_lr or {}
+    base = scaling.get("base_batch_size")
+    if base is None:
+        return ""
+    if scaling.get("enable"):
+        return f", scaled from a batch of {base} images"
+    if base != math.prod(_batch_factors(runner)):
+        return f", made for a batch of {base}; --auto-scale-lr scales it"
+    return f", scaled from {scaling['scaled_from']}" if "scaled_from" in scaling else ""
+
+
 def _describe_optimizer(runner: Runner, optimizer: torch.optim.Optimizer) -> str:
     rates = sorted({group.get("initial_lr", group["lr"]) for group in optimizer.param_groups})
     text = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
     text += f" ({type(optimizer).__name__}"
-    scaling = runner.auto_scale_lr or {}
-    if scaling.get("enable"):
-        text += f", scaled from a batch of {scaling['base_batch_size']} images"
+    text += _describe_scaling(runner)
     decays = sorted({group.get("weight_decay", 0) for group in optimizer.param_groups})
     return f"{text}, weight decay {' and '.join(f'{decay:g}' for decay in decays)})"
 

@@ -22,6 +22,30 @@ def test_layers_with_rates_of_their_own():
     assert start_table._describe_optimizer(runner, torch.optim.AdamW(groups)) == expected
 
 
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        (None, ""),
+        (dict(enable=False, base_batch_size=12), ""),
+        (dict(base_batch_size=16), ", made for a batch of 16; --auto-scale-lr scales it"),
+        (dict(enable=True, base_batch_size=16), ", scaled from a batch of 16 images"),
+        (
+            dict(enable=False, base_batch_size=12, scaled_from="0.1, for 16 images"),
+            ", scaled from 0.1, for 16 images",
+        ),
+    ],
+)
+def test_for_how_many_images_a_rate_is(scaling, expected):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.5)
+    runner = SimpleNamespace(
+        optim_wrapper=OptimWrapper(optimizer, accumulative_counts=3),
+        auto_scale_lr=scaling,
+        train_dataloader=SimpleNamespace(batch_size=4),
+    )
+    text = start_table._describe_optimizer(runner, optimizer)
+    assert text == f"0.5 (SGD{expected}, weight decay 0)"
+
+
 def test_several_optimizers_have_a_line_each():
     model = nn.Linear(1, 1)
     logged = []
