@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ REPLACED = (
     *("AmpOptimWrapper", "CheckpointHook", "OptimWrapper"),
     *("EpochBasedTrainLoop", "IterBasedTrainLoop"),
 )
+# How long processes wait for each other unless `env_cfg.dist_cfg.timeout` is set. For large data
+# sets the first computes metrics for longer than the ten minutes that PyTorch allows with GPUs.
+WAIT_SECONDS = 1800
 DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Hooks of our tools that a config made for others lacks.
 OWN_HOOKS = {
@@ -122,15 +126,17 @@ def start_processes(cfg: Config) -> None:
         raise ConfigError("--launcher pytorch is for torchrun: use tools/dist_train.sh")
     env_cfg = cfg.get("env_cfg", {})
     set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+    dist_cfg = {"timeout": WAIT_SECONDS, **env_cfg.get("dist_cfg", {})}
     if torch.cuda.is_available():
         gpus, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
         if cfg.launcher == "pytorch" and number >= gpus:
             raise ConfigError(f"this machine has {gpus} GPUs, too few for process {number + 1}")
-        init_dist(cfg.launcher, **env_cfg.get("dist_cfg", {}))
+        init_dist(cfg.launcher, **dist_cfg)
         return
     if cfg.launcher != "pytorch":
         raise ConfigError(f"--launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh")
-    torch.distributed.init_process_group("gloo")
+    limit = timedelta(seconds=dist_cfg["timeout"])
+    torch.distributed.init_process_group("gloo", timeout=limit)
     if bare_type(cfg.get("model_wrapper_cfg")) not in ("", "MMDistributedDataParallel"):
         return
     # By default mmengine names a GPU to the wrapper. The other two are its own defaults.
