@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_rank
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from swin_mm.engine.hooks.checkpoint import CheckpointHook
 from swin_mm.engine.randomness import STEP, VALIDATION, make_resumable, seed_generators
-from swin_mm.engine.rank_state import share_buffers
+from swin_mm.engine.rank_state import check_same_start, share_buffers
 from swin_mm.engine.stop_signals import StopSignals
 from swin_mm.registry import HOOKS, LOOPS
 
@@ -51,12 +51,19 @@ class ResumableLoop:
     def state(self, epoch: int, step: int) -> dict[str, int]:
         """What a checkpoint must say beside the number of epochs and steps done."""
         batches = 0 if epoch > self._epoch else step - self.epoch_start
-        return {"batches_of_epoch": batches, "validated_iter": self.validated_iter}
+        done = {"batches_of_epoch": batches, "validated_iter": self.validated_iter}
+        return {**done, "processes": get_world_size()}
 
     def load_state(self, meta: dict[str, Any]) -> None:
         """Takes over `state` from the `meta` of a checkpoint, which others may have written."""
         self.validated_iter = meta.get("validated_iter", meta["iter"])
-        self.skipped_batches = meta.get("batches_of_epoch", 0)
+        before, now = meta.get("processes", get_world_size()), get_world_size()
+        self.skipped_batches = meta.get("batches_of_epoch", 0) * before // now
+        if before != now:
+            self.runner.logger.warning(
+                f"The checkpoint is of {before} processes, this run has {now}: each step now has "
+                f"{now / before:g} times the images, while the learning rate stays as it was."
+            )
 
     @property
     def sampler(self) -> Any:
@@ -66,6 +73,7 @@ class ResumableLoop:
     def _start(self) -> StopSignals:
         """Prepares a run, which may have been resumed with the seed of a checkpoint."""
         runner = self.runner
+        check_same_start(runner)
         if hasattr(self.sampler, "seed") and not runner._randomness_cfg.get("diff_rank_seed"):
             self.sampler.seed = runner.seed
         if runner.val_loop is not None:

@@ -1,11 +1,13 @@
-"""What differs between the ranks of a run and has to survive it: gradients, buffers."""
+"""What differs between the ranks of a run and has to survive it, and what must not differ."""
 
 import torch
 from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
+from torch.nn.parallel import DistributedDataParallel
 
+from swin_mm.checkpoint import CheckpointError
 from swin_mm.engine.runner_parts import bare_model, optim_wrappers
 from swin_mm.engine.sharding import divide_like, is_sharded
 
@@ -25,6 +27,27 @@ def share_buffers(runner: Runner) -> None:
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 broadcast(buffer)
+
+
+def check_same_start(runner: Runner) -> None:
+    """Checks that all ranks start with the same weights at the same step; all must call it.
+
+    DistributedDataParallel trains on with different ones: it adds up gradients alone.
+
+    Raises:
+        CheckpointError: They differ, as after a resume from files of two machines.
+    """
+    if not isinstance(runner.model, DistributedDataParallel):
+        return
+    parameters = [p.detach().contiguous() for p in runner.model.parameters()]
+    sums = [p.flatten().view(torch.uint8).sum(dtype=torch.int64) for p in parameters]
+    starts = all_gather_object((runner.epoch, runner.iter, [int(each) for each in sums]))
+    for rank, start in enumerate(starts):
+        if start != starts[0]:
+            raise CheckpointError(
+                f"rank {rank} starts at step {start[1]} and rank 0 at step {starts[0][1]}, or with "
+                "other weights: give all machines the same checkpoint file"
+            )
 
 
 def gather_gradients(runner: Runner) -> list[Gradients] | Gradients | None:

@@ -1,14 +1,15 @@
 """Checkpoints that survive `kill -9` at any moment."""
 
-import logging
+import inspect
 import re
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from os import path as osp
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, barrier, is_main_process
+from mmengine.dist import all_gather_object, barrier, get_rank, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import BaseLoop, Runner
 
@@ -18,7 +19,6 @@ from swin_mm.checkpoint.report import list_names
 from swin_mm.engine.checkpoint_files import (
     ATOMIC_BACKEND,
     POINTER_NAME,
-    newest_checkpoint,
     remove_partial_files,
     write_atomically,
 )
@@ -31,6 +31,7 @@ from swin_mm.engine.rank_state import (
 )
 from swin_mm.engine.sharded_checkpoint import FILE_SUFFIX, make_file
 from swin_mm.engine.sharding import is_sharded
+from swin_mm.engine.work_folders import find_writers, point_to_newest
 from swin_mm.registry import HOOKS
 
 # What a task is judged by, whatever evaluator measures it: those of single classes, or an accuracy
@@ -68,6 +69,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     whose name says whether more of it is better; where none does, no best checkpoint is kept, and
     the log says so.
 
+    On machines that do not share the work folder, the first process of each machine writes, and
+    an automatic resume gives every machine the checkpoint that is furthest.
+
     Where a model is sharded, checkpoints of steps are folders, which every process writes its part
     of, and best ones are files. At the end the newest becomes a file. Both are resumed by any
     number of processes, sharded or not.
@@ -96,6 +100,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not is_remote:
             self.backend_args = {"backend": ATOMIC_BACKEND}
         self.is_local = not is_remote
+        self.writers = [0]  # ranks
         self.gradients: list[dict] | None = None
         self.batches: dict[str, int] = {}
         self.saved_iter: int | None = None  # of the newest checkpoint of this run
@@ -109,37 +114,31 @@ class CheckpointHook(MMEngineCheckpointHook):
         is_training = isinstance(runner._train_loop, BaseLoop)
         if not (is_training and self.is_local):
             return
-        if is_main_process():
+        self.writers = find_writers(Path(runner.work_dir))
+        if self.is_writer:
             folders = {self._folder(runner), Path(runner.work_dir)}
             for path in [path for folder in folders for path in remove_partial_files(folder)]:
                 runner.logger.info(f"Removed {path}, which a killed run left unfinished.")
-            if runner._resume and runner._load_from is None:
-                self._correct_pointer(runner)
+        if runner._resume and runner._load_from is None:
+            templates = (self.filename_tmpl, INTERRUPTED)
+            point_to_newest(runner, self._folder(runner), templates, self.writers)
         barrier()
+        if is_sharded(runner):  # whatever the machines share, all write one folder or the first
+            self.writers = [0]
+        elif self.is_writer and not is_main_process():  # mmengine has the first alone save
+            save = inspect.unwrap(type(runner).save_checkpoint)
+            vars(runner)["save_checkpoint"] = partial(save, runner)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes checkpoints, and deletes them."""
+        return get_rank() in self.writers
 
     def _folder(self, runner: Runner) -> Path:
         """The folder of the checkpoints, as `before_train` will compute it."""
         if self.out_dir is None or self.out_dir == runner.work_dir:
             return Path(runner.work_dir)
         return Path(self.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
-
-    def _correct_pointer(self, runner: Runner) -> None:
-        pointer = Path(runner.work_dir, POINTER_NAME)
-        named = pointer.read_text().strip() if pointer.is_file() else None
-        templates = (self.filename_tmpl, INTERRUPTED)
-        newest = newest_checkpoint(self._folder(runner), templates, pointer)
-        if newest is None:
-            pointer.unlink(missing_ok=True)
-            is_lost = named is not None or any(self._folder(runner).glob("*.pth"))
-            runner.logger.log(
-                logging.WARNING if is_lost else logging.INFO,
-                f"No whole checkpoint in {self._folder(runner)}: training starts at the beginning.",
-            )
-        elif str(newest) != named:
-            runner.logger.warning(
-                f"{POINTER_NAME} named {named}, but the newest whole checkpoint is {newest}."
-            )
-            write_atomically(pointer, str(newest).encode())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Hands the training loop its state at a resume."""
@@ -228,7 +227,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
         self.gradients = None
         self.saved_iter = meta["iter"]
-        if is_main_process():
+        if self.is_writer:
             path = self.file_backend.join_path(self.out_dir, filename)
             write_atomically(Path(runner.work_dir, POINTER_NAME), path.encode())
 
@@ -245,7 +244,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         self._save(runner, filename, meta)
-        if is_main_process():
+        if self.is_writer:
             for old_step in outdated:
                 self._remove(self._here(self.filename_tmpl.format(old_step)))
             self._remove(self._here(INTERRUPTED))
@@ -269,10 +268,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         folder = self.last_ckpt
         if folder is not None and self.is_local and osp.isdir(folder):
             self.last_ckpt = folder + FILE_SUFFIX
-            if is_main_process():
+            if self.is_writer:
                 make_file(folder, self.last_ckpt)
         super().after_train(runner)
-        if not (self.is_local and is_main_process()):
+        if not (self.is_local and self.is_writer):
             return
         had_interrupted = self._remove(self._here(INTERRUPTED))
         pointer = Path(runner.work_dir, POINTER_NAME)
@@ -339,7 +338,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not all(path and self.file_backend.exists(path) for path in best):
             return
         for path in (*self.replaced, *self.later):
-            if is_main_process() and path not in best and self.file_backend.exists(path):
+            if self.is_writer and path not in best and self.file_backend.exists(path):
                 self._remove(path)
                 runner.logger.info(f"The previous best checkpoint {path} is removed.")
         self.replaced, self.later = [], []
