@@ -96,19 +96,6 @@ def test_two_processes_train_and_validate(run, tmp_path):
     assert "Epoch(val) [2][2/2]    toy/error: " in result.stdout
 
 
-def test_what_is_asked_of_torchrun(run, tmp_path, monkeypatch):
-    """Of the test; `test_two_processes_train_and_validate` runs the training."""
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
-    python.write_text('#!/bin/sh\necho "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{python.parent}:{os.environ['PATH']}")
-    asked = run("dist_test.sh", "a.py", "b.pth", 2, "--tta").stdout.split()
-    assert asked[:2] == ["-m", "torch.distributed.run"]
-    wanted = "/test.py a.py b.pth --tta --launcher pytorch"
-    assert " ".join(asked).endswith(wanted), asked
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "environment", "expected"),
     [
@@ -200,8 +187,9 @@ def test_what_is_asked_of_torchrun(run, fake, monkeypatch, environment, rendezvo
     script = "train.py a.py --resume b.pth"
     wanted = HERE.format(restarts=restarts, more=more, tools=TOOLS, script=script)
     assert result.stdout.strip() == f"{RUN} {rendezvous} {wanted}", result.stderr
-    result = run("dist_test.sh", "a.py", "b.pth", 2)
-    wanted = HERE.format(restarts=restarts, more=more, tools=TOOLS, script="test.py a.py b.pth")
+    result = run("dist_test.sh", "a.py", "b.pth", 2, "--tta")
+    script = "test.py a.py b.pth --tta"
+    wanted = HERE.format(restarts=restarts, more=more, tools=TOOLS, script=script)
     assert result.stdout.strip() == f"{RUN} {rendezvous} {wanted}", result.stderr
 
 
