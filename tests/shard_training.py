@@ -25,12 +25,14 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from recipe_tools import build_small, detection_data, load, narrow_heads, segmentation_data
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import swin_mm  # noqa: F401
 from swin_mm.engine.runner_parts import gather_tensor, own_part
 from swin_mm.engine.sharding import ShardedModel, ShardHook
 
 BATCHES = 4
+EVALUATED = 10**6  # number of the batch that is predicted for
 NAMES = ("mask_rcnn_swin_t", "cascade_mask_rcnn_swin_t", "upernet_swin_t", "mask2former_swin_t")
 MIN_PARAMETERS = 2000  # so that parts of the small heads are units
 PATIENCE = timedelta(minutes=5)
@@ -78,8 +80,8 @@ def train(
     """Trains in this process, which is one of `world`; the model is divided where there is a group.
 
     Returns:
-        Losses by the number of their batch, all weights after the last step, and how many of them
-        this process has itself.
+        Losses by the number of their batch, all weights after the last step, how many of them this
+        process has itself, and what the model then predicts for a batch.
     """
     model = build(name, **backbone)
     wrapper = build_optim_wrapper(model, {**OPTIM_WRAPPER, **(settings or {})})
@@ -105,7 +107,19 @@ def train(
         for one in models
     ]
     own = sum(own_part(parameter).numel() for parameter in model.parameters())
-    return dict(losses=losses, weights=weights, own=own)
+    return dict(losses=losses, weights=weights, own=own, predicted=predict(runner.model, name))
+
+
+def predict(model, name: str) -> torch.Tensor | None:
+    """Scores and boxes of a batch; none of a model with batch norm, whose statistics differ."""
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return None
+    model.eval()
+    with torch.no_grad():
+        samples = model.val_step(make_batch(name, EVALUATED))
+    model.train()
+    found = [sample.pred_instances for sample in samples]
+    return torch.cat([torch.cat([one.scores[:, None], one.bboxes], 1) for one in found])
 
 
 def run_rank(rank: int, world: int, folder: str, arguments: dict) -> None:
@@ -128,7 +142,11 @@ def train_divided(world: int, **arguments) -> dict:
 
 
 def differences(found: dict, wanted: dict) -> tuple[float, float]:
-    """The largest difference of losses, relative where they exceed 1, and that of weights."""
+    """The largest difference of losses, relative where they exceed 1, and that of weights.
+
+    Predictions must be the same to `1e-4`, in scores and relative to boxes.
+    """
+    torch.testing.assert_close(found["predicted"], wanted["predicted"], rtol=1e-4, atol=1e-4)
     assert found["losses"].keys() == wanted["losses"].keys()
     losses = 0.0
     for number, values in wanted["losses"].items():
