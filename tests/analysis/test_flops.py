@@ -98,6 +98,7 @@ def test_heads_of_two_stages_by_hand():
     assert sum(part.parameters for part in complexity.parts) == complexity.total.parameters
 
 
+@pytest.mark.slow
 def test_published_figure_is_mmcvs_count_of_the_stock_model_and_attention():
     """The parts of ours that are the same; what differs is explained in configs/README.md."""
     cfg = stock_config(load("mask_rcnn_swin_t"))

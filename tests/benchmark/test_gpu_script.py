@@ -24,6 +24,7 @@ def run(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_time_given_is_kept_and_a_second_start_goes_on(tmp_path, monkeypatch, capsys):
     done = run("check", "--rehearse", "--seconds", "1", "--out", str(tmp_path))
     assert done.returncode == 1

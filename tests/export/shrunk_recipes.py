@@ -60,16 +60,24 @@ def sparse_rcnn() -> nn.Module:
 
 def htc() -> nn.Module:
     cfg = load("htc_swin_b_6x")
-    cfg.neck.update(in_channels=WIDTHS, out_channels=16)
+    # Two stages and maps, since each operator takes time.
+    cfg.backbone.update(depths=(1, 1), num_heads=(1, 1), strides=(4, 2), out_indices=(0, 1))
+    cfg.neck.update(in_channels=WIDTHS[:2], out_channels=16, num_outs=3)
     cfg.rpn_head.update(in_channels=16, feat_channels=16)
+    cfg.rpn_head.anchor_generator.strides = [4, 8, 16]
     roi_head, narrow = cfg.roi_head, dict(in_channels=16, conv_out_channels=16)
+    roi_head.update(num_stages=2, stage_loss_weights=[1, 1])
+    for kind in ("bbox", "mask"):
+        roi_head[f"{kind}_head"] = roi_head[f"{kind}_head"][:2]
     for kind in ("bbox", "mask", "semantic"):
         roi_head[f"{kind}_roi_extractor"].out_channels = 16
+    for kind in ("bbox", "mask"):
+        roi_head[f"{kind}_roi_extractor"].featmap_strides = [4, 8]
     for head in roi_head.bbox_head:
         head.update(fc_out_channels=16, num_classes=3, **narrow)
     for head in roi_head.mask_head:
         head.update(num_classes=3, num_convs=1, **narrow)
-    roi_head.semantic_head.update(num_convs=1, num_classes=7, **narrow)
+    roi_head.semantic_head.update(num_ins=3, num_convs=1, num_classes=7, **narrow)
     cfg.test_cfg.rpn.update(nms_pre=60, max_per_img=40)
     nms = dict(type="nms", iou_threshold=0.5)  # soft NMS has no operator
     cfg.test_cfg.rcnn.update(max_per_img=20, score_thr=0.05, nms=nms)

@@ -12,7 +12,7 @@ from swin_mm.checkpoint.layouts import LAYOUTS
 DEEP = [("timm", "base-v1"), ("torchvision", "base-v2")]
 DEEP += [("Hugging Face", "tiny-v1"), ("Hugging Face", "tiny-v2")]
 PAIRS = [(i, name) for i in BUILDERS for name in CASES if name.startswith(("small", "shallow"))]
-PAIRS += DEEP
+PAIRS += [pytest.param(*pair, marks=pytest.mark.slow) for pair in DEEP]
 
 
 @pytest.mark.parametrize(("library", "name"), PAIRS, ids=str)
