@@ -10,7 +10,7 @@
 set -uo pipefail
 
 is_ending=""
-trap 'is_ending=1; kill -USR1 "$srun" 2>/dev/null' USR1
+trap 'is_ending=1; kill -USR1 "$!" 2>/dev/null' USR1
 
 # Several jobs may run on one machine.
 export MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
