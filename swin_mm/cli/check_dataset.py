@@ -50,8 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for table in (describe_splits(found), describe_classes(found)):
         if table.row_count:
             console.print(table)
-    for line in describe_pixels(found, cfg):
-        console.print(line)
     folder.mkdir(parents=True, exist_ok=True)
     for line in write_pictures(found, cfg, folder, args.samples) + write_unreadable(found, folder):
         console.print(line)
@@ -180,25 +178,6 @@ def describe_classes(found: "Inspection") -> Table:
             cells.append("" if value is None else f"{value:.2%}" if is_share else f"{value:,.0f}")
         table.add_row(str(index), label, *cells)
     return table
-
-
-def describe_pixels(found: "Inspection", cfg: Config) -> list[str]:
-    """Returns mean and deviation of the training images, and those that the config subtracts."""
-    lines = []
-    for where, pixels in found.statistics.items():
-        lines.append(f"{where}, {pixels.images} images:")
-        lines.append(f"  mean {_numbers(pixels.mean)}, deviation {_numbers(pixels.std)} (RGB)")
-    normalise = (cfg.get("model") or {}).get("data_preprocessor") or {}
-    if lines and normalise.get("mean"):
-        order = "RGB" if normalise.get("bgr_to_rgb") else "as loaded"
-        mean, std = _numbers(normalise["mean"]), _numbers(normalise["std"])
-        lines.append(f"  the config has mean {mean}, deviation {std} ({order});")
-        lines.append("  pretrained weights want those that they were trained with")
-    return lines
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.2f}" for value in values)
 
 
 def write_pictures(found: "Inspection", cfg: Config, folder: Path, count: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from broken_data import change_coco, write_coco, write_semantic
 from PIL import Image
@@ -29,10 +28,6 @@ def test_sound_detection_data(check, tmp_path):
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "train 3 4 0" in lines  # images, objects, images without
     assert "0 cat 3" in lines and "1 dog 1" in lines
-    assert "the config has mean 123.67 116.28 103.53, deviation 58.40 57.10 57.40 (RGB);" in lines
-    pixels = [np.array(Image.open(path)) for path in (tmp_path / "images").iterdir()]
-    mean = " ".join(f"{value:.2f}" for value in np.mean(pixels, axis=(0, 1, 2)))
-    assert any(line.startswith(f"mean {mean}, deviation") for line in lines)
     assert lines[-2:] == [
         "train: pictures in work_dirs/detector/data/train.png",
         "0 faults, 0 warnings",

@@ -72,7 +72,7 @@ def inspect_config(
             reads all.
 
     Returns:
-        Counts and warnings in its `summary`, `faults`, `unreadable` and `statistics`.
+        Counts and warnings in its `summary`, `faults` and `unreadable`.
 
     Raises:
         DatasetError: The config itself is such that nothing can be checked.

@@ -4,7 +4,7 @@ import itertools
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,15 +13,11 @@ import numpy as np
 from swin_mm.datasets.check.summary import DatasetError, examples
 from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader, UnreadableError
-from swin_mm.datasets.statistics import PixelStatistics, pixel_statistics
 
 END_BYTES = 4096  # cameras and editors may add a little after an image's end mark
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 BATCH = 16  # images in memory at once
-# Of images with more pixels than this, statistics take every second pixel each way: the others say
-# the same at four times the work.
-WHOLE = 256 * 256
 
 
 def check_present(
@@ -55,14 +51,10 @@ class Reading:
     Attributes:
         read: How many files were looked at.
         unreadable: Those that cannot be read, and why.
-        statistics: Of the others' pixels; None where they were not asked for or there are none.
-        why_none: Why there are no statistics though they were asked for; else empty.
     """
 
     read: int = 0
     unreadable: dict[str, UnreadableError] = field(default_factory=dict)
-    statistics: PixelStatistics | None = None
-    why_none: str = ""
 
 
 def read_images(
@@ -73,7 +65,6 @@ def read_images(
     files: float = float("inf"),
     seconds: float = float("inf"),
     decoded: float = float("inf"),
-    measure: bool = False,
 ) -> Reading:
     """Reads image files, with a progress bar. What the limits leave out is spread over the list.
 
@@ -84,7 +75,6 @@ def read_images(
         seconds: Time limit.
         decoded: How many to decode whole; of the others only the ends are read, unless a file's
             ends are unusual: it may still be sound.
-        measure: Whether to compute statistics.
     """
     order = spread(len(paths))[: int(min(files, len(paths)))]
     chosen = [paths[i] for i in (order if seconds < float("inf") else sorted(order))]
@@ -92,35 +82,22 @@ def read_images(
     deadline = time.monotonic() + seconds
     found = Reading()
 
-    def look(place: int) -> np.ndarray | UnreadableError | None:
-        if place % every and has_both_ends(chosen[place]):
-            return None
-        try:
-            return reader.read(chosen[place])
-        except UnreadableError as error:
-            return error
+    def look(place: int) -> UnreadableError | None:
+        if not (place % every and has_both_ends(chosen[place])):
+            try:
+                reader.read(chosen[place])
+            except UnreadableError as error:
+                return error
+        return None
 
-    def images() -> Iterator[np.ndarray]:
-        places = itertools.takewhile(lambda _: time.monotonic() <= deadline, range(len(chosen)))
-        with ThreadPoolExecutor(threads) as pool, show_progress(title, len(chosen)) as advance:
-            while batch := list(itertools.islice(places, BATCH)):
-                for place, image in zip(batch, pool.map(look, batch), strict=True):
-                    found.read += 1
-                    if isinstance(image, UnreadableError):
-                        found.unreadable[chosen[place]] = image
-                    elif image is not None:
-                        yield image[::2, ::2] if image[..., 0].size > WHOLE else image
-                    advance(1)
-
-    reading = images()
-    if measure:
-        try:
-            found.statistics = pixel_statistics(reading)
-        except ValueError as error:
-            if len(found.unreadable) < found.read:
-                found.why_none = f"no mean: {error}"
-    for _ in reading:  # the rest, where there are no statistics
-        pass
+    places = itertools.takewhile(lambda _: time.monotonic() <= deadline, range(len(chosen)))
+    with ThreadPoolExecutor(threads) as pool, show_progress(title, len(chosen)) as advance:
+        while batch := list(itertools.islice(places, BATCH)):
+            for place, error in zip(batch, pool.map(look, batch), strict=True):
+                found.read += 1
+                if error is not None:
+                    found.unreadable[chosen[place]] = error
+                advance(1)
     return found
 
 

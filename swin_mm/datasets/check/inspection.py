@@ -10,7 +10,6 @@ from swin_mm.datasets.check.images import read_images, spread
 from swin_mm.datasets.check.summary import DatasetError, DatasetSummary, examples
 from swin_mm.datasets.progress import show_progress
 from swin_mm.datasets.reader import Reader
-from swin_mm.datasets.statistics import PixelStatistics
 
 T = TypeVar("T")
 SECONDS = 20.0  # for looking into the images of one data set before a training starts
@@ -35,8 +34,6 @@ class Inspection:
         ignored: Label that losses and metrics of a segmentor ignore.
         faults: What training or testing would fail on, or silently get wrong; one line each.
         unreadable: Files that cannot be read.
-        statistics: Config path of a data set for training to mean and deviation of its images'
-            pixels, in the order in which the images are loaded (RGB).
         summary: Classes, and per data loader counts and warnings.
     """
 
@@ -49,7 +46,6 @@ class Inspection:
     ignored: int = 255
     faults: list[str] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
-    statistics: dict[str, PixelStatistics] = field(default_factory=dict)
     summary: DatasetSummary = field(default_factory=lambda: DatasetSummary((), {}))
 
     def attempt(self, check: Callable, *arguments: Any) -> Any:
@@ -102,7 +98,6 @@ class Inspection:
             self.files,
             self.seconds,
             self.decoded,
-            self.thorough and what == "image" and where.startswith("train_dataloader"),
         )
         self.unreadable |= set(found.unreadable)
         if found.unreadable:
@@ -112,10 +107,6 @@ class Inspection:
                 f"short or not images: {examples(sorted(found.unreadable))}; fetch them again, or "
                 f"take them out of the data ({found.unreadable[first]})"
             )
-        if found.statistics is not None:
-            self.statistics[where] = found.statistics
-        if found.why_none:
-            self.refuse(f"{where}: {found.why_none}")
         if found.read == len(paths):
             return []
         limit = "" if self.thorough else f" in {self.seconds:.0f} s"

@@ -40,15 +40,11 @@ def one_warning(cfg: Config, *words: str) -> None:
         assert word in found.summary.warnings()[0], found.summary.warnings()[0]
 
 
-def test_sound_detection_data(coco, tmp_path):
+def test_sound_detection_data(coco):
     found = inspect(coco)
     assert (found.faults, found.summary.warnings(), found.unreadable) == ([], [], set())
     split = found.summary.splits["train"]
     assert (split.images, split.instances, split.per_class) == (3, 4, {"cat": 3, "dog": 1})
-    pixels = [np.array(Image.open(path)) for path in sorted((tmp_path / "images").iterdir())]
-    statistics = found.statistics["train_dataloader.dataset"]
-    np.testing.assert_allclose(statistics.mean, np.mean(pixels, axis=(0, 1, 2)))
-    np.testing.assert_allclose(statistics.std, np.std(pixels, axis=(0, 1, 2)))
 
 
 def test_sound_segmentation_data(semantic):
@@ -138,8 +134,7 @@ def test_number_of_classes_in_the_model(coco):
 
 def test_absent_image(coco, tmp_path):
     (tmp_path / "images" / "b.png").unlink()
-    found = one_fault(coco, "1 of 3 image files are missing")
-    assert found.statistics["train_dataloader.dataset"].images == 2
+    one_fault(coco, "1 of 3 image files are missing")
 
 
 def test_all_unreadable_images_are_named(coco, tmp_path):
@@ -243,17 +238,6 @@ def test_label_map_without_labels(semantic, tmp_path):
 def test_at_most_so_many_files(coco):
     found = inspect_config(coco, ("train",), files=2)
     assert found.summary.warnings() == ["train_dataloader.dataset: checked 2 of 3 image files"]
-    assert found.statistics["train_dataloader.dataset"].images == 2
-
-
-def test_only_training_images_are_averaged(coco, tmp_path):
-    write_images(tmp_path / "else", ["a.png", "b.png", "c.png"])
-    coco.val_dataloader = {
-        "dataset": {**coco.train_dataloader.dataset, "data_prefix": {"img": "else/"}}
-    }
-    found = inspect_config(coco, ("train", "val"))
-    assert list(found.summary.splits) == ["train", "val"]
-    assert list(found.statistics) == ["train_dataloader.dataset"]
 
 
 def test_a_config_without_data_is_refused(coco):
