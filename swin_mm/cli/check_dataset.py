@@ -1,7 +1,6 @@
 """Checks all data of a config and says what it is made of."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from rich.table import Table
 
 from swin_mm.cli.config import add_config_options, load_config
 from swin_mm.cli.parser import CommandParser
-from swin_mm.configs import ConfigError
 from swin_mm.console import PlainConsole
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.match_names or args.merge_classes:
         for line in correct(cfg, splits, folder, args.match_names, args.merge_classes):
             console.print(line)
-    found = inspect_config(cfg, splits, args.threads, args.max_files)
+    found = inspect_config(cfg, splits)
     for table in (describe_splits(found), describe_classes(found)):
         if table.row_count:
             console.print(table)
@@ -88,19 +86,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="pictures on a sheet (default: %(default)s; 0: no sheets)",
     )
     parser.add_argument(
-        "--max-files",
-        type=int,
-        metavar="N",
-        help="read at most so many images and label maps of a data set, evenly (default: all)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="files to read at once (default: %(default)s)",
-    )
-    parser.add_argument(
         "--match-names",
         action="store_true",
         help="write annotations whose image names are those of the files, where they differ in "
@@ -115,10 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--strict", action="store_true", help="exit with status 1 for warnings as well"
     )
     add_config_options(parser)
-    args = parser.parse_args(argv)
-    if args.max_files is not None and args.max_files < 1:
-        raise ConfigError(f"--max-files must be 1 or more, got {args.max_files}")
-    return args
+    return parser.parse_args(argv)
 
 
 def correct(

@@ -16,7 +16,7 @@ def check(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "here")
 
     def run(*arguments: str) -> tuple[int, str]:
-        status = main(["check-dataset", *arguments, "--threads", "2"])
+        status = main(["check-dataset", *arguments])
         return status, capsys.readouterr().out
 
     return run
@@ -91,16 +91,8 @@ def test_corrected_annotations_are_written_and_checked(check, tmp_path):
     assert check(config, "--samples", "0", "--cfg-options", options)[0] == 0
 
 
-def test_overrides_and_limits(check, tmp_path):
+def test_overrides(check, tmp_path):
     config = write_coco(tmp_path)
-    status, text = check(
-        config,
-        *("--max-files", "2", "--samples", "1", "--splits", "train"),
-        *("--cfg-options", "model.head.num_classes=5"),
-    )
+    options = ["--samples", "1", "--splits", "train", "--cfg-options", "model.head.num_classes=5"]
+    status, text = check(config, *options)
     assert status == 1 and "fault: model.head.num_classes=5 but the data set has 2" in text
-    assert "warning: train_dataloader.dataset: checked 2 of 3 image files" in text
-
-
-def test_limit_makes_sense(check, tmp_path):
-    assert check(write_coco(tmp_path), "--max-files", "0")[0] == 1

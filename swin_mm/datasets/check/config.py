@@ -1,6 +1,7 @@
 """The checks of a whole config: every data set of its loaders, and the model's class counts."""
 
 import logging
+import os
 from collections.abc import Sequence
 
 from mmengine.config import Config
@@ -26,6 +27,8 @@ from swin_mm.datasets.check.summary import (
     merge,
 )
 from swin_mm.text import printable
+
+MOST_THREADS = 8  # that read files
 
 
 def check_config(
@@ -57,8 +60,6 @@ def check_config(
 def inspect_config(
     cfg: Config,
     splits: Sequence[str] = ("train", "val", "test"),
-    threads: int = 1,
-    files: int | None = None,
 ) -> Inspection:
     """Checks all data of a config, going on after errors.
 
@@ -67,9 +68,6 @@ def inspect_config(
     Args:
         cfg: Whole config.
         splits: Which data loaders to check; those that it lacks are left out.
-        threads: How many files to read at once.
-        files: How many images and label maps of a data set to read at most, spread evenly; None
-            reads all.
 
     Returns:
         Counts and warnings in its `summary`, `faults` and `unreadable`.
@@ -77,14 +75,13 @@ def inspect_config(
     Raises:
         DatasetError: The config itself is such that nothing can be checked.
     """
-    limit = float("inf") if files is None else files
+    everything = float("inf")
     inspection = Inspection(
-        seconds=float("inf"),
+        seconds=everything,
         thorough=True,
-        threads=threads,
-        files=limit,
-        decoded=float("inf"),
-        label_maps=limit,
+        threads=min(MOST_THREADS, os.cpu_count() or 1),
+        decoded=everything,
+        label_maps=everything,
     )
     inspection.summary = _check(cfg, splits, inspection)
     if not inspection.summary.splits:

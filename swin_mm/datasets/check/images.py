@@ -62,7 +62,6 @@ def read_images(
     title: str,
     reader: Reader,
     threads: int = 1,
-    files: float = float("inf"),
     seconds: float = float("inf"),
     decoded: float = float("inf"),
 ) -> Reading:
@@ -71,13 +70,11 @@ def read_images(
     Args:
         paths: Existing files.
         threads: How many to read at once.
-        files: How many to look at, at most.
         seconds: Time limit.
         decoded: How many to decode whole; of the others only the ends are read, unless a file's
             ends are unusual: it may still be sound.
     """
-    order = spread(len(paths))[: int(min(files, len(paths)))]
-    chosen = [paths[i] for i in (order if seconds < float("inf") else sorted(order))]
+    chosen = [paths[i] for i in spread(len(paths))] if seconds < float("inf") else list(paths)
     every = max(1, int(len(chosen) // decoded))
     deadline = time.monotonic() + seconds
     found = Reading()

@@ -28,8 +28,7 @@ class Inspection:
         seconds: Time limit for looking into the images of one data set.
         thorough: Whether to go on after errors.
         threads: How many files are read at once.
-        files: How many images of a data set are looked at, at most.
-        decoded: How many of them are decoded whole, at most.
+        decoded: How many images of a data set are decoded whole, at most.
         label_maps: How many label maps of a data set are read, at most.
         ignored: Label that losses and metrics of a segmentor ignore.
         faults: What training or testing would fail on, or silently get wrong; one line each.
@@ -40,7 +39,6 @@ class Inspection:
     seconds: float = SECONDS
     thorough: bool = False
     threads: int = 1
-    files: float = float("inf")
     decoded: float = DECODED
     label_maps: float = LABEL_MAPS
     ignored: int = 255
@@ -95,7 +93,6 @@ class Inspection:
             f"{where}: {what}s",
             reader,
             self.threads,
-            self.files,
             self.seconds,
             self.decoded,
         )

@@ -138,6 +138,5 @@ def test_image_that_the_pipeline_cannot_take(paths):
     assert (found.read, found.unreadable) == (7, {paths[2]: error})
 
 
-def test_limit_spreads_over_the_list(paths):
-    assert read_images(paths, "images", Reader(), files=3).read == 3
+def test_no_files():
     assert read_images([], "images", Reader()).read == 0

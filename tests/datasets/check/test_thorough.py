@@ -235,11 +235,6 @@ def test_label_map_without_labels(semantic, tmp_path):
     one_warning(semantic, "1 label maps have no labelled pixel: a.png")
 
 
-def test_at_most_so_many_files(coco):
-    found = inspect_config(coco, ("train",), files=2)
-    assert found.summary.warnings() == ["train_dataloader.dataset: checked 2 of 3 image files"]
-
-
 def test_a_config_without_data_is_refused(coco):
     with pytest.raises(DatasetError, match="the config has no data to check: none of test_data"):
         inspect_config(coco, ("test",))
