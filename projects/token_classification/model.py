@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
-from torch.nn.init import trunc_normal_
 
 from swin_mm.models.layers import SwinBlock, WindowAttention
 from swin_mm.ops.context import ContextScale
@@ -107,10 +106,15 @@ class SwinTokenClassifier(BaseModel):
 
     def _draw_weights(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                trunc_normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear):
+                # Swin's 0.02 is for wide layers: in narrow ones signals would fade.
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            if isinstance(module, WindowAttention) and module.context_mix is not None:
+                # Zeros keep what pretrained windows compute. Here there is nothing to keep, and
+                # from zero neither the mix nor the values that it reads have much of a gradient.
+                nn.init.normal_(module.context_mix, std=module.context_mix.shape[-1] ** -0.5)
 
     def extract(self, input_ids: Tensor) -> list[Tensor]:
         """Computes the output of each stage, `(B, 1, ceil(L/2**i), C*2**i)`."""

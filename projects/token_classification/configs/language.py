@@ -18,7 +18,7 @@ model = dict(
 )
 
 batch_size = 16
-max_epochs = 10  # the learning rate falls to 0 by a cosine
+max_epochs = 6  # the learning rate falls to 0 by a cosine
 warmup_steps = 100
 optim_wrapper = dict(
     type="OptimWrapper",
