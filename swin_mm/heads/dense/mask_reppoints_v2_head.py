@@ -162,14 +162,12 @@ class MaskRepPointsV2Head(RepPointsV2Head):
         strides = grid.strides[place][:, None]
         # Unlike boxes, the official masks are seen from the middles of cells.
         middles = grid.points[place] + strides.div(2, rounding_mode="floor")
-        sizes = torch.tensor(grid.sizes).cumsum(0).to(place.device)
-        levels = torch.bucketize(place, sizes, right=True)
         stride = self.point_strides[0]
         drawn = self.mask_head.head(
             features[image],
             flatten(params)[image, place].to(features.dtype),
             pts * strides + middles,
-            levels,
+            grid.levels[place],
             stride,
         )
         return [aligned_bilinear(logits, stride // MASK_STRIDE) for logits in drawn]

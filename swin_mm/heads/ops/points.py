@@ -25,6 +25,13 @@ class PointGrid(NamedTuple):
     sizes: list[int]  # how many points there are in each level
     usable: Tensor  # (B, N) bool, inside the image with its own padding
 
+    @property
+    def levels(self) -> Tensor:
+        """The number of the level of each point, `(N,)` int64."""
+        device = self.points.device
+        numbers = enumerate(self.sizes)
+        return torch.cat([torch.full((size,), i, device=device) for i, size in numbers])
+
 
 class GroundTruths(NamedTuple):
     """Ground truths of a batch, at least one to an image; those that are not `present` are zero."""

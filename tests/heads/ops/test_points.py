@@ -107,6 +107,10 @@ def test_no_ground_truths():
     assert not make_class_maps(truths, 3, (4, 4), 8).any()
 
 
+def test_levels_of_points():
+    assert make_grid((1, 2), (1, 1)).levels.tolist() == [0, 0, 1]
+
+
 @pytest.mark.parametrize("sides", [(10.0, 10), (100, 40), (3, 300), (640, 480)])
 @pytest.mark.parametrize("min_iou", [0.3, 0.7])
 def test_radius_is_that_of_mmdet(sides, min_iou):
