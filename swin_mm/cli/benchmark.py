@@ -32,7 +32,7 @@ from swin_mm.benchmark.report import (
 )
 from swin_mm.benchmark.step import RUN_MODES, Candidate, run_case
 from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, make_batch
-from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, multi_scale_sizes, vary
+from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, vary
 from swin_mm.cli.config import add_config_options, load_config, positive
 from swin_mm.cli.errors import raise_first
 from swin_mm.cli.parser import CommandParser
@@ -56,21 +56,20 @@ MEANINGLESS = {
         "the config defines the backbone; use --cfg-options model.backbone.KEY=VALUE",
     ),
     "--profile": (
-        "part peers run mode dtype sweep changing_sizes",
+        "part peers run mode dtype sweep",
         "it is of one model's training step, in the precision of the config; see --cfg-options "
         "optim_wrapper.type=swin_mm.AmpOptimWrapper",
     ),
-    "--sweep side": ("size changing_sizes", "give --values"),
-    "--sweep batch": ("batch changing_sizes", "give --values"),
-    "--sweep window": ("window changing_sizes config", "it is of a backbone; give --values"),
-    "--sweep depth": ("changing_sizes config", "it is of a backbone; give --values"),
+    "--sweep side": ("size", "give --values"),
+    "--sweep batch": ("batch", "give --values"),
+    "--sweep window": ("window config", "it is of a backbone; give --values"),
+    "--sweep depth": ("config", "it is of a backbone; give --values"),
 }
 
 EXAMPLES = """\
 examples:
   swin-mm benchmark --size 800x1344 --batch 2 --mode train --dtype bf16 --peers all
   swin-mm benchmark --run eager compile graphs --dtype bf16 --peers timm
-  swin-mm benchmark --mode train --size 800x1344 --changing-sizes --peers mmdet
   swin-mm benchmark --version 2 --arch base --window 16 --size 1024x1024 --peers all
   swin-mm benchmark --sweep side --values 256 512 1024 --peers mmdet timm
   swin-mm benchmark --part neck --peers all
@@ -204,12 +203,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         metavar="HxW",
         help="image sizes in pixels, measured one after another; default: 800x1344",
     )
-    what.add_argument(
-        "--changing-sizes",
-        action="store_true",
-        help="each step takes another size: of those given, or up to the one given as in "
-        "multi-scale training",
-    )
     what.add_argument("--batch", type=positive, help="images; default: 1")
     what.add_argument("--mode", choices=("train", "inference"), help="default: inference")
     what.add_argument("--dtype", choices=tuple(DTYPES), help="by autocast; default: fp32")
@@ -317,8 +310,6 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
         attn_backend=args.attn_backend or "auto",
         config=cfg,
     )
-    if args.changing_sizes:
-        return [(None, replace(work, sizes=sizes if sizes[1:] else multi_scale_sizes(sizes[0])))]
     if args.sweep:
         values = sorted(set(args.values or SWEEPS[args.sweep]))
         return [(value, vary(work, args.sweep, value)) for value in values]
@@ -352,6 +343,6 @@ def name_run(args: argparse.Namespace) -> str:
     sizes = [f"{height}x{width}" for height, width in args.size or []]
     batch = args.batch and f"b{args.batch}"
     options = [args.part, args.mode, args.dtype, args.attn_backend, batch, *sizes]
-    flags = ["changing"] * args.changing_sizes + ["profile"] * args.profile
+    flags = ["profile"] * args.profile
     sweep = args.sweep and f"sweep_{args.sweep}"
     return "_".join(str(o) for o in (what, *options, *flags, sweep) if o)

@@ -83,7 +83,6 @@ def test_failure_of_our_own_is_an_error_of_the_command(quick, capsys, monkeypatc
         (["--sweep", "batch", "--batch", "2"], "--batch not with --sweep batch"),
         (["--sweep", "window", "--window", "7"], "--window not with --sweep window"),
         (["--sweep", "batch", "--size", "32x32", "64x64"], "take one --size"),
-        (["--sweep", "batch", "--changing-sizes"], "--changing-sizes not with --sweep batch"),
         (["--profile"], "need --config"),
         (["--profile", "--config", "a", "--mode", "inference"], "--mode not with --profile"),
         (["--profile", "--config", "a", "--peers", "mmdet"], "--peers not with --profile"),
@@ -148,8 +147,4 @@ def test_workloads_are_those_asked_for():
         ((800, 1344),),
     )
     assert [w.sizes for w in plan("--size", "32x64", "64x64")] == [((32, 64),), ((64, 64),)]
-    (work,) = plan("--size", "32x64", "64x64", "--changing-sizes")
-    assert work.sizes == ((32, 64), (64, 64))
-    (work,) = plan("--changing-sizes")
-    assert len(work.sizes) == 11
     assert [w.batch for w in plan("--sweep", "batch", "--values", "4", "1", "4")] == [1, 4]
