@@ -13,6 +13,9 @@ from swin_mm.checkpoint.variant import list_output_norms
 # Parts that are alike in every stage, but for norms that V2's largest models have in some blocks.
 PART = re.compile(r"(layers\.\d+\.(?:(blocks)\.\d+|downsample))\.((?!norm3\.).+)")
 
+# What a weight is computed from, with `torch.nn.utils.prune`, `weight_norm` or `spectral_norm`.
+FACTOR = re.compile(r".+\.(weight|bias)_\w+")
+
 
 class Converted(NamedTuple):
     """Parameters without prefix, and the keys of those that the layout has no place for."""
@@ -29,8 +32,13 @@ def convert(state: State, target: Layout) -> Converted:
 
     Raises:
         CheckpointError: The layout has no place for something that the blocks need, or a block or
-            merging lacks a parameter that others have.
+            merging lacks a parameter that others have, or a weight is in parts.
     """
+    if factors := [key for key in state if FACTOR.fullmatch(key)]:
+        raise CheckpointError(
+            f"its weights are in parts, such as {factors[0]}: make them whole in the model, as "
+            "torch.nn.utils.prune.remove does, and save it again"
+        )
     if missing := _find_missing(state):
         raise CheckpointError(f"it is incomplete, without {list_names(missing)}")
     version = find_version(state)

@@ -5,18 +5,35 @@ import re
 import pytest
 import torch
 from swin_weights import SMALL, randomise
+from torch.nn.utils import prune
 
 from swin_mm import SwinTransformer, SwinTransformerV2
 from swin_mm.checkpoint import CheckpointError
 from swin_mm.checkpoint.convert import convert
 from swin_mm.checkpoint.layouts import HUGGINGFACE, LAYOUTS, MICROSOFT, MMDET, TIMM, TORCHVISION
 
+PARTS = {
+    "pruned": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "weight norm": torch.nn.utils.weight_norm,
+    "spectral norm": torch.nn.utils.spectral_norm,
+}
 NORMS = [f"norm{i}.{part}" for i in range(4) for part in ("weight", "bias")]
 
 
 def weights(version=1, **arguments):
     kind = SwinTransformer if version == 1 else SwinTransformerV2
     return randomise(kind(**(SMALL | arguments))).state_dict()
+
+
+@pytest.mark.parametrize("split", PARTS.values(), ids=list(PARTS))
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_in_parts_are_refused(split):
+    backbone = SwinTransformer(**SMALL)
+    for stage in backbone.layers:
+        for block in stage.blocks:
+            split(block.mlp.fc1)
+    with pytest.raises(CheckpointError, match=r"such as layers\.0\.blocks\.0\.mlp\.fc1\.weight_"):
+        convert(backbone.state_dict(), MMDET)
 
 
 PAIRS = [
