@@ -29,11 +29,12 @@ from kill_task import write_kill_config
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2  # of a machine
-LIMIT = 600.0  # seconds for one run
+LIMIT = 1800.0  # seconds for one run
 CONFIG = """
-train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=1)
-train_dataloader.update(num_workers=1, batch_size=1)
-val_dataloader['batch_size'] = test_dataloader['batch_size'] = 3  # the last batches are uneven
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=1)
+train_dataloader.update(num_workers=1, batch_size=2)
+val_dataloader['batch_size'] = 3  # the last batches are uneven
+test_dataloader = val_dataloader
 train_dataloader['dataset']['delay'] = 0.1
 test_cfg = dict()
 test_evaluator = dict(type='ToyMetric')
@@ -124,7 +125,7 @@ class Network:
                 step, *values = line.split()
                 losses.setdefault(step, set()).add(tuple(values))
         ends = [
-            torch.load(machine.disk / name / "epoch_4.pth", weights_only=False)
+            torch.load(machine.disk / name / "epoch_6.pth", weights_only=False)
             for machine in self.machines
         ]
         weights = {
@@ -171,7 +172,7 @@ class Network:
 
     def measure(self) -> tuple[dict, dict]:
         """The metrics of both machines together, and those of one process alone."""
-        checkpoint = "undisturbed/epoch_4.pth"
+        checkpoint = "undisturbed/epoch_6.pth"
         for machine in self.machines:
             options = [self.config, checkpoint, PROCESSES, "--work-dir", "test"]
             machine.start("dist_test.sh", *options)
