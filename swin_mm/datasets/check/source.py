@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, Registry
 
+import swin_mm.datasets.tar_files  # noqa: F401  (for a data_root that begins with tar://)
 from swin_mm.configs import bare_type
 from swin_mm.datasets.check.summary import DatasetError
 from swin_mm.datasets.reader import Reader
