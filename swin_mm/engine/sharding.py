@@ -1,6 +1,6 @@
 """Training with parameters, gradients and optimizer states divided among processes, by FSDP2."""
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -10,11 +10,12 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from swin_mm.engine.hooks.compile import CompileHook
 from swin_mm.engine.runner_parts import bare_model, optim_wrappers
 from swin_mm.engine.sharded_checkpoint import save_divided
 from swin_mm.models.layers import SwinBlock, SwinBlockV2
@@ -70,7 +71,14 @@ class ShardedModel(nn.Module):
         self.module: Any = module
         self.min_parameters = min_parameters
         self.find_unused_parameters = find_unused_parameters
-        self.is_gathered = False
+        self.is_divided = self.is_gathered = False
+
+    @cached_property
+    def mesh(self) -> DeviceMesh:
+        """The processes of a group, or all as groups x processes."""
+        sizes = (get_world_size() // self.group_size, self.group_size)
+        mesh = init_device_mesh(get_device(), sizes, mesh_dim_names=("groups", "processes"))
+        return mesh if sizes[0] > 1 else mesh["processes"]
 
     @property
     def units(self) -> list[FSDPModule]:
@@ -81,6 +89,11 @@ class ShardedModel(nn.Module):
         return self.module(*args, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        if not self.is_divided:  # each process would train a model of its own
+            raise ValueError(
+                "swin_mm.ShardedModel needs swin_mm.ShardHook: train with swin-mm, or set "
+                "custom_hooks=[dict(type='swin_mm.ShardHook')]"
+            )
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: Any) -> list:
@@ -97,7 +110,7 @@ class ShardedModel(nn.Module):
 
     def gather(self, is_gathered: bool = True) -> None:
         """Gathers all parameters, or frees those of other processes."""
-        if self.is_gathered == is_gathered or not self.units:
+        if self.is_gathered == is_gathered or not self.is_divided:
             return
         self.is_gathered = is_gathered
         self.module.set_reshard_after_forward(not is_gathered)
@@ -115,9 +128,6 @@ class ShardedModel(nn.Module):
             dtype: What Swin blocks are gathered and computed in, `None` for their own. Those of V2
                 keep theirs: their temperatures are exponents, which lower precision spoils.
         """
-        sizes = (get_world_size() // self.group_size, self.group_size)
-        mesh = init_device_mesh(get_device(), sizes, mesh_dim_names=("groups", "processes"))
-        mesh = mesh if sizes[0] > 1 else mesh["processes"]
         for unit in (*list_units(module, self.min_parameters), module):
             is_low = isinstance(unit, SwinBlock) and not isinstance(unit, SwinBlockV2)
             policy = MixedPrecisionPolicy(
@@ -125,9 +135,10 @@ class ShardedModel(nn.Module):
                 reduce_dtype=torch.float32 if is_low and dtype else None,
                 cast_forward_inputs=False,  # autocast does it
             )
-            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+            fully_shard(unit, mesh=self.mesh, mp_policy=policy, reshard_after_forward=True)
         root = cast(FSDPModule, module)
         root.set_reduce_scatter_unused_params(self.find_unused_parameters)
+        self.is_divided = True
 
 
 def list_units(model: nn.Module, min_parameters: int) -> list[nn.Module]:
@@ -181,10 +192,16 @@ class ShardHook(Hook):
     priority = "VERY_HIGH"  # before weights are exchanged with averaged ones
 
     def before_train(self, runner: Runner) -> None:
-        """Divides the model, its averages and the states of its optimizers, and their saving."""
+        """Divides the model, its averages and the states of its optimizers, and their saving.
+
+        Raises:
+            ValueError: A `CompileHook` compiles parts of the model.
+        """
         wrapper = runner.model
-        if not isinstance(wrapper, ShardedModel) or wrapper.units:
+        if not isinstance(wrapper, ShardedModel) or wrapper.is_divided:
             return
+        if any(isinstance(hook, CompileHook) for hook in runner.hooks):
+            raise ValueError("a sharded model is not compiled: drop --compile or --shard")
         dtypes = {getattr(w, "compute_dtype", torch.float32) for w in optim_wrappers(runner)}
         low = [dtype for dtype in dtypes if dtype != torch.float32]
         model = bare_model(runner)
