@@ -82,8 +82,8 @@ def set_gradients(runner: Runner, gradients: list[Gradients] | Gradients) -> Non
 
 def _mean(gradients: list[Gradients]) -> Gradients:
     names = dict.fromkeys(name for own in gradients for name in own)
-    sums = {name: sum(own[name] for own in gradients if name in own) for name in names}
-    return {name: value / len(gradients) for name, value in sums.items()}
+    found = {name: [own[name] for own in gradients if name in own] for name in names}
+    return {name: torch.stack(some).sum(0) / len(gradients) for name, some in found.items()}
 
 
 def count_batches(runner: Runner) -> dict[str, int]:
