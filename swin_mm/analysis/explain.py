@@ -93,7 +93,8 @@ def explain_pixel(model: Model, image: Any, pixel: tuple[int, int]) -> Explanati
     for i, stage in enumerate(backbone.layers):
         height, width = token_sizes[i]
         token = int((pixel[1] + 0.5) // height), int((pixel[0] + 0.5) // width)
-        for j, block in enumerate(stage.blocks):
+        blocks: Any = stage.blocks
+        for j, block in enumerate(blocks):
             hook = partial(_record, found, i, j, token)
             handles.append(block.attn.register_forward_pre_hook(hook))
     try:

@@ -40,7 +40,7 @@ def draw_explanation(found: Explanation, path: str | Path) -> None:
     grid = figure.add_gridspec(len(lines) + 1, columns, height_ratios=[1.1, *[1] * len(lines)])
     axes = figure.add_subplot(grid[0, : min(2, columns)])
     _show_picture(axes, found, f"pixel {found.pixel[0]}, {found.pixel[1]}")
-    for row, (stage, blocks, has_map) in enumerate(lines, start=1):
+    for row, (stage, line, has_map) in enumerate(lines, start=1):
         if has_map and stage in found.maps:
             axes = figure.add_subplot(grid[row, 0])
             _show_picture(axes, found, f"stage {stage + 1}: feature map")
@@ -48,7 +48,7 @@ def draw_explanation(found: Explanation, path: str | Path) -> None:
                 colour_map(found.maps[stage]), extent=_extent(found, stage, found.maps[stage])
             )
             _keep_to_picture(axes, found)
-        for column, block in enumerate(blocks, start=1):
+        for column, block in enumerate(line, start=1):
             _show_attention(figure.add_subplot(grid[row, column]), found, block)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")

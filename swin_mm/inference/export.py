@@ -52,7 +52,7 @@ def export(
         images = () if int8 is None else _read_images(int8, cfg)
         lower = Lower("half" if half else "int8", images, evaluate)
     return export_model(
-        plan, path, classes, format, size, batch, check, picture=picture, lower=lower
+        plan, path, classes or (), format, size, batch, check, picture=picture, lower=lower
     )
 
 

@@ -197,7 +197,8 @@ class Model(Predictor):
         view = self._view(tta=False, sliced=False)
         results = view.load(next(iter(open_sources(source))))
         data = pseudo_collate([view.rest({**results})])
-        return view.picture(results["img"]), self.module.data_preprocessor(data, False)
+        preprocess: Any = self.module.data_preprocessor
+        return view.picture(results["img"]), preprocess(data, False)
 
     def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
         view = self._view(options.tta, options.sliced)
