@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Any, NoReturn
 
 
@@ -12,6 +14,12 @@ class CommandParser(argparse.ArgumentParser):
     """argparse's parser; an error is one line without the usage, which `--help` shows."""
 
     arguments: Sequence[str] = ()  # given to `parse_args`, which takes no unknown flags
+
+    def format_help(self) -> str:
+        """argparse's; the description is filled, also where line ends of examples stay."""
+        width = get_terminal_size().columns - 2
+        self.description = fill(" ".join((self.description or "").split()), width)
+        return super().format_help()
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """argparse's; remembers the arguments for `error`."""

@@ -1,5 +1,7 @@
 """Errors of command lines: one line, and the flag that was meant."""
 
+import argparse
+
 import pytest
 
 from swin_mm.cli.main import COMMANDS, import_command, main
@@ -63,3 +65,15 @@ def test_what_is_far_from_all_gets_no_suggestion():
 def test_a_misspelt_flag_of_the_program(capsys):
     assert main(["--verison"]) == 2
     assert "did you mean '--version'?" in capsys.readouterr().err
+
+
+def test_descriptions_fit_the_terminal_and_examples_stay_as_they_are(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    layout = argparse.RawDescriptionHelpFormatter
+    example = "  " + "x" * 70
+    parser = CommandParser(
+        prog="tool", description="word " * 30, epilog=example, formatter_class=layout
+    )
+    lines = parser.format_help().splitlines()
+    assert example in lines and max(len(line) for line in lines if line != example) <= 60
+    assert sum(line.count("word") for line in lines) == 30
