@@ -132,7 +132,7 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         _use_mixed_precision(cfg, args.amp)
     if args.shard:
-        _use_sharding(cfg, args.compile)
+        _use_sharding(cfg)
     apply_compile_option(cfg, args)
     if args.accumulate is not None:
         if args.accumulate < 1:
@@ -190,14 +190,12 @@ def _use_lora(cfg: Config, rank: int) -> None:
     backbone["lora"] = {**(backbone.get("lora") or {}), "r": rank}
 
 
-def _use_sharding(cfg: Config, is_compiled: bool) -> None:
-    if cfg.launcher == "none":
+def _use_sharding(cfg: Config) -> None:
+    if cfg.get("launcher", "none") == "none":
         raise ConfigError(
             "--shard divides the model among the processes of a run, and this run has one: start "
             "it with tools/dist_train.sh CONFIG GPUS --shard or by torchrun, --launcher pytorch"
         )
-    if is_compiled:
-        raise ConfigError("--shard and --compile do not work together yet: give one of them")
     wrapper = cfg.get("model_wrapper_cfg") or {}
     kind = bare_type(wrapper)
     if kind not in ("", "MMDistributedDataParallel", "ShardedModel"):

@@ -52,18 +52,25 @@ class ResumableLoop:
         """What a checkpoint must say beside the number of epochs and steps done."""
         batches = 0 if epoch > self._epoch else step - self.epoch_start
         done = {"batches_of_epoch": batches, "validated_iter": self.validated_iter}
-        return {**done, "processes": get_world_size()}
+        return {**done, "images_per_step": self.images_per_step}
 
     def load_state(self, meta: dict[str, Any]) -> None:
         """Takes over `state` from the `meta` of a checkpoint, which others may have written."""
         self.validated_iter = meta.get("validated_iter", meta["iter"])
-        before, now = meta.get("processes", get_world_size()), get_world_size()
+        now = self.images_per_step
+        before = meta.get("images_per_step", now)
         self.skipped_batches = meta.get("batches_of_epoch", 0) * before // now
         if before != now:
             self.runner.logger.warning(
-                f"The checkpoint is of {before} processes, this run has {now}: each step now has "
-                f"{now / before:g} times the images, while the learning rate stays as it was."
+                f"The checkpoint is of steps of {before} images, this run's have {now}, while the "
+                "learning rate stays as it was."
             )
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that all processes load for one step."""
+        size = getattr(self.dataloader.batch_sampler, "batch_size", self.dataloader.batch_size)
+        return (size or 1) * get_world_size()
 
     @property
     def sampler(self) -> Any:

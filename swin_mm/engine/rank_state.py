@@ -1,7 +1,5 @@
 """What differs between the ranks of a run and has to survive it, and what must not differ."""
 
-from typing import Any
-
 import torch
 from mmengine.dist import all_gather_object, broadcast, get_rank, get_world_size
 from mmengine.hooks import EMAHook
@@ -84,10 +82,8 @@ def set_gradients(runner: Runner, gradients: list[Gradients] | Gradients) -> Non
 
 def _mean(gradients: list[Gradients]) -> Gradients:
     names = dict.fromkeys(name for own in gradients for name in own)
-    sums: dict[str, Any] = {
-        name: sum(own[name] for own in gradients if name in own) for name in names
-    }
-    return {name: value / len(gradients) for name, value in sums.items()}
+    found = {name: [own[name] for own in gradients if name in own] for name in names}
+    return {name: torch.stack(some).sum(0) / len(gradients) for name, some in found.items()}
 
 
 def count_batches(runner: Runner) -> dict[str, int]:

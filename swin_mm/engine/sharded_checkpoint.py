@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
-from swin_mm.checkpoint.files.sharded import INDEX, Divided, Part
+from swin_mm.checkpoint.files.sharded import INDEX
 from swin_mm.engine.checkpoint_files import partial_folder, replace_folder, write_atomically
 from swin_mm.engine.runner_parts import bare_model, gather_tensor
 
@@ -135,12 +135,12 @@ def write_folder(path: Path, checkpoint: dict[str, Any]) -> None:
     barrier()
     names = {".".join(map(str, keys)): keys for keys in divided}
     metadata = dcp.save({n: divided[k] for n, k in names.items()}, checkpoint_id=partial)
-    parts: dict[tuple, list[Any]] = {keys: [] for keys in divided}
+    parts: dict[tuple, list[tuple]] = {keys: [] for keys in divided}
     for index, place in metadata.storage_data.items():
-        part = Part(tuple(index.offset), place.relative_path, place.offset, place.length)
-        parts[names[index.fqn]].append(tuple(part))
-    written = {part[1] for found in parts.values() for part in found}
-    absent = sorted(name for name in written if not (partial / name).is_file())
+        part = (tuple(index.offset), place.relative_path, place.offset, place.length)
+        parts[names[index.fqn]].append(part)
+    files = {part[1] for found in parts.values() for part in found}
+    absent = sorted(name for name in files if not (partial / name).is_file())
     if absent := all_gather_object(absent)[0]:
         raise CheckpointError(
             f"{path} is not whole for the first process: {', '.join(absent)} were written to other "
@@ -148,7 +148,8 @@ def write_folder(path: Path, checkpoint: dict[str, Any]) -> None:
             "whole_files=True the first process writes everything in one file"
         )
     if is_main_process():
-        found = [tuple(Divided(k, tuple(divided[k].shape), parts[k])) for k in divided]
+        # Plain tuples: a file has no classes of ours. They are those of `Divided` and `Part`.
+        found = [(keys, tuple(divided[keys].shape), parts[keys]) for keys in divided]
         with open(partial / INDEX, "wb") as file:
             torch.save({"checkpoint": rest, "divided": found}, file)
             file.flush()

@@ -1,23 +1,23 @@
 """Training with parameters, gradients and optimizer states divided among processes, by FSDP2."""
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
-import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from swin_mm.engine.hooks.compile import CompileHook
 from swin_mm.engine.runner_parts import bare_model, optim_wrappers
 from swin_mm.engine.sharded_checkpoint import save_divided
-from swin_mm.models.layers import SwinBlock, SwinBlockV2
+from swin_mm.models.layers import SwinBlock
 from swin_mm.registry import HOOKS, MODEL_WRAPPERS
 
 # Of a layer beside the Swin's blocks. Smaller ones are gathered together, in one collective.
@@ -70,7 +70,14 @@ class ShardedModel(nn.Module):
         self.module: Any = module
         self.min_parameters = min_parameters
         self.find_unused_parameters = find_unused_parameters
-        self.is_gathered = False
+        self.is_divided = self.is_gathered = False
+
+    @cached_property
+    def mesh(self) -> DeviceMesh:
+        """The processes of a group, or all as groups x processes."""
+        sizes = (get_world_size() // self.group_size, self.group_size)
+        mesh = init_device_mesh(get_device(), sizes, mesh_dim_names=("groups", "processes"))
+        return mesh if sizes[0] > 1 else mesh["processes"]
 
     @property
     def units(self) -> list[FSDPModule]:
@@ -81,6 +88,11 @@ class ShardedModel(nn.Module):
         return self.module(*args, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        if not self.is_divided:  # each process would train a model of its own
+            raise ValueError(
+                "swin_mm.ShardedModel needs swin_mm.ShardHook: train with swin-mm, or set "
+                "custom_hooks=[dict(type='swin_mm.ShardHook')]"
+            )
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: Any) -> list:
@@ -97,7 +109,7 @@ class ShardedModel(nn.Module):
 
     def gather(self, is_gathered: bool = True) -> None:
         """Gathers all parameters, or frees those of other processes."""
-        if self.is_gathered == is_gathered or not self.units:
+        if self.is_gathered == is_gathered or not self.is_divided:
             return
         self.is_gathered = is_gathered
         self.module.set_reshard_after_forward(not is_gathered)
@@ -107,27 +119,18 @@ class ShardedModel(nn.Module):
             else:
                 unit.reshard()
 
-    def shard(self, module: nn.Module, dtype: torch.dtype | None = None) -> None:
-        """Divides the parameters of this model or of a copy of it.
+    def shard(self, module: nn.Module) -> None:
+        """Divides the parameters of this model, or of a copy of it, whose values all have.
 
-        Args:
-            module: The model or the copy; every process has the same values.
-            dtype: What Swin blocks are gathered and computed in, `None` for their own. Those of V2
-                keep theirs: their temperatures are exponents, which lower precision spoils.
+        They are gathered as they are, and autocast lowers their precision where it does without
+        sharding. A block gathered in bfloat16 would need its norms and the sum of its branches in
+        bfloat16 too, which `--amp` keeps in float32.
         """
-        sizes = (get_world_size() // self.group_size, self.group_size)
-        mesh = init_device_mesh(get_device(), sizes, mesh_dim_names=("groups", "processes"))
-        mesh = mesh if sizes[0] > 1 else mesh["processes"]
         for unit in (*list_units(module, self.min_parameters), module):
-            is_low = isinstance(unit, SwinBlock) and not isinstance(unit, SwinBlockV2)
-            policy = MixedPrecisionPolicy(
-                param_dtype=dtype if is_low else None,
-                reduce_dtype=torch.float32 if is_low and dtype else None,
-                cast_forward_inputs=False,  # autocast does it
-            )
-            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+            fully_shard(unit, mesh=self.mesh, reshard_after_forward=True)
         root = cast(FSDPModule, module)
         root.set_reduce_scatter_unused_params(self.find_unused_parameters)
+        self.is_divided = True
 
 
 def list_units(model: nn.Module, min_parameters: int) -> list[nn.Module]:
@@ -181,23 +184,27 @@ class ShardHook(Hook):
     priority = "VERY_HIGH"  # before weights are exchanged with averaged ones
 
     def before_train(self, runner: Runner) -> None:
-        """Divides the model, its averages and the states of its optimizers, and their saving."""
+        """Divides the model, its averages and the states of its optimizers, and their saving.
+
+        Raises:
+            ValueError: A `CompileHook` compiles parts of the model.
+        """
         wrapper = runner.model
-        if not isinstance(wrapper, ShardedModel) or wrapper.units:
+        if not isinstance(wrapper, ShardedModel) or wrapper.is_divided:
             return
-        dtypes = {getattr(w, "compute_dtype", torch.float32) for w in optim_wrappers(runner)}
-        low = [dtype for dtype in dtypes if dtype != torch.float32]
+        if any(isinstance(hook, CompileHook) for hook in runner.hooks):
+            raise ValueError("a sharded model is not compiled: drop --compile or --shard")
         model = bare_model(runner)
         before = dict(model.named_parameters())
-        wrapper.shard(model, low[0] if low else None)
-        divided = {before[name]: parameter for name, parameter in model.named_parameters()}
+        wrapper.shard(model)
+        after = model.named_parameters()
+        divided: dict[Tensor, Tensor] = {before[name]: parameter for name, parameter in after}
         for optim_wrapper in optim_wrappers(runner):
             _divide_optimizer(optim_wrapper.optimizer, divided)
         for average in [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]:
             wrapper.shard(average.module)
             whole, named = average.module.state_dict(), average.module.named_parameters()
             average.avg_parameters = whole if average.update_buffers else dict(named)
-
         vars(runner)["save_checkpoint"] = partial(save_divided, runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -206,12 +213,11 @@ class ShardHook(Hook):
             runner.model.gather(False)
 
 
-def _divide_optimizer(optimizer: Optimizer, divided: dict[nn.Parameter, nn.Parameter]) -> None:
+def _divide_optimizer(optimizer: Optimizer, divided: dict[Tensor, Tensor]) -> None:
     """Gives an optimizer divided parameters, and its states of them, in place of whole ones."""
     for group in optimizer.param_groups:
         group["params"] = [divided[parameter] for parameter in group["params"]]
-    states: dict[Any, Any] = optimizer.state
-    for parameter, state in list(states.items()):
+    for parameter, state in list(optimizer.state.items()):
         new = divided[parameter]
         optimizer.state[new] = {
             key: divide_like(value, new) if _has_shape(value, new) else value

@@ -53,6 +53,33 @@ def test_precision_of_a_recipe_stays_unless_another_is_given(toy):
     assert apply(recipe, "--amp", "float16").optim_wrapper.dtype == "float16"
 
 
+def test_sharding_needs_several_processes(toy):
+    with pytest.raises(ConfigError, match="this run has one: start it with tools/dist_train.sh"):
+        apply(toy(), "--shard")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wrapper"),
+    [
+        ("", dict(find_unused_parameters=False)),
+        ("find_unused_parameters = True", dict(find_unused_parameters=True)),
+        ("model_wrapper_cfg = dict(type='swin_mm.ShardedModel', group_size=8)", dict(group_size=8)),
+    ],
+    ids=["plain", "unused", "own"],
+)
+def test_sharding_keeps_what_the_config_says_of_it(toy, lines, wrapper):
+    config = toy(f"launcher = 'pytorch'\n{lines}\n")
+    assert apply(config, "--shard").model_wrapper_cfg == dict(
+        type="swin_mm.ShardedModel", **wrapper
+    )
+
+
+def test_sharding_refuses_another_wrapper(toy):
+    config = toy("launcher = 'pytorch'\nmodel_wrapper_cfg = dict(type='Mine')\n")
+    with pytest.raises(ConfigError, match="model_wrapper_cfg of the config is of type Mine"):
+        apply(config, "--shard")
+
+
 def test_unknown_precision_is_refused(toy, capsys):
     with pytest.raises(SystemExit):
         apply(toy(), "--amp", "int8")

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 from shard_training import differences, train, train_divided
 from torch import nn
 
-from swin_mm.engine import NonFiniteLossHook
+from swin_mm.engine import CompileHook, NonFiniteLossHook
 from swin_mm.engine.rank_state import gather_gradients, set_gradients
 from swin_mm.engine.runner_parts import gather_tensor
 from swin_mm.engine.sharding import MIN_PARAMETERS, ShardedModel, ShardHook, list_units
@@ -70,7 +70,7 @@ class Linear(BaseModel):
         torch.manual_seed(0)
         self.linear = nn.Linear(4, 3)
 
-    def forward(self, inputs, mode="loss"):
+    def forward(self, inputs, mode):
         loss = self.linear(inputs).square().mean()
         return {"loss": loss + ((inputs - 7).square().sum() * self.linear.weight.sum()).sqrt() * 0}
 
@@ -102,6 +102,10 @@ def skip_a_step(rank, folder, fused):
     guard = NonFiniteLossHook("skip")
     for hook in (ShardHook(), guard):
         hook.before_train(runner)
+    runner.model.eval()  # before any step, as where a validation is due at a resume
+    if rank == 0:  # it has one image more than the other
+        runner.model.val_step({"inputs": make_inputs(0, rank)})
+    runner.model.train()
     for runner.iter in range(3):
         batch = {"inputs": make_inputs(runner.iter, rank)}
         outputs = runner.model.train_step(batch, runner.optim_wrapper)
@@ -147,7 +151,7 @@ def test_accumulated_gradients_are_means_that_any_number_of_processes_goes_on_wi
     mp.start_processes(keep_gradients, (tmp_path,), 2, start_method="fork")
     alone = start(fused=False, count=2)
     for rank in range(2):
-        losses = alone.model(make_inputs(0, rank))
+        losses = alone.model(make_inputs(0, rank), mode="loss")
         (losses["loss"] / 2 / 2).backward()  # of two processes, and of two batches
     wanted = {name: p.grad for name, p in alone.model.named_parameters()}
     for rank in range(2):
@@ -158,3 +162,15 @@ def test_accumulated_gradients_are_means_that_any_number_of_processes_goes_on_wi
     set_gradients(other, [{name: 2 * g for name, g in wanted.items()}, zeros])  # of two processes
     found = {name: p.grad for name, p in other.model.named_parameters()}
     torch.testing.assert_close(found, wanted)
+
+
+def test_what_would_train_apart_or_cannot_be_divided_is_refused():
+    runner = start(fused=False)
+    runner.model = ShardedModel(runner.model)
+    with pytest.raises(ValueError, match="needs swin_mm.ShardHook: train with swin-mm"):
+        runner.model.train_step({"inputs": make_inputs(0, 0)}, runner.optim_wrapper)
+    runner.hooks = [CompileHook()]
+    with pytest.raises(ValueError, match="drop --compile or --shard"):
+        ShardHook().before_train(runner)
+    with pytest.raises(ValueError, match="must divide the number of processes, 1, got 2"):
+        ShardedModel(runner.model.module, group_size=2)

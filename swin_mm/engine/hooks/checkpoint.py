@@ -23,6 +23,7 @@ from swin_mm.engine.checkpoint_files import (
     write_atomically,
 )
 from swin_mm.engine.rank_state import (
+    Gradients,
     count_batches,
     gather_gradients,
     set_batch_counts,
@@ -101,7 +102,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.backend_args = {"backend": ATOMIC_BACKEND}
         self.is_local = not is_remote
         self.writers = [0]  # ranks
-        self.gradients: Any = None  # as `gather_gradients` gives them
+        self.gradients: list[Gradients] | Gradients | None = None
         self.batches: dict[str, int] = {}
         self.saved_iter: int | None = None  # of the newest checkpoint of this run
         self.is_best_new = False
