@@ -1,5 +1,6 @@
 """Models divided among processes train as in one process."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -93,6 +94,11 @@ def join(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
 
 
+def list_norms(runner):
+    """The norms of gradients in the log."""
+    return runner.optim_wrapper.message_hub.get_scalar("train/grad_norm").data[0].tolist()
+
+
 def skip_a_step(rank, folder, fused):
     join(rank, folder)
     runner = start(fused)
@@ -112,7 +118,7 @@ def skip_a_step(rank, folder, fused):
         guard.after_train_iter(runner, runner.iter, outputs=outputs)
     guard.after_train(runner)
     weights = {name: gather_tensor(p.detach()) for name, p in model.named_parameters()}
-    torch.save((guard.skipped, weights), folder / f"{rank}.pth")
+    torch.save((guard.skipped, weights, list_norms(runner)), folder / f"{rank}.pth")
     dist.destroy_process_group()
 
 
@@ -124,8 +130,10 @@ def test_a_bad_gradient_in_one_process_leaves_out_the_step_of_all(tmp_path, fuse
         for rank in range(2):
             alone.model.train_step({"inputs": make_inputs(step, rank)}, alone.optim_wrapper)
     for rank in range(2):
-        skipped, weights = torch.load(tmp_path / f"{rank}.pth")
+        skipped, weights, norms = torch.load(tmp_path / f"{rank}.pth")
         assert skipped == 1
+        first, bad, last = norms[-3:]
+        assert [first, last] == pytest.approx(list_norms(alone)[-2:]) and math.isnan(bad)
         torch.testing.assert_close(weights, dict(alone.model.named_parameters()))
 
 
