@@ -172,7 +172,7 @@ class Network:
 
     def measure(self) -> tuple[dict, dict]:
         """The metrics of both machines together, and those of one process alone."""
-        checkpoint = "undisturbed/epoch_6.pth"
+        checkpoint = "lost_machine/epoch_6.pth"  # which the new disk has as well
         for machine in self.machines:
             options = [self.config, checkpoint, PROCESSES, "--work-dir", "test"]
             machine.start("dist_test.sh", *options)
@@ -200,12 +200,13 @@ def main() -> int:
     folder = args.folder or Path(tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
     network = Network(folder.resolve())
-    results: dict[str, object] = {}
+    results: dict[str, list[str]] = {}
     try:
         alone = network.train("undisturbed")
         for name in ("lost_process", "lost_machine"):
             found = network.train(name, getattr(network, name.replace("lost", "lose")))
             results[name] = differences(found, alone)
+            print(f"{name}: {len(results[name])} differences", flush=True)
         together, single = network.measure()
         results["metrics"] = differences(together, single)
         results["litter"] = network.list_litter()
