@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
@@ -198,6 +199,24 @@ def test_a_rank_that_waits_for_a_lost_one_is_ended(start_ranks, tmp_path, monkey
     assert wait(start_ranks(lambda rank: os._exit(3) if rank else time.sleep(60))) == ["1", "3"]
     (line,) = errors((tmp_path / "out").read_text())
     assert line.startswith("swin-mm: error: rank 1 (process ")
+
+
+@pytest.mark.slow
+def test_ranks_say_where_they_were_when_one_hangs(start_ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_watch, "GRACE_SECONDS", 0.1)
+
+    def read_forever():
+        threading.Event().wait()
+
+    def meet(rank):
+        group = dist.new_group(timeout=timedelta(seconds=5))
+        read_forever() if rank else dist.barrier(group)
+
+    assert wait(start_ranks(meet)) == ["70", "1"]  # 70 of any error in these forks
+    text = (tmp_path / "out").read_text()
+    assert re.search(r"RankTimeoutError: rank 0 waited 5 s for the others in .*barrier \(", text)
+    (line,) = errors(text)
+    assert re.search(r"rank 0 \(process \d+\) has ended, .*; rank 1 was in .*read_forever", line)
 
 
 def test_a_rank_that_is_done_waits_for_the_others(start_ranks, monkeypatch):
