@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from kill_jobs import differences, fork, import_all, train_job
 from kill_task import write_kill_config
 from ranks import run_ranks
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.parallel import DistributedDataParallel
 
+from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli.main import run_command
+from swin_mm.engine.rank_state import check_same_start
 from swin_mm.engine.work_folders import find_writers, share_newest
 
 TRAINING = """
@@ -129,3 +133,23 @@ def test_all_machines_get_the_checkpoint_that_is_furthest(tmp_path, monkeypatch,
     found = [result for result, _ in run_ranks(share, 3, tmp_path / "ranks")]
     assert found[:2] == [newest and (str(folders[rank]), newest) for rank in range(2)]
     assert found[2] is None
+
+
+@pytest.mark.parametrize("change", [None, "weights", "step"])
+def test_ranks_that_start_differently_are_refused(tmp_path, change):
+    def start(rank):
+        model = DistributedDataParallel(torch.nn.Linear(2, 1))
+        is_other = rank == 1
+        if is_other and change == "weights":
+            model.module.weight.data[0, 1] += 1
+        step = 8 if is_other and change == "step" else 4
+        try:
+            check_same_start(SimpleNamespace(model=model, epoch=1, iter=step))
+        except CheckpointError as error:
+            return str(error)
+
+    found = [result for result, _ in run_ranks(start, 2, tmp_path / "ranks")]
+    assert found[0] == found[1]
+    step = 8 if change == "step" else 4
+    assert not change or f"rank 1 starts at step {step} and rank 0 at step 4" in found[0]
+    assert change or found[0] is None
