@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseTTAModel
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -19,24 +19,16 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from swin_mm.checkpoint.published import find_weights, resolve_weights
-from swin_mm.configs import ConfigError, bare_type, find_config, find_scope, innermost_dataset
+from swin_mm.configs import ConfigError, find_config, find_scope, innermost_dataset
 from swin_mm.configs import read_config as read_config_file
-from swin_mm.datasets.bands import MissingReaderError
 from swin_mm.datasets.picture import choose_palette
-from swin_mm.datasets.reader import (
-    Reader,
-    UnreadableError,
-    check_file,
-    explain_failure,
-    find_loading,
-)
 from swin_mm.engine.hooks.exact_weights import watch_weights
-from swin_mm.export.runtime import SUFFIXES, read_image
+from swin_mm.export.runtime import SUFFIXES
 from swin_mm.heads.ops.encode_masks import encode_masks
+from swin_mm.inference.pipeline import Pipeline, without_annotations
 from swin_mm.inference.prediction import Prediction
 from swin_mm.inference.predictor import PredictOptions, Predictor
 from swin_mm.inference.run_length import RunLengthMasks
-from swin_mm.inference.sliced import Progress, SlicedInference
 from swin_mm.inference.sources import PredictError, Source, is_single, open_sources
 from swin_mm.inference.views import use_sliced_inference, use_test_time_augmentation
 from swin_mm.structures import Content, Objects, Run, read_segments
@@ -157,7 +149,7 @@ class Model(Predictor):
         self.module: nn.Module = module.to(choose_device(device)).eval()
         self.classes: Sequence[str] = self.meta["classes"]
         self.palette = choose_palette(self.meta)
-        self._views: dict[tuple, _View] = {}
+        self._pipelines: dict[tuple, Pipeline] = {}
 
     def export(self, path: str | Path, format: str | None = None, **options: Any) -> "ExportResult":
         """Writes the model as a file that runs without PyTorch, and checks it beside the model.
@@ -194,36 +186,36 @@ class Model(Predictor):
         """
         if not is_single(source):
             raise PredictError(f"one image is wanted, got {source}")
-        view = self._view(tta=False, sliced=False)
-        results = view.load(next(iter(open_sources(source))))
-        data = pseudo_collate([view.rest({**results})])
+        pipeline = self._pipeline(tta=False, sliced=False)
+        results = pipeline.load(next(iter(open_sources(source))))
+        data = pseudo_collate([pipeline.rest({**results})])
         preprocess: Any = self.module.data_preprocessor
-        return view.picture(results["img"]), preprocess(data, False)
+        return pipeline.picture(results["img"]), preprocess(data, False)
 
     def _predict_all(self, source: Any, options: PredictOptions) -> Iterator[Prediction]:
-        view = self._view(options.tta, options.sliced)
-        return self._predict_in(view, open_sources(source), options)
+        pipeline = self._pipeline(options.tta, options.sliced)
+        return self._predict_in(pipeline, open_sources(source), options)
 
     def _predict_in(
-        self, view: "_View", sources: Iterator[Source], options: PredictOptions
+        self, pipeline: Pipeline, sources: Iterator[Source], options: PredictOptions
     ) -> Iterator[Prediction]:
         while batch := list(islice(sources, options.batch_size)):
-            loaded = [view.load(one) for one in batch]
-            samples = view.run(loaded, options.progress)
+            loaded = [pipeline.load(one) for one in batch]
+            samples = pipeline.run(loaded, options.progress)
             for one, results, sample in zip(batch, loaded, samples, strict=True):
                 content = read_content(sample, options.score_thr, len(self.classes))
-                image = view.picture(results["img"])
+                image = pipeline.picture(results["img"])
                 yield Prediction(content, image, self.classes, self.palette, one.name)
 
-    def _view(self, tta: bool, sliced: bool | Mapping[str, Any]) -> "_View":
+    def _pipeline(self, tta: bool, sliced: bool | Mapping[str, Any]) -> Pipeline:
         settings = dict(sliced) if isinstance(sliced, Mapping) else {}
         is_sliced = bool(sliced) or isinstance(sliced, Mapping)
         key = (tta, is_sliced, *sorted(settings.items()))
-        if key not in self._views:
-            self._views[key] = self._make_view(tta, is_sliced, settings)
-        return self._views[key]
+        if key not in self._pipelines:
+            self._pipelines[key] = self._make_pipeline(tta, is_sliced, settings)
+        return self._pipelines[key]
 
-    def _make_view(self, tta: bool, sliced: bool, settings: dict[str, Any]) -> "_View":
+    def _make_pipeline(self, tta: bool, sliced: bool, settings: dict[str, Any]) -> Pipeline:
         cfg, module = self.cfg.copy(), self.module
         if tta:
             use_test_time_augmentation(cfg)
@@ -233,67 +225,7 @@ class Model(Predictor):
         with _default_scope(self.scope):
             if tta or sliced:
                 module = MODELS.build(ConfigDict(cfg.model, module=module))
-            return _View(without_annotations(dataset.pipeline), module)
-
-
-class _View:
-    """How images reach a model: plainly, in several views, or in slices.
-
-    Args:
-        steps: Settings of the transforms, without those that load annotations.
-        module: The network, or a wrapper that merges what it predicts.
-    """
-
-    def __init__(self, steps: list[dict], module: Any) -> None:
-        index = find_loading(steps)
-        if index is None:
-            raise ConfigError("the pipeline of test_dataloader has no step that loads the image")
-        self.reader = Reader(steps[index])
-        self.loading = Compose(steps[: index + 1])
-        self.rest = Compose(steps[index + 1 :])
-        self.module = module
-
-    def load(self, source: Source) -> dict[str, Any]:
-        """Loads an image, once, as the pipeline does."""
-        if source.path is not None:
-            check_file(source.path)
-            try:
-                return self.loading({"img_path": str(source.path), "img_id": 0})
-            except MissingReaderError:
-                raise
-            except Exception as error:  # decoders raise all kinds
-                reason = explain_failure(error)
-                raise UnreadableError(f"{source.path} cannot be loaded ({reason})") from None
-        assert source.image is not None
-        pixels = source.image
-        if not isinstance(pixels, np.ndarray):
-            pixels = read_image(pixels, self.reader.turns)
-        image = self.reader.take(pixels)
-        size = image.shape[:2]
-        return dict(img=image, img_path=source.name, img_id=0, img_shape=size, ori_shape=size)
-
-    def picture(self, image: np.ndarray) -> np.ndarray:
-        """Turns a loaded image into `(H, W, 3)`, uint8, RGB."""
-        return self.reader.show(self.reader.swap_colours(image))
-
-    def run(
-        self, batch: Sequence[dict[str, Any]], progress: Progress | None = None
-    ) -> list[BaseDataElement]:
-        """Predicts loaded images."""
-        data = [self.rest({**results}) for results in batch]
-        if isinstance(self.module, SlicedInference):
-            samples = []
-            for one in data:
-                sample = one["data_samples"]
-                image = one["inputs"].permute(1, 2, 0).contiguous().numpy()  # (H, W, C)
-                sample.pred_instances = self.module.predict_image(image, sample.metainfo, progress)
-                samples.append(sample)
-            return samples
-        with torch.no_grad():
-            samples = self.module.test_step(pseudo_collate(data))
-        if progress is not None:
-            progress(1, 1)
-        return samples
+            return Pipeline(without_annotations(dataset.pipeline), module)
 
 
 def load_model(cfg: Config, checkpoint: str | Mapping) -> tuple[nn.Module, dict[str, Any]]:
@@ -313,19 +245,6 @@ def load_model(cfg: Config, checkpoint: str | Mapping) -> tuple[nn.Module, dict[
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     _load_weights(model, content)
     return model, _find_meta(content, dataset)
-
-
-def without_annotations(steps: Sequence[dict]) -> list[dict]:
-    """Leaves out of a pipeline what loads annotations, also within `TestTimeAug`."""
-    kept = []
-    for step in steps:
-        if "Annotations" in bare_type(step):
-            continue
-        if "transforms" in step:
-            branches = (without_annotations(branch) for branch in step["transforms"])
-            step = dict(step, transforms=[branch for branch in branches if branch])
-        kept.append(step)
-    return kept
 
 
 def read_content(sample: BaseDataElement, score_thr: float, num_classes: int) -> Content:

@@ -19,7 +19,7 @@ from swin_mm.checkpoint import CheckpointError
 from swin_mm.cli import predict as command
 from swin_mm.cli.main import run_command
 from swin_mm.configs import ConfigError, find_config
-from swin_mm.inference.model import without_annotations
+from swin_mm.inference.pipeline import without_annotations
 from swin_mm.inference.prediction_files import PredictionFiles
 from swin_mm.inference.sources import PredictError
 
