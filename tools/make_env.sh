@@ -25,9 +25,11 @@ for name in "${names[@]}"; do
 done
 if [ -n "$missing" ]; then
   echo "Installing swin_mm${extras:+ with [$extras]} into .venv (PyTorch is large: a few minutes)"
-  # Python compiles what is imported; pip would compile 20,000 files, for a minute and more.
+  # pip would compile 20,000 files on one core. Left to the first import, nothing would be compiled
+  # where PYTHONDONTWRITEBYTECODE is set. Some packages hold files that are no Python: no errors.
   "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
     --editable "$root${extras:+[$extras]}"
+  "$root/.venv/bin/python" -m compileall -qq -j 0 "$root/.venv/lib" || true
   for name in "${names[@]}"; do
     echo "$wanted" > "$root/.venv/.installed-$name"
   done

@@ -89,7 +89,15 @@ class SwinBlock(FusedModule):
 
     def advance(self, pending: PendingResidual) -> PendingResidual:
         """`forward`, where the last sum may be left to what comes next."""
-        if has_hooks(self):  # which run where it is called, as those that gather its weights
+        state = self.__dict__  # as `has_hooks`, without a call for each block of a pass
+        is_hooked = (
+            state["_forward_hooks"]
+            or state["_forward_pre_hooks"]
+            or state["_backward_hooks"]
+            or state["_backward_pre_hooks"]
+            or "forward" in state
+        )
+        if is_hooked:  # hooks run where it is called, as those that gather its weights
             return PendingResidual(self(pending.materialize()))
         if (name := fused.choose(self, pending.x, self.attn.attn_backend)) is not None:
             return self.fused_forms[name](self, pending)
