@@ -86,7 +86,6 @@ def _map_tensors(value: Any, function: Callable[[tuple, Tensor], Any], keys: tup
         return function(keys, value)
     if type(value) in (dict, OrderedDict):
         copied = copy.copy(value)
-        vars(copied).update(vars(value)) if type(value) is OrderedDict else None
         for key, item in value.items():
             copied[key] = _map_tensors(item, function, (*keys, key))
         return copied

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swin_mm.export.check import Difference, _compare_detections
+from swin_mm.export.check import Difference, _compare_detections, _compare_label_maps
 from swin_mm.export.plan import Plan
 
 PLAN = Plan(module=None, task="detection", bands=3, padding=[0, 0, 0], resize=None)
@@ -43,3 +43,19 @@ def test_lost_and_invented_detections(in_file, of_model, places, errors):
     difference = Difference((1, 600, 600), 0, {}, [])
     _compare_detections(PLAN, found, keep(everything, of_model), difference)
     assert len(difference.errors) == errors
+
+
+@pytest.mark.parametrize(("gap", "errors"), [(1e-5, 0), (0.5, 1)], ids=["tie", "another class"])
+def test_one_label_of_ten_thousand(gap, errors):
+    """A share of pixels that rounding explains counts as wrong where the model is sure of them."""
+    logits = np.zeros((3, 100, 100), dtype=np.float32)
+    logits[1] = 1.0
+    logits[0, 40, 50] = 1.0 - gap
+    labels = logits.argmax(0)
+    in_file = labels.copy()
+    in_file[40, 50] = 0
+    difference = Difference((1, 100, 100), 0, {}, [])
+    _compare_label_maps(in_file, {"label_map": labels, "logits": logits}, difference)
+    assert len(difference.errors) == errors
+    assert difference.values["share of pixels"] == 1e-4
+    assert difference.values["gap to the largest logit there"] == pytest.approx(gap, rel=0.01)

@@ -88,7 +88,7 @@ def test_every_token_gets_a_prediction(length):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_far_token_is_seen_through_global_context_alone():
+def test_only_global_context_reaches_a_far_token():
     torch.manual_seed(0)
     ids = torch.randint(1, 20, (1, 256))
     changed = ids.clone()
