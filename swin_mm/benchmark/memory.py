@@ -17,8 +17,9 @@ KIB = 1024
 def measure_growth(run: Callable[[], object]) -> int | None:
     """Bytes by which this process grows at most while `run` runs; `None` if not available.
 
-    Blocks of less than 32 MiB come from glibc's heap, where freed memory may still count. Pages of
-    files that are read meanwhile, such as code, are left out.
+    Memory freed while `run` runs may still count where glibc keeps it: blocks of less than 32 MiB,
+    and larger ones that fit into a gap that earlier work has left in its heap. A young process has
+    no such gaps. Pages of files that are read meanwhile, such as code, are left out.
     """
     if not sys.platform.startswith("linux"):
         return None
