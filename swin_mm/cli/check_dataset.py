@@ -41,9 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(args.output_dir or f"work_dirs/{Path(args.config).stem}/data")
     splits = args.splits or tuple(split for split in SPLITS if cfg.get(f"{split}_dataloader"))
     console = PlainConsole(soft_wrap=True)
-    if args.match_names or args.merge_classes:
-        for line in correct(cfg, splits, folder, args.match_names, args.merge_classes):
-            console.print(line)
     found = inspect_config(cfg, splits)
     for table in (describe_splits(found), describe_classes(found)):
         if table.row_count:
@@ -86,54 +83,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="pictures on a sheet (default: %(default)s; 0: no sheets)",
     )
     parser.add_argument(
-        "--match-names",
-        action="store_true",
-        help="write annotations whose image names are those of the files, where they differ in "
-        "folders, case, slashes, Unicode form or URL encoding; check those",
-    )
-    parser.add_argument(
-        "--merge-classes",
-        action="store_true",
-        help="write annotations with one class where several have the same name; check those",
-    )
-    parser.add_argument(
         "--strict", action="store_true", help="exit with status 1 for warnings as well"
     )
     add_config_options(parser)
     return parser.parse_args(argv)
-
-
-def correct(
-    cfg: Config, splits: Sequence[str], folder: Path, match: bool, merge: bool
-) -> list[str]:
-    """Writes corrected annotations where some are needed, and lets the config name them.
-
-    Returns:
-        What was done, in lines for the user.
-    """
-    from swin_mm.datasets.check.corrections import correct_source
-    from swin_mm.datasets.check.source import find_sources
-
-    lines, options = [], []
-    for split in splits:
-        for source in find_sources(cfg, f"{split}_dataloader"):
-            if not any(map(source.reads_like, ("CocoDataset", "CocoPanopticDataset"))):
-                continue
-            corrected = correct_source(source, match, merge, folder / f"{source.where}.json")
-            if corrected is None:
-                lines.append(f"{source.where}: nothing to correct")
-                continue
-            before, changes = corrected
-            after = source.settings["ann_file"]
-            lines += [f"{source.where}: {change}" for change in changes]
-            options.append(f"{source.where}.ann_file={after}")
-            evaluator = cfg.get(f"{split}_evaluator")
-            if isinstance(evaluator, dict) and evaluator.get("ann_file") == before:
-                evaluator["ann_file"] = after
-                options.append(f"{split}_evaluator.ann_file={after}")
-    if options:
-        lines.append(f"to use what was written: --cfg-options {' '.join(options)}")
-    return lines
 
 
 def describe_splits(found: "Inspection") -> Table:

@@ -103,17 +103,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="folders of the images for training and for validation, or one for both; with --coco "
         "looked for beside the annotations",
     )
-    data.add_argument(
-        "--match-names",
-        action="store_true",
-        help="match image names that differ from those of the files in folders, case, "
-        "slashes, Unicode form or URL encoding; the config names a corrected copy",
-    )
-    data.add_argument(
-        "--merge-classes",
-        action="store_true",
-        help="make categories of the same name one class, in a corrected copy",
-    )
+    for flag in ("--match-names", "--merge-classes"):  # always done since
+        data.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     data.add_argument(
         "--classes",
         nargs="+",
@@ -178,8 +169,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"{name} takes one or two, got {len(values)}")
     if args.masks and not args.images:
         parser.error("--masks needs --images")
-    if args.masks and (args.match_names or args.merge_classes):
-        parser.error("--match-names and --merge-classes go with --coco")
     if args.classes and args.coco:
         parser.error("--classes goes with masks: COCO files name their classes")
     if not 0 < args.val_share < 1:

@@ -7,17 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from swin_mm.datasets.check.annotations import check_numbers, check_references, read_coco, show
-from swin_mm.datasets.check.corrections import (
-    check_listed_once,
-    choose_folder,
-    match_names,
-    merge_classes,
-    suggest_matching,
-)
+from swin_mm.datasets.check.corrections import choose_folder, match_names, merge_classes
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
 from swin_mm.datasets.check.sizes import choose_color_type, count_beyond
@@ -93,19 +86,16 @@ class CocoPart:
         return parts[0], parts[1]
 
 
-def read_part(
-    path: str, images: str | None, match: bool = False, merge: bool = False, parsed: Any = None
-) -> CocoPart:
+def read_part(path: str, images: str | None, parsed: Any = None) -> CocoPart:
     """Reads an annotation file and finds its images, in `images` or, if that is None, around it.
 
-    `match` finds files for names that are spelled otherwise, `merge` makes classes of one name one;
-    `parsed` is the file's JSON, where that has been read already.
+    Classes of one name are made one, and names of images that are spelled otherwise are replaced by
+    those of the files. `parsed` is the file's JSON, where that has been read already.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise InitConfigError(f"--coco: there is no annotation file {path}")
-    content = read_coco(str(file), "--coco", parsed=parsed)
-    content, changes = merge_classes(content) if merge else (content, [])
+    content, changes = merge_classes(read_coco(str(file), "--coco", parsed=parsed))
     check_references(content, path)
     check_numbers(content, path)
     check_names(content, path)
@@ -116,24 +106,19 @@ def read_part(
         raise InitConfigError(f"--images: there is no folder {images}")
     # Names are not matched in the folder above, perhaps a home folder with all that is in it.
     around = [str(f) for f in folders if images or f != file.parent.parent]
-    if match:
-        names = [image["file_name"] for image in content["images"]]
-        folder = choose_folder(names, around)
-        content, matched = match_names(content, folder)
-        return CocoPart(file, content, folder, changes=changes + matched)
-    folder = _find_images(content, file, [str(folder) for folder in folders], around)
-    return CocoPart(file, content, folder, changes=changes)
+    folder = _find_images(content, [str(folder) for folder in folders], around)
+    content, matched = match_names(content, folder)
+    return CocoPart(file, content, folder, changes=changes + matched)
 
 
 def check_names(content: dict, path: str) -> tuple[str, ...]:
     """Returns the class names, each once, in the file's order, as mmdet numbers them."""
     if not content["categories"]:
         raise InitConfigError(f"{path} has no categories: it must list the classes")
-    check_listed_once(content, path, "--merge-classes")
     return tuple(category["name"] for category in content["categories"])
 
 
-def _find_images(content: dict, file: Path, folders: list[str], around: list[str]) -> str:
+def _find_images(content: dict, folders: list[str], around: list[str]) -> str:
     """Finds the folder that file names are relative to; "" where they are absolute."""
     names = [image["file_name"] for image in content["images"]]
     sought = [names[index] for index in spread(len(names))[:SOUGHT]]
@@ -141,14 +126,7 @@ def _find_images(content: dict, file: Path, folders: list[str], around: list[str
         return ""
     found = {f: sum(os.path.isfile(os.path.join(f, name)) for name in sought) for f in folders}
     best = max(found, key=lambda folder: found[folder])
-    if not found[best]:
-        best = choose_folder(names, around)
-        advice = suggest_matching(names, best, f"--images {quote(best)} --match-names")
-        advice = advice or "; name the folder with --images, and --match-names if names differ"
-        raise InitConfigError(
-            f"no image of {file}, such as {sought[0]}, is in {examples(folders)}{advice}"
-        )
-    return best
+    return best if found[best] else choose_folder(names, around)
 
 
 def _candidates(file: Path) -> list[Path]:

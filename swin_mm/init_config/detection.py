@@ -4,11 +4,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from shlex import quote
 from statistics import median
 from typing import Any
 
-from swin_mm.datasets.check.corrections import NO_CLASS, check_images_present, find_placeholders
+from swin_mm.datasets.check.corrections import NO_CLASS, find_placeholders
 from swin_mm.init_config import plan, recipe
 from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
 from swin_mm.init_config.draft import Draft
@@ -46,10 +45,7 @@ def init_detection(coco: Sequence[str], images: Sequence[str], options: Options)
     """
     draft = Draft(options, recipe.DETECTION)
     folders: Sequence[str | None] = [*images, *images][:2] if images else [None, None]
-    parts = [
-        read_part(file, folder, options.match_names, options.merge_classes)
-        for file, folder in zip(coco, folders, strict=False)
-    ]
+    parts = list(map(read_part, coco, folders))
     return write_detector(draft, parts)
 
 
@@ -120,10 +116,6 @@ def _prepare(draft: Draft, train: CocoPart, val: CocoPart) -> tuple[str, ...]:
     for part, split in ((train, "train"), (val, "val")):
         changes = make_usable(part, classes, draft.options.beside(f"{split}.json"))
         draft.notes += [f"{part.file.name} is a changed copy: {change}" for change in changes]
-        names = [image["file_name"] for image in part.content["images"]]
-        matching = f"--images {quote(part.images)} --match-names"
-        remedy = "name their folder with --images"
-        check_images_present(names, part.images, "--coco", remedy, matching)
         if part.is_new:
             draft.files[part.file] = json.dumps(part.content, ensure_ascii=False)
     return classes

@@ -52,7 +52,7 @@ def init_folder(
     if images and not coco:
         raise InitConfigError(f"--images goes with COCO annotations, and {folder} has none")
     found = (
-        _read_coco(root, coco, coco_files, images, options)
+        _read_coco(root, coco, coco_files, images)
         or _find_yolo(root, files, options)
         or _find_voc(root, files, options)
         or _find_labelme(root, files, labelme, options)
@@ -157,15 +157,13 @@ def _read_coco(
     chosen: dict[str, Path],
     parsed: dict[Path, dict],
     images: Sequence[str],
-    options: Options,
 ) -> Found | None:
     if not chosen:
         return None
     parts = {}
     for split, file in chosen.items():
         folder = images[-1 if split == "val" else 0] if images else None
-        choices = options.match_names, options.merge_classes
-        parts[split] = read_part(str(file), folder, *choices, parsed=parsed[file])
+        parts[split] = read_part(str(file), folder, parsed[file])
     return f"COCO annotations ({_below(root, list(chosen.values()))})", parts, []
 
 

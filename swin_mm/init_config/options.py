@@ -29,8 +29,6 @@ class Options:
         all_flips: Whether images may be flipped in any direction (microscopes, maps).
         batch: Images a step; by default what fits a GPU of 8 GiB.
         force: Whether to replace files that are there.
-        match_names: Whether names of images that are spelled otherwise are matched with files.
-        merge_classes: Whether classes of one name are merged.
     """
 
     out: Path = Path("my_config.py")
@@ -43,8 +41,6 @@ class Options:
     all_flips: bool = False
     batch: int | None = None
     force: bool = False
-    match_names: bool = False
-    merge_classes: bool = False
 
     def beside(self, ending: str) -> Path:
         """Returns the path of a file that goes with the config, such as `my_config_train.json`."""

@@ -68,29 +68,6 @@ def test_warnings_fail_only_if_asked(check, tmp_path):
     assert check(config, "--samples", "0", "--strict")[0] == 1
 
 
-def test_corrected_annotations_are_written_and_checked(check, tmp_path):
-    config = write_coco(tmp_path)
-
-    def spell_otherwise(coco):
-        for image in coco["images"]:
-            image["file_name"] = "C:\\data\\" + image["file_name"]
-        coco["categories"].append({"id": 9, "name": "cat"})
-        coco["annotations"][0]["category_id"] = 9
-
-    change_coco(tmp_path, spell_otherwise)
-    status, text = check(config, "--samples", "0")
-    assert status == 1
-    assert "check-dataset --match-names" in text and "check-dataset --merge-classes" in text
-    before = (tmp_path / "train.json").read_bytes()
-    status, text = check(config, "--samples", "0", "--match-names", "--merge-classes")
-    assert status == 0, text
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "3 names of images were replaced" in text and "0 cat 3" in lines
-    assert (tmp_path / "train.json").read_bytes() == before
-    options = next(line for line in lines if line.startswith("to use")).split()[-1]
-    assert check(config, "--samples", "0", "--cfg-options", options)[0] == 0
-
-
 def test_overrides(check, tmp_path):
     config = write_coco(tmp_path)
     options = ["--samples", "1", "--splits", "train", "--cfg-options", "model.head.num_classes=5"]

@@ -17,10 +17,11 @@ from swin_mm.datasets.check.annotations import (
     read_coco,
 )
 from swin_mm.datasets.check.corrections import (
-    check_images_present,
+    COPY,
     check_listed_once,
     class_key,
     find_placeholders,
+    suggest_matching,
 )
 from swin_mm.datasets.check.images import check_present, spread
 from swin_mm.datasets.check.inspection import DECODED, Inspection
@@ -45,8 +46,6 @@ from swin_mm.datasets.reader import Reader
 
 # As many boxes as this, and such a part of all, reach beyond their images if they are corners.
 CLIPPED_LEAST, CLIPPED_SHARE = 3, 0.1
-MATCH_NAMES = "check-dataset --match-names writes annotations with their names"
-MERGE_CLASSES = "check-dataset --merge-classes, which writes annotations with one"
 
 
 def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
@@ -149,7 +148,7 @@ def check_categories(coco: dict, source: Source, path: str) -> list[str]:
         raise DatasetError(f"{setting} is not set: write the names, {tuple(names)}")
     if not names:
         raise DatasetError(f"{path} has no categories: it must list the classes")
-    check_listed_once(coco, path, MERGE_CLASSES, wanted)
+    check_listed_once(coco, path, wanted)
     if lacking := [name for name in wanted if name not in names]:
         nearest = examples(_describe_lacking(name, names) for name in lacking)
         raise DatasetError(
@@ -252,8 +251,7 @@ def check_images(coco: dict, source: Source, path: str, inspection: Inspection) 
     """Checks the images that an annotation file lists; returns warnings."""
     folder = source.prefix("img")
     names = [image["file_name"] for image in coco["images"]]
-    remedy = "correct data_root and data_prefix"
-    inspection.attempt(check_images_present, names, folder, source.where, remedy, MATCH_NAMES)
+    inspection.attempt(_check_present, names, folder, source.where, path)
     listed = {
         os.path.join(folder, i["file_name"]): (i["height"], i["width"]) for i in coco["images"]
     }
@@ -265,6 +263,16 @@ def check_images(coco: dict, source: Source, path: str, inspection: Inspection) 
     chosen = spread(len(files)) if inspection.thorough else spread(len(files))[:DECODED]
     wanted = {files[i]: listed[files[i]] for i in chosen}
     return warnings + _compare_sizes(coco, wanted, source, reader, inspection)
+
+
+def _check_present(names: list[str], folder: str, where: str, path: str) -> None:
+    """Checks that images exist; if not, the message has the command that matches their names."""
+    try:
+        check_present([os.path.join(folder, name) for name in names], where)
+    except DatasetError as error:
+        if advice := suggest_matching(names, folder):
+            advice += f": use the copy that `{COPY.format(path)} --images {folder}` writes"
+        raise DatasetError(f"{error}{advice}") from None
 
 
 def _compare_sizes(

@@ -1,20 +1,17 @@
 """Corrects what annotation tools write: file names spelled otherwise, a class listed twice."""
 
-import json
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from urllib.parse import unquote, unquote_plus, urlsplit
 
-from swin_mm.datasets.check.annotations import read_coco
-from swin_mm.datasets.check.images import check_present
-from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, examples
 
 MOST_FILES = 1_000_000  # looked at in a folder; whoever names `/` should not wait for hours
+# Writes annotations with the names of files, and with one category for each name.
+COPY = "swin-mm init-config --coco {}"
 # Of labelme, and of tools after it.
 NO_CLASS = ("_background_", "__background__", "__ignore__")
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # that Label Studio puts before an uploaded file
@@ -38,19 +35,19 @@ def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
     unmatched = [name for name in found if not found[name]]
     ambiguous = [f"{name} is {' or '.join(f[:2])}" for name, f in found.items() if f[1:]]
     for what, wrong, remedy in (
-        ("no file", unmatched, "name the folder that has them, or put them there"),
-        ("several files", ambiguous, "name a folder further down, or correct the names"),
+        ("no file", unmatched, "put them there, or name their folder with --images"),
+        ("several files", ambiguous, "name a folder further down with --images"),
     ):
         if wrong:
             raise DatasetError(
-                f"--match-names: {len(wrong)} of {len(names)} names match {what} in {folder}: "
+                f"{len(wrong)} of {len(names)} names match {what} in {folder}: "
                 f"{examples(wrong)}; {remedy}"
             )
     by_file = defaultdict(list)
     for name, (file,) in found.items():
         by_file[file].append(name)
     if shared := [f"{' and '.join(ns)} are {file}" for file, ns in by_file.items() if ns[1:]]:
-        raise DatasetError(f"--match-names: several names match one file: {examples(shared)}")
+        raise DatasetError(f"several names match one file: {examples(shared)}")
     changed = {name: file for name, (file,) in found.items() if file != name}
     if not changed:
         return coco, []
@@ -64,18 +61,8 @@ def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
     ]
 
 
-def check_images_present(
-    names: Sequence[str], folder: str, where: str, remedy: str, command: str
-) -> None:
-    """Checks that the images of annotations exist; if not, the message says how to match names."""
-    try:
-        check_present([os.path.join(folder, name) for name in names], where, remedy=remedy)
-    except DatasetError as error:
-        raise DatasetError(f"{error}{suggest_matching(names, folder, command)}") from None
-
-
-def suggest_matching(names: Sequence[str], folder: str, command: str) -> str:
-    """Returns the advice to match names, for a message; empty where no file would be found."""
+def suggest_matching(names: Sequence[str], folder: str) -> str:
+    """Returns what files names may mean, for a message; empty where none would be found."""
     try:
         found = find_files(names, folder)
     except DatasetError:  # too many files to look at
@@ -83,10 +70,7 @@ def suggest_matching(names: Sequence[str], folder: str, command: str) -> str:
     changed = {name: f[0] for name, f in found.items() if len(f) == 1 and f != [name]}
     if not changed:
         return ""
-    return (
-        f"; {len(changed)} names match files that are spelled otherwise "
-        f"({_first_pair(changed)}): {command}"
-    )
+    return f"; {len(changed)} names match files that are spelled otherwise ({_first_pair(changed)})"
 
 
 def _first_pair(changed: dict[str, str]) -> str:
@@ -175,35 +159,6 @@ def _parts(name: str) -> list[str]:
     return [part for part in re.split(r"[\\/]", name) if part not in ("", ".")] or [""]
 
 
-def correct_source(
-    source: Source, match: bool, merge: bool, file: Path
-) -> tuple[str, list[str]] | None:
-    """Writes corrected annotations of a data set, and lets its settings name them.
-
-    Args:
-        match: Whether to match names of images, see `match_names`.
-        merge: Whether to merge classes of one name, see `merge_classes`.
-        file: Where to write.
-
-    Returns:
-        The file before, and what was changed, in words; None if nothing was.
-
-    Raises:
-        DatasetError: The annotations cannot be read, or names do not match.
-    """
-    path = source.ann_file()
-    form = {"images": {"file_name"}, "annotations": set(), "categories": {"name", "id"}}
-    coco = read_coco(path, source.where, labelled=False, form=form)
-    coco, changes = match_names(coco, source.prefix("img")) if match else (coco, [])
-    coco, merged = merge_classes(coco) if merge else (coco, [])
-    if not changes + merged:
-        return None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(coco, ensure_ascii=False), encoding="utf-8")
-    source.settings["ann_file"] = str(file.resolve())
-    return path, changes + merged
-
-
 def merge_classes(coco: dict) -> tuple[dict, list[str]]:
     """Gives categories of one name the id of the first of them.
 
@@ -217,26 +172,24 @@ def merge_classes(coco: dict) -> tuple[dict, list[str]]:
         return coco, []
     new_ids = {c["id"]: first[class_key(c["name"])]["id"] for c in coco["categories"]}
 
-    def renumber(item: dict) -> dict:
-        if "segments_info" in item:  # of a panoptic file
-            return {**item, "segments_info": list(map(renumber, item["segments_info"]))}
-        return {**item, "category_id": new_ids.get(item["category_id"], item["category_id"])}
-
-    annotations = list(map(renumber, coco["annotations"]))
+    annotations = [
+        {**item, "category_id": new_ids.get(item["category_id"], item["category_id"])}
+        for item in coco["annotations"]
+    ]
     twice = examples(map(repr, _listed_twice(coco)))
     return {**coco, "categories": list(first.values()), "annotations": annotations}, [
         f"categories called {twice} were made one"
     ]
 
 
-def check_listed_once(coco: dict, path: str, command: str, classes: Iterable[str] = ()) -> None:
-    """Checks that no two categories have one name, by which mmdet finds classes."""
+def check_listed_once(coco: dict, path: str, classes: Iterable[str]) -> None:
+    """Checks that no two categories have the name of a class, by which mmdet finds it."""
     keys = set(map(class_key, classes))
-    twice = [name for name in _listed_twice(coco) if not keys or class_key(name) in keys]
+    twice = [name for name in _listed_twice(coco) if name in keys]
     if twice:
         raise DatasetError(
             f"{path}: several categories are called {examples(map(repr, twice))}, and mmdet finds "
-            f"classes by name: rename them, or merge them with {command}"
+            f"classes by name: rename them, or use the copy that `{COPY.format(path)}` writes"
         )
 
 

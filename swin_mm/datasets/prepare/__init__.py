@@ -1,7 +1,6 @@
 """Puts public data sets where configs look for them."""
 
-from swin_mm.datasets.prepare.archives import PrepareError
-from swin_mm.datasets.prepare.prepare import expected, prepare_dataset
-from swin_mm.datasets.prepare.table import RECIPES, Archive, Recipe
+from swin_mm.datasets.prepare.prepare import PrepareError, prepare_dataset
+from swin_mm.datasets.prepare.table import DATA_SETS, Archive, PublicData
 
-__all__ = ["RECIPES", "Archive", "PrepareError", "Recipe", "expected", "prepare_dataset"]
+__all__ = ["DATA_SETS", "Archive", "PrepareError", "PublicData", "prepare_dataset"]

@@ -1,23 +1,16 @@
 """The data sets that can be prepared: what is fetched from where, and what must be there then.
 
-The folders are those that mmdet's and mmseg's configs name. None of the publishers states sizes and
-checksums for everybody (Cityscapes does behind its login, where its own tool checks them), so these
-come from programs that check what they download by them:
+The folders are those that mmdet's and mmseg's configs name. None of the publishers states checksums
+for everybody (Cityscapes does behind its login, where its own tool checks them), so these come from
+programs that check what they download by them:
 
 - COCO: TensorFlow Datasets, `tensorflow_datasets/url_checksums/coco.txt`
   (https://github.com/tensorflow/datasets);
 - ADE20K: GluonCV, `scripts/datasets/ade20k.py` (https://github.com/dmlc/gluon-cv);
 - Pascal VOC: torchvision, `torchvision/datasets/voc.py`.
-
-An archive without them is checked for its length as the server states it and, when it is unpacked,
-by the checksums within.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from swin_mm.datasets.prepare.cityscapes import LABEL_MAPS, convert_cityscapes
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -29,8 +22,7 @@ class Archive:
         contents: What it brings: patterns of paths below the data set's folder, and how many files
             match each.
         url: Where it is; None where a login is needed, so that users fetch it themselves.
-        size: Length in bytes; None if not known.
-        checksum: Algorithm and hexadecimal digest, such as `md5:c52e...`; None if not known.
+        checksum: Algorithm and hexadecimal digest, such as `md5:c52e...`; empty if not known.
         part: Word by which an archive that few need is asked for; empty for those that all need.
         into: Folder below the data set's that it is unpacked into.
         inner: Archives within it, unpacked where they lie and then left out.
@@ -39,25 +31,17 @@ class Archive:
     name: str
     contents: dict[str, int]
     url: str | None = None
-    size: int | None = None
-    checksum: str | None = None
+    checksum: str = ""
     part: str = ""
     into: str = "."
     inner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One data set.
+class PublicData:
+    """One data set: what it is, where configs look for it, and the page with its terms of use.
 
     Attributes:
-        title: What it is.
-        folder: Where configs look for it.
-        home: Page of its publisher, with its terms of use.
-        archives: What to fetch.
-        convert: Makes further files from those unpacked; takes the folder and the number of threads
-            and leaves what is already made.
-        converted: What it makes, as of `Archive.contents`.
         login: What to do where archives need a login; empty where none does.
     """
 
@@ -65,8 +49,6 @@ class Recipe:
     folder: str
     home: str
     archives: tuple[Archive, ...]
-    convert: Callable[[Path, int], None] | None = None
-    converted: dict[str, int] = field(default_factory=dict)
     login: str = ""
 
     def parts(self) -> list[str]:
@@ -76,7 +58,7 @@ class Recipe:
 
 COCO_SERVER = "http://images.cocodataset.org"
 
-COCO = Recipe(
+COCO = PublicData(
     title="COCO 2017: 118,287 training and 5,000 validation images; boxes, masks",
     folder="data/coco",
     home="https://cocodataset.org",
@@ -84,7 +66,6 @@ COCO = Recipe(
         Archive(
             "annotations_trainval2017.zip",
             url=f"{COCO_SERVER}/annotations/annotations_trainval2017.zip",
-            size=252_907_541,
             checksum="sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
             contents={
                 "annotations/instances_train2017.json": 1,
@@ -94,21 +75,18 @@ COCO = Recipe(
         Archive(
             "val2017.zip",
             url=f"{COCO_SERVER}/zips/val2017.zip",
-            size=815_585_330,
             checksum="sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
             contents={"val2017/*.jpg": 5_000},
         ),
         Archive(
             "train2017.zip",
             url=f"{COCO_SERVER}/zips/train2017.zip",
-            size=19_336_861_798,
             checksum="sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
             contents={"train2017/*.jpg": 118_287},
         ),
         Archive(
             "panoptic_annotations_trainval2017.zip",
             url=f"{COCO_SERVER}/annotations/panoptic_annotations_trainval2017.zip",
-            size=860_725_834,
             checksum="sha256:c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",
             part="panoptic",
             contents={
@@ -133,7 +111,6 @@ COCO = Recipe(
         Archive(
             "test2017.zip",
             url=f"{COCO_SERVER}/zips/test2017.zip",
-            size=6_646_970_404,
             checksum="sha256:c7908c3c9f94ba2f3340ebbeec58c25db6be8774f18d68c2f15d0e369d95baba",
             part="test",
             contents={"test2017/*.jpg": 40_670},
@@ -141,7 +118,6 @@ COCO = Recipe(
         Archive(
             "image_info_test2017.zip",
             url=f"{COCO_SERVER}/annotations/image_info_test2017.zip",
-            size=1_144_034,
             checksum="sha256:e52f412dd7195ac8f98d782b44c6dd30ea10241e9f42521f67610fbe055a74f8",
             part="test",
             contents={
@@ -152,7 +128,7 @@ COCO = Recipe(
     ),
 )
 
-ADE20K = Recipe(
+ADE20K = PublicData(
     title="ADE20K scene parsing, 150 classes: 20,210 training and 2,000 validation images",
     folder="data/ade",
     home="http://sceneparsing.csail.mit.edu",
@@ -171,7 +147,7 @@ ADE20K = Recipe(
     ),
 )
 
-CITYSCAPES = Recipe(
+CITYSCAPES = PublicData(
     title="Cityscapes, fine annotations: 2,975 training and 500 validation images",
     folder="data/cityscapes",
     home="https://www.cityscapes-dataset.com",
@@ -193,14 +169,12 @@ CITYSCAPES = Recipe(
             },
         ),
     ),
-    convert=convert_cityscapes,
-    converted={LABEL_MAPS: 5_000},
     login="register at https://www.cityscapes-dataset.com/register/ (free for research), then "
     "`pip install cityscapesscripts` and `csDownload -d {folder} {names}` (or fetch them in a "
     "browser from https://www.cityscapes-dataset.com/downloads/ into {folder})",
 )
 
-VOC2012 = Recipe(
+VOC2012 = PublicData(
     title="Pascal VOC 2012: 17,125 images with boxes, 2,913 of them with label maps",
     folder="data",
     home="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
@@ -218,4 +192,4 @@ VOC2012 = Recipe(
     ),
 )
 
-RECIPES = {"coco": COCO, "ade20k": ADE20K, "cityscapes": CITYSCAPES, "voc2012": VOC2012}
+DATA_SETS = {"coco": COCO, "ade20k": ADE20K, "cityscapes": CITYSCAPES, "voc2012": VOC2012}

@@ -1,4 +1,4 @@
-"""roi_align, roi_pool and deform_roi_pool against loops over pooled cells."""
+"""roi_align and roi_pool against loops over pooled cells."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torchvision
-from mmcv.ops import deform_roi_pool, roi_align, roi_align_rotated, roi_pool
+from mmcv.ops import roi_align, roi_align_rotated, roi_pool
 from torch.autograd import gradcheck
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -194,60 +194,6 @@ def test_roi_pool_in_half_precision(dtype):
 def test_roi_pool_of_no_regions():
     maps = features().requires_grad_()
     output = roi_pool(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25)
-    assert output.shape == (0, 3, 3, 2)
-    output.sum().backward()
-    assert not maps.grad.any()
-
-
-@pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
-def test_deform_roi_pool_without_offset_is_roi_align(ratio):
-    output = deform_roi_pool(features(), ROIS, None, (3, 2), 0.25, ratio, 0.1)
-    expected = torchvision.ops.roi_align(features(), ROIS, (3, 2), 0.25, ratio or -1, True)
-    torch.testing.assert_close(output, expected)
-
-
-def test_deform_roi_pool_moves_cells_by_a_share_of_the_region():
-    """A shift of all cells alike is a shift of the region."""
-    rois = torch.tensor([[0, 4.0, 8.0, 24.0, 20.0]], dtype=torch.float64)
-    offset = torch.zeros(1, 2, 3, 2, dtype=torch.float64)
-    offset[:, 0], offset[:, 1] = 0.7, -0.4
-    output = deform_roi_pool(features(), rois, offset, (3, 2), 0.25, 2, 0.1)
-    x, y = 0.1 * 0.7 * 20, 0.1 * -0.4 * 12
-    moved = rois + torch.tensor([0, x, y, x, y], dtype=torch.float64)
-    expected = torchvision.ops.roi_align(features(), moved, (3, 2), 0.25, 2, True)
-    torch.testing.assert_close(output, expected)
-
-
-def test_deform_roi_pool_gradients():
-    torch.manual_seed(2)
-    maps = features().requires_grad_()
-    offset = (torch.randn(2, 2, 3, 2, dtype=torch.float64) * 0.3).requires_grad_()
-    rois = torch.tensor([[0, 4.1, 4.3, 30.2, 22.9], [1, 9.0, 7.0, 25.0, 19.0]]).double()
-    assert gradcheck(
-        lambda maps, offset: deform_roi_pool(maps, rois, offset, (3, 2), 0.25, 0, 0.1),
-        (maps, offset),
-        fast_mode=True,
-    )
-
-
-@HALVES
-def test_deform_roi_pool_in_half_precision(dtype):
-    torch.manual_seed(3)
-    offset = (torch.randn(len(ROIS), 2, 3, 2) * 0.3).to(dtype)
-    args = ((3, 2), 0.25, 2, 0.1)
-    output = deform_roi_pool(features(dtype), ROIS.to(dtype), offset, *args)
-    expected = deform_roi_pool(
-        features(dtype).float(), ROIS.to(dtype).float(), offset.float(), *args
-    )
-    assert output.dtype == dtype
-    assert torch.equal(output, expected.to(dtype))
-
-
-def test_deform_roi_pool_of_no_regions():
-    maps = features().requires_grad_()
-    offset = torch.zeros(0, 2, 3, 2, dtype=torch.float64, requires_grad=True)
-    rois = torch.zeros(0, 5, dtype=torch.float64)
-    output = deform_roi_pool(maps, rois, offset, (3, 2), 0.25, 0, 0.1)
     assert output.shape == (0, 3, 3, 2)
     output.sum().backward()
     assert not maps.grad.any()

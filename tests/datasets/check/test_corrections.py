@@ -85,9 +85,9 @@ def test_nearest_file_is_chosen(tmp_path):
     ("names", "message"),
     [
         (["D:/im0.png"], "names match several files in .*im0.png is a/im0.png or b/im0.png"),
-        (["D:/x/im2.png"], "1 of 1 names match no file in .*D:/x/im2.png; name the folder"),
+        (["D:/x/im2.png"], "1 of 1 names match no file in .*D:/x/im2.png; put them there"),
         (["D:/a/im0.png", "E:/a/im0.png"], "D:/a/im0.png and E:/a/im0.png are a/im0.png"),
-        (["train/im1.png"], "train/im1.png; name the folder"),  # not what is below val
+        (["train/im1.png"], "train/im1.png; put them there"),  # not what is below val
     ],
 )
 def test_unclear_matches_are_refused(tmp_path, names, message):
@@ -95,7 +95,7 @@ def test_unclear_matches_are_refused(tmp_path, names, message):
     with pytest.raises(DatasetError, match=message):
         match_names(listing(*names), str(tmp_path))
     if len(names) == 1:
-        assert suggest_matching(names, str(tmp_path), "do") == ""
+        assert suggest_matching(names, str(tmp_path)) == ""
 
 
 def labelled(*names, used=None, group=None):
@@ -112,10 +112,12 @@ def test_classes_of_one_name_are_merged():
     assert [a["category_id"] for a in merged["annotations"]] == [10, 11, 10, 13, 13]
     assert changes == ["categories called 'cat', 'é' were made one"]
     assert merge_classes(merged) == (merged, [])
-    check_listed_once(merged, "F", "--merge-classes")
-    check_listed_once(coco, "F", "--merge-classes", classes=["dog"])
-    with pytest.raises(DatasetError, match="F: several .* called 'cat', 'é',.* --merge-classes"):
-        check_listed_once(coco, "F", "--merge-classes")
+    check_listed_once(merged, "F", ["cat", "é"])
+    check_listed_once(coco, "F", ["dog"])
+    with pytest.raises(
+        DatasetError, match="F: several .* called 'cat', 'é',.* init-config --coco F"
+    ):
+        check_listed_once(coco, "F", ["cat", "é"])
 
 
 @pytest.mark.parametrize(
@@ -152,12 +154,14 @@ def test_training_says_what_matches_names_and_merges_classes(tmp_path):
     }
     cfg = Config({"default_scope": "mmdet", "train_dataloader": {"dataset": dataset}})
     (tmp_path / "train.json").write_text(json.dumps(coco))
-    with pytest.raises(DatasetError, match="called 'cat', .*check-dataset --merge-classes"):
+    with pytest.raises(
+        DatasetError, match="called 'cat', .*init-config --coco .*train.json` writes"
+    ):
         check_config(cfg)
     (tmp_path / "train.json").write_text(json.dumps(merge_classes(coco)[0]))
     with pytest.raises(
         DatasetError,
-        match=r"1 of 1 image files are missing.*\(im0.png for D:/im0.png\): check-dataset --match-",
+        match=r"1 of 1 image files are missing.*\(im0.png for D:/im0.png\): .*train.json --images ",
     ):
         check_config(cfg)
 
