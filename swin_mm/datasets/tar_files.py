@@ -12,6 +12,7 @@ import os
 import re
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -108,7 +109,13 @@ def _split(path: str | Path) -> tuple[str, str | None, str]:
     is_archive = match is not None and not os.path.isdir(match[1])
     if match is None or not is_archive:
         return text, None, ""
-    return text, match[1], os.path.normpath(match[2]).lstrip("./") if match[2] else ""
+    return text, match[1], _clean(match[2]) if match[2] else ""
+
+
+def _clean(name: str) -> str:
+    """The name of a member without `./` or `/` before it; names may begin with a dot."""
+    name = os.path.normpath(name).lstrip("/")
+    return "" if name == "." else name
 
 
 @cache
@@ -142,7 +149,8 @@ def _index(archive: str) -> Members:
             return {name: (archive, *place) for name, place in content["members"].items()}
     places = _scan(archive)
     if not is_remote and os.access(path.parent, os.W_OK):
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        # Processes of several machines may have one number.
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         partial.write_text(json.dumps({"archive": state, "members": places}))
         os.replace(partial, path)
     return {name: (archive, *place) for name, place in places.items()}
@@ -155,9 +163,9 @@ def _scan(archive: str) -> dict[str, tuple[int, int]]:
     try:
         with fsspec.open(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                name = os.path.normpath(member.name).lstrip("./")
+                name = _clean(member.name)
                 if member.islnk():
-                    places[name] = places[os.path.normpath(member.linkname).lstrip("./")]
+                    places[name] = places[_clean(member.linkname)]
                 elif member.isreg() and not member.issparse():
                     places[name] = (member.offset_data, member.size)
             file.seek(tar.offset)

@@ -37,6 +37,7 @@ def images(tmp_path):
             name = f"{'deep/' * (number % 2)}{number}.png"
             pixels = draw.integers(0, 3, (9, 11, channels), np.uint8)
             cv2.imwrite(str(tmp_path / folder / name), pixels)
+        (tmp_path / folder / "._0.png").write_bytes(b"what macOS adds to archives")
         with tarfile.open(tmp_path / f"{folder}.tar", "w") as tar:
             tar.add(tmp_path / folder, ".")
         files = sorted((tmp_path / folder).rglob("*.png"))
@@ -112,6 +113,7 @@ def test_folders_of_an_archive_are_listed_as_folders(images):
     deep = f"tar://{images}/images.tar/deep"
     assert sorted(fileio.list_dir_or_file(deep)) == ["1.png", "3.png", "5.png"]
     assert fileio.isdir(deep) and not fileio.isfile(deep)
+    assert fileio.get(f"{images}/images/._0.png") == fileio.get(f"tar://{images}/images.tar/._0.png")
     assert fileio.isfile(f"{deep}/1.png") and not fileio.exists(f"{deep}/2.png")
 
 
