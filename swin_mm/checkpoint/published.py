@@ -127,7 +127,8 @@ def find_weights(name: str) -> Weights:
 
 def resolve_weights(name: str) -> str:
     """The path or address of weights that are given by path, address or name."""
-    if "://" in name or Path(name).suffix or Path(name).exists():
+    path = Path(name).expanduser()  # a folder of a sharded training has no suffix
+    if "://" in name or path.suffix or path.name != name or path.exists():
         return name
     return find_weights(name).address
 

@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Say what is in a checkpoint: layout, Swin variant, window, what else it "
         "holds. Nothing in the file is executed."
     )
-    parser.add_argument("file", help="checkpoint (.pth, .bin, .safetensors)")
+    parser.add_argument(
+        "file", help="checkpoint (.pth, .bin, .safetensors), or the folder of a sharded one"
+    )
     add_prefix_option(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     args = parser.parse_args(argv)
@@ -77,10 +79,11 @@ def find_in_file(path: str, checkpoint: Mapping[str, Any], prefix: str) -> Backb
 def collect_facts(path: str, checkpoint: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
     """Gathers facts by name; sizes in bytes, windows in tokens, patches in pixels."""
     values = list(backbone.state.values())
-    variant = backbone.read_variant()
+    variant, place = backbone.read_variant(), Path(path).expanduser()
+    files = [file for file in place.iterdir() if file.is_file()] if place.is_dir() else [place]
     return {
         "file": path,
-        "bytes": Path(path).expanduser().stat().st_size,
+        "bytes": sum(file.stat().st_size for file in files),
         "layout": backbone.layout.name,
         "model": describe_model(backbone),
         "arch": name_arch(variant),

@@ -9,7 +9,7 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -141,13 +141,17 @@ def find_damage(path: str | Path) -> str | None:
 
 
 def newest_checkpoint(
-    folder: str | Path, templates: Sequence[str], pointer: str | Path | None = None
+    folder: str | Path,
+    templates: Sequence[str],
+    pointer: str | Path | None = None,
+    report: Callable[[str], object] = lambda text: None,
 ) -> Path | None:
     """Finds the newest whole checkpoint, also when the pointer file is missing, stale or wrong.
 
     Names match mmengine's templates, such as `epoch_{}.pth`; those of folders end before `.pth`.
     What the pointer, `last_checkpoint` in the working folder, names counts as written when the
     pointer was, so that a copied folder, where times mean little, resumes from the right file.
+    `report` is called with one line for each newer checkpoint, file or folder, that is damaged.
     """
     folder = Path(folder)
     stems = (re.escape(template.removesuffix(".pth")) for template in templates)
@@ -163,5 +167,9 @@ def newest_checkpoint(
         if named in ages:
             written, step = ages[named]
             ages[named] = (max(written, Path(pointer).stat().st_mtime_ns), step)
-    newest_first = sorted(ages, key=ages.__getitem__, reverse=True)
-    return next((path for path in newest_first if find_damage(path) is None), None)
+    for path in sorted(ages, key=ages.__getitem__, reverse=True):
+        damage = find_damage(path)
+        if damage is None:
+            return path
+        report(f"The checkpoint {path} is passed over, it is not whole: {damage}.")
+    return None

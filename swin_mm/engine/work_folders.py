@@ -17,6 +17,7 @@ from mmengine.dist import (
 from mmengine.runner import Runner
 
 from swin_mm.checkpoint import CheckpointError, load_checkpoint_file
+from swin_mm.checkpoint.files.sharded import INDEX
 from swin_mm.engine.checkpoint_files import POINTER_NAME, newest_checkpoint, write_atomically
 
 CHUNK_BYTES = 64 * 2**20
@@ -57,15 +58,19 @@ def point_to_newest(
     """
     pointer = Path(runner.work_dir, POINTER_NAME)
     is_writer, newest = get_rank() in writers, None
+    damaged: list[str] = []
     if is_writer:
-        newest = newest_checkpoint(folder, templates, pointer)
+        newest = newest_checkpoint(folder, templates, pointer, damaged.append)
     newest = share_newest(newest, folder, writers)
     named = pointer.read_text().strip() if pointer.is_file() else None
     if not is_writer:
         return
+    for line in damaged:
+        runner.logger.warning(line)
     if newest is None:
         pointer.unlink(missing_ok=True)
-        is_lost = named is not None or any(folder.glob("*.pth"))
+        others = any(folder.glob("*.pth")) or any(folder.glob(f"*/{INDEX}"))  # such as best ones
+        is_lost = named is not None or bool(damaged) or others
         runner.logger.log(
             logging.WARNING if is_lost else logging.INFO,
             f"No whole checkpoint in {folder}: training starts at the beginning.",

@@ -18,6 +18,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from swin_mm.checkpoint.files.sharded import is_sharded
 from swin_mm.checkpoint.published import find_weights, resolve_weights
 from swin_mm.configs import ConfigError, find_config, find_scope, innermost_dataset
 from swin_mm.configs import read_config as read_config_file
@@ -51,8 +52,9 @@ def load(
 
     Args:
         model: The name of a recipe or of weights that are published (`swin-mm weights`); a file of
-            `swin-mm export` (`.onnx`, `.xml`); a checkpoint written by training, which carries its
-            config as data; or a config (a path, the name of a recipe, or a `Config`).
+            `swin-mm export` (`.onnx`, `.xml`); a checkpoint written by training, file or folder,
+            which carries its config as data; or a config (a path, the name of a recipe, or a
+            `Config`).
         checkpoint: The trained weights of a config: path, address, or name of published ones.
         device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
         cfg_options: Settings of the config that change, by dotted key.
@@ -72,7 +74,7 @@ def load(
     with _BUILDING:
         if isinstance(model, Config):
             cfg = model.copy()
-        elif checkpoint is None and Path(model).suffix in CHECKPOINT_SUFFIXES:
+        elif checkpoint is None and _is_checkpoint(Path(model).expanduser()):
             weights = CheckpointLoader.load_checkpoint(str(model), map_location="cpu")
             cfg = read_carried_config(weights, model)
         elif checkpoint is None and not Path(model).exists():
@@ -87,6 +89,10 @@ def load(
     if not isinstance(weights, Mapping):
         weights = resolve_weights(str(weights))
     return Model(cfg, weights, device)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.suffix in CHECKPOINT_SUFFIXES or is_sharded(path)
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def test_every_entry_is_whole_and_every_recipe_exists():
 def test_paths_addresses_and_unknown_names(tmp_path):
     assert resolve_weights("a/b.pth") == "a/b.pth"
     assert resolve_weights("https://a.b/c") == "https://a.b/c"
+    assert resolve_weights("work_dirs/run/epoch_7") == "work_dirs/run/epoch_7"  # of `--shard`
     with pytest.raises(CheckpointError, match="nearest: mask_rcnn_swin_t_3x"):
         resolve_weights("mask_rcnn_swin_t_3")
     with pytest.raises(CheckpointError, match="no published weights .* retinanet_swin_t"):

@@ -84,6 +84,15 @@ def test_a_classifier_of_microsoft(run):
     }
 
 
+def test_a_folder_of_a_sharded_training_has_the_size_of_its_files(run):
+    Path("epoch_7").mkdir()
+    torch.save({"checkpoint": {"model": microsoft_state()}, "divided": []}, "epoch_7/index.pth")
+    Path("epoch_7", "__0_0.distcp").write_bytes(bytes(2**20))
+    status, output, errors = run("epoch_7")
+    assert (status, errors) == (0, "")
+    assert rows(output)["file"].startswith("epoch_7 (1.6 MiB)")
+
+
 def test_a_detector_of_mmdet(run):
     backbone = MMDET.from_own(SwinTransformer(arch="tiny").state_dict())
     state = {f"backbone.{key}": value for key, value in backbone.items()}

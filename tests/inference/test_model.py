@@ -220,6 +220,9 @@ def test_a_checkpoint_carries_its_config(detector, numbers, monkeypatch):
     monkeypatch.setattr(CheckpointLoader, "load_checkpoint", loading)
     check(swin_mm.load("whole.pth", device="cpu").predict("photos/a.png"), numbers)
     assert loading.call_count == 1  # the file is read once
+    Path("epoch_7").mkdir()  # as of a sharded training
+    torch.save({"checkpoint": torch.load("whole.pth"), "divided": []}, "epoch_7/index.pth")
+    check(swin_mm.load("epoch_7", device="cpu").predict("photos/a.png"), numbers)
     torch.save({"state_dict": {}, "meta": {"cfg": "x = open('touched', 'w')"}}, "evil.pth")
     with pytest.raises(CheckpointError, match="holds code"):
         swin_mm.load("evil.pth")

@@ -117,14 +117,49 @@ def test_resume_without_any_whole_checkpoint_starts_over(train):
     assert find_damage(train.folder / "epoch_1.pth") is None
 
 
-@pytest.mark.parametrize("content", [None, b"half", b"PK\x03"])
-def test_a_start_is_a_warning_where_something_was_lost(train, capsys, content):
+def write_damaged(path, content):
+    """A file, or where the content is a dict, a folder of files."""
+    if isinstance(content, bytes):
+        path.with_name(f"{path.name}.pth").write_bytes(content)
+        return
+    path.mkdir()
+    for name, part in content.items():
+        (path / name).write_bytes(part)
+
+
+DAMAGED = {
+    "text": b"half",
+    "start of a file": b"PK\x03",
+    "empty folder": {},
+    "folder without index": {"__0_0.distcp": b"PK\x03"},
+    "folder with a damaged index": {"index.pth": b"PK\x03"},
+}
+
+
+@pytest.mark.parametrize("name", ["epoch_1", "best_epoch_1"])
+@pytest.mark.parametrize("content", [None, *DAMAGED.values()], ids=["nothing", *DAMAGED])
+def test_a_start_is_a_warning_where_something_was_lost(train, capsys, content, name):
+    train.folder.mkdir()
     if content is not None:
-        train.folder.mkdir()
-        (train.folder / "epoch_1.pth").write_bytes(content)
+        write_damaged(train.folder / name, content)
     runner = train(epochs=1, resume=True)
     assert runner.epoch == 1
-    assert ("No whole checkpoint in" in capsys.readouterr().out) == (content is not None)
+    is_found = name == "epoch_1" or isinstance(content, bytes) or "index.pth" in (content or ())
+    is_lost = content is not None and is_found  # another folder may be anything
+    assert ("No whole checkpoint in" in capsys.readouterr().out) == is_lost
+
+
+@pytest.mark.parametrize("has_pointer", [False, True], ids=["no pointer", "pointer to the older"])
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=list(DAMAGED))
+def test_a_resume_warns_of_what_it_passes_over(train, capsys, content, has_pointer):
+    train(epochs=1)
+    if not has_pointer:
+        (train.folder / "last_checkpoint").unlink()
+    write_damaged(train.folder / "epoch_2", content)
+    capsys.readouterr()
+    assert train(epochs=1, resume=True).iter == 4
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is passed over" in line]
+    assert len(lines) == 1 and "WARNING" in lines[0] and "epoch_2" in lines[0]
 
 
 def test_named_checkpoint_is_resumed_as_named(train):
