@@ -43,11 +43,11 @@ def undisturbed(tmp_path_factory):
 
 
 class Trainings:
-    """Runs the toy task in one folder, again and again."""
+    """Runs the toy task in one folder, again and again, with `options` of `train`."""
 
-    def __init__(self, folder, undisturbed):
+    def __init__(self, folder, undisturbed, options=()):
         self.folder, self.work_dir, self.known = folder, folder / "work", undisturbed
-        self.output = folder / "output"
+        self.output, self.options = folder / "output", options
 
     def start(self, ranks=1, num_workers=0, epochs=2, **at):
         """Starts a training; `at` are arguments of `SignalOnce`, by default no signal comes."""
@@ -55,7 +55,8 @@ class Trainings:
         batch = 4 // ranks
         send = dict(type="SignalOnce", **at)
         extra = TRAINING.format(num_workers=num_workers, batch=batch, epochs=epochs, signal=send)
-        self.job = train_job(write_kill_config(self.folder, extra), "toy", ranks)
+        config = write_kill_config(self.folder, extra)
+        self.job = train_job(config, "toy", ranks, self.options)
         self.output.unlink(missing_ok=True)
         self.output.touch()
         return self.job.start(self.work_dir, self.output)
@@ -67,20 +68,26 @@ class Trainings:
 
     def assert_resumes(self, ranks=1):
         """A resume leaves to the bit what a training that was left alone leaves."""
-        if ranks not in self.known:
-            alone = Trainings(self.folder / "alone", self.known)
+        kind = (ranks, *self.options)
+        if kind not in self.known:
+            alone = Trainings(self.folder / "alone", self.known, self.options)
             alone.folder.mkdir()
             ends, text = alone.run(ranks=ranks)
             assert set(ends) == {"0"}, text
-            self.known[ranks] = alone.job.describe(alone.work_dir)
+            self.known[kind] = alone.job.describe(alone.work_dir)
         ends, text = self.run(ranks=ranks)
         assert set(ends) == {"0"}, text
-        assert differences(self.job.describe(self.work_dir), self.known[ranks]) == []
+        assert differences(self.job.describe(self.work_dir), self.known[kind]) == []
 
 
 @pytest.fixture
 def trainings(tmp_path, undisturbed):
     return Trainings(tmp_path, undisturbed)
+
+
+@pytest.fixture
+def sharded(tmp_path, undisturbed):
+    return Trainings(tmp_path, undisturbed, ["--shard"])
 
 
 def errors(text):
@@ -125,6 +132,36 @@ def test_a_lost_rank_ends_the_others_in_one_line(trainings, lost):
     assert re.search(rf"rank {lost} \(process \d+\) has ended, .*\(train --resume goes on", line)
     assert "Traceback" not in text
     trainings.assert_resumes(ranks=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", [(1,), slow((0, 1))], ids=str)
+def test_sharded_ranks_stop_after_the_same_step_and_save_one_folder(sharded, targets):
+    ends, text = sharded.run(ranks=2, number=int(signal.SIGTERM), step=2, targets=targets)
+    assert ends == ["143", "143"]
+    saved = sharded.work_dir / "interrupted"
+    assert f"Stopped by SIGTERM after step 3, saved in {saved}; --resume goes on" in text
+    assert {path.name for path in saved.glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}
+    sharded.assert_resumes(ranks=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("workers", "ends", "reason"),
+    [
+        ("", ["1", "-9"], r"rank 1 \(process \d+\) has ended, .*\(train --resume goes on"),
+        ("one", ["1", "1"], r"a worker of the data loader \(process \d+\)"),
+    ],
+    ids=["rank", "worker"],
+)
+def test_a_lost_rank_or_worker_ends_a_sharded_run(sharded, workers, ends, reason):
+    at = dict(number=int(signal.SIGKILL), step=6, targets=(1,), workers=workers)
+    found, text = sharded.run(ranks=2, num_workers=int(bool(workers)), **at)
+    assert found == ends
+    assert any(re.search(reason, line) for line in errors(text)), text
+    assert "Traceback" not in text
+    assert (sharded.work_dir / "epoch_1" / "index.pth").is_file()
+    sharded.assert_resumes(ranks=2)
 
 
 @pytest.mark.slow
