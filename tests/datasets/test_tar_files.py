@@ -113,7 +113,9 @@ def test_folders_of_an_archive_are_listed_as_folders(images):
     deep = f"tar://{images}/images.tar/deep"
     assert sorted(fileio.list_dir_or_file(deep)) == ["1.png", "3.png", "5.png"]
     assert fileio.isdir(deep) and not fileio.isfile(deep)
-    assert fileio.get(f"{images}/images/._0.png") == fileio.get(f"tar://{images}/images.tar/._0.png")
+    assert fileio.get(f"{images}/images/._0.png") == fileio.get(
+        f"tar://{images}/images.tar/._0.png"
+    )
     assert fileio.isfile(f"{deep}/1.png") and not fileio.exists(f"{deep}/2.png")
 
 
