@@ -1,13 +1,12 @@
 """Finds out what bands the images of a data set have, and what values."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from swin_mm.datasets.bands import is_tiff, read_bands
 from swin_mm.datasets.check.images import spread
-from swin_mm.datasets.statistics import pixel_statistics
 from swin_mm.init_config.options import InitConfigError
 
 LOOKED_AT = 8  # images whose bands are counted
@@ -50,16 +49,28 @@ def survey_bands(files: Sequence[str], chosen: Sequence[int] | None = None) -> B
         raise InitConfigError(f"--bands {bands}: images have bands 0 to {min(counts.values()) - 1}")
     measured = [files[index] for index in order[:MEASURED]]
     step = slice(None, None, PIXEL_STEP)
-    found = pixel_statistics(read_bands(path)[step, step][..., list(bands)] for path in measured)
-    constant = [band for band, std in zip(bands, found.std, strict=True) if std == 0]
+    pixels = (read_bands(path)[step, step][..., list(bands)] for path in measured)
+    mean, std = measure(values.reshape(-1, len(bands)) for values in pixels)
+    if not np.isfinite(mean).all():
+        raise InitConfigError("images hold values that are not finite: write numbers for no data")
+    constant = [band for band, one in zip(bands, std, strict=True) if one == 0]
     if constant:
         kept = " ".join(str(band) for band in bands if band not in constant)
         raise InitConfigError(
             f"bands {constant} hold one value everywhere: leave them out with --bands {kept}"
         )
     # Five digits are more than a sample of images says.
-    mean, std = ([float(f"{x:.5g}") for x in values] for values in (found.mean, found.std))
-    return Bands(bands, mean, std, found.images)
+    mean, std = ([float(f"{x:.5g}") for x in values] for values in (mean, std))
+    return Bands(bands, mean, std, len(measured))
+
+
+def measure(images: Iterable[np.ndarray]) -> tuple[Any, Any]:
+    """Mean and standard deviation `(bands,)` of the pixels `(N, bands)` of all images."""
+    parts = [(len(v), v.mean(0, dtype=float), v.var(0, dtype=float)) for v in images]
+    counts, means, variances = map(np.array, zip(*parts, strict=True))
+    mean = np.average(means, axis=0, weights=counts)
+    # Of each image by itself, so that large values with little spread lose no digits.
+    return mean, np.sqrt(np.average(variances + (means - mean) ** 2, axis=0, weights=counts))
 
 
 def _is_picture(path: str, image: np.ndarray) -> bool:

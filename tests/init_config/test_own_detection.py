@@ -14,6 +14,7 @@ from own_data import NAMES, write_coco
 
 from swin_mm.datasets.check import DatasetError
 from swin_mm.init_config import InitConfigError, Options, init_detection
+from swin_mm.init_config.bands import measure
 
 METHODS = [("mask_rcnn", True), ("mask_rcnn", False), ("cascade", True), ("cascade", False)]
 METHODS += [("atss", True), ("retinanet", False), ("reppoints", False)]
@@ -111,6 +112,16 @@ def test_twelve_bands_of_sixteen_bits(tmp_path, write):
     assert data["inputs"].shape[1] == 12
     assert abs(data["inputs"].mean()) < 0.3 and 0.5 < data["inputs"].std() < 1.5
     assert cfg.default_hooks.visualization.type == "swin_mm.DetVisualizationHook"
+
+
+@pytest.mark.parametrize("largest", [200, 1e9], ids=["bytes", "large values, little spread"])
+def test_mean_and_deviation_are_those_of_all_pixels(largest):
+    random = np.random.default_rng(0)
+    images = [largest + random.random((count, 3)) for count in (15, 280, 1)]
+    mean, std = measure(images)
+    pixels = np.concatenate(images)
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-6)
 
 
 def test_bands_can_be_chosen(tmp_path, write):

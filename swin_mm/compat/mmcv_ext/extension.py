@@ -14,13 +14,12 @@ from swin_mm.compat.mmcv_ext import (
     nms,
     roi_align,
     roi_align_rotated,
-    roi_pool,
     rotated,
 )
 
 _MODULES = (
     *(bbox, carafe, deform_attn, deform_conv, focal, masked_conv, nms),
-    *(roi_align, roi_align_rotated, roi_pool, rotated),
+    *(roi_align, roi_align_rotated, rotated),
 )
 OPERATORS = {
     name: function

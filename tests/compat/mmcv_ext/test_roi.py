@@ -1,4 +1,4 @@
-"""roi_align and roi_pool against loops over pooled cells."""
+"""roi_align against loops over pooled cells."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torchvision
-from mmcv.ops import roi_align, roi_align_rotated, roi_pool
+from mmcv.ops import roi_align, roi_align_rotated
 from torch.autograd import gradcheck
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -134,69 +134,6 @@ def test_roi_align_of_a_region_without_area_is_zero(mode):
     output = roi_align(maps, roi, (3, 2), 0.25, 0, mode, True)
     output.sum().backward()
     assert not output.any() and not maps.grad.any()
-
-
-def pool_by_loops(maps, rois, pooled, scale):
-    output = torch.zeros(len(rois), maps.shape[1], *pooled, dtype=torch.float64)
-    height, width = maps.shape[2:]
-    for r, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
-        x1, y1, x2, y2 = x1 * scale, y1 * scale, (x2 + 1) * scale, (y2 + 1) * scale
-        if x2 <= x1 or y2 <= y1:
-            continue
-        for i in range(pooled[0]):
-            for j in range(pooled[1]):
-                cell_h, cell_w = (y2 - y1) / pooled[0], (x2 - x1) / pooled[1]
-                top = min(max(math.floor(i * cell_h + y1), 0), height)
-                left = min(max(math.floor(j * cell_w + x1), 0), width)
-                bottom = min(max(math.ceil((i + 1) * cell_h + y1), 0), height)
-                right = min(max(math.ceil((j + 1) * cell_w + x1), 0), width)
-                if bottom > top and right > left:
-                    cell = maps[int(image), :, top:bottom, left:right]
-                    output[r, :, i, j] = cell.amax(dim=(1, 2))
-    return output
-
-
-# A region with no area, and one outside the map, besides.
-POOL_ROIS = torch.cat((ROIS, torch.tensor([[0, 9.0, 9, 2, 3], [1, 90, 90, 99, 99]]).double()))
-
-
-@pytest.mark.parametrize("pooled", [(1, 1), (3, 2), (7, 7)], ids=str)
-def test_roi_pool_values(pooled):
-    expected = pool_by_loops(features(), POOL_ROIS, pooled, 0.25)
-    torch.testing.assert_close(roi_pool(features(), POOL_ROIS, pooled, 0.25), expected)
-
-
-def test_roi_pool_values_when_the_regions_do_not_fit_at_once(monkeypatch):
-    from swin_mm.compat.mmcv_ext import roi_pool as module
-
-    monkeypatch.setattr(module, "GATHERED_VALUES", 100)
-    expected = pool_by_loops(features(), POOL_ROIS, (3, 2), 0.25)
-    torch.testing.assert_close(roi_pool(features(), POOL_ROIS, (3, 2), 0.25), expected)
-
-
-def test_roi_pool_gradient():
-    maps = features().requires_grad_()
-    assert gradcheck(lambda maps: roi_pool(maps, POOL_ROIS, (3, 2), 0.25), maps, fast_mode=True)
-
-
-@HALVES
-def test_roi_pool_in_half_precision(dtype):
-    maps, rois = features(dtype), POOL_ROIS.to(dtype)
-    narrow, wide = maps.clone().requires_grad_(), maps.float().requires_grad_()
-    output, expected = (roi_pool(m, rois.to(m.dtype), (3, 2), 0.25) for m in (narrow, wide))
-    assert output.dtype == dtype
-    assert torch.equal(output.float(), expected)
-    output.sum().backward()
-    expected.sum().backward()
-    assert torch.equal(narrow.grad.float(), wide.grad)
-
-
-def test_roi_pool_of_no_regions():
-    maps = features().requires_grad_()
-    output = roi_pool(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25)
-    assert output.shape == (0, 3, 3, 2)
-    output.sum().backward()
-    assert not maps.grad.any()
 
 
 def turned_points(box, pooled, counts, aligned):
