@@ -133,7 +133,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--method", help="mask_rcnn (default), cascade, atss, retinanet; upernet with --masks"
+        "--method",
+        help="mask_rcnn (default), cascade, mask_reppoints_v2, atss, retinanet, reppoints, "
+        "reppoints_v2; upernet with --masks",
     )
     model.add_argument(
         "--backbone",

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from mmengine.config import ConfigDict
+
+from swin_mm.configs import bare_type
 from swin_mm.datasets.check.corrections import NO_CLASS, find_placeholders
 from swin_mm.init_config import plan, recipe
 from swin_mm.init_config.coco import CocoPart, check_names, has_masks, make_usable, read_part
@@ -28,6 +31,8 @@ MORE_REGIONS: dict[str, Any] = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.8))),
 )
+# Of models that learn boxes alone.
+TITLES_WITHOUT_MASKS = {"Mask R-CNN": "Faster R-CNN", "Mask RepPoints": "RepPoints"}
 
 
 def init_detection(coco: Sequence[str], images: Sequence[str], options: Options) -> Written:
@@ -64,13 +69,13 @@ def write_detector(draft: Draft, parts: Sequence[CocoPart]) -> Written:
         val_images=val.images,
     )
     has_all_masks, objects = has_masks((train, val))
-    roi_head = draft.base.model.get("roi_head") or {}
-    can_have_masks = "mask_head" in roi_head
-    with_masks = can_have_masks and has_all_masks
-    if can_have_masks and not with_masks:
-        roi_head.update(mask_roi_extractor=None, mask_head=None)
-    if not with_masks:
-        draft.title = draft.title.replace("Mask R-CNN", "Faster R-CNN")
+    without_masks = _settings_without_masks(draft.base.model)
+    with_masks = bool(without_masks) and has_all_masks
+    lacks_masks = bool(without_masks) and not with_masks
+    if lacks_masks:
+        draft.base.merge_from_dict(dict(model=without_masks))
+        for old, new in TITLES_WITHOUT_MASKS.items():
+            draft.title = draft.title.replace(old, new)
     draft.add_images((train, val))
     preset, count = draft.options.preset, train.images_with_objects()
     zoom = plan.choose_zoom(train.sizes(), _middle_object(train), preset)
@@ -86,7 +91,7 @@ def write_detector(draft: Draft, parts: Sequence[CocoPart]) -> Written:
         )
     _add_pipelines(draft, scale, zoom, with_masks)
     _add_loaders(draft, batch, with_masks)
-    _add_model(draft, train, len(classes), can_have_masks and not with_masks)
+    _add_model(draft, train, len(classes), without_masks if lacks_masks else {})
     decay = ",\n        milestones=[8 * max_epochs // 12, 11 * max_epochs // 12]"
     best = "coco/segm_mAP" if with_masks else "coco/bbox_mAP"
     draft.add_schedule(schedule, "epochs", decay if draft.is_full else "", save_best=best)
@@ -177,11 +182,21 @@ def _add_loaders(draft: Draft, batch: int, with_masks: bool) -> None:
     )
 
 
-def _add_model(draft: Draft, train: CocoPart, classes: int, lacks_masks: bool) -> None:
+def _settings_without_masks(model: ConfigDict) -> dict[str, Any]:
+    """What makes a model that predicts masks one of boxes alone; empty where it is one."""
+    if "mask_head" in (model.get("roi_head") or {}):
+        kind = dict(type="FasterRCNN") if model.type == "MaskRCNN" else {}
+        return dict(**kind, roi_head=dict(mask_roi_extractor=None, mask_head=None))
+    if bare_type(model.get("bbox_head")) == "MaskRepPointsV2Head":
+        return dict(bbox_head=dict(type="swin_mm.RepPointsV2Head"))
+    return {}
+
+
+def _add_model(draft: Draft, train: CocoPart, classes: int, without_masks: dict[str, Any]) -> None:
     base, text = draft.base.model, ""
     objects = Counter(a["image_id"] for a in train.content["annotations"])
     most_objects = max(objects.values())
-    settings = recipe.class_settings(base)
+    settings = recipe.merge(without_masks, recipe.class_settings(base))
     if not draft.is_full:
         settings = recipe.merge(settings, REGIONS)
         if most_objects > DENSE:
@@ -190,11 +205,8 @@ def _add_model(draft: Draft, train: CocoPart, classes: int, lacks_masks: bool) -
     tested = recipe.merge(base.to_dict(), settings)["test_cfg"]
     thresholds = dict(test_cfg=recipe.threshold_settings(tested, most_objects))
     settings = recipe.merge(settings, thresholds)
-    if lacks_masks:
+    if without_masks:
         text += " The data has no masks, so the mask head is left out."
-        settings["roi_head"].update(mask_roi_extractor=None, mask_head=None)
-        if base.type == "MaskRCNN":
-            settings = {"type": "FasterRCNN", **settings}
     text += (
         " Tests keep detections of low score: average precision counts whatever is found. Raise "
         "score_thr to 0.05 where speed matters."

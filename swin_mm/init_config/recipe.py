@@ -18,7 +18,10 @@ from swin_mm.init_config.text import Code
 
 ALIASES = {"cascade": "cascade_mask_rcnn"}
 # Methods whose schedule, heads and thresholds can be fitted; the default first.
-DETECTION = ("mask_rcnn", "cascade_mask_rcnn", "atss", "retinanet", "reppoints")
+DETECTION = (
+    *("mask_rcnn", "cascade_mask_rcnn", "atss", "retinanet"),
+    *("reppoints", "reppoints_v2", "mask_reppoints_v2"),
+)
 SEGMENTATION = ("upernet",)
 BACKBONES = {"tiny": "t", "small": "s", "base": "b", "large": "l"}
 SMALL = {"mask_rcnn": "mask_rcnn_swin_mini_shapes", "upernet": "upernet_swin_mini_shapes"}

@@ -17,7 +17,8 @@ from swin_mm.init_config import InitConfigError, Options, init_detection
 from swin_mm.init_config.bands import measure
 
 METHODS = [("mask_rcnn", True), ("mask_rcnn", False), ("cascade", True), ("cascade", False)]
-METHODS += [("atss", True), ("retinanet", False), ("reppoints", False)]
+METHODS += [("atss", True), ("retinanet", False), ("reppoints", False), ("reppoints_v2", True)]
+METHODS += [("mask_reppoints_v2", True), ("mask_reppoints_v2", False)]
 
 
 @pytest.fixture
@@ -139,8 +140,11 @@ def test_recipes_build_and_load_a_batch(tmp_path, write, method, masks):
     _, cfg = write(preset="full", method=method)
     with torch.device("meta"):
         model = MODELS.build(cfg.model)
-    with_masks = masks and method in ("mask_rcnn", "cascade")
-    assert model.with_mask == with_masks
+    with_masks = masks and method in ("mask_rcnn", "cascade", "mask_reppoints_v2")
+    if method == "mask_reppoints_v2":
+        assert type(model.bbox_head).__name__ == ("Mask" * masks + "RepPointsV2Head")
+    else:
+        assert model.with_mask == with_masks
     metric = cfg.val_evaluator.metric
     assert metric == (["bbox", "segm"] if with_masks else "bbox")
     heads = [module for module in model.modules() if getattr(module, "num_classes", None)]
