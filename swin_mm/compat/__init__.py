@@ -11,6 +11,7 @@ from swin_mm.compat import (
     missing_modules,
     mmcv_ext,
     mmdet_bert,
+    panopticapi,
     transform_errors,
 )
 
@@ -25,6 +26,7 @@ PATCHES = (
     collect_results.PATCH,
     *mask_transforms.PATCHES,
     transform_errors.PATCH,
+    panopticapi.PATCH,
 )
 
 

@@ -6,7 +6,7 @@ built-in data works from any tool and with any number of processes, also from mm
 
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmseg.datasets import BaseSegDataset
 
 from swin_mm.datasets.shapes import (
@@ -18,9 +18,23 @@ from swin_mm.datasets.shapes import (
 )
 from swin_mm.registry import DATASETS
 
+BACKGROUND = SEMANTIC_CLASSES[0]
+
+
+class DrawnData:
+    """Draws the data when it is first read; to be the first base of a data set."""
+
+    data_root: str
+    draw_if_missing = staticmethod(ensure_shapes)
+
+    def full_init(self) -> None:
+        """Reads the annotations, after drawing the data if it is not there."""
+        self.draw_if_missing(self.data_root)
+        super().full_init()  # type: ignore[misc]
+
 
 @DATASETS.register_module()
-class ShapesInstanceDataset(CocoDataset):
+class ShapesInstanceDataset(DrawnData, CocoDataset):
     """Boxes and masks of the shapes; takes the arguments of mmdet's `CocoDataset`.
 
     `data_root` ends in the name of a preset, as in `data/shapes/standard/`.
@@ -28,16 +42,25 @@ class ShapesInstanceDataset(CocoDataset):
 
     METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
 
-    draw_if_missing = staticmethod(ensure_shapes)
 
-    def full_init(self) -> None:
-        """Reads the annotations, after drawing the data if it is not there."""
-        self.draw_if_missing(self.data_root)
-        super().full_init()
+@DATASETS.register_module()
+class ShapesPanopticDataset(DrawnData, CocoPanopticDataset):
+    """Segments of the shapes, and of the background, which is stuff and the last class.
+
+    Takes the arguments of mmdet's `CocoPanopticDataset`; `data_root` ends in the name of a preset,
+    as in `data/shapes/standard/`.
+    """
+
+    METAINFO = {
+        "classes": (*CLASSES, BACKGROUND),
+        "thing_classes": CLASSES,
+        "stuff_classes": (BACKGROUND,),
+        "palette": [*PALETTE, SEMANTIC_PALETTE[0]],
+    }
 
 
 @DATASETS.register_module()
-class ShapesSemanticDataset(BaseSegDataset):
+class ShapesSemanticDataset(DrawnData, BaseSegDataset):
     """Label maps of the shapes, the background being class 0; takes `BaseSegDataset`'s arguments.
 
     `data_root` ends in the name of a preset, as in `data/shapes/standard/`.
@@ -47,10 +70,3 @@ class ShapesSemanticDataset(BaseSegDataset):
 
     def __init__(self, img_suffix: str = ".png", **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, **kwargs)
-
-    draw_if_missing = staticmethod(ensure_shapes)
-
-    def full_init(self) -> None:
-        """Lists images and label maps, after drawing the data if it is not there."""
-        self.draw_if_missing(self.data_root)
-        super().full_init()

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from swin_mm.datasets.panoptic import to_segments_info
 from swin_mm.datasets.picture import (
     MASK_OPACITY,
     Colour,
     draw_large,
 )
-from swin_mm.inference.panoptic import to_segments_info
 from swin_mm.structures import IGNORED, Content, Objects, Run, Segments, to_pixels
 
 if TYPE_CHECKING:

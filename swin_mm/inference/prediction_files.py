@@ -8,9 +8,9 @@ from urllib.parse import urlparse
 import cv2
 import numpy as np
 
+from swin_mm.datasets.panoptic import to_categories, to_png, to_segments_info
 from swin_mm.datasets.picture import Colour
 from swin_mm.engine.checkpoint_files import write_atomically
-from swin_mm.inference.panoptic import to_categories, to_png, to_segments_info
 from swin_mm.inference.prediction import Prediction, draw_prediction, objects_to_coco
 from swin_mm.inference.sources import PredictError, is_video, open_sources, open_video
 from swin_mm.structures import Objects, Segments

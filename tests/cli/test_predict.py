@@ -12,7 +12,6 @@ import torch
 from id_map_detector import IdMapDetector, as_image, score_of
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from panoptic_stand_in import rgb2id
 from pycocotools.coco import COCO
 
 from swin_mm.checkpoint import CheckpointError
@@ -287,11 +286,10 @@ def test_panoptic_maps_equal_mmdets_own(photo, capsys):
     content = json.loads(Path("predictions/predictions.json").read_text())
     (annotation,) = content["annotations"]
     assert len(content["categories"]) == 6
-    ids = rgb2id(cv2.imread(f"predictions/panoptic/{annotation['file_name']}")[..., ::-1])
+    colours = cv2.imread(f"predictions/panoptic/{annotation['file_name']}")  # BGR
+    ids = colours.astype(int) @ [65536, 256, 1]
     cfg = Config.fromfile("narrow.py")
-    pipeline = without_annotations(
-        cfg.test_dataloader.dataset.pipeline
-    )  # mmdet's needs panopticapi
+    pipeline = without_annotations(cfg.test_dataloader.dataset.pipeline)
     pipeline[1]["scale"] = (96, 64)
     cfg.test_dataloader.dataset.pipeline = pipeline
     model = init_detector(cfg, "narrow.pth", device="cpu", palette="random")

@@ -120,11 +120,14 @@ def test_perfect_predictions_score_one(loaders):
         assert scores["mIoU"] == 100.0
 
 
-@pytest.mark.parametrize("name", ["ShapesInstanceDataset", "ShapesSemanticDataset"])
+@pytest.mark.parametrize(
+    "name", ["ShapesInstanceDataset", "ShapesPanopticDataset", "ShapesSemanticDataset"]
+)
 def test_lazy_data_sets_draw_nothing_until_read(tmp_path, name):
-    dataset = DATASETS.build(
-        {"type": f"swin_mm.{name}", "data_root": str(tmp_path / "tiny"), "lazy_init": True}
-    )
+    settings = {"data_root": str(tmp_path / "tiny"), "lazy_init": True}
+    if "Panoptic" in name:  # mmdet's default is no prefix at all, which mmengine refuses
+        settings["data_prefix"] = {"img": "train/", "seg": "panoptic/train/"}
+    dataset = DATASETS.build({"type": f"swin_mm.{name}", **settings})
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="must end in the name of a preset"):
         dataset.draw_if_missing(tmp_path)

@@ -1,10 +1,12 @@
-"""Writes the built-in data to disk, as COCO annotations and as semantic label maps.
+"""Writes the built-in data to disk: COCO's annotations of objects and of segments, label maps.
 
 `<root>/<preset>/` holds
 
     train/000000.png ...                   images
     annotations/instances_train.json       COCO annotations, masks as compressed run lengths
     semantic/train/000000.png ...          label maps: 0 background, 1 + class elsewhere
+    annotations/panoptic_train.json        COCO's panoptic annotations; the background is stuff
+    panoptic/train/000000.png ...          their maps of segments
     meta.json                              version and settings of the data
 
 and the same for `val`. It is drawn in `<root>/.<preset>.partial/`, where a later run goes on after
@@ -23,17 +25,21 @@ import numpy as np
 from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
+from swin_mm.datasets.panoptic import to_png, to_segments_info
 from swin_mm.datasets.progress import show_progress
-from swin_mm.datasets.shapes.presets import CLASSES, PRESETS, Preset, get_preset
+from swin_mm.datasets.shapes.presets import CLASSES, PRESETS, SEMANTIC_CLASSES, Preset, get_preset
 from swin_mm.datasets.shapes.scene import Scene, draw_scene
+from swin_mm.structures import Segments
 
 # Raised whenever the pixels or annotations of any seed change, so that old drawings are replaced.
 VERSION = 3
 SPLITS = ("train", "val")
+KINDS = ("instances", "panoptic")
 # Validation seeds start where no number of training images reaches.
 FIRST_SEED = {"train": 0, "val": 1_000_000_000}
 OWN_FILES = re.compile(
-    r"meta\.json|\.lock|(semantic/)?(train|val)/\d+\.png|annotations/instances_(train|val)\.json"
+    r"meta\.json|\.lock|((semantic|panoptic)/)?(train|val)/\d+\.png"
+    r"|annotations/(instances|panoptic)_(train|val)\.json"
 )
 
 
@@ -87,10 +93,11 @@ def ensure_shapes(data_root: str | Path) -> None:
 
 def is_complete(folder: Path, preset: Preset) -> bool:
     """Returns whether `folder` holds every file of this version of the preset; reads no image."""
-    files = {f"annotations/instances_{split}.json" for split in SPLITS}
+    files = {f"annotations/{kind}_{split}.json" for kind in KINDS for split in SPLITS}
     for split in SPLITS:
         names = [_file_name(index) for index in range(getattr(preset, split))]
-        files |= {f"{place}{split}/{name}" for place in ("", "semantic/") for name in names}
+        places = ("", "semantic/", "panoptic/")
+        files |= {f"{place}{split}/{name}" for place in places for name in names}
     return _read_meta(folder) == _make_meta(preset) and files <= _list(folder)
 
 
@@ -125,11 +132,12 @@ def _require_own_files(folder: Path) -> None:
             )
 
 
-def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
+def _draw(partial: Path, preset_name: str, preset: Preset, folder: Path) -> None:
     meta = _make_meta(preset)
     total = preset.train + preset.val
     old = f", replacing version {_read_meta(folder).get('version', '?')}" * folder.exists()
-    print_log(f"Drawing the shapes data, preset {name}: {total} images in {folder}{old}", "current")
+    what = f"the shapes data, preset {preset_name}: {total} images in {folder}{old}"
+    print_log(f"Drawing {what}", "current")
     if _read_meta(partial) != meta:  # of another version
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -137,17 +145,32 @@ def _draw(partial: Path, name: str, preset: Preset, folder: Path) -> None:
     (partial / "annotations").mkdir(exist_ok=True)
     with show_progress("Drawing shapes", total) as advance:
         for split in SPLITS:
-            categories = [{"id": i + 1, "name": label} for i, label in enumerate(CLASSES)]
-            coco = {"images": [], "annotations": [], "categories": categories}
-            for images in (partial / split, partial / "semantic" / split):
-                images.mkdir(parents=True, exist_ok=True)
+            instances, panoptic = start_annotations()
+            for place in ("", "semantic", "panoptic"):
+                (partial / place / split).mkdir(parents=True, exist_ok=True)
             for index in range(getattr(preset, split)):
-                scene = draw_scene(FIRST_SEED[split] + index, name)
-                add_scene(coco, scene, _file_name(index))
-                _write_png(partial / split / _file_name(index), scene.image[..., ::-1])
-                _write_png(partial / "semantic" / split / _file_name(index), scene.label_map())
+                scene, name = draw_scene(FIRST_SEED[split] + index, preset_name), _file_name(index)
+                add_scene(instances, scene, name)
+                segments = add_segments(panoptic, scene, name)
+                _write_png(partial / split / name, scene.image[..., ::-1])
+                _write_png(partial / "semantic" / split / name, scene.label_map())
+                _write_png(partial / "panoptic" / split / name, to_png(segments)[..., ::-1])
                 advance(1)
-            _write(partial / "annotations" / f"instances_{split}.json", json.dumps(coco).encode())
+            for kind, content in zip(KINDS, (instances, panoptic), strict=True):
+                file = partial / "annotations" / f"{kind}_{split}.json"
+                _write(file, json.dumps(content).encode())
+
+
+def start_annotations() -> tuple[dict, dict]:
+    """COCO's annotations of objects and of segments, of no image yet."""
+    things = [{"id": i + 1, "name": label} for i, label in enumerate(CLASSES)]
+    stuff = {"id": len(CLASSES) + 1, "name": SEMANTIC_CLASSES[0], "isthing": 0}
+    kinds = [*({**thing, "isthing": 1} for thing in things), stuff]
+    images: list[dict] = []  # of both
+    return (
+        {"images": images, "annotations": [], "categories": things},
+        {"images": images, "annotations": [], "categories": kinds},
+    )
 
 
 def add_scene(coco: dict, scene: Scene, file_name: str) -> None:
@@ -174,6 +197,26 @@ def add_scene(coco: dict, scene: Scene, file_name: str) -> None:
                 "segmentation": {"size": [height, width], "counts": runs["counts"].decode()},
             }
         )
+
+
+def add_segments(panoptic: dict, scene: Scene, file_name: str) -> Segments:
+    """Appends a scene, which `add_scene` has numbered, to COCO's panoptic annotations.
+
+    Returns:
+        Its segments: the shapes, then the background.
+    """
+    count = len(scene.classes)
+    ids = (scene.masks * np.arange(1, count + 1)[:, None, None]).sum(0).astype(np.int32)  # (H, W)
+    ids[ids == 0] = count + 1
+    segments = Segments(ids, np.append(scene.classes, len(CLASSES)))
+    panoptic["annotations"].append(
+        {
+            "image_id": len(panoptic["images"]),
+            "file_name": file_name,
+            "segments_info": to_segments_info(segments),
+        }
+    )
+    return segments
 
 
 def _file_name(index: int) -> str:

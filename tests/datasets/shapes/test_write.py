@@ -66,6 +66,28 @@ def test_files_hold_the_scenes(drawn, split):
             assert [left, top, left + width, top + height] == box.tolist()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_segments_are_the_shapes_and_the_background(drawn, split):
+    content = json.loads((drawn / "annotations" / f"panoptic_{split}.json").read_text())
+    names = {c["id"]: (c["name"], c["isthing"]) for c in content["categories"]}
+    assert names == {**{i + 1: (n, 1) for i, n in enumerate(CLASSES)}, 7: ("background", 0)}
+    assert len(content["annotations"]) == getattr(PRESETS["tiny"], split)
+    for index, (image, entry) in enumerate(
+        zip(content["images"], content["annotations"], strict=True)
+    ):
+        scene = draw_scene(FIRST_SEED[split] + index, "tiny")
+        assert (entry["image_id"], entry["file_name"]) == (image["id"], image["file_name"])
+        colours = cv2.imread(str(drawn / "panoptic" / split / entry["file_name"]))  # BGR
+        ids = colours.astype(int) @ [65536, 256, 1]
+        *shapes, background = entry["segments_info"]
+        assert [s["category_id"] for s in shapes] == (1 + scene.classes).tolist()
+        for segment, mask in zip(shapes, scene.masks, strict=True):
+            np.testing.assert_array_equal(ids == segment["id"], mask)
+            assert segment["area"] == mask.sum()
+        assert background["category_id"] == 7
+        np.testing.assert_array_equal(ids == background["id"], ~scene.masks.any(0))
+
+
 def test_data_is_the_same_wherever_it_is_drawn(drawn, tmp_path):
     assert fingerprint(write_shapes(tmp_path, "tiny")) == fingerprint(drawn)
 
@@ -118,6 +140,12 @@ def spoil_label_maps(folder: Path) -> None:
     shutil.rmtree(folder / "semantic")
 
 
+def spoil_segments(folder: Path) -> None:
+    shutil.rmtree(folder / "panoptic")
+    for split in ("train", "val"):
+        (folder / "annotations" / f"panoptic_{split}.json").unlink()
+
+
 def spoil_annotations(folder: Path) -> None:
     (folder / "annotations" / "instances_val.json").unlink()
 
@@ -130,6 +158,7 @@ def spoil_annotations(folder: Path) -> None:
         spoil_half_meta,
         spoil_image,
         spoil_label_maps,
+        spoil_segments,
         spoil_annotations,
     ],
 )

@@ -1,4 +1,4 @@
-"""Panoptic predictions: segments, each of a thing or of stuff, and their files as of COCO."""
+"""Panoptic files of COCO: maps of segments, and what each segment is."""
 
 from collections.abc import Sequence
 
