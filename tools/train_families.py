@@ -1,27 +1,32 @@
 """Trains each family of recipes small, with our classes and with mmdet's and mmseg's own.
 
-Both sides have the same backbone size, heads, data, settings, seeds and initial weights. What is
-done already is not repeated, so an interrupted run goes on. The table goes to configs/README.md and
-has only rows that were measured: `--table` writes it from the results that there are.
+Both sides have the same backbone size, heads, data, settings, seeds and initial weights. The first
+seed of all families comes first, then the next. What is done already is not repeated, so an
+interrupted run goes on, and two that are started share the work. The table goes to
+configs/README.md and has only rows that were measured: `--table` writes it from the results that
+there are.
 """
 
 import argparse
+import fcntl
 import json
 import os
-import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from swin_mm.benchmark.machine import device_name, find_commit
 from swin_mm.cli.overrides import runner_keys
 from swin_mm.configs import bare_type, find_config, read_config
 from swin_mm.models.backbones.arguments import ARCHS
@@ -33,9 +38,23 @@ SIDES = ("ours", "stock")
 WIDTH = 64  # channels of the backbone's first stage; group norms of 32 groups divide its halves
 BASES = {"mmdet": "mask_rcnn_swin_mini_shapes", "mmseg": "upernet_swin_mini_shapes"}
 CLASSES = {"mmdet": 6, "mmseg": 7}  # of the built-in shapes; label maps have the background too
+WIDTH_KEYS = ("channel", "channels", "embed_dims", "num_feats")
+DEFAULT_WIDTHS = {  # of heads whose configs do not state them
+    "RepPointsV2Head": dict(feat_channels=256, point_feat_channels=256),
+    "MaskRepPointsV2Head": dict(feat_channels=256, point_feat_channels=256, mask_channels=128),
+}
+LIMITS = {
+    **dict(num_queries=50, num_proposals=50, num_dn_queries=20, num_layers=3),
+    **dict(num=64, nms_pre=300, max_per_img=100, num_points=1024),
+}
 CLASS_KEYS = ("num_classes", "num_things_classes")
 # What they are called, and what makes percent of them.
-METRICS = {"coco/bbox_mAP": ("box AP", 100), "coco/segm_mAP": ("mask AP", 100), "mIoU": ("mIoU", 1)}
+METRICS = {
+    "coco/bbox_mAP": ("box AP", 100),
+    "coco/segm_mAP": ("mask AP", 100),
+    "coco_panoptic/PQ": ("PQ", 1),
+    "mIoU": ("mIoU", 1),
+}
 # For heads with queries, which learn slowly and diverge at the rate of the others.
 QUERY_RATE = 3e-4
 
@@ -46,10 +65,14 @@ class Family(NamedTuple):
     Attributes:
         recipe: The config whose model is trained.
         rate: Learning rate.
+        sides: Those that there are: of RepPoints V2 mmdet has no classes.
+        narrower: By how much necks and heads are. mmdet's DINO works with 256 channels alone.
     """
 
     recipe: str
     rate: float = 1e-3
+    sides: tuple[str, ...] = SIDES
+    narrower: int = 4
 
 
 FAMILIES = {
@@ -59,10 +82,13 @@ FAMILIES = {
     "RetinaNet": Family("retinanet_swin_t"),
     "ATSS": Family("atss_swin_t_3x"),
     "RepPoints": Family("reppoints_swin_t_3x"),
+    "RepPoints V2": Family("reppoints_v2_swin_t_3x", sides=("ours",)),
+    "Mask RepPoints V2": Family("mask_reppoints_v2_swin_t_3x", sides=("ours",)),
     "RTMDet": Family("rtmdet_swin_b"),
     "Sparse R-CNN": Family("sparse_rcnn_swin_t_3x", QUERY_RATE),
-    "DINO": Family("dino_swin_t", QUERY_RATE),
+    "DINO": Family("dino_swin_t", QUERY_RATE, narrower=1),
     "Mask2Former, instances": Family("mask2former_swin_t", QUERY_RATE),
+    "Mask2Former, panoptic": Family("mask2former_swin_t_panoptic", QUERY_RATE),
     "UPerNet": Family("upernet_swin_t"),
     "K-Net": Family("knet_swin_t", QUERY_RATE),
     "Mask2Former, label maps": Family("mask2former_swin_t_ade20k", QUERY_RATE),
@@ -72,11 +98,26 @@ FAMILIES = {
 def main() -> None:
     """Trains what has no result yet, then writes the table."""
     args = parse_args()
-    for name in [] if args.table else args.families:
-        for seed in args.seeds:
-            for side in SIDES:
-                train(name, seed, side, args)
+    runs = [
+        (name, seed, side)
+        for seed in args.seeds
+        for name in args.families
+        for side in FAMILIES[name].sides
+    ]
+    failed = []
+    for number, run in enumerate([] if args.table else runs, start=1):
+        print(f"run {number} of {len(runs)}: {describe(*run)}", flush=True)
+        try:
+            train(*run, args)
+        except subprocess.CalledProcessError:  # the others go on
+            failed.append(describe(*run))
     write_table(args)
+    if failed:
+        sys.exit(f"failed, see above: {'; '.join(failed)}")
+
+
+def describe(name: str, seed: int, side: str) -> str:
+    return f"{name}, seed {seed}, {side}"
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,17 +136,42 @@ def train(name: str, seed: int, side: str, args: argparse.Namespace) -> None:
     if (folder / "result.json").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    initial = folder.parent / "initial.pth"
-    if not initial.is_file():
-        save_initial_weights(build_config(name, seed, "stock", args.steps), seed, initial)
-    cfg = build_config(name, seed, side, args.steps)
-    cfg.load_from = str(initial)
-    cfg.dump(folder / "config.py")
-    command = [sys.executable, "-m", "swin_mm.cli.main", "train", str(folder / "config.py")]
-    print(f"{name}, seed {seed}, {side}", flush=True)
-    subprocess.run([*command, "--work-dir", str(folder), "--resume"], check=True)
-    result = {"commit": read_commit(), "device": read_device(), "scores": read_scores(folder)}
-    (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("is being trained by another process")
+            return
+        initial = folder.parent / "initial.pth"
+        if not initial.is_file():
+            source = FAMILIES[name].sides[-1]
+            save_initial_weights(build_config(name, seed, source, args.steps), seed, initial)
+        cfg = build_config(name, seed, side, args.steps)
+        cfg.load_from = str(initial)
+        cfg.dump(folder / "config.py")
+        command = [sys.executable, "-m", "swin_mm.cli.main", "train", str(folder / "config.py")]
+        begin = time.monotonic()
+        # The child holds the lock too: were this process killed alone, it would train on.
+        subprocess.run(
+            [*command, "--work-dir", str(folder), "--resume"], check=True, pass_fds=[lock.fileno()]
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        result = {
+            "commit": find_commit(README.parent) or "unknown",
+            "device": f"{device_name(device)}, {os.cpu_count()} cores",
+            "minutes": round((time.monotonic() - begin) / 60, 1),  # since the last start
+            "scores": read_scores(folder),
+        }
+        (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        remove_weights(folder, FAMILIES[name].sides)
+
+
+def remove_weights(folder: Path, sides: Sequence[str]) -> None:
+    """Deletes what only a resume needs, which is gigabytes, and last what both sides begin with."""
+    for path in folder.glob("*.pth"):
+        path.unlink()
+    if all((folder.parent / side / "result.json").is_file() for side in sides):
+        (folder.parent / "initial.pth").unlink()
 
 
 def run_folder(name: str, seed: int, side: str, args: argparse.Namespace) -> Path:
@@ -115,20 +181,26 @@ def run_folder(name: str, seed: int, side: str, args: argparse.Namespace) -> Pat
 
 def build_config(name: str, seed: int, side: str, steps: int) -> Config:
     """The config of a run: the recipe's model, small, on the easy shapes from scratch."""
-    recipe, rate = FAMILIES[name]
+    recipe, rate, _, narrower = FAMILIES[name]
     source = read_config(find_config(recipe))
     scope = source.default_scope
     cfg = read_config(find_config(BASES[scope]))
     source.model.data_preprocessor = dict(cfg.model.data_preprocessor)
     cfg.model = source.model
-    shrink(cfg.model)
+    shrink(cfg.model, narrower)
     set_classes(cfg.model, CLASSES[scope])
     if scope == "mmdet":
         has_masks = "segm" in str(source.val_evaluator)
         cfg.val_evaluator.metric = ["bbox", "segm"] if has_masks else ["bbox"]
-        cfg.test_evaluator = cfg.val_evaluator
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            for step in loader.dataset.pipeline:
+                if bare_type(step) == "LoadAnnotations":
+                    step.with_mask = has_masks  # RTMDet without masks fails on them
         if "semantic_head" in cfg.model.get("roi_head", {}):
             read_label_maps(cfg)
+        if "Panoptic" in str(source.val_evaluator):
+            read_segments(cfg)
+        cfg.test_evaluator = cfg.val_evaluator
     for step in cfg.train_dataloader.dataset.pipeline:
         step.type = bare_type(step)  # mmdet's and mmseg's, which either side takes
     if side == "stock":
@@ -158,12 +230,15 @@ def walk(node: Any) -> Iterator[dict]:
             yield from walk(child)
 
 
-def shrink(model: Config) -> None:
-    """Gives a model a small backbone with arguments that the stock class has too, in place."""
+def shrink(model: Config, narrower: int) -> None:
+    """Gives a model a small backbone with arguments that the stock class has too, in place.
+
+    Necks and heads become narrower, with few queries, layers and samples of regions.
+    """
     old = model.backbone
     width = old.get("embed_dims") or ARCHS[old.get("arch") or "tiny"].embed_dims
     widths = {width * 2**i: WIDTH * 2**i for i in range(4)}
-    model.backbone = dict(
+    backbone = dict(
         type="swin_mm.SwinTransformer",
         embed_dims=WIDTH,
         depths=(2, 2, 2, 2),
@@ -172,22 +247,32 @@ def shrink(model: Config) -> None:
         drop_path_rate=0.0,
         out_indices=old.get("out_indices", (0, 1, 2, 3)),
     )
-    for part in walk({key: part for key, part in model.items() if key != "backbone"}):
-        if isinstance(part.get("in_channels"), list | tuple):
-            part["in_channels"] = [widths[channels] for channels in part["in_channels"]]
+    model.backbone = {}
+    for part in walk(model):
+        for key, value in {**DEFAULT_WIDTHS.get(bare_type(part), {}), **part}.items():
+            if key == "in_channels" and isinstance(value, list | tuple):
+                part[key] = [widths[channels] for channels in value]
+            elif isinstance(value, int) and key.endswith(WIDTH_KEYS):
+                part[key] = value // narrower
+            elif isinstance(value, int) and key in LIMITS:
+                part[key] = min(value, LIMITS[key])
     if "auxiliary_head" in model:
-        model.auxiliary_head.in_channels = widths[model.auxiliary_head.in_channels]
+        model.auxiliary_head.in_channels = widths[model.auxiliary_head.in_channels * narrower]
+    model.backbone = backbone
 
 
 def set_classes(model: Config, count: int) -> None:
     """Tells all heads the number of classes, and losses with a weight for each, in place."""
+    stuff = int(bool(model.get("panoptic_head", {}).get("num_stuff_classes")))
     for part in walk(model):
         for key in CLASS_KEYS:
             if key in part:
                 part[key] = count
+        if "num_stuff_classes" in part:
+            part["num_stuff_classes"] = stuff  # the background
         weights = part.get("class_weight")
         if isinstance(weights, list | tuple):  # the last is that of nothing
-            part["class_weight"] = [1.0] * count + [weights[-1]]
+            part["class_weight"] = [1.0] * (count + stuff) + [weights[-1]]
 
 
 def read_label_maps(cfg: Config) -> None:
@@ -201,6 +286,26 @@ def read_label_maps(cfg: Config) -> None:
     cfg.model.roi_head.semantic_head.num_classes = CLASSES["mmseg"]
 
 
+def read_segments(cfg: Config) -> None:
+    """Has training and validation read the shapes' panoptic maps, in place."""
+    for split, loader in (("train", cfg.train_dataloader), ("val", cfg.val_dataloader)):
+        loader.dataset.update(
+            type="swin_mm.ShapesPanopticDataset",
+            ann_file=f"annotations/panoptic_{split}.json",
+            data_prefix=dict(img=f"{split}/", seg=f"panoptic/{split}/"),
+        )
+        for step in loader.dataset.pipeline:
+            if bare_type(step) == "LoadAnnotations":
+                step.type = "LoadPanopticAnnotations"
+    cfg.model.data_preprocessor.update(pad_seg=True)
+    root = cfg.val_dataloader.dataset.data_root
+    cfg.val_evaluator = dict(
+        type="CocoPanopticMetric",
+        ann_file=f"{root}annotations/panoptic_val.json",
+        seg_prefix=f"{root}panoptic/val/",
+    )
+
+
 def take_stock(model: Config, scope: str) -> None:
     """Takes the classes of mmdet or mmseg for those of the same names of ours, in place."""
     for part in walk(model):
@@ -210,8 +315,9 @@ def take_stock(model: Config, scope: str) -> None:
 
 
 def save_initial_weights(cfg: Config, seed: int, path: Path) -> None:
-    """Draws the weights that both sides begin with, from the stock model."""
+    """Draws the weights that both sides begin with, from the stock model where there is one."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        MMLogger.get_instance("families", log_level="WARNING")  # or each weight has a line
         torch.manual_seed(seed)
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         model.init_weights()
@@ -219,7 +325,9 @@ def save_initial_weights(cfg: Config, seed: int, path: Path) -> None:
             # The published 0.02 is for wide layers; here signals would fade from stage to stage.
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-        torch.save({"state_dict": model.state_dict(), "meta": {}}, path)
+        partial = path.with_suffix(f".{os.getpid()}")  # a file that is there is whole
+        torch.save({"state_dict": model.state_dict(), "meta": {}}, partial)
+        partial.replace(path)
 
 
 def read_scores(folder: Path) -> dict[str, float]:
@@ -230,39 +338,20 @@ def read_scores(folder: Path) -> dict[str, float]:
     return {metric: last[metric] for metric in METRICS if metric in last}
 
 
-def read_commit() -> str:
-    command = ["git", "-C", str(README.parent), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
-
-
-def read_device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    names = (
-        [
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if Path("/proc/cpuinfo").is_file()
-        else []
-    )
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-
-
 def write_table(args: argparse.Namespace) -> None:
     """Writes what was measured between two marks of configs/README.md."""
     rows, commits, devices = [], set(), set()
     for name, family in FAMILIES.items():
-        results = {side: [] for side in SIDES}
+        results: dict[str, list] = {side: [] for side in SIDES}
         seeds = []
         for seed in args.seeds:
-            files = [run_folder(name, seed, side, args) / "result.json" for side in SIDES]
-            if not all(file.is_file() for file in files):
+            files = {
+                side: run_folder(name, seed, side, args) / "result.json" for side in family.sides
+            }
+            if not all(file.is_file() for file in files.values()):
                 continue
             seeds.append(str(seed))
-            for side, file in zip(SIDES, files, strict=True):
+            for side, file in files.items():
                 result = json.loads(file.read_text(encoding="utf-8"))
                 results[side].append(result["scores"])
                 commits.add(result["commit"])
@@ -291,7 +380,9 @@ def write_table(args: argparse.Namespace) -> None:
 
 
 def format_scores(scores: list[float]) -> str:
-    """Mean and, of several, standard deviation."""
+    """Mean and, of several, standard deviation; a dash where there are none."""
+    if not scores:
+        return "-"
     spread = f" ({stdev(scores):.1f})" if len(scores) > 1 else ""
     return f"{mean(scores):.1f}{spread}"
 

@@ -1,7 +1,9 @@
 """The small trainings of families: both sides get one model, and the table what was measured."""
 
+import fcntl
 import json
 import runpy
+import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -48,12 +50,66 @@ def test_both_sides_have_the_same_settings_and_weights(tool, name, tmp_path):
     [
         ("Mask2Former, instances", [1.0] * 6 + [0.1]),
         ("Mask2Former, label maps", [1.0] * 7 + [0.1]),
+        ("Mask2Former, panoptic", [1.0] * 7 + [0.1]),
     ],
 )
 def test_losses_have_a_weight_for_each_class(tool, name, weights):
     parts = tool.walk(tool.build_config(name, 0, "ours", 8).model)
     found = [part["class_weight"] for part in parts if isinstance(part.get("class_weight"), list)]
     assert found == [weights]
+
+
+def test_panoptic_segments_are_read_and_scored(tool):
+    cfg = tool.build_config("Mask2Former, panoptic", 0, "ours", 8)
+    head = cfg.model.panoptic_head
+    assert (head.num_things_classes, head.num_stuff_classes) == (6, 1)
+    assert cfg.val_evaluator.type == cfg.test_evaluator.type == "CocoPanopticMetric"
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        kinds = [step.type for step in loader.dataset.pipeline]
+        assert "LoadPanopticAnnotations" in kinds and "LoadAnnotations" not in kinds
+
+
+def test_seeds_are_outermost_and_failures_do_not_stop_the_rest(tool, monkeypatch, tmp_path):
+    seen = []
+
+    def train(name, seed, side, args):
+        seen.append((name, seed, side))
+        if side == "stock":
+            raise subprocess.CalledProcessError(1, "train")
+
+    names = ["RepPoints", "RepPoints V2"]
+    command = ["x", "--families", *names, "--seeds", "0", "1", "--work-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setitem(tool.main.__globals__, "train", train)
+    with pytest.raises(SystemExit, match="RepPoints, seed 0, stock; RepPoints, seed 1, stock"):
+        tool.main()
+    assert seen == [
+        (name, seed, side)
+        for seed in (0, 1)
+        for name, side in (("RepPoints", "ours"), ("RepPoints", "stock"), ("RepPoints V2", "ours"))
+    ]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tool, tmp_path, monkeypatch, capsys):
+    args = Namespace(work_dir=tmp_path, steps=8)
+    folder = tool.run_folder("RetinaNet", 0, "ours", args)
+    folder.mkdir(parents=True)
+    holder = (folder / ".lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    tool.train("RetinaNet", 0, "ours", args)
+    assert "by another process" in capsys.readouterr().out and not (folder / "config.py").exists()
+
+
+def test_weights_are_deleted_once_nothing_needs_them(tool, tmp_path):
+    for side in tool.SIDES:
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "iter_8.pth").touch()
+    (tmp_path / "initial.pth").touch()
+    for side in tool.SIDES:
+        assert (tmp_path / "initial.pth").exists()
+        (tmp_path / side / "result.json").touch()
+        tool.remove_weights(tmp_path / side, tool.SIDES)
+    assert not list(tmp_path.rglob("*.pth"))
 
 
 @pytest.mark.parametrize("name", ["Hybrid Task Cascade", "RepPoints", "DINO", "K-Net"])
@@ -77,14 +133,18 @@ def test_the_table_has_what_both_sides_measured(tool, tmp_path, monkeypatch, cap
         folder.mkdir(parents=True)
         result = {"commit": "abc", "device": "a CPU", "scores": {"coco/bbox_mAP": value}}
         (folder / "result.json").write_text(json.dumps(result))
+    for name in ("UPerNet", "RepPoints V2"):
+        folder = tool.run_folder(name, 0, "ours", args)
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result))
     folder = tool.run_folder("UPerNet", 0, "ours", args)
-    folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps({**result, "scores": {"mIoU": 7.0}}))
     write(args)
     text = page.read_text()
     assert text.startswith(f"before\n\n{tool.BEGIN}\n") and text.endswith(f"{tool.END}\n\nafter\n")
     row = "| RetinaNet | [`retinanet_swin_t`](retinanet_swin_t.py) | box AP "
     assert f"{row}| 35.0 (7.1) | 33.0 (0.0) | 0, 1 |\n" in text
+    assert "| box AP | 33.0 | - | 0 |\n" in text  # RepPoints V2, which mmdet has not
     assert "UPerNet" not in text and "8 steps; a CPU; at abc:" in text
     assert row in capsys.readouterr().out
 
