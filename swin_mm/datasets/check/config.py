@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -146,11 +145,6 @@ def _check_source(source: Source, inspection: Inspection, labelled: bool) -> Spl
         "CocoDataset": check_coco,
         "BaseSegDataset": check_semantic,
     }
-    if source.transform("LoadPanopticAnnotations") and find_spec("panopticapi") is None:
-        raise DatasetError(
-            f"{source.where}: mmdet reads and scores panoptic maps with panopticapi, which is not "
-            "installed: pip install git+https://github.com/cocodataset/panopticapi.git"
-        )
     check = next((check for base, check in checks.items() if source.reads_like(base)), None)
     if check is None:
         note = f"{source.where}: data of type {source.cls.__name__} is not checked"
