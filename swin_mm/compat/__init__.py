@@ -1,7 +1,6 @@
 """Patches of other packages, one file for each kind of fault; the only place that knows them."""
 
 from swin_mm.compat import (
-    checkpoint_config,
     checkpoint_loading,
     collect_results,
     data_workers,
@@ -19,7 +18,6 @@ PATCHES = (
     mmcv_ext.PATCH,
     *missing_modules.PATCHES,
     checkpoint_loading.PATCH,
-    checkpoint_config.PATCH,
     mmdet_bert.PATCH,
     *log_text.PATCHES,
     data_workers.PATCH,

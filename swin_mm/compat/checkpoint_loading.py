@@ -5,7 +5,7 @@ the `HistoryBuffer` in every checkpoint that mmengine writes, so that none can b
 For files from a URL mmengine still runs any code that is in them. Here all go through
 `load_checkpoint_file`, whichever scheme (`http://`, `openmmlab://`, `torchvision://`, `s3://`, a
 path) names the file, and weights are found under whatever key they are kept. The config in a
-checkpoint is the concern of `checkpoint_config.py`.
+checkpoint, which mmengine would run as Python on resume and in inferencers, is not read.
 """
 
 import os
@@ -112,6 +112,7 @@ def check_run_state(checkpoint: dict, file: str, parts: tuple[str, ...] = ()) ->
         fault = "its seed is no number"
     if fault:
         raise CheckpointError(f"cannot resume from {file}: {fault}")
+    meta.pop("config", None)  # mmengine would run it, for the number of GPUs in old files
     return checkpoint
 
 

@@ -1,4 +1,4 @@
-"""Says which transform of a pipeline failed, on which image, and what it needs.
+"""Says which transform of a pipeline failed, on which image, and what it was given.
 
 For mmcv 2.1, mmdet 3.3 and mmseg 1.2, whose transforms fail with a bare `AssertionError` or
 `KeyError` where an earlier transform or a wrapper of the data set is missing. Mosaic and MixUp of
@@ -6,7 +6,6 @@ mmdet return the boxes of all images with the masks of the first, and `RandomShi
 this is an error here.
 """
 
-import re
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -14,21 +13,6 @@ from typing import Any
 from swin_mm.compat.module_finder import Patch
 
 PACKAGE = str(Path(__file__).parents[1])
-LOAD = "LoadAnnotations(with_{}=True) must come before it"
-# What a transform reads, and how a pipeline gets it.
-REMEDIES = {
-    "mix_results": "it mixes several images, so wrap the data set: dict(type='MultiImageMixDataset'"
-    ", dataset=DATASET, pipeline=[TRANSFORM, ...])",
-    "img": "LoadImageFromFile must come before it",
-    "img_shape": "LoadImageFromFile must come before it",
-    "ori_shape": "LoadImageFromFile must come before it",
-    "gt_bboxes": LOAD.format("bbox"),
-    "gt_bboxes_labels": LOAD.format("label"),
-    "gt_ignore_flags": LOAD.format("bbox"),
-    "gt_masks": LOAD.format("mask"),
-    "gt_seg_map": LOAD.format("seg"),
-    "scale_factor": "Resize must come before it",
-}
 # Annotations that transforms of mmdet leave as they were while they move or mix images.
 UNCHANGED = {
     "CachedMixUp": ("gt_seg_map",),
@@ -91,17 +75,14 @@ def _is_own(error: Exception) -> bool:
 
 
 def _describe(transform: Any, results: Any, error: Exception) -> str:
-    """Describes what a transform missed, or else what it raised, and where."""
+    """Describes what a transform raised, where, and what it was given."""
     where = f"{type(transform).__name__}{_image(results)}"
     text = _text(error)
     if isinstance(results, dict) and "inputs" in results:
         return f"{where} got an image that is packed: the packing transform must come last"
-    for key, remedy in REMEDIES.items():
-        if isinstance(results, dict) and key not in results and re.search(rf"\b{key}\b", text):
-            found = ", ".join(key for key in REMEDIES if key in results) or "none of its inputs"
-            return f"{where} needs {key!r} and got {found}: {remedy}"
     frame = extract_tb(error.__traceback__)[-1]
-    return f"{where}: {text} ({frame.filename}:{frame.lineno})"
+    given = f", given {', '.join(results)}" if isinstance(results, dict) else ""
+    return f"{where}: {text} ({frame.filename}:{frame.lineno}){given}"
 
 
 def _text(error: Exception) -> str:

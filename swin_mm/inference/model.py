@@ -113,7 +113,7 @@ def read_carried_config(checkpoint: Mapping[str, Any], file: str | Path) -> Conf
         CheckpointError: It carries none.
     """
     from swin_mm.checkpoint import CheckpointError
-    from swin_mm.compat.checkpoint_config import parse_config_text
+    from swin_mm.checkpoint.config_text import parse_config_text
 
     meta = checkpoint.get("meta") or {}
     text = meta.get("cfg") or meta.get("config")

@@ -116,7 +116,7 @@ class Unwrapped(Unreadable):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_error_of_a_pipeline_is_told(workers):
     message = explain_error(read_first(Unwrapped(), num_workers=workers))
-    assert message.startswith("Mosaic on a.png needs 'mix_results' and got img: ")
+    assert message.startswith("Mosaic on a.png: ") and "'mix_results' in results" in message
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,4 +1,4 @@
-"""Errors of transforms name the transform, the image and the remedy."""
+"""Errors of transforms name the transform, the image, and what they were given."""
 
 import numpy as np
 import pytest
@@ -43,26 +43,26 @@ def masks(count=1):
     ],
     ids=lambda transform: type(transform).__name__,
 )
-def test_mixing_needs_a_wrapper(transform):
-    with pytest.raises(TransformError, match="on some/image.png needs 'mix_results'.*MultiImageM"):
+def test_mixing_without_other_images(transform):
+    with pytest.raises(TransformError, match="on some/image.png: .*mix_results.*, given img, "):
         transform(loaded())
 
 
 @pytest.mark.parametrize(
-    ("transform", "missing", "remedy"),
+    ("transform", "missing"),
     [
-        (transforms.MinIoURandomCrop(), "gt_bboxes", "LoadAnnotations(with_bbox=True)"),
-        (transforms.MinIoURandomCrop(), "img", "LoadImageFromFile"),
-        (transforms.FilterAnnotations(by_mask=True), "gt_masks", "LoadAnnotations(with_mask=True)"),
-        (transforms.YOLOXHSVRandomAug(), "img", "LoadImageFromFile"),
+        (transforms.MinIoURandomCrop(), "gt_bboxes"),
+        (transforms.MinIoURandomCrop(), "img"),
+        (transforms.FilterAnnotations(by_mask=True), "gt_masks"),
+        (transforms.YOLOXHSVRandomAug(), "img"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_missing_input(transform, missing, remedy):
+def test_missing_input(transform, missing):
     with pytest.raises(TransformError) as caught:
         transform(loaded(**{missing: None}))
-    assert f"needs {missing!r} and got " in str(caught.value)
-    assert remedy in str(caught.value)
+    raised, _, given = str(caught.value).partition(", given ")
+    assert missing in raised and missing not in given.split(", ")
 
 
 def test_packed_too_early():

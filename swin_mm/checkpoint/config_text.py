@@ -1,31 +1,13 @@
 """Reads the config that a checkpoint carries as data, without evaluating it.
 
-For mmengine 0.10, whose runner (on resume) and inferencer give the text in a checkpoint's `meta` to
-`Config.fromstring`, which executes it as Python: a file of weights could run anything. The text
-that mmengine itself writes is assignments of plain values and `dict(...)`; exactly that is read
-here, and anything else is an error. Config files, which `Config.fromfile` reads, and text that
-other callers give are code as before.
+The text that mmengine writes into a checkpoint's `meta` is assignments of plain values and
+`dict(...)`; exactly that is read here, and anything else is an error.
 """
 
 import ast
-import sys
 from typing import Any
 
-from swin_mm.compat.module_finder import Patch, wrap_once
-
-# What gives text from a checkpoint: `runner.py`, `_flexible_runner.py` and `infer.py`.
-READERS = ("mmengine.runner.", "mmengine.infer.")
 MAX_CHARACTERS = 10_000_000
-
-
-def _fromstring(original: Any, cfg_str: str, file_format: str) -> Any:
-    """As mmengine's function of this name; Python text from a checkpoint is read as data."""
-    caller = sys._getframe(2).f_globals.get("__name__", "")
-    if file_format == ".py" and caller.startswith(READERS):
-        from mmengine.config import Config
-
-        return Config(parse_config_text(cfg_str))
-    return original(cfg_str, file_format)
 
 
 def parse_config_text(text: str) -> dict[str, Any]:
@@ -86,10 +68,3 @@ def _code(node: ast.AST) -> ValueError:
         f"the config in the checkpoint holds code ({ast.unparse(node)[:80]!r}), and nothing from a "
         "file of weights is executed; give the config file itself"
     )
-
-
-PATCH = Patch(
-    "checkpoint_config",
-    "mmengine runs the config text in a checkpoint as Python",
-    {"mmengine.config.config": lambda m: wrap_once(m.Config, "fromstring", _fromstring)},
-)
