@@ -106,8 +106,7 @@ def _split(path: str | Path) -> tuple[str, str | None, str]:
     """A path without `tar://`, the archive in it, None without one, and the name in that."""
     text = str(path).removeprefix(f"{PREFIX}://")
     match = ARCHIVE.match(text)
-    is_archive = match is not None and not os.path.isdir(match[1])
-    if match is None or not is_archive:
+    if match is None or _is_folder(match[1]):
         return text, None, ""
     return text, match[1], _clean(match[2]) if match[2] else ""
 
@@ -116,6 +115,11 @@ def _clean(name: str) -> str:
     """The name of a member without `./` or `/` before it; names may begin with a dot."""
     name = os.path.normpath(name).lstrip("/")
     return "" if name == "." else name
+
+
+@cache  # a look at an archive for each image would be as slow as opening a file
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path)
 
 
 @cache

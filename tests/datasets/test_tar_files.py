@@ -145,6 +145,15 @@ def test_an_index_is_used_until_the_archive_changes(images, monkeypatch):
     assert fileio.get(path) == (images / "images" / "2.png").read_bytes()
 
 
+def test_an_archive_is_looked_at_once(images, monkeypatch):
+    """On a network disk that is as slow as opening a file."""
+    fileio.get(f"tar://{images}/images.tar/0.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", None)  # an error, were it called
+        content = fileio.get(f"tar://{images}/images.tar/2.png")
+    assert content == (images / "images" / "2.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("name", "make", "error", "message"),
     [
