@@ -6,11 +6,16 @@ Each machine is a network namespace with a mount of its own, so that both see th
 one path. A run that nobody disturbs is compared with runs in which a process, or a whole machine
 with its disk, is lost: torchrun starts the rest again, they resume, and the loss of every step and
 the final weights must be equal to the bit. Then both machines measure the result, as one does.
+
+With `NNODES=1:2` the second machine is lost for good: the first must go on alone, as a run that is
+resumed on one machine from the same checkpoint. Where the first is lost, which keeps the list of
+members, the second must end, and go on when it is started again.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,13 +69,14 @@ class Machine:
             run(*inside, "link", "set", device, "up")
         self.link = link
 
-    def start(self, script: str, *arguments: str | Path) -> None:
-        own = dict(NNODES="2", NODE_RANK=str(self.number), MASTER_ADDR="10.213.77.1", PORT="29431")
+    def start(self, script: str, *arguments: str | Path, nodes: str = "2") -> None:
+        own = dict(NNODES=nodes, NODE_RANK=str(self.number), MASTER_ADDR="10.213.77.1")
+        own["PORT"] = "29431"
         own |= dict(MAX_RESTARTS="3", GLOO_SOCKET_IFNAME=self.link, OMP_NUM_THREADS="1")
         tests = ROOT / "tests"
         own["PYTHONPATH"] = f"{tests}:{tests / 'fuzz'}"
         own["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        if self.number:
+        if self.number or nodes == "1":
             own["TORCHRUN_ARGS"] = f"--local-addr={self.address}"
         self.disk.mkdir(exist_ok=True)
         inside = f'mount --bind {self.disk} {self.path} && cd {self.path} && exec bash "$@"'
@@ -99,6 +105,16 @@ class Machine:
         run("ip", "netns", "del", self.name)
 
 
+def read_run(folder: Path) -> dict[str, dict]:
+    """The losses of each step, in the order in which they were written, and the last weights."""
+    losses: dict[str, list] = {}
+    for line in (folder / "records" / "losses").read_text().splitlines():
+        step, *values = line.split()
+        losses.setdefault(step, []).append(tuple(values))
+    end = torch.load(folder / "epoch_6.pth", weights_only=False)["state_dict"]
+    return {"losses": losses, "weights": {key: value.tolist() for key, value in end.items()}}
+
+
 class Network:
     """Two machines and a cable."""
 
@@ -114,26 +130,22 @@ class Network:
 
     def train(self, name: str, disturb: Callable[[], None] = lambda: None) -> dict:
         """Trains in the folder `name` of each machine; returns what the training leaves."""
-        self.options = [self.config, PROCESSES, "--resume", "--work-dir", name]
-        for machine in self.machines:
-            machine.start("dist_train.sh", *self.options)
+        self.start(name)
         disturb()
         self.wait()
         losses: dict[str, set] = {}
+        weights = {}
         for machine in self.machines:
-            for line in (machine.disk / name / "records" / "losses").read_text().splitlines():
-                step, *values = line.split()
-                losses.setdefault(step, set()).add(tuple(values))
-        ends = [
-            torch.load(machine.disk / name / "epoch_6.pth", weights_only=False)
-            for machine in self.machines
-        ]
-        weights = {
-            f"{key}.{machine}": value.tolist()
-            for machine, end in enumerate(ends)
-            for key, value in end["state_dict"].items()
-        }
+            found = read_run(machine.disk / name)
+            for step, values in found["losses"].items():
+                losses.setdefault(step, set()).update(values)
+            weights[str(machine.number)] = found["weights"]
         return {"losses": {step: sorted(each) for step, each in losses.items()}, **weights}
+
+    def start(self, name: str, nodes: str = "2") -> None:
+        self.options = [self.config, PROCESSES, "--resume", "--work-dir", name]
+        for machine in self.machines:
+            machine.start("dist_train.sh", *self.options, nodes=nodes)
 
     def wait(self) -> None:
         limit = time.monotonic() + LIMIT
@@ -142,6 +154,10 @@ class Network:
                 raise RuntimeError(f"not done after {LIMIT:g} s: {self.print_outputs()}")
             time.sleep(0.2)
         if any(machine.process.returncode for machine in self.machines):
+            raise RuntimeError(f"failed: {self.print_outputs()}")
+
+    def wait_for(self, machine: Machine) -> None:
+        if machine.process.wait(LIMIT):
             raise RuntimeError(f"failed: {self.print_outputs()}")
 
     def print_outputs(self) -> str:
@@ -170,6 +186,40 @@ class Network:
         shutil.copytree(kept, records)
         machine.start("dist_train.sh", *self.options)
 
+    def lose_for_good(self, lost: int) -> list[str]:
+        """One of one or two machines is lost for good; how the other goes on.
+
+        Returns:
+            What differs from a run that one machine resumes, and what the log does not say.
+        """
+        name = f"alone_{lost}"
+        self.start(name, nodes="1:2")
+        self.wait_for_steps(name, 7)
+        self.machines[lost].kill()
+        rest = self.machines[1 - lost]
+        faults = []
+        if lost == 0:  # the list of members is gone
+            if rest.process.wait(LIMIT) == 0:
+                faults.append("ended with 0")
+            rest.output.write_text("")
+            rest.start("dist_train.sh", *self.options, nodes="1")
+        self.wait_for(rest)
+        output, run = rest.output.read_text(), rest.disk / name
+        if "of steps of 8 images, this run's have 4" not in output:
+            faults.append("no warning of the number of images")
+        epoch = re.findall(r"resumed epoch: (\d+), iter: \d+", output)[-1]
+        resumed = run.with_name(f"{name}_resumed")
+        resumed.mkdir()
+        shutil.copy(run / f"epoch_{epoch}.pth", resumed)
+        rest.start("dist_train.sh", *self.options[:-1], resumed.name, nodes="1")
+        self.wait_for(rest)
+        found, wanted = read_run(run), read_run(resumed)
+        for step, values in wanted["losses"].items():  # both machines had begun some of the steps
+            wanted["losses"][step] = sorted(values)
+            found["losses"][step] = sorted(found["losses"].get(step, [])[-len(values) :])
+        found["losses"] = {step: found["losses"][step] for step in wanted["losses"]}
+        return faults + differences(found, wanted)
+
     def measure(self) -> tuple[dict, dict]:
         """The metrics of both machines together, and those of one process alone."""
         checkpoint = "lost_machine/epoch_6.pth"  # which the new disk has as well
@@ -190,6 +240,7 @@ class Network:
     def list_litter(self) -> list[str]:
         """What lies beside the work folders of the machines."""
         runs = {"undisturbed", "lost_process", "lost_machine", "test"}
+        runs |= {f"alone_{lost}{end}" for lost in range(2) for end in ("", "_resumed")}
         return sorted({p.name for m in self.machines for p in m.disk.iterdir()} - runs)
 
 
@@ -209,6 +260,9 @@ def main() -> int:
             print(f"{name}: {len(results[name])} differences", flush=True)
         together, single = network.measure()
         results["metrics"] = differences(together, single)
+        for lost in (1, 0):
+            results[f"alone_{lost}"] = network.lose_for_good(lost)
+            print(f"machine {lost} lost for good: {results[f'alone_{lost}']}", flush=True)
         results["litter"] = network.list_litter()
     finally:
         for machine in network.machines:
