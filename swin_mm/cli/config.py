@@ -59,6 +59,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--trust` to a command that takes exported files."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code that a .pt2 file holds, which only who made it can vouch for",
+    )
+
+
 def load_config(
     name: str,
     overrides: Mapping[str, Any] | None = None,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from swin_mm.cli.config import add_config_options
+from swin_mm.cli.config import add_config_options, add_trust_option
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import swin_mm
     from swin_mm.inference.page import build_page, serve_page
 
-    model = swin_mm.load(args.model, args.checkpoint, args.device, args.cfg_options)
+    model = swin_mm.load(args.model, args.checkpoint, args.device, args.cfg_options, args.trust)
     serve_page(build_page(model, f"swin_mm: {Path(args.model).name}"), args.port)
 
 
@@ -56,5 +56,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", nargs="?", help="trained weights of a config")
     parser.add_argument("--device", help="such as cpu or cuda:1 (a GPU if there is one)")
     parser.add_argument("--port", type=int, metavar="N", help="(the first free from 7860 on)")
+    add_trust_option(parser)
     add_config_options(parser)
     return parser.parse_args(argv)

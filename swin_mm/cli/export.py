@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(
-        description="Write a trained detector or segmentor as a file for onnxruntime or OpenVINO: "
-        "from the pixels of an image to boxes and small masks, or a label map.",
+        description="Write a trained detector or segmentor as a file for onnxruntime, OpenVINO or "
+        "AOTInductor: from the pixels of an image to boxes and small masks, or a label map.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,12 +63,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
     parser.add_argument(
         "--format",
-        type=read_format,
+        choices=list(SUFFIXES),
         default="onnx",
-        metavar="|".join(SUFFIXES),
-        help="kind of file (%(default)s)",
+        help="kind of file (%(default)s); torch is a package of AOTInductor",
     )
-    parser.add_argument("--out", metavar="FILE", help="(name of the checkpoint, .onnx or .xml)")
+    suffixes = ", ".join(SUFFIXES.values())
+    parser.add_argument("--out", metavar="FILE", help=f"(name of the checkpoint, {suffixes})")
     parser.add_argument(
         "--size", type=read_size, metavar="HxW", help="for images of one size (any size)"
     )
@@ -103,18 +103,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.batch is not None and args.batch < 1:
         parser.error(f"--batch must be 1 or more, got {args.batch}")
     return args
-
-
-def read_format(text: str) -> str:
-    """Reads the kind of file."""
-    if text == "torch":
-        raise argparse.ArgumentTypeError(
-            "AOTInductor's packages are not written: they cannot hold this model's NMS and window "
-            "attention, which are operators in Python; take onnx or openvino"
-        )
-    if text not in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"must be {' or '.join(SUFFIXES)}, got {text!r}")
-    return text
 
 
 def read_size(text: str) -> tuple[int, int]:

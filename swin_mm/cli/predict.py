@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swin_mm.cli.config import add_config_options, load_config, share
+from swin_mm.cli.config import add_config_options, add_trust_option, load_config, share
 from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.parser import CommandParser
@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     out = Path(args.out).expanduser()
     images = find_images(arguments, out)
-    model = Exported(args.config) if cfg is None else Model(cfg, args.checkpoint, args.device)
+    if cfg is None:
+        model: Predictor = Exported(args.config, args.trust)
+    else:
+        model = Model(cfg, args.checkpoint, args.device)
     things = model.meta.get("thing_classes")
     files = PredictionFiles(out, model.classes, model.palette, args.draw, things)
     try:
@@ -109,6 +112,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-pictures", dest="draw", action="store_false", help="write the numbers alone"
     )
+    add_trust_option(parser)
     add_view_options(parser)
     add_config_options(parser)
     return parser.parse_args(argv)

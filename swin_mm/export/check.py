@@ -85,10 +85,11 @@ def check_file(
         difference = Difference(size, 0, {}, [])
         expected = run_eager(model, plan, images, own)
         for i, of_image in enumerate(expected):
-            of_file = {name: value[i : i + 1] for name, value in outputs.items()}
+            of_file = {name: value[i] for name, value in outputs.items()}
             if "mask_logits" in of_file:
-                of_file = exported.finish(of_file, size[1:], size[1:])
-            compare(plan, {key: value[0] for key, value in of_file.items()}, of_image, difference)
+                batch = {name: value[None] for name, value in of_file.items()}
+                of_file = vars(exported.finish(batch, size[1:], size[1:]))
+            compare(plan, of_file, of_image, difference)
         if difference.errors:
             raise ExportError(
                 f"the exported file differs from the model at {size[0]} x {size[1]}x{size[2]}: "
@@ -222,7 +223,7 @@ def _compare_label_maps(found: np.ndarray, expected: dict, difference: Differenc
 def _compare_detections(plan: Plan, found: dict, expected: dict, difference: Difference) -> None:
     there = found["scores"] > 0
     is_full = len(expected["scores"]) >= len(there)
-    found = {name: values[there] for name, values in found.items()}
+    found = {name: found[name][there] for name in expected}
     there = expected["scores"] > 0
     expected = {name: values[there] for name, values in expected.items()}
     pairs, missing = match(found, expected)

@@ -3,14 +3,16 @@
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from mmdet.evaluation.metrics import coco_panoptic_metric
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from swin_mm.configs import find_scope
+from swin_mm.configs import bare_type, find_scope
 from swin_mm.datasets.reader import Reader
 from swin_mm.export.runtime import ExportedModel
 
@@ -24,19 +26,20 @@ class Evaluation:
 
     Raises:
         FileNotFoundError: The data is not there.
+        ImportError: Panoptic quality is to be measured, and panopticapi is not installed.
     """
 
     def __init__(self, cfg: Config, max_images: int) -> None:
-        self.evaluator, self.scope = cfg.val_evaluator, find_scope(cfg)
-        with DefaultScope.overwrite_default_scope(self.scope):
+        metrics = _choose_metrics(cfg.val_evaluator)
+        with DefaultScope.overwrite_default_scope(find_scope(cfg)):
             self.dataset: Any = DATASETS.build(cfg.val_dataloader.dataset)
+            self.evaluator = Evaluator(metrics)
+        self.evaluator.dataset_meta = self.dataset.metainfo
         self.count = min(max_images, len(self.dataset))
 
     def __call__(self, file: ExportedModel) -> dict[str, float]:
         """Measures a file: metrics by name."""
-        with DefaultScope.overwrite_default_scope(self.scope):
-            evaluator = Evaluator(self.evaluator)
-        evaluator.dataset_meta = self.dataset.metainfo
+        evaluator = self.evaluator
         reader = Reader.of(self.dataset)
         ids = []
         for data in islice(self.dataset, self.count):
@@ -50,10 +53,29 @@ class Evaluation:
         return evaluator.evaluate(self.count)
 
 
+def _choose_metrics(evaluator: Any) -> list[Any]:
+    """The metrics of what a file gives: panoptic models give segments alone, no objects."""
+    metrics = list(evaluator) if isinstance(evaluator, list | tuple) else [evaluator]
+    panoptic = [metric for metric in metrics if "Panoptic" in bare_type(metric)]
+    if panoptic and coco_panoptic_metric.panopticapi is None:
+        raise ImportError(
+            "panoptic quality needs panopticapi: "
+            "pip install git+https://github.com/cocodataset/panopticapi.git"
+        )
+    # Files of results would need all images.
+    return [dict(metric, outfile_prefix=None) for metric in panoptic] or metrics
+
+
 def _predict(file: ExportedModel, sample: Any, reader: Reader) -> None:
     """Puts what a file finds in an image into its data sample."""
     found = file.predict(reader.read(sample.img_path), score_thr=0.0)
-    if isinstance(sample, DetDataSample):
+    if found.segments is not None:
+        assert found.labels is not None
+        # As mmdet: the class plus 1000 times a number; the number of classes where there is none.
+        numbers = np.arange(1, len(found.labels) + 1)
+        values = np.append(len(file.metadata["classes"]), found.labels + 1000 * numbers)
+        sample.pred_panoptic_seg = PixelData(sem_seg=torch.from_numpy(values[found.segments])[None])
+    elif isinstance(sample, DetDataSample):
         fields = {"bboxes": found.boxes, "scores": found.scores, "labels": found.labels}
         if found.masks is not None:
             fields["masks"] = found.masks

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from swin_mm.export.package import write_package
 from swin_mm.export.runtime import METADATA_KEY
 
 Inputs = dict[str, np.ndarray]
@@ -25,14 +26,16 @@ def convert(
     """Writes a file from a recorded one.
 
     Args:
-        recorded: An ONNX file in float32.
-        file: To write, `.onnx` or `.xml`.
+        recorded: An ONNX file in float32, or for `.pt2` a package.
+        file: To write, `.onnx`, `.xml` or `.pt2`.
         precision: `float32`, `half` or `int8`.
         metadata: The metadata.
         inputs: To calibrate int8 on, those of one image each.
     """
     file.parent.mkdir(exist_ok=True)
-    if file.suffix == ".onnx":
+    if file.suffix == ".pt2":
+        write_package(recorded, file, metadata)
+    elif file.suffix == ".onnx":
         _save_onnx(_to_onnx(recorded, precision, inputs), file, metadata)
     else:
         model = _to_openvino(recorded, precision, inputs)
@@ -41,7 +44,9 @@ def convert(
 
 def write_metadata(source: Path, file: Path, metadata: dict[str, Any]) -> None:
     """Writes a copy of a file with other metadata."""
-    if file.suffix == ".onnx":
+    if file.suffix == ".pt2":
+        write_package(source, file, metadata)
+    elif file.suffix == ".onnx":
         import onnx
 
         _save_onnx(onnx.load(source), file, metadata)

@@ -1,6 +1,7 @@
-"""Runs exported models with NumPy, Pillow and onnxruntime or OpenVINO; PyTorch is not needed.
+"""Runs exported models with NumPy, Pillow and onnxruntime or OpenVINO, without PyTorch.
 
-This file imports nothing else of swin_mm, so it can be copied beside an exported model:
+Packages of AOTInductor need PyTorch and torchvision. This file imports nothing else of swin_mm, so
+it can be copied beside an exported model:
 
     from runtime import ExportedModel
 
@@ -14,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from PIL import Image, ImageOps
 
 METADATA_KEY = "swin_mm"
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of exported models, by format
+METADATA_RECORD = f"data/extra/{METADATA_KEY}"  # of a package, below its own name
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # of exported models, by format
 Run = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
@@ -52,24 +55,33 @@ class ExportedModel:
     """A file written by `swin-mm export`.
 
     Args:
-        path: The `.onnx` file, or the `.xml` of OpenVINO with its `.bin` beside it.
-        threads: Threads to compute with; `None` leaves that to the runtime.
+        path: The `.onnx` file, the `.xml` of OpenVINO with its `.bin` beside it, or the `.pt2`.
+        threads: Threads to compute with, for a `.pt2` of the whole process; `None` leaves that to
+            the runtime.
+        trust: Whether code in the file may run: a `.pt2` is compiled code, and loading it runs it.
 
     Attributes:
         metadata: What the file says of itself: `task`, `classes`, `resize`, `size`, `versions`,
             `difference` and others.
 
     Raises:
-        ValueError: The file is not one of `swin-mm export`.
+        ValueError: The file is not one of `swin-mm export`, or holds code and is not trusted.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, threads: int | None = None, *, trust: bool = False
+    ) -> None:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no exported model {path}")
-        openers = {".onnx": _open_onnx, ".xml": _open_openvino}
+        openers = {".onnx": _open_onnx, ".xml": _open_openvino, ".pt2": _open_package}
         if path.suffix not in openers:
-            raise ValueError(f"an exported model is an .onnx or .xml file, got {path.name}")
+            raise ValueError(f"an exported model is an .onnx, .xml or .pt2 file, got {path.name}")
+        if path.suffix == ".pt2" and not trust:
+            raise ValueError(
+                f"{path} holds compiled code, which runs as soon as it is loaded: if you know who "
+                "made the file, load it with trust=True (on a command line, --trust)"
+            )
         self._run, text = openers[path.suffix](path, threads)
         if not text:
             raise ValueError(f"{path} has no metadata of swin_mm: export it with `swin-mm export`")
@@ -134,10 +146,7 @@ class ExportedModel:
                 label_map = label_map[:inner_h, :inner_w]
             return Found(label_map=resize_nearest(label_map, height, width))
         if "mask_logits" in outputs:
-            outputs = self.finish(outputs, (inner_h, inner_w), (height, width), score_thr)
-        if "segments" in outputs:
-            labels = outputs["labels"][0]
-            return Found(labels=labels, names=self._names(labels), segments=outputs["segments"][0])
+            return self.finish(outputs, (inner_h, inner_w), (height, width), score_thr)
         if "boxes" not in outputs:
             return Found(features=[outputs[name][0] for name in self.metadata["outputs"]])
         factors = np.array([inner_w / width, inner_h / height] * 2, np.float32)
@@ -161,48 +170,44 @@ class ExportedModel:
         inner: tuple[int, int],
         shape: tuple[int, int],
         score_thr: float = 0.0,
-    ) -> dict[str, np.ndarray]:
+    ) -> Found:
         """Makes objects or segments of masks of whole images.
 
         Args:
             outputs: With `mask_logits`, of one image.
             inner: Height and width of the image in the file's input.
             shape: Of the image itself.
-            score_thr: Masks are left out whose score cannot reach this.
-
-        Returns:
-            `boxes`, `scores`, `labels` and `masks` `(1, N, H, W)` bool, the best score first; of
-            panoptic models `segments` `(1, H, W)` and `labels`, as in `Found`.
+            score_thr: Objects below this score are left out.
         """
         if self.metadata.get("panoptic"):
             return self._merge(outputs, inner, shape)
-        found: dict[str, list] = {"boxes": [], "scores": [], "labels": [], "masks": []}
+        kept = []
         for logits, score, label in zip(
             *(outputs[name][0] for name in ("mask_logits", "scores", "labels")), strict=True
         ):
-            if score <= 0 or score < score_thr:
+            if score <= 0 or score < score_thr:  # what follows only lowers it
                 continue
             whole = self._stretch_mask(logits, inner, shape)
             mask = whole > 0
             rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-            if not len(rows):
-                continue
-            found["masks"].append(mask)
-            found["boxes"].append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            found["scores"].append(score * (1 / (1 + np.exp(-whole[mask]))).mean())
-            found["labels"].append(label)
-        order = np.argsort(-np.array(found["scores"]), kind="stable")
-        arrays: dict[str, np.ndarray] = {
-            "boxes": np.array(found["boxes"], np.float32).reshape(-1, 4),
-            "scores": np.array(found["scores"], np.float32),
-            "labels": np.array(found["labels"], np.int64),
-            "masks": np.array(found["masks"], bool).reshape(-1, *shape),
-        }
-        return {name: values[order][None] for name, values in arrays.items()}
+            if len(rows):
+                score *= (1 / (1 + np.exp(-whole[mask]))).mean()
+                box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+                kept.append((box, score, label, mask))
+        kept = sorted((one for one in kept if one[1] >= score_thr), key=lambda one: -one[1])
+        boxes, scores, found, masks = zip(*kept, strict=True) if kept else ((),) * 4
+        labels = np.array(found, np.int64)
+        return Found(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(scores, np.float32),
+            labels,
+            self._names(labels),
+            np.array(masks, bool).reshape(-1, *shape),
+        )
 
     def _merge(
         self, outputs: Mapping[str, np.ndarray], inner: tuple[int, int], shape: tuple[int, int]
-    ) -> dict[str, np.ndarray]:
+    ) -> Found:
         """Gives each pixel to one mask, as mmdet's `MaskFormerFusionHead` does."""
         rule, things = self.metadata["panoptic"], 0
         scores, labels = outputs["scores"][0], outputs["labels"][0]
@@ -221,11 +226,11 @@ class ExportedModel:
             mask = mask & whole if rule["own_pixels"] else mask
             if mask.any():
                 found[key] = np.logical_or(found.get(key, False), mask)
-        segments = np.zeros((1, *shape), np.int32)
+        segments = np.zeros(shape, np.int32)
         for number, key in enumerate(sorted(found), start=1):
-            segments[0, found[key]] = number
+            segments[found[key]] = number
         classes = np.array([label for _, label in sorted(found)], np.int64)
-        return {"segments": segments, "labels": classes[None]}
+        return Found(labels=classes, names=self._names(classes), segments=segments)
 
     def _stretch_mask(
         self, logits: np.ndarray, inner: tuple[int, int], shape: tuple[int, int]
@@ -245,10 +250,6 @@ class ExportedModel:
     ) -> Found:
         scores = outputs["scores"][0]
         keep = (scores > 0) & (scores >= score_thr)
-        names = self._names(outputs["labels"][0][keep])
-        if "mask_logits" in self.metadata["outputs"]:
-            boxes, labels, masks = (outputs[name][0][keep] for name in ("boxes", "labels", "masks"))
-            return Found(boxes, scores[keep], labels, names, masks)
         boxes = outputs["boxes"][0][keep] / factors
         if self.metadata["size"]:  # the file knows nothing of the padding
             boxes = np.minimum(boxes, np.array([shape[1], shape[0]] * 2, np.float32))
@@ -257,25 +258,21 @@ class ExportedModel:
         if "masks" in outputs:
             threshold = self.metadata["mask_threshold"]
             masks = paste_masks(outputs["masks"][0][keep], boxes, shape, threshold)
-        return Found(boxes, scores[keep], labels, names, masks)
+        return Found(boxes, scores[keep], labels, self._names(labels), masks)
 
     def _fit(self, pixels: np.ndarray) -> np.ndarray:
         """Resizes an image as the model's test data was, and into a file's fixed size."""
         height, width = pixels.shape[:2]
         rule, size = self.metadata["resize"], self.metadata["size"]
-        if rule and "factor" in rule:
-            new_w, new_h = (
-                int(side * f + 0.5) for side, f in zip((width, height), rule["factor"], strict=True)
-            )
-        elif rule and not rule["keep_ratio"]:
+        new_w, new_h = width, height
+        if rule and "scale" in rule and not rule["keep_ratio"]:
             new_w, new_h = rule["scale"]
         elif rule:
-            factor = min(
-                max(rule["scale"]) / max(height, width), min(rule["scale"]) / min(height, width)
+            factor_w, factor_h = (
+                rule.get("factor")
+                or [min(of(rule["scale"]) / of(height, width) for of in (max, min))] * 2
             )
-            new_w, new_h = int(width * factor + 0.5), int(height * factor + 0.5)
-        else:
-            new_w, new_h = width, height
+            new_w, new_h = int(width * factor_w + 0.5), int(height * factor_h + 0.5)
         if size and (new_h > size[0] or new_w > size[1] or not rule):
             factor = min(size[0] / height, size[1] / width)
             new_w = min(int(width * factor + 0.5), size[1])
@@ -322,6 +319,36 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Run, str | None]:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.compile_model(model, "CPU", settings)
     return lambda inputs: list(compiled(inputs).values()), text
+
+
+def _open_package(path: Path, threads: int | None) -> tuple[Run, str | None]:
+    try:
+        import torch
+        import torchvision  # noqa: F401  its operators
+    except ImportError as error:
+        raise ImportError("a .pt2 file needs PyTorch: pip install torch torchvision") from error
+
+    text = _read_record(path)
+    if text is None:
+        return lambda inputs: [], None  # nothing of it is run
+    if threads:
+        torch.set_num_threads(threads)
+    model = torch._inductor.aoti_load_package(str(path))
+
+    def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        found = model(*map(torch.from_numpy, inputs.values()))
+        return [t.numpy() for t in ([found] if isinstance(found, torch.Tensor) else found)]
+
+    return run, text
+
+
+def _read_record(path: Path) -> str | None:
+    try:
+        with ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(METADATA_RECORD)]
+            return archive.read(names[0]).decode() if names else None
+    except BadZipFile as error:
+        raise ValueError(f"{path} is damaged, or is no package of AOTInductor") from error
 
 
 def read_image(image: str | Path | Image.Image | np.ndarray, turn: bool = True) -> np.ndarray:

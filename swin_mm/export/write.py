@@ -4,8 +4,8 @@ import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from swin_mm.compat.constant_sizes import constant_sizes
 from swin_mm.export.check import Difference, check_file
+from swin_mm.export.package import compile_package
 from swin_mm.export.plan import MIN_SIDE, ExportError, Plan
 from swin_mm.export.precision import convert, write_metadata
 from swin_mm.export.prepare import prepare
@@ -62,6 +63,7 @@ def export_model(
     plan: Plan,
     out: str | Path,
     classes: Sequence[str] = (),
+    palette: Sequence[Sequence[int]] = (),
     file_format: str | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
@@ -73,9 +75,10 @@ def export_model(
 
     Args:
         plan: The model; it is left as it is.
-        out: The file, `.onnx` or `.xml`.
+        out: The file, `.onnx`, `.xml` or `.pt2`.
         classes: Names of the classes.
-        file_format: `onnx` or `openvino`; by default what `out` ends in.
+        palette: Colour of each, RGB 0-255.
+        file_format: `onnx`, `openvino` or `torch`; by default what `out` ends in.
         size: `(H, W)` of all images; `None` for any.
         batch: Number of images; `None` for any.
         check: Whether the file is run beside the model, in float32.
@@ -95,22 +98,29 @@ def export_model(
         raise ExportError(f"{name} is exported for one size alone: give size and batch")
     module = copy.deepcopy(plan.module)
     prepare(module.model)
-    program, min_side = record(module, plan.bands, size, batch)
-    metadata = _describe(plan, module, classes, size, batch, min_side)
+    recorded, min_side = record(module, plan.bands, size, batch)
+    metadata = _describe(plan, module, size, batch, min_side)
+    metadata |= dict(classes=list(classes), palette=[[int(c) for c in one] for one in palette])
     out.parent.mkdir(parents=True, exist_ok=True)
     differences: list[Difference] = []
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as name:
         folder = Path(name)
-        recorded, draft, file = folder / "recorded.onnx", folder / "0" / out.name, folder / "1"
-        program.save(recorded)
-        convert(recorded, draft, "float32", metadata)
+        draft, file = folder / "0" / out.name, folder / "1"
+        if file_format == "torch":
+            source = folder / "recorded.pt2"
+            with _explained():
+                compile_package(recorded, source)
+        else:
+            source = folder / "recorded.onnx"
+            to_onnx(recorded, module, metadata["inputs"]).save(source)
+        convert(source, draft, "float32", metadata)
         if check:
             sizes = _sizes(size, batch)
-            exported = ExportedModel(draft)
+            exported = ExportedModel(draft, trust=True)
             differences = check_file(exported, plan.module.model, plan, sizes, picture)
             metadata["difference"] = {d.describe().split(":")[0]: d.values for d in differences}
         if lower is not None:
-            draft = _lower(lower, recorded, draft, metadata)
+            draft = _lower(lower, source, draft, metadata)
         file.mkdir()
         write_metadata(draft, file / out.name, metadata)
         for part in file.iterdir():
@@ -118,13 +128,13 @@ def export_model(
     return ExportResult(out, metadata, differences)
 
 
-def _lower(lower: Lower, recorded: Path, draft: Path, metadata: dict[str, Any]) -> Path:
+def _lower(lower: Lower, source: Path, draft: Path, metadata: dict[str, Any]) -> Path:
     """Writes a file of lower precision and notes what it reaches; returns its path."""
     exported = ExportedModel(draft)
     inputs = (exported.feed(*exported.prepare(image)) for image in lower.images)
     metadata["precision"] = lower.precision
     lowered = draft.parents[1] / "lowered" / draft.name
-    convert(recorded, lowered, lower.precision, metadata, inputs)
+    convert(source, lowered, lower.precision, metadata, inputs)
     if lower.evaluate is not None:
         before, after = lower.evaluate(exported), lower.evaluate(ExportedModel(lowered))
         metadata["metrics"] = {
@@ -155,6 +165,10 @@ def _check_sizes(size: tuple[int, int] | None, batch: int | None) -> None:
 
 
 def _check_packages(file_format: str, lower: Lower | None) -> None:
+    if file_format == "torch":
+        if lower is not None:
+            raise ExportError("half and int8 are for onnx and openvino")
+        return
     extra, needed = file_format, ["onnx", "onnxscript", "onnxruntime"]
     if file_format == "openvino":
         needed[2] = "openvino"
@@ -177,17 +191,15 @@ def _sizes(size: tuple[int, int] | None, batch: int | None) -> list[tuple[int, i
 
 def record(
     module: Any, bands: int, size: tuple[int, int] | None, batch: int | None
-) -> tuple[Any, int]:
-    """Records a prepared module as a program of ONNX.
+) -> tuple[torch.export.ExportedProgram, int]:
+    """Records a prepared module as a graph of PyTorch's operators and ours.
 
     Returns:
-        PyTorch's `ONNXProgram`, and the smallest side that an image may have.
+        The program, and the smallest side that an image may have.
 
     Raises:
         ExportError: It cannot be recorded, or only for some sizes.
     """
-    from swin_mm.export.onnx_operators import TRANSLATIONS
-
     any_size = torch.export.Dim.DYNAMIC
     dims = {}
     if batch is None:
@@ -199,38 +211,58 @@ def record(
     inputs = _input_names(module, size)
     if len(inputs) > 1:
         example.append(torch.tensor(EXAMPLE))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    try:
-        with torch.no_grad(), constant_sizes() if size and batch else nullcontext():
-            recorded = torch.export.export(
-                module,
-                tuple(example),
-                dynamic_shapes=(dims or None, None)[: len(inputs)],
-                strict=False,
-            )
-            program: Any = torch.onnx.export(
-                recorded,
-                input_names=inputs,
-                output_names=list(module.output_names),
-                opset_version=OPSET,
-                dynamo=True,
-                optimize=True,
-                verbose=False,
-                custom_translation_table=TRANSLATIONS,
-            )
-    except Exception as error:  # many kinds, of PyTorch, SymPy and onnxscript
-        raise ExportError(f"the model cannot be recorded: {str(error).strip()[:600]}") from error
-    _require_standard(program.model)
+    with _explained(), constant_sizes() if size and batch else nullcontext():
+        recorded = torch.export.export(
+            module,
+            tuple(example),
+            dynamic_shapes=(dims or None, None)[: len(inputs)],
+            strict=False,
+        )
+    images = next(n for n in recorded.graph.nodes if n.name in recorded.graph_signature.user_inputs)
     names = {0: "batch", 1: "height", 2: "width"}
-    for axis, dim in enumerate(program.model.graph.inputs[0].shape):
+    for axis, dim in enumerate(images.meta["val"].shape):
         if axis in dims and isinstance(dim, int):
             raise ExportError(f"the recorded {names[axis]} is {dim} alone: give --size and --batch")
     lowest = 1
     if size is None:
         bounds = [int(found.lower) for found in recorded.range_constraints.values()]
         lowest = max([MIN_SIDE, *bounds])
-    return program, lowest
+    return recorded, lowest
+
+
+def to_onnx(recorded: torch.export.ExportedProgram, module: Any, inputs: Sequence[str]) -> Any:
+    """Translates what `record` gives to PyTorch's `ONNXProgram`.
+
+    Raises:
+        ExportError: It cannot be translated to standard operators.
+    """
+    from swin_mm.export.onnx_operators import TRANSLATIONS
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with _explained():
+        program: Any = torch.onnx.export(
+            recorded,
+            input_names=list(inputs),
+            output_names=list(module.output_names),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            custom_translation_table=TRANSLATIONS,
+        )
+    _require_standard(program.model)
+    return program
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Without gradients; errors of PyTorch, SymPy and onnxscript as `ExportError`."""
+    try:
+        with torch.no_grad():
+            yield
+    except Exception as error:
+        raise ExportError(f"the model cannot be recorded: {str(error).strip()[:600]}") from error
 
 
 def _input_names(module: Any, size: tuple[int, int] | None) -> list[str]:
@@ -248,7 +280,6 @@ def _require_standard(model: Any) -> None:
 def _describe(
     plan: Plan,
     module: Any,
-    classes: Sequence[str],
     size: tuple[int, int] | None,
     batch: int | None,
     min_side: int,
@@ -256,7 +287,6 @@ def _describe(
     return dict(
         format=1,
         task=plan.task,
-        classes=list(classes),
         inputs=_input_names(module, size),
         outputs=list(module.output_names),
         bands=plan.bands,

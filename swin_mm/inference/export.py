@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from swin_mm.configs import innermost_dataset
+from swin_mm.datasets.picture import Colour
 from swin_mm.datasets.reader import Reader
 from swin_mm.export.evaluate import Evaluation
 from swin_mm.export.plan import ExportError, make_plan
@@ -25,7 +26,8 @@ CALIBRATION_IMAGES = 200  # more change ranges little; 300 is nncf's own choice
 def export(
     module: nn.Module,
     cfg: Config,
-    classes: Sequence[str] | None,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
     path: str | Path,
     format: str | None = None,
     *,
@@ -47,12 +49,11 @@ def export(
     plan = make_plan(module, cfg.test_dataloader.dataset, part)
     lower = None
     if half or int8 is not None:
-        has_metric = plan.task not in ("features", "panoptic segmentation")
-        evaluate = _find_evaluation(cfg, val_images) if has_metric else None
+        evaluate = None if plan.task == "features" else _find_evaluation(cfg, val_images)
         images = () if int8 is None else _read_images(int8, cfg)
         lower = Lower("half" if half else "int8", images, evaluate)
     return export_model(
-        plan, path, classes or (), format, size, batch, check, picture=picture, lower=lower
+        plan, path, classes, palette, format, size, batch, check, picture=picture, lower=lower
     )
 
 
@@ -61,7 +62,7 @@ def _find_evaluation(cfg: Config, val_images: int) -> Evaluation | None:
         if cfg.get("val_dataloader") is None or cfg.get("val_evaluator") is None:
             raise FileNotFoundError("the config has no val_dataloader and val_evaluator")
         return Evaluation(cfg, val_images)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ImportError) as error:
         print_log(f"accuracy is not measured before and after: {error}", level="WARNING")
         return None
 

@@ -11,8 +11,7 @@ from swin_mm.export.write import ExportResult
     [
         (["--size", "512"], "must be such as 512x768"),
         (["--batch", "0"], "must be 1 or more"),
-        (["--format", "tflite"], "must be onnx or openvino, got 'tflite'"),
-        (["--format", "torch"], "AOTInductor's packages are not written: "),
+        (["--format", "tflite"], "invalid choice: 'tflite' (choose from 'onnx', 'openvino', "),
     ],
     ids=str,
 )

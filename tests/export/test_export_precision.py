@@ -1,13 +1,16 @@
 """Files in half precision and in integers, and how accuracy is measured before and after."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from mmdet.evaluation.metrics import coco_panoptic_metric
 from mmengine.config import Config
 from onnx import helper, numpy_helper
 from own_data import NAMES, write_coco
+from panoptic_stand_in import id2rgb, stand_in
 from PIL import Image
 
 from swin_mm.export.evaluate import Evaluation
@@ -180,6 +183,69 @@ def test_label_maps_are_measured(tmp_path):
     found[:2] = 1  # a fifth of the sky: IoU 8/10, and 10/12 of the sea
     file = SimpleNamespace(predict=lambda image, score_thr: Found(label_map=found))
     assert Evaluation(cfg, 5)(file)["mIoU"] == pytest.approx(50 * (8 / 10 + 10 / 12), abs=0.01)
+
+
+def panoptic_config(folder):
+    """One image of two segments: sky above and a car below."""
+    truth = np.repeat([[1], [2]], 10, axis=0).repeat(30, axis=1)
+    for split in ("images", "maps"):
+        (folder / split).mkdir()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "images" / "a.jpg")
+    Image.fromarray(id2rgb(truth)).save(folder / "maps" / "a.png")
+    segments = [
+        dict(id=number, category_id=category, area=300, iscrowd=0, bbox=[0, top, 30, 10])
+        for number, category, top in ((1, 8, 0), (2, 7, 10))
+    ]
+    content = dict(
+        images=[dict(id=5, file_name="a.jpg", height=20, width=30)],
+        annotations=[dict(image_id=5, file_name="a.png", segments_info=segments)],
+        categories=[dict(id=7, name="car", isthing=1), dict(id=8, name="sky", isthing=0)],
+    )
+    (folder / "panoptic.json").write_text(json.dumps(content))
+    keys = ("img_id", "img_path", "ori_shape", "segments_info", "seg_map_path")
+    dataset = dict(
+        type="CocoPanopticDataset",
+        data_root=str(folder),
+        ann_file="panoptic.json",
+        data_prefix=dict(img="images", seg="maps"),
+        metainfo=dict(classes=("car", "sky"), thing_classes=("car",), stuff_classes=("sky",)),
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadPanopticAnnotations", backend_args=None),
+            dict(type="PackDetInputs", meta_keys=keys),
+        ],
+        test_mode=True,
+    )
+    files = dict(ann_file=str(folder / "panoptic.json"), seg_prefix=str(folder / "maps"))
+    evaluators = [  # objects are not in a panoptic file
+        dict(type="CocoPanopticMetric", outfile_prefix=str(folder / "all"), **files),
+        dict(type="swin_mm.CocoMetric", ann_file=files["ann_file"]),
+    ]
+    loader = dict(dataset=dataset)
+    return Config(dict(default_scope="mmdet", val_dataloader=loader, val_evaluator=evaluators))
+
+
+def test_segments_are_measured(tmp_path, monkeypatch):
+    stand_in(monkeypatch)
+    evaluation = Evaluation(panoptic_config(tmp_path), 5)
+    segments = np.repeat([[1], [2], [0]], (8, 11, 1), axis=0).repeat(30, axis=1)
+    found = Found(segments=segments.astype(np.int32), labels=np.array([1, 0]))
+    file = SimpleNamespace(
+        metadata=dict(classes=["car", "sky"]), predict=lambda image, score_thr: found
+    )
+    metrics = evaluation(file)
+    things, stuff = 100 * 9 / 12, 100 * 8 / 10  # overlaps of rows with those annotated
+    assert metrics["coco_panoptic/PQ_th"] == pytest.approx(things)
+    assert metrics["coco_panoptic/PQ_st"] == pytest.approx(stuff)
+    assert metrics["coco_panoptic/PQ"] == pytest.approx((things + stuff) / 2)
+    assert evaluation(file) == metrics  # of a second file
+
+
+def test_panoptic_quality_without_panopticapi_is_no_error(tmp_path, monkeypatch):
+    stand_in(monkeypatch)
+    cfg = panoptic_config(tmp_path)
+    monkeypatch.setattr(coco_panoptic_metric, "panopticapi", None)
+    assert _find_evaluation(cfg, 5) is None
 
 
 def test_data_that_is_not_there_is_no_error(tmp_path):

@@ -60,11 +60,11 @@ def test_segments_equal_mmdets(own_pixels):
     model.metadata = dict(classes=list("abcde"), mask_frame=frame, panoptic=rule)
     scores, labels = (values.numpy() for values in cls.softmax(-1).max(-1))
     outputs = {"scores": scores, "labels": labels, "mask_logits": masks.numpy()}
-    found = {name: values[0] for name, values in model.finish(outputs, inner, shape).items()}
+    found = model.finish(outputs, inner, shape)
     # Some queries have no class, too low a score, or nearly all of their pixels taken.
     assert 4 <= len(expected) < ((labels < 5) & (scores > 0.5)).sum() < 18
-    assert found["labels"].tolist() == expected.labels.tolist()
-    assert (found["segments"] != expected.ids).mean() < 1e-3  # ties, up to rounding
+    assert found.labels.tolist() == expected.labels.tolist()
+    assert (found.segments != expected.ids).mean() < 1e-3  # ties, up to rounding
 
 
 def test_a_box_without_area_or_outside_has_an_empty_mask():
@@ -123,5 +123,5 @@ def test_what_is_no_exported_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no exported model"):
         ExportedModel(tmp_path / "model.onnx")
     (tmp_path / "model.pth").touch()
-    with pytest.raises(ValueError, match=r"an \.onnx or \.xml file, got model\.pth"):
+    with pytest.raises(ValueError, match=r"an \.onnx, \.xml or \.pt2 file, got model"):
         ExportedModel(tmp_path / "model.pth")

@@ -20,6 +20,8 @@ from swin_mm.export.write import ExportResult
 
 pytestmark = pytest.mark.slow  # exporting takes a quarter of a minute
 
+PALETTE = [(220, 20, 60), (1, 2, 3), (0, 99, 250)]
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> ExportResult:
@@ -28,7 +30,7 @@ def exported(tmp_path_factory) -> ExportResult:
     model = two_stage()
     data = dict(
         type="CocoDataset",
-        metainfo=dict(classes=("a", "b", "c")),
+        metainfo=dict(classes=("a", "b", "c"), palette=PALETTE),
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="Resize", scale=(140, 100), keep_ratio=True),
@@ -64,10 +66,16 @@ def test_it_finds_what_the_model_finds(folder):
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     assert found.names == expected.names
+    assert np.array_equal(found.palette, PALETTE) and np.array_equal(expected.palette, PALETTE)
     assert (found.masks != expected.masks).mean() < 1e-3
     rgb = cv2.imread(str(folder / "a.png"))[..., ::-1]
-    first, second = model.predict([rgb, rgb], score_thr=0.05)
+    first, second = model.predict([rgb, np.dstack([rgb, rgb[..., 0]])], score_thr=0.05)
     assert np.array_equal(first.boxes, found.boxes) and np.array_equal(second.boxes, found.boxes)
+    grey = rgb[..., 0]
+    first, second = model.predict([grey, np.dstack([grey] * 3)], score_thr=0.05)
+    assert len(first) and np.array_equal(first.boxes, second.boxes)
+    with pytest.raises(UnreadableError, match="must be uint8"):
+        model.predict(rgb / 255)
 
 
 def test_a_part_at_one_size(folder, tmp_path):

@@ -1,0 +1,103 @@
+"""Packages of AOTInductor: what they compute, and that nothing in them runs unasked."""
+
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import DATASET, backbone, build, upernet
+
+import swin_mm
+from swin_mm.cli import predict
+from swin_mm.export import operators, package
+from swin_mm.export.check import draw_example
+from swin_mm.export.plan import ExportError, make_plan
+from swin_mm.export.runtime import METADATA_RECORD, ExportedModel
+from swin_mm.export.write import Lower, export_model
+
+
+def draw_boxes(*shape: int) -> torch.Tensor:
+    corner, sides = 60 * torch.rand(*shape, 2), 30 * torch.rand(*shape, 2) + 2
+    return torch.cat([corner, corner + sides], dim=-1)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.6, 0.97, 1.0], ids=str)  # 1.0: none is left
+def test_one_nms_for_all_classes_and_images(threshold):
+    torch.manual_seed(0)
+    boxes, scores = draw_boxes(2, 40) - 20, torch.rand(2, 3, 40)
+    limits = 0.3, threshold, 40
+    expected = operators.suppress(boxes, scores, *limits)
+    assert torch.equal(package.suppress(boxes, scores, *limits), expected)
+    assert (expected > 0).any() == (threshold < 1)
+    assert ((scores > threshold).sum() > (expected > 0).sum()) == (threshold < 0.9)
+
+
+def test_features_of_boxes_from_the_map_of_their_level():
+    torch.manual_seed(0)
+    maps, boxes = [torch.randn(2, 3, 24, 24), torch.randn(2, 3, 12, 12)], draw_boxes(2, 5)
+    levels = torch.tensor([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1]])
+    layout = [1 / 4, 1 / 8], (7, 7), 2, True
+    expected = operators.pool_rois(maps, boxes, levels, *layout)
+    torch.testing.assert_close(package.pool_rois(maps, boxes, levels, *layout), expected)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """What is no package, but has the form of one."""
+    with ZipFile(tmp_path / "a.pt2", "w") as file:
+        file.writestr("a/version", "3")
+        file.writestr("a/data/weights/b", b"123")
+    return tmp_path / "a.pt2"
+
+
+def test_metadata_are_replaced(archive, tmp_path):
+    first, second = tmp_path / "first.pt2", tmp_path / "second.pt2"
+    package.write_package(archive, first, dict(task="detection"))
+    package.write_package(first, second, dict(task="features"))
+    with ZipFile(second) as file:
+        assert file.namelist() == ["a/version", "a/data/weights/b", f"a/{METADATA_RECORD}"]
+        assert file.read("a/data/weights/b") == b"123"
+        assert file.read(f"a/{METADATA_RECORD}") == b'{"task": "features"}'
+
+
+def test_code_runs_only_where_it_is_trusted(archive, tmp_path, monkeypatch):
+    def run(path):
+        raise AssertionError("the code in the file has run")
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", run)
+    package.write_package(archive, tmp_path / "b.pt2", dict(task="detection"))
+    for load in (swin_mm.load, ExportedModel):
+        with pytest.raises(ValueError, match="holds compiled code.*if you know who made.*--trust"):
+            load(tmp_path / "b.pt2")
+        with pytest.raises(AssertionError, match="has run"):
+            load(tmp_path / "b.pt2", trust=True)
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="--trust"):
+        predict.main([str(tmp_path / "b.pt2"), str(tmp_path / "a.png")])
+    with pytest.raises(ValueError, match="has no metadata of swin_mm"):
+        swin_mm.load(archive, trust=True)
+    (tmp_path / "c.pt2").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="is damaged, or is no package"):
+        swin_mm.load(tmp_path / "c.pt2", trust=True)
+
+
+def test_packages_are_of_float32(tmp_path):
+    plan = make_plan(build(upernet(), "mmseg"), DATASET, "model")
+    with pytest.raises(ExportError, match="half and int8 are for onnx and openvino"):
+        export_model(plan, tmp_path / "a.pt2", lower=Lower("half"))
+
+
+@pytest.mark.slow
+def test_a_segmentor_gives_what_the_model_gives(tmp_path):
+    """The check compares label maps at three sizes; here the file is loaded as a user loads it."""
+    cfg = dict(upernet(), backbone=backbone("context"))
+    plan = make_plan(build(cfg, "mmseg"), DATASET, "model")
+    palette = [[10 * i, 0, 0] for i in range(5)]
+    result = export_model(plan, tmp_path / "model.pt2", list("abcde"), palette)
+    assert len({difference.size[1:] for difference in result.differences}) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
+    model = swin_mm.load(tmp_path / "model.pt2", trust=True)
+    found = model.predict(draw_example(91, 133, 3, 0))
+    assert found.label_map.shape == (91, 133) and len(np.unique(found.label_map)) > 1
+    assert model.palette == palette and model.file.metadata == result.metadata
