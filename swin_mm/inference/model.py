@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,16 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from swin_mm.checkpoint import CheckpointError
 from swin_mm.checkpoint.files.sharded import is_sharded
-from swin_mm.checkpoint.published import find_weights, resolve_weights
-from swin_mm.configs import ConfigError, find_config, find_scope, innermost_dataset
+from swin_mm.checkpoint.published import Weights, find_weights, resolve_weights
+from swin_mm.configs import (
+    ConfigError,
+    find_config,
+    find_scope,
+    innermost_dataset,
+    packaged_configs,
+)
 from swin_mm.configs import read_config as read_config_file
 from swin_mm.datasets.picture import choose_palette
 from swin_mm.engine.hooks.exact_weights import watch_weights
@@ -47,17 +55,19 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | None = None,
     cfg_options: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Predictor:
     """Loads a trained detector or segmentor.
 
     Args:
         model: The name of a recipe or of weights that are published (`swin-mm weights`); a file of
-            `swin-mm export` (`.onnx`, `.xml`); a checkpoint written by training, file or folder,
-            which carries its config as data; or a config (a path, the name of a recipe, or a
-            `Config`).
+            `swin-mm export` (`.onnx`, `.xml`, `.pt2`); a checkpoint written by training, file or
+            folder, which carries its config as data; or a config (a path, the name of a recipe, or
+            a `Config`).
         checkpoint: The trained weights of a config: path, address, or name of published ones.
         device: Such as `cpu` or `cuda:0`; by default a GPU if there is one.
         cfg_options: Settings of the config that change, by dotted key.
+        trust: Whether a `.pt2` may run the code that it holds; nothing else runs code of a file.
 
     Returns:
         The model, in evaluation mode.
@@ -65,20 +75,21 @@ def load(
     Raises:
         ConfigError: There is no such config, or no checkpoint was given for one.
         CheckpointError: The checkpoint is of another model, carries no config, or is not known.
+        ValueError: A `.pt2` is not trusted, or an exported file is not one of `swin-mm export`.
     """
     if isinstance(model, str | Path) and Path(model).suffix in SUFFIXES.values():
         from swin_mm.inference.exported import Exported
 
-        return Exported(model)
+        return Exported(model, trust)
     weights: Any = checkpoint
     with _BUILDING:
         if isinstance(model, Config):
-            cfg = model.copy()
+            cfg = deepcopy(model)
         elif checkpoint is None and _is_checkpoint(Path(model).expanduser()):
             weights = CheckpointLoader.load_checkpoint(str(model), map_location="cpu")
             cfg = read_carried_config(weights, model)
         elif checkpoint is None and not Path(model).exists():
-            published = find_weights(str(model))
+            published = _find_published(str(model))
             weights, cfg = published.address, read_config_file(find_config(published.config))
         else:
             cfg = read_config_file(find_config(str(model)))
@@ -93,6 +104,18 @@ def load(
 
 def _is_checkpoint(path: Path) -> bool:
     return path.suffix in CHECKPOINT_SUFFIXES or is_sharded(path)
+
+
+def _find_published(name: str) -> Weights:
+    try:
+        return find_weights(name)
+    except CheckpointError:
+        if name.removesuffix(".py") not in packaged_configs():
+            raise
+        raise ConfigError(
+            f"no weights are published for {name}: give trained ones, as "
+            f"swin_mm.load({name!r}, CHECKPOINT)"
+        ) from None
 
 
 @contextmanager
@@ -112,7 +135,6 @@ def read_carried_config(checkpoint: Mapping[str, Any], file: str | Path) -> Conf
     Raises:
         CheckpointError: It carries none.
     """
-    from swin_mm.checkpoint import CheckpointError
     from swin_mm.checkpoint.config_text import parse_config_text
 
     meta = checkpoint.get("meta") or {}
@@ -161,8 +183,8 @@ class Model(Predictor):
         """Writes the model as a file that runs without PyTorch, and checks it beside the model.
 
         Args:
-            path: The file: `.onnx`, or `.xml` for OpenVINO.
-            format: `onnx` or `openvino`; by default what the path ends in.
+            path: The file: `.onnx`, `.xml` for OpenVINO, or `.pt2` for AOTInductor.
+            format: `onnx`, `openvino` or `torch`; by default what the path ends in.
             options: `size=(H, W)` and `batch=N` fix what is free otherwise; `part="neck"` or
                 `"backbone"` gives their feature maps alone; `half=True` or `int8=IMAGES` (a folder
                 or what else `predict` takes, to calibrate on) lowers the precision and measures
@@ -178,7 +200,7 @@ class Model(Predictor):
         """
         from swin_mm.inference.export import export
 
-        return export(self.module, self.cfg, self.classes, path, format, **options)
+        return export(self.module, self.cfg, self.classes, self.palette, path, format, **options)
 
     def prepare(self, source: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """Loads one image as `predict` does.
@@ -222,7 +244,7 @@ class Model(Predictor):
         return self._pipelines[key]
 
     def _make_pipeline(self, tta: bool, sliced: bool, settings: dict[str, Any]) -> Pipeline:
-        cfg, module = self.cfg.copy(), self.module
+        cfg, module = deepcopy(self.cfg), self.module
         if tta:
             use_test_time_augmentation(cfg)
         if sliced:

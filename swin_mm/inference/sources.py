@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from swin_mm.datasets.reader import explain_failure
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
@@ -132,7 +134,7 @@ def _download(address: str) -> "PILImage":
         image.load()
         return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PredictError(f"{address} is not an image: {error}") from error
+        raise PredictError(f"{address} is not an image: {explain_failure(error)}") from error
 
 
 def _from_array(array: np.ndarray) -> Iterator[Source]:
@@ -195,7 +197,12 @@ def open_video(source: str | Path | int) -> cv2.VideoCapture:
         if not Path(source).is_file():
             raise PredictError(f"there is no video {source}")
         source = str(source)
+    log: Any = cv2.utils.logging
+    level = log.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)  # what fails is said below, in one line
     video = cv2.VideoCapture(source)
+    log.setLogLevel(level)
     if not video.isOpened():
-        raise PredictError(f"OpenCV cannot open {source} as a video")
+        what = f"camera {source}" if isinstance(source, int) else f"{source} as a video"
+        raise PredictError(f"OpenCV cannot open {what}")
     return video

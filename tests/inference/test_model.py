@@ -181,6 +181,23 @@ def test_threshold_views_and_slices(detector, numbers):
     check(detector.predict("photos/a.png"), numbers)  # as before
 
 
+@pytest.mark.parametrize("options", [dict(tta=True), dict(sliced=dict(slice_height=40))], ids=str)
+def test_views_of_an_image_leave_the_next_ones_alone(detector, numbers, options):
+    before = detector.cfg.to_dict()
+    list(detector.predict(["photos/a.png"], **options))
+    assert detector.cfg.to_dict() == before
+    check(detector.predict("photos/a.png"), numbers)
+    check(detector.predict("photos/a.png", sliced=dict(slice_height=40, slice_width=40)), numbers)
+
+
+def test_a_config_that_is_loaded_stays_as_it_is(detector, numbers):
+    cfg = Config.fromfile("exact.py")
+    before = cfg.to_dict()
+    options = {"test_dataloader.dataset.metainfo.classes": ["x", "y", "z"]}
+    model = swin_mm.load(cfg, "exact.pth", "cpu", cfg_options=options)
+    assert model.predict("photos/a.png").names == ["y", "z"] and cfg.to_dict() == before
+
+
 def test_pictures_and_formats(detector, numbers):
     found = detector.predict("photos/a.png")
     assert found.plot().shape == (60, 90, 3) and found.plot().dtype == np.uint8
@@ -317,5 +334,9 @@ def test_bad_files_and_options(detector):
         detector.predict("photos/a.png", score_thr=30)
     with pytest.raises(ConfigError, match="give its trained weights too"):
         swin_mm.load("exact.py")
+    with pytest.raises(ConfigError, match="no weights are published for upernet_swin_mini_shapes"):
+        swin_mm.load("upernet_swin_mini_shapes")
+    with pytest.raises(PredictError, match="cannot open camera 99$"):
+        next(detector.predict(99))
     with pytest.raises(ConfigError, match="device tpu"):
         swin_mm.load("exact.py", "exact.pth", device="tpu")
