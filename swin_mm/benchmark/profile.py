@@ -1,12 +1,12 @@
-"""Where the time of a training step goes: by part of the model and by operator.
+"""Where the time of a step goes: by part of the model and by operator.
 
-Steps are taken twice: as training takes them, for their time, and under `torch.profiler`, for the
-parts, the operators and the trace. On a GPU the second pass waits for the device at the borders of
-parts, so that each part has the time of its own kernels.
+Steps are taken twice: as training or inference takes them, for their time, and under
+`torch.profiler`, for the parts, the operators and the trace. On a GPU the second pass waits for the
+device at the borders of parts, so that each part has the time of its own kernels.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, record_function
 from torch.utils import benchmark
 
 Batch = dict[str, Any]
+Run = Callable[[Batch], object]  # takes a step on a batch
 
 WARM_UP_STEPS = 3
 PROFILED_STEPS = 3  # a trace of more is slow to open
@@ -27,32 +28,33 @@ PART = "part: "  # names of parts begin with it, so that they are no operator's
 # Parts that every step has, beside those of the model, in their order.
 FIRST, LAST = ("data", "transfer", "preprocess"), ("other", "backward", "optimizer")
 CALLS = ("forward", "loss", "loss_and_predict", "predict")  # of mmdet's and mmseg's modules
+# Calls of detectors' heads that are parts of their own.
+INNER = {"predict_by_feat": "candidates", "predict_bbox": "boxes", "predict_mask": "masks"}
 NUM_OPERATORS = 20  # lines of the table
 
 
-def take_steps(
-    model: BaseModel, optim_wrapper: OptimWrapper, batches: Iterator[Batch], count: int
-) -> int:
-    """Takes training steps, and returns the number of images of all."""
+def take_steps(run: Run, batches: Iterator[Batch], count: int) -> int:
+    """Takes steps, and returns the number of images of all."""
     images = 0
     for _ in range(count):
         with record_function(f"{PART}data"):
             batch = next(batches)
         images += len(batch["inputs"])
         with record_function(f"{PART}other"):
-            model.train_step(batch, optim_wrapper)
+            run(batch)
     return images
 
 
 def profile_steps(
-    model: nn.Module,
-    optim_wrapper: OptimWrapper,
+    model: BaseModel,
+    optim_wrapper: OptimWrapper | None,
     batches: Iterator[Batch],
     count: int,
     trace: Path,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
     clock: Callable[[], float] = benchmark.timer,
 ) -> tuple[dict[str, Any], str]:
-    """Measures training steps.
+    """Measures training steps, or without `optim_wrapper` those of inference under `autocast`.
 
     `count` steps are timed, after three that are not. The trace, `.json.gz`, is for
     https://ui.perfetto.dev or `chrome://tracing`.
@@ -61,9 +63,17 @@ def profile_steps(
         `step_ms` and `images_per_second` without the profiler, `parts_ms` and on a GPU what it did,
         for one step each; and the table of operators.
     """
-    take_steps(model, optim_wrapper, batches, WARM_UP_STEPS)
+
+    def run(batch: Batch) -> None:
+        if optim_wrapper is not None:
+            model.train_step(batch, optim_wrapper)
+            return
+        with torch.no_grad(), autocast():
+            model.test_step(batch)
+
+    take_steps(run, batches, WARM_UP_STEPS)
     start = clock()
-    images = take_steps(model, optim_wrapper, batches, count)
+    images = take_steps(run, batches, count)
     seconds = clock() - start
     device = next(model.parameters()).device
     is_cuda = device.type == "cuda"
@@ -73,7 +83,7 @@ def profile_steps(
         mark_parts(model, optim_wrapper, wait),
         torch.profiler.profile(activities=activities) as profiler,
     ):
-        take_steps(model, optim_wrapper, batches, PROFILED_STEPS)
+        take_steps(run, batches, PROFILED_STEPS)
         wait()
     trace.parent.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(trace))
@@ -126,9 +136,9 @@ def exclusive_times(events: Iterable[FunctionEvent]) -> dict[str, float]:
 
 @contextmanager
 def mark_parts(
-    model: nn.Module, optim_wrapper: OptimWrapper, wait: Callable[[], None] = lambda: None
+    model: nn.Module, optim_wrapper: OptimWrapper | None, wait: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Marks the parts of training steps as ranges of the profiler.
+    """Marks the parts of steps as ranges of the profiler.
 
     Each child of a detector or segmentor is a part, and the members of a list are one part. `wait`
     waits for the device, before and after each part.
@@ -159,6 +169,8 @@ def mark_parts(
             for member in child if isinstance(child, nn.ModuleList) else [child]:
                 for call in CALLS:
                     mark(member, call, name)
+                for call, part in INNER.items():
+                    mark(member, call, f"{name} {part}")
         mark(optim_wrapper, "backward", "backward")
         mark(optim_wrapper, "step", "optimizer")
         mark(optim_wrapper, "zero_grad", "optimizer")

@@ -1,8 +1,9 @@
 """Whole detectors and segmentors: their steps, and random or loaded batches."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -15,10 +16,12 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
-from torch import nn
+from torch import Tensor, nn
 
 from swin_mm.benchmark.peers import MissingPeerError
 from swin_mm.benchmark.workload import Size, Workload
+from swin_mm.checkpoint.convert import convert
+from swin_mm.checkpoint.layouts.mmdet import MMDET
 from swin_mm.configs import ConfigError
 from swin_mm.datasets.check.settings import find_num_classes
 from swin_mm.models.backbones.arguments import resolve_arch
@@ -33,9 +36,10 @@ class ModelStep:
 
     Training is data preprocessing, with the copy to the device, losses, backward and the
     optimizer's step; inference is preprocessing and prediction. Images, annotations and weights
-    are random, so a detector finds as many objects as it may.
+    are random, so a detector finds nothing unless the workload has `objects`.
 
-    The library is `swin_mm`, or the framework of the config, whose own classes then replace ours.
+    The library is `swin_mm`, or the framework of the config, whose own classes then replace ours,
+    with the same weights.
 
     Raises:
         MissingPeerError: The library has no such model.
@@ -44,7 +48,10 @@ class ModelStep:
     def __init__(self, library: str, work: Workload, compile_args: dict | None = None) -> None:
         cfg = _prepare_config(library, work)
         self.work = work
-        self.model: BaseModel = build_model(cfg, work.device).train(work.mode == "train")
+        self.model: BaseModel = build_model(cfg, work.device)
+        if library != "swin_mm":
+            copy_weights(build_model(_prepare_config("swin_mm", work), work.device), self.model)
+        self.model.train(work.mode == "train")
         if compile_args is not None:
             for name, child in self.model.named_children():
                 if name in COMPILED:
@@ -53,6 +60,8 @@ class ModelStep:
         self.optim_wrapper: OptimWrapper | None = None
         if work.mode == "train":
             self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        if work.objects:
+            find_objects(self.model, partial(self.run, 0), work.objects)
 
     def run(self, index: int) -> Any:
         """One step on the batch of `index`."""
@@ -77,6 +86,43 @@ def build_model(cfg: Config, device: torch.device) -> nn.Module:
     model = revert_sync_batchnorm(MODELS.build(settings))
     model.init_weights()
     return model.to(device)
+
+
+def copy_weights(ours: Any, theirs: nn.Module) -> None:
+    """Gives a framework's own model the weights of ours."""
+    backbone = convert(ours.backbone.state_dict(), MMDET).state
+    state = theirs.state_dict()  # with buffers that ours does not have
+    state |= {k: value for k, value in ours.state_dict().items() if k in state}
+    state |= {f"backbone.{key}": value for key, value in backbone.items()}
+    theirs.load_state_dict(state)
+
+
+def find_objects(model: Any, run: Callable[[], Sequence[Any]], count: int) -> None:
+    """Sets the limits of a two-stage detector so that `run` finds `count` objects in each image.
+
+    Random weights give all classes nearly the same score, below any usual threshold. Twice as many
+    candidates as objects, or more, are left to NMS.
+
+    Raises:
+        ValueError: The model has no RoI head, or NMS leaves fewer objects.
+    """
+    if not hasattr(model, "roi_head"):
+        raise ValueError("the number of objects can be chosen for two-stage detectors alone")
+    heads, cfg, scores = model.roi_head.bbox_head, model.roi_head.test_cfg, list[Tensor]()
+    head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+    handle = head.register_forward_hook(lambda *call: scores.append(call[2][0].detach()))
+    run()
+    handle.remove()
+    ranked = scores[0].float().softmax(1)[:, :-1].flatten().sort(descending=True).values
+    cfg.max_per_img = count
+    candidates = count
+    while candidates < len(ranked) - 1:
+        candidates = min(2 * candidates, len(ranked) - 1)
+        cfg.score_thr = ranked[candidates].item()
+        found = [len(sample.pred_instances) for sample in run()]
+        if min(found) == count:
+            return
+    raise ValueError(f"NMS leaves {min(found)} objects of an image, not {count}: ask for fewer")
 
 
 def stock_config(cfg: Config) -> Config:

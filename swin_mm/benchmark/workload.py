@@ -49,6 +49,7 @@ class Workload:
     drop_path_rate: float = 0.1
     attn_backend: AttnBackend = "auto"
     config: Config | None = None
+    objects: int | None = None  # that a detector finds in each image
 
     def given_config(self) -> Config:
         """The config of a workload that has one."""
@@ -78,6 +79,7 @@ class Workload:
         parts = [self.part, shown, f"batch {self.batch}", self.mode, self.dtype]
         if self.config is not None:
             parts[0] = Path(self.config.filename).stem
+            parts += [f"{self.objects} objects"] * bool(self.objects)
         else:
             v2 = " V2" if self.version == 2 else ""
             depths = "-".join(map(str, self.arch.depths))

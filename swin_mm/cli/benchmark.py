@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
 from rich.console import Console
 from rich.progress import Progress
 
@@ -31,7 +30,7 @@ from swin_mm.benchmark.report import (
     write_json,
 )
 from swin_mm.benchmark.step import RUN_MODES, Candidate, run_case
-from swin_mm.benchmark.whole import FRAMEWORKS, build_model, loaded_batches, make_batch
+from swin_mm.benchmark.whole import FRAMEWORKS, ModelStep, loaded_batches
 from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, vary
 from swin_mm.cli.config import add_config_options, load_config, positive
 from swin_mm.cli.errors import raise_first
@@ -56,9 +55,8 @@ MEANINGLESS = {
         "the config defines the backbone; use --cfg-options model.backbone.KEY=VALUE",
     ),
     "--profile": (
-        "part peers run mode dtype sweep",
-        "it is of one model's training step, in the precision of the config; see --cfg-options "
-        "optim_wrapper.type=swin_mm.AmpOptimWrapper",
+        "part run sweep",
+        "it is of one model's step",
     ),
     "--sweep side": ("size", "give --values"),
     "--sweep batch": ("batch", "give --values"),
@@ -76,6 +74,7 @@ examples:
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --dtype fp16 --batch 2 --peers all
   swin-mm benchmark --config mask_rcnn_swin_t --mode train --sweep batch     # what fits in memory
   swin-mm benchmark --config mask_rcnn_swin_t --profile
+  swin-mm benchmark --config mask_rcnn_swin_t --profile --mode inference --size 800x1344
   swin-mm benchmark --plot benchmarks/cpu_swin_t_512_train.json
 
 Times of different runs are not comparable, ratios within one are."""
@@ -134,38 +133,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_profile(
     args: argparse.Namespace, work: Workload, content: dict[str, Any], out: Path, console: Console
 ) -> int:
-    """Profiles training steps of a config; prints, and writes JSON, a plot and a trace."""
-    cfg = work.given_config()
-    batches: Iterator[dict[str, Any]]
-    if args.size:
-        batches = repeat(make_batch(cfg, work.batch, work.sizes[0]))
-        data = "random images of {}x{}".format(*args.size[0])
-    else:
-        batches, data = loaded_batches(cfg), "its own data"
-    model = build_model(cfg, work.device).train()
-    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    result, operators = profile_steps(
-        model, optim_wrapper, batches, args.rounds, out / "trace.json.gz"
-    )
-    parts, step = result["parts_ms"], result["step_ms"]
-    title = f"{Path(args.config).stem}, training step on {data}"
-    console.print(title)
-    console.print(f"{milliseconds(step)} ms, {result['images_per_second']:.3g} images/s")
-    for name, value in parts.items():
-        share = value / sum(parts.values())
-        console.print(f"  {name:20} {milliseconds(value):>8} ms {share:5.0%}")
-    for key in ("gpu_busy", "kernel_launches", "gpu_waits"):
-        console.print(f"{key}: {result.get(key, 'not measured on a CPU')}")
-    console.print(operators, soft_wrap=True)
-    write_json(out / "profile.json", {**content, **result})
-    (out / "operators.txt").write_text(operators + "\n")
-    plot_parts(parts, f"{title}\n{content['device']}", out / "profile.png")
-    console.print(
-        f"written: {out}/profile.json, profile.png, operators.txt and trace.json.gz "
-        "(open it at https://ui.perfetto.dev)",
-        soft_wrap=True,
-    )
+    """Profiles steps of a config; prints, and writes JSON, plots and traces, also of peers."""
+    title = f"{Path(args.config).stem}, {work.mode} on "
+    title += "random images of {}x{}".format(*work.sizes[0]) if args.size else "its own data"
+    title += f", {work.objects} objects" * bool(work.objects)
+    for candidate in plan_candidates(args, work):
+        library = candidate.library
+        folder = out if library == OURS else out / library
+        result, operators = profile_library(library, work, args, folder / "trace.json.gz")
+        parts = result["parts_ms"]
+        console.print(f"{library}: {title}")
+        speed = f"{result['images_per_second']:.3g} images/s"
+        console.print(f"{milliseconds(result['step_ms'])} ms, {speed}")
+        for name, value in parts.items():
+            share = value / sum(parts.values())
+            console.print(f"  {name:20} {milliseconds(value):>8} ms {share:5.0%}")
+        for key in ("gpu_busy", "kernel_launches", "gpu_waits"):
+            console.print(f"{key}: {result.get(key, 'not measured on a CPU')}")
+        console.print(operators, soft_wrap=True)
+        write_json(folder / "profile.json", {**content, "library": library, **result})
+        (folder / "operators.txt").write_text(operators + "\n")
+        plot_parts(parts, f"{library}: {title}\n{content['device']}", folder / "profile.png")
+        console.print(
+            f"written: {folder}/profile.json, profile.png, operators.txt and trace.json.gz "
+            "(open it at https://ui.perfetto.dev)",
+            soft_wrap=True,
+        )
     return 0
+
+
+def profile_library(
+    library: str, work: Workload, args: argparse.Namespace, trace: Path
+) -> tuple[dict[str, Any], str]:
+    """Profiles one library's step, as `profile_steps` does."""
+    step = ModelStep(library, work)
+    batches = repeat(step.data[0]) if args.size else loaded_batches(work.given_config())
+    model, optim_wrapper = step.model, step.optim_wrapper
+    return profile_steps(model, optim_wrapper, batches, args.rounds, trace, work.autocast)
 
 
 def replot(files: Sequence[str]) -> int:
@@ -205,6 +209,12 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     )
     what.add_argument("--batch", type=positive, help="images; default: 1")
     what.add_argument("--mode", choices=("train", "inference"), help="default: inference")
+    what.add_argument(
+        "--objects",
+        type=positive,
+        help="that a detector finds in each image, in inference; default: none, as random weights "
+        "find no object",
+    )
     what.add_argument("--dtype", choices=tuple(DTYPES), help="by autocast; default: fp32")
     what.add_argument(
         "--attn-backend",
@@ -216,8 +226,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     what.add_argument(
         "--profile",
         action="store_true",
-        help="split the training step of --config into its parts and operators, on its own data, "
-        "or with --size and --batch on random images",
+        help="split the step of --config into its parts and operators: of training (default) on "
+        "its own data, or with --size and --batch on random images",
     )
     who = parser.add_argument_group("who is measured")
     who.add_argument(
@@ -277,6 +287,14 @@ def check_args(args: argparse.Namespace) -> None:
             "--batch of --profile is for random images: give --size too, or use --cfg-options "
             "train_dataloader.batch_size=N",
         ),
+        (
+            args.profile and (args.mode == "inference" or args.peers) and not args.size,
+            "--mode inference and --peers of --profile are for random images: give --size too",
+        ),
+        (
+            args.objects and not (args.config and args.mode != "train"),
+            "--objects is for the inference of a detector: give --config, and no --mode train",
+        ),
     ]
     for option, (names, cure) in MEANINGLESS.items():
         given = [name for name in names.split() if getattr(args, name, None)]
@@ -304,11 +322,12 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
         window=args.window or WINDOWS[version],
         sizes=sizes[:1],
         batch=batch,
-        mode=args.mode or "inference",
+        mode=args.mode or ("train" if args.profile else "inference"),
         dtype=args.dtype or "fp32",
         device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
         attn_backend=args.attn_backend or "auto",
         config=cfg,
+        objects=args.objects,
     )
     if args.sweep:
         values = sorted(set(args.values or SWEEPS[args.sweep]))
@@ -342,7 +361,8 @@ def name_run(args: argparse.Namespace) -> str:
     what = Path(args.config).stem if args.config else f"v{args.version or 1}_{args.arch or 'tiny'}"
     sizes = [f"{height}x{width}" for height, width in args.size or []]
     batch = args.batch and f"b{args.batch}"
-    options = [args.part, args.mode, args.dtype, args.attn_backend, batch, *sizes]
+    objects = args.objects and f"{args.objects}_objects"
+    options = [args.part, args.mode, args.dtype, args.attn_backend, batch, objects, *sizes]
     flags = ["profile"] * args.profile
     sweep = args.sweep and f"sweep_{args.sweep}"
     return "_".join(str(o) for o in (what, *options, *flags, sweep) if o)

@@ -4,7 +4,7 @@ Each function returns the reason, or `None` where the batched computation gives 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.models.dense_heads import RPNHead
@@ -69,10 +69,17 @@ def sampling(assigner: Any, sampler: Any) -> str | None:
 
 
 def mask_head(head: nn.Module) -> str | None:
-    """Why a mask head's losses cannot be computed here, or `None`."""
+    """Why a mask head's losses and masks cannot be computed here, or `None`."""
     if type(head) in (FCNMaskHead, HTCMaskHead):
         return None
     return f"the mask head is a {type(head).__name__}"
+
+
+def pasting(heads: Iterable[nn.Module], boxes: Tensor) -> str | None:
+    """Why the masks of detected boxes cannot be put into images here, or `None`."""
+    if not len(boxes):
+        return "there are no boxes"
+    return next(filter(None, map(mask_head, heads)), None)
 
 
 def samples(samples: list[DetDataSample]) -> str | None:

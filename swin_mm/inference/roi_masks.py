@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import BaseRoIHead, CascadeRoIHead, StandardRoIHead
-from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, bbox_flip
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from swin_mm.heads import roi
+from swin_mm.heads.roi.mask_head import own_masks, paste_results
+
+RCNN_HEADS = (StandardRoIHead, CascadeRoIHead, roi.StandardRoIHead, roi.CascadeRoIHead)
 # Dimensions of `(..., h, w)` that a view's flip reverses.
 FLIPPED = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
@@ -49,7 +52,7 @@ def predicts_roi_masks(model: nn.Module) -> bool:
     return (
         type(model).predict is TwoStageDetector.predict
         and head.predict is BaseRoIHead.predict
-        and head.predict_mask in (StandardRoIHead.predict_mask, CascadeRoIHead.predict_mask)
+        and head.predict_mask in [known.predict_mask for known in RCNN_HEADS]
         and model.with_rpn
     )
 
@@ -90,23 +93,17 @@ def add_masks(
         merged: The detections of each image, with boxes in the original image.
     """
     counts = [len(found) for found in merged]
-    total = merged[0].bboxes.new_zeros(())
+    total = merged[0].bboxes.new_zeros(sum(counts), 1, 1)
     for view, view_metas in zip(views, metas, strict=True):
         boxes = [_to_view(found.bboxes, m) for found, m in zip(merged, view_metas, strict=True)]
         if sum(counts):
-            masks = _mask_probabilities(model.roi_head, view.features, bbox2roi(boxes))
+            masks = _predict_masks(model.roi_head, view.features, bbox2roi(boxes), merged)
             parts = zip(masks.split(counts), view_metas, strict=True)
             total = total + torch.cat([unflip_masks(part, meta) for part, meta in parts])
-    mean = total / len(views) if sum(counts) else merged[0].bboxes.new_zeros(0, 1, 1, 1)
-    head = model.roi_head.mask_head
-    last_head: FCNMaskHead = head[-1] if isinstance(head, nn.ModuleList) else head
-    last_head.predict_by_feat(
-        mask_preds=mean.logit().split(counts),  # it takes the sigmoid of them
-        results_list=list(merged),
-        # The boxes are in the original image: masks are pasted into that, at scale one.
-        batch_img_metas=[dict(ori_shape=m["ori_shape"], scale_factor=(1, 1)) for m in metas[0]],
-        rcnn_test_cfg=model.roi_head.test_cfg,
-    )
+    # The boxes are in the original image: masks are pasted into that, at scale one.
+    scaled = [dict(ori_shape=meta["ori_shape"], scale_factor=(1, 1)) for meta in metas[0]]
+    mean = total / len(views)
+    paste_results(mean, list(merged), scaled, model.roi_head.test_cfg, rescale=False)
 
 
 def _to_view(boxes: Tensor, meta: dict) -> Tensor:
@@ -121,10 +118,14 @@ def unflip_masks(masks: Tensor, meta: dict) -> Tensor:
     return masks.flip(FLIPPED[meta["flip_direction"]]) if meta.get("flip") else masks
 
 
-def _mask_probabilities(head: BaseRoIHead, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-    """Predicts the masks of `rois` `(N, 5)`: `(N, C, h, w)`, 0 to 1; cascades average stages."""
-    if isinstance(head, CascadeRoIHead):
-        stages = [head._mask_forward(i, features, rois) for i in range(head.num_stages)]
-    else:
-        stages = [head._mask_forward(features, rois)]
-    return torch.stack([stage["mask_preds"].sigmoid() for stage in stages]).mean(dim=0)
+def _predict_masks(
+    head: BaseRoIHead, features: Sequence[Tensor], rois: Tensor, found: Sequence[InstanceData]
+) -> Tensor:
+    """Predicts masks of the detected classes in `rois` `(N, 5)`: `(N, h, w)`, from 0 to 1."""
+    if not isinstance(head, CascadeRoIHead):
+        return own_masks(head.mask_head, head._mask_forward(features, rois)["mask_preds"], found)
+    stages = [
+        own_masks(mask_head, head._mask_forward(stage, features, rois)["mask_preds"], found)
+        for stage, mask_head in enumerate(head.mask_head)
+    ]
+    return torch.stack(stages).mean(dim=0)

@@ -24,7 +24,7 @@ NARROW = {
     "model.backbone.num_heads": (1, 1, 2, 2),
 }
 HEADS = {
-    "mask_rcnn_swin_mini_shapes": ["neck", "rpn_head", "roi_head"],
+    "mask_rcnn_swin_mini_shapes": ["neck", "rpn_head", "rpn_head candidates", "roi_head"],
     "upernet_swin_mini_shapes": ["decode_head", "auxiliary_head"],
 }
 
@@ -56,7 +56,7 @@ def test_parts_of_a_step(name, tmp_path):
     batches = repeat(make_batch(cfg, 2, (64, 96)))
     ticks = iter([10.0, 10.5])
     found, operators = profile.profile_steps(
-        model, wrapper, batches, 2, tmp_path / "new/trace.json.gz", lambda: next(ticks)
+        model, wrapper, batches, 2, tmp_path / "new/trace.json.gz", clock=lambda: next(ticks)
     )
     expected = ["data", "transfer", "preprocess", "backbone", *HEADS[name]]
     assert list(found["parts_ms"]) == [*expected, "other", "backward", "optimizer"]
@@ -161,7 +161,7 @@ def test_command_profiles_the_data_of_a_config(tmp_path, monkeypatch, capsys, ti
     argv = ["--config", "small.py", "--profile", "--rounds", "1", "--out", "found"]
     assert run_command("benchmark", [*argv, "--device", "cpu"]) == 0
     text = capsys.readouterr().out
-    assert "small, training step on its own data\n" in text
+    assert "swin_mm: small, train on its own data\n" in text
     assert "kernel_launches: not measured on a CPU\n" in text
     assert "rpn_head" in text and "aten::" in text
     content = json.loads((tmp_path / "found/profile.json").read_text())

@@ -21,7 +21,7 @@ from swin_mm.heads.roi.box_head import (
     refine_boxes,
 )
 from swin_mm.heads.roi.extract import extract_features, lay_out
-from swin_mm.heads.roi.mask_head import mask_losses
+from swin_mm.heads.roi.mask_head import mask_losses, own_masks, paste_results
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.registry import MODELS
 
@@ -32,7 +32,7 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
 
     Arguments, state dict, losses and detections are those of mmdet's `CascadeRoIHead`. Assignment,
     sampling, targets, refinement and NMS take all images at once. mmdet's methods serve settings
-    that `unsupported` lists, and paste predicted masks, as in `StandardRoIHead`.
+    that `unsupported` lists.
     """
 
     interleaved = False  # as Hybrid Task Cascade may be
@@ -166,6 +166,25 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
                 boxes = refine_boxes(head, rois, found["bbox_pred"], labels, limits)
                 rois = torch.cat((rois[:, :1], boxes), dim=1)
         return rois, sum(scores) / self.num_stages, found["bbox_pred"]
+
+    def predict_mask(
+        self,
+        x: Sequence[Tensor],
+        batch_img_metas: list[dict],
+        results_list: list[InstanceData],
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Adds masks to the detections of a batch, the mean of all stages."""
+        rois = bbox2roi([found.bboxes for found in results_list])
+        if reason := unsupported.pasting(self.mask_head, rois):
+            unsupported.log_fallback("masks", reason)
+            return super().predict_mask(x, batch_img_metas, results_list, rescale)
+        masks = [
+            own_masks(head, self._mask_forward(stage, x, rois)["mask_preds"], results_list)
+            for stage, head in enumerate(self.mask_head)
+        ]
+        mean = torch.stack(masks).mean(dim=0)
+        return paste_results(mean, results_list, batch_img_metas, self.test_cfg, rescale)
 
     def _unsupported_box_heads(self) -> str | None:
         return next(filter(None, map(unsupported.box_head, self.bbox_head)), None)

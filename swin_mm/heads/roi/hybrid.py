@@ -6,11 +6,15 @@ from typing import Any
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead as MmdetHybridTaskCascadeRoIHead
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
+from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from swin_mm.heads import unsupported
 from swin_mm.heads.roi.cascade import CascadeRoIHead
 from swin_mm.heads.roi.extract import extract_features, lay_out
+from swin_mm.heads.roi.mask_head import own_masks, paste_results
 from swin_mm.registry import MODELS
 
 
@@ -58,6 +62,24 @@ class HybridTaskCascadeRoIHead(CascadeRoIHead, MmdetHybridTaskCascadeRoIHead):
                 passed_on = head(features, passed_on, return_logits=False)
         masks = self.mask_head[stage](features, passed_on, return_feat=False)
         return dict(mask_preds=masks if training else [masks])
+
+    def predict_mask(  # type: ignore[override]  # mmdet's HTC has another argument than its cascade
+        self,
+        x: Sequence[Tensor],
+        semantic_heat: Tensor | None,
+        batch_img_metas: list[dict],
+        results_list: list[InstanceData],
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Adds masks to the detections of a batch, those of the last stage."""
+        rois = bbox2roi([found.bboxes for found in results_list])
+        if reason := unsupported.pasting(self.mask_head, rois):
+            unsupported.log_fallback("masks", reason)
+            inputs = x, semantic_heat, batch_img_metas, results_list, rescale
+            return MmdetHybridTaskCascadeRoIHead.predict_mask(self, *inputs)
+        predicted = self._mask_forward(self.num_stages - 1, x, rois, semantic_heat)["mask_preds"]
+        masks = own_masks(self.mask_head[-1], predicted, results_list)
+        return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
 
     def _fuse(
         self, branch: str, features: Tensor, rois: Tensor, semantic_feat: Tensor | None

@@ -1,4 +1,4 @@
-"""Losses of mmdet's mask heads, with targets made on the device."""
+"""Losses and predictions of mmdet's mask heads; targets are made on the device."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,13 @@ import torch
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 from torchvision.ops import roi_align
 
 from swin_mm.heads import unsupported
+from swin_mm.heads.ops.paste import paste_masks
 from swin_mm.heads.ops.polygons import draw_polygons, pack_polygons
 from swin_mm.heads.ops.transfer import to_device
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples
@@ -75,6 +77,42 @@ def mask_targets(samples: RoISamples, truths: GroundTruths, cfg: ConfigDict) -> 
             if len(box)  # else the bitmaps need not be brought to the device
         ]
     )
+
+
+def own_masks(head: FCNMaskHead, predicted: Tensor, results: Sequence[InstanceData]) -> Tensor:
+    """Masks `(N, h, w)`, from 0 to 1, of the classes that were detected, of all images' `results`.
+
+    `predicted` are a head's masks of each class before the sigmoid, `(N, C, h, w)`.
+    """
+    labels = torch.cat([found.labels for found in results])
+    if head.class_agnostic:
+        labels = torch.zeros_like(labels)
+    rows = torch.arange(len(labels), device=labels.device)
+    return predicted[rows, labels].float().sigmoid()
+
+
+def paste_results(
+    masks: Tensor,
+    results: list[InstanceData],
+    metas: Sequence[dict],
+    cfg: ConfigDict,
+    rescale: bool,
+) -> list[InstanceData]:
+    """Gives detections their `masks`, `(N_i, H, W)`: what a head's `predict_by_feat` does.
+
+    `masks`, `(N, h, w)`, are those of all images, from 0 to 1. With `rescale`, boxes and masks are
+    brought to the original image.
+    """
+    parts = masks.split([len(found) for found in results])
+    for found, part, meta in zip(results, parts, metas, strict=True):
+        height, width = meta["ori_shape"][:2]
+        across, down = meta["scale_factor"]
+        if rescale:
+            found.bboxes = found.bboxes / found.bboxes.new_tensor((across, down) * 2)
+        else:
+            height, width = round(height * down), round(width * across)
+        found.masks = paste_masks(part, found.bboxes, (height, width), cfg.mask_thr_binary)
+    return results
 
 
 def crop_bitmaps(

@@ -13,7 +13,7 @@ from swin_mm.heads import unsupported
 from swin_mm.heads.ops.assign import pad_boxes
 from swin_mm.heads.roi.box_head import box_losses, detect
 from swin_mm.heads.roi.extract import extract_features, lay_out
-from swin_mm.heads.roi.mask_head import mask_losses
+from swin_mm.heads.roi.mask_head import mask_losses, own_masks, paste_results
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.registry import MODELS
 
@@ -24,9 +24,7 @@ class StandardRoIHead(MmdetStandardRoIHead):
 
     Arguments, state dict, losses and detections are those of mmdet's `StandardRoIHead`. Assignment,
     sampling, targets and NMS take all images at once and wait for the device a few times in all;
-    What `unsupported` lists is left to mmdet's methods. So is the pasting of predicted masks into
-    images: the output differs in size from image to image, and one image's masks are many enough
-    for a GPU.
+    what `unsupported` lists is left to mmdet's methods.
     """
 
     def loss(
@@ -110,6 +108,22 @@ class StandardRoIHead(MmdetStandardRoIHead):
             rcnn_test_cfg,
             rescale,
         )
+
+    def predict_mask(
+        self,
+        x: Sequence[Tensor],
+        batch_img_metas: list[dict],
+        results_list: list[InstanceData],
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Adds masks to the detections of a batch."""
+        rois = bbox2roi([found.bboxes for found in results_list])
+        if reason := unsupported.pasting([self.mask_head], rois):
+            unsupported.log_fallback("masks", reason)
+            return super().predict_mask(x, batch_img_metas, results_list, rescale)
+        predicted = self._mask_forward(x, rois)["mask_preds"]
+        masks = own_masks(self.mask_head, predicted, results_list)
+        return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
 
     def _unsupported_loss(self, samples: list[DetDataSample]) -> str | None:
         return (
