@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.evaluation.metrics import coco_panoptic_metric
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
@@ -26,7 +25,6 @@ class Evaluation:
 
     Raises:
         FileNotFoundError: The data is not there.
-        ImportError: Panoptic quality is to be measured, and panopticapi is not installed.
     """
 
     def __init__(self, cfg: Config, max_images: int) -> None:
@@ -57,11 +55,6 @@ def _choose_metrics(evaluator: Any) -> list[Any]:
     """The metrics of what a file gives: panoptic models give segments alone, no objects."""
     metrics = list(evaluator) if isinstance(evaluator, list | tuple) else [evaluator]
     panoptic = [metric for metric in metrics if "Panoptic" in bare_type(metric)]
-    if panoptic and coco_panoptic_metric.panopticapi is None:
-        raise ImportError(
-            "panoptic quality needs panopticapi: "
-            "pip install git+https://github.com/cocodataset/panopticapi.git"
-        )
     # Files of results would need all images.
     return [dict(metric, outfile_prefix=None) for metric in panoptic] or metrics
 
