@@ -1,14 +1,15 @@
 """Reads configs for a command, and checks what is overridden on the command line."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from swin_mm.cli.keys import LOADERS, check_overrides
-from swin_mm.cli.overrides import apply_overrides
+from swin_mm.cli.overrides import apply_overrides, check_new_keys, check_top_keys
 from swin_mm.configs import find_config, fit_to_workers, read_config
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def share(text: str) -> float:
@@ -68,15 +69,10 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(
-    name: str,
-    overrides: Mapping[str, Any] | None = None,
-    check: Callable[[Config], None] | None = None,
-) -> Config:
+def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Reads a config, by path or the name of one that comes with swin_mm, and applies overrides.
 
-    Variables of the config's files are changed before the files are evaluated. `check` looks at the
-    complete config; by default only the keys of overrides are checked.
+    Variables of the config's files are changed before the files are evaluated.
 
     Raises:
         ConfigError: There is no such config, it or one of its bases cannot be read, or an override
@@ -86,9 +82,8 @@ def load_config(
     if overrides:
         before = cfg.to_dict()
         cfg = apply_overrides(cfg, overrides)
-        check_overrides(before, cfg, overrides)
-    if check is not None:
-        check(cfg)
+        check_new_keys(before, cfg, overrides)
+    check_top_keys(cfg)
     for loader in map(cfg.get, LOADERS):
         if isinstance(loader, dict):
             fit_to_workers(loader)

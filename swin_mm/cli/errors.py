@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from traceback import extract_tb, walk_tb
 
@@ -14,6 +16,10 @@ LOST_WORKER = re.compile(
 WORKER_TRACEBACK = "Original Traceback"
 QUALIFIED = re.compile(r"^swin_mm(\.\w+)+: ")  # the type of our errors in a traceback
 META_KEYS = ("img_shape", "ori_shape", "pad_shape", "batch_input_shape", "scale_factor")
+# Of what a config names, and of `randomness` and the loaders in it.
+UNKNOWN_KEY = re.compile(
+    r"(?:(\w+)\.__init__|\w+\.(set_randomness))\(\) got an unexpected keyword argument '(\w+)'"
+)
 BUILD = "build_from_cfg"  # mmengine's function that builds what a config names
 FETCH = ("_utils", "fetch.py")  # where PyTorch asks a data set for samples
 
@@ -45,7 +51,12 @@ def explain_error(error: BaseException) -> str | None:
         is_cause = is_cause and current.__cause__ is not None
         follow = not current.__suppress_context__
         current = current.__cause__ or (current.__context__ if follow else None)
-    return _explain_build(error) or _explain_loading(error) or _explain_missing_label(error)
+    return (
+        _explain_unknown_key(error)
+        or _explain_build(error)
+        or _explain_loading(error)
+        or _explain_missing_label(error)
+    )
 
 
 def was_interrupted(error: BaseException | None) -> bool:
@@ -58,6 +69,22 @@ def was_interrupted(error: BaseException | None) -> bool:
 def _raised_in(error: BaseException, folder: Path) -> bool:
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     return bool(frames) and folder in Path(frames[-1].f_code.co_filename).parents
+
+
+def _explain_unknown_key(error: BaseException) -> str | None:
+    """Names a key that nothing in the config takes, and the nearest argument that there is."""
+    match = UNKNOWN_KEY.match(str(error)) if isinstance(error, TypeError) else None
+    if match is None:
+        return None
+    owner, key = match[1] or match[2], match[3]
+    built = [f.f_locals.get("obj_cls") for f, _ in walk_tb(error.__traceback__)]
+    bases = [c for kind in built[::-1] if isinstance(kind, type) for c in kind.__mro__[:-1]]
+    if owner in (base.__name__ for base in bases):
+        owner = bases[0].__name__  # that the config names
+    known = {name for base in bases for name in signature(base.__init__).parameters}
+    nearest = get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"the config does not fit: {owner} takes no {key!r}{hint}"
 
 
 def _explain_build(error: BaseException) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.parser import CommandParser
 
@@ -13,7 +12,7 @@ from swin_mm.cli.parser import CommandParser
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the sheet."""
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options, check_keys)
+    cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
 
     from swin_mm.analysis.explain import explain_pixel

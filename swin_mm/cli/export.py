@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.next_steps import print_next
 from swin_mm.cli.parser import CommandParser
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ExportError: The model cannot be exported, or the file differs from it.
     """
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options, check_keys)
+    cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)
     out = Path(args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format]).name)
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from mmengine.config import Config
 
-from swin_mm.cli.config import add_config_options, load_config
-from swin_mm.cli.keys import check_keys
+from swin_mm.cli.config import LOADERS, add_config_options, load_config
 from swin_mm.configs import ConfigError, bare_type, find_scope, type_name
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ REPLACED = (
 # How long processes wait for each other unless `env_cfg.dist_cfg.timeout` is set. For large data
 # sets the first computes metrics for longer than the ten minutes that PyTorch allows with GPUs.
 WAIT_SECONDS = 1800
-DATALOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Hooks of our tools that a config made for others lacks.
 OWN_HOOKS = {
     "start_table": "StartTableHook",
@@ -66,10 +64,9 @@ def prepare_config(args: argparse.Namespace) -> Config:
     otherwise.
 
     Raises:
-        ConfigError: The config cannot be read, does not say what it is for, or has keys that
-            nothing would read.
+        ConfigError: The config cannot be read, or does not say what it is for.
     """
-    cfg = load_config(args.config, args.cfg_options, check_keys)
+    cfg = load_config(args.config, args.cfg_options)
     find_scope(cfg)
     cfg.launcher = args.launcher
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -79,7 +76,7 @@ def prepare_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path("work_dirs", Path(args.config).stem))
     cfg.setdefault("default_hooks", {})
     if torch.cuda.is_available():  # elsewhere PyTorch warns of it
-        for loader in (cfg.get(name) for name in DATALOADERS):
+        for loader in (cfg.get(name) for name in LOADERS):
             if loader is not None:
                 loader.setdefault("pin_memory", True)
     return cfg

@@ -7,8 +7,11 @@ a file is evaluated with the option's value in place of its own.
 
 import copy
 import inspect
+import os
+import re
+import sys
 from collections import UserDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +25,12 @@ from swin_mm.configs import ConfigError, read_config
 
 DELETE = "_delete_"  # mmengine's key for "start from an empty dict"
 ABSENT = object()
+# How alike a name and a key must be for one to be a misspelling of the other: `load_form` is.
+ALIKE = 0.88
+NEAR = 0.78  # of a new key and one beside which it would stand: `base_batch` is
+# Dicts whose keys are names of the config's author.
+FREE_KEYS = ("custom_keys", "data_prefix", "default_hooks", "metainfo")
+SLIDING = ("crop_size", "stride", "windows_per_batch")  # of a segmentor, in its test_cfg
 # Keys of a config that mmengine and the tools read beside the runner's arguments.
 OTHER_KEYS = (
     "activation_checkpointing",
@@ -45,6 +54,58 @@ def runner_keys() -> set[str]:
     from mmengine.runner import Runner
 
     return {*inspect.signature(Runner.__init__).parameters, *OTHER_KEYS}
+
+
+def check_top_keys(cfg: Config) -> None:
+    """Refuses a top-level key that looks like a misspelt setting of the runner.
+
+    Any name may be a variable of the config's author, which stands at least twice in the files:
+    where it is set and where it is used. Keys further down are refused by the classes that they are
+    given to.
+
+    Raises:
+        ConfigError: There is one; names the file and the setting.
+    """
+    known = runner_keys()
+    for name in cfg.keys() - known:
+        uses = len(re.findall(rf"\b{re.escape(name)}\b", cfg.text))
+        if uses < 2 and (nearest := get_close_matches(name, known, n=1, cutoff=ALIKE)):
+            raise ConfigError(f"{cfg.filename}: no setting {name}; did you mean {nearest[0]}?")
+
+
+def check_new_keys(before: Mapping[str, Any], cfg: Config, keys: Iterable[str]) -> None:
+    """Looks at overrides that add a key to a dict without a type, of which no class says more.
+
+    Args:
+        before: The config without the overrides, as plain dicts and lists.
+        cfg: The config with them.
+        keys: Dotted keys of the overrides.
+
+    Raises:
+        ConfigError: The key looks like one that is there; of others a warning is printed.
+    """
+    for key in keys:
+        node: Any = before
+        parts = key.split(".")
+        for depth, part in enumerate(parts):  # noqa: B007, it says where the walk ended
+            if isinstance(node, list | tuple) and part.lstrip("-").isdigit():
+                node = node[int(part)]
+            elif isinstance(node, dict) and part in node:
+                node = node[part]
+            else:
+                break
+        else:
+            continue  # it is not new
+        if not depth or not isinstance(node, dict) or "type" in node or part == DELETE:
+            continue
+        above, parent = ".".join(parts[:depth]), parts[depth - 1]
+        if nearest := get_close_matches(part, map(str, node), n=1, cutoff=NEAR):
+            raise ConfigError(
+                f"{cfg.filename}: {above} has no {part!r}; did you mean {above}.{nearest[0]}?"
+            )
+        is_known = parent in FREE_KEYS or (part in SLIDING and parent == "test_cfg")
+        if not is_known and depth > 1 and os.environ.get("RANK", "0") == "0":
+            print(f"warning: the config has no {key}: nothing may read it", file=sys.stderr)
 
 
 def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> Config:

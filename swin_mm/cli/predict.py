@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swin_mm.cli.config import add_config_options, add_trust_option, load_config, share
-from swin_mm.cli.keys import check_keys
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.views import add_view_options, read_view_options
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_config(args: argparse.Namespace) -> "Config":
     """Reads the config of a model and checks that the options suit it."""
-    cfg = load_config(args.config, args.cfg_options, check_keys)
+    cfg = load_config(args.config, args.cfg_options)
     if not args.images:
         raise ConfigError("no images: give CONFIG CHECKPOINT IMAGES, or EXPORTED_FILE IMAGES")
     if cfg.get("test_dataloader") is None:

@@ -1,15 +1,21 @@
 """Configs by path and by name, broken ones, and doubtful overrides."""
 
 import argparse
+from pathlib import Path
 
+import mmdet
+import mmseg
 import pytest
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from swin_mm.cli import print_config
 from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.overrides import check_top_keys
 from swin_mm.configs import ConfigError, find_config, packaged_configs
 
+DET, SEG = (Path(package.__file__).parent / ".mim" / "configs" for package in (mmdet, mmseg))
+STOCK = sorted({*DET.glob("*/*swin*.py"), *SEG.glob("*/*swin*.py")})
 WORKER_SETTINGS = ("num_workers", "persistent_workers", "prefetch_factor", "timeout")
 
 
@@ -102,12 +108,9 @@ def test_overrides_are_applied(write, capsys):
     ("override", "hint"),
     [
         ("optim_wraper.optimizer.lr=2", "did you mean optim_wrapper.optimizer.lr?"),
-        ("train_cfg.max_epoch=2", "did you mean max_epochs?"),
-        ("optim_wrapper.optimizer.lrr=1", "did you mean lr?"),
-        ("model.backbone.depth=[1]", "did you mean depths?"),
-        ("model.backbon.depths=[1]", "did you mean backbone?"),
+        ("train_dataloader.batchsize=2", "did you mean train_dataloader.batch_size?"),
+        ("auto_scale_lr.base_batch=2", "did you mean auto_scale_lr.base_batch_size?"),
         ("model.test_cfg.rcnn.score_th=1", "did you mean model.test_cfg.rcnn.score_thr?"),
-        ("randomness.sed=1", "did you mean seed?"),
         ("batch_size=8", "use train_dataloader.batch_size or val_dataloader.batch_size"),
         ("lr=0.1", "use optim_wrapper.optimizer.lr"),
         ("num_classes=3", "use model.roi_head.bbox_head.num_classes or model.roi_head.mask_h"),
@@ -120,6 +123,40 @@ def test_override_that_nothing_reads_is_refused(override, hint):
         load_config("mask_rcnn_swin_t", parse(override))
     assert hint in str(error.value)
     assert override.partition(".")[0].partition("=")[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("train_dataloder = dict(batch_size=4)", "train_dataloader"),
+        ("optim_wraper = dict(type='X')", "optim_wrapper"),
+        ("custom_hook = []", "custom_hooks"),
+        ("defualt_hooks = dict()", "default_hooks"),
+        ("load_form = 'a.pth'", "load_from"),
+    ],
+)
+def test_misspelt_settings_name_the_nearest(write, text, meant):
+    with pytest.raises(ConfigError, match=f"mine.py: no setting .*; did you mean {meant}\\?$"):
+        load_config(write(f"{CONFIG}{text}\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "scales = 3\nmax_epochs = 4\ncrop_size = (3, 3)",
+        "train_dataloders = dict(batch_size=4)\ntrain_dataloader = train_dataloders",
+        "optimizer = dict(type='AdamW')",  # of earlier releases, read by nobody
+    ],
+    ids=["variables", "a variable that looks like a setting", "old"],
+)
+def test_variables_of_a_config_pass(write, text):
+    load_config(write(f"{CONFIG}{text}\n"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STOCK, ids=lambda path: path.stem)
+def test_settings_of_stock_configs_pass(path):
+    check_top_keys(Config.fromfile(path))
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])

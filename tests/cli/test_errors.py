@@ -85,18 +85,37 @@ def test_error_of_a_loader_process_is_its_last_line():
     assert message.endswith("No such file or directory: '/nowhere/image.png'")
 
 
-def test_argument_that_a_type_refuses_is_told():
-    if "ErrorsTestNet" not in MODELS:
+class ErrorsTestNet(nn.Module):
+    def __init__(self, depth=1):
+        super().__init__()
 
-        @MODELS.register_module()
-        class ErrorsTestNet(nn.Module):
-            def __init__(self, depth):
-                super().__init__()
 
-    error = caught(lambda: MODELS.build(dict(type="ErrorsTestNet", dept=3)))
-    message = explain_error(error)
-    assert message.startswith("the config does not fit: ")
-    assert "unexpected keyword argument 'dept'" in message
+class WiderErrorsTestNet(ErrorsTestNet):
+    def __init__(self, width=2, **kwargs):
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (dict(type=ErrorsTestNet, dept=3), "ErrorsTestNet takes no 'dept'; did you mean depth?"),
+        (dict(type=WiderErrorsTestNet, dept=3), "WiderErrorsTestNet takes no 'dept'; did you mean"),
+        (
+            dict(type=WiderErrorsTestNet, wide=3),
+            "WiderErrorsTestNet takes no 'wide'; did you",
+        ),
+        (dict(type=ErrorsTestNet, zzz=3), "ErrorsTestNet takes no 'zzz'"),
+    ],
+    ids=["own", "base", "beside", "none alike"],
+)
+def test_argument_that_a_type_refuses_is_told(settings, told):
+    message = explain_error(caught(lambda: MODELS.build(settings)))
+    assert message.startswith(f"the config does not fit: {told}") and "\n" not in message
+
+
+def test_argument_that_a_loader_refuses_is_told():
+    message = explain_error(caught(lambda: DataLoader([1], batchsize=2)))
+    assert message == "the config does not fit: DataLoader takes no 'batchsize'"
 
 
 def read_first(dataset, **settings):

@@ -19,7 +19,6 @@ import swin_mm.engine.hooks.curves  # noqa: F401
 from swin_mm.checkpoint import load_checkpoint_file
 from swin_mm.checkpoint.files.sharded import is_sharded
 from swin_mm.cli.config import load_config
-from swin_mm.cli.keys import check_keys
 from swin_mm.cli.main import import_command, run_command
 from swin_mm.datasets.shapes import presets, write_shapes
 
@@ -62,7 +61,7 @@ def import_all() -> None:
     """
     for name in ("train", "shapes", "convert"):
         import_command(name)
-    load_config(str(BASE), None, check_keys)
+    load_config(str(BASE))
 
 
 @dataclass
