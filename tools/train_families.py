@@ -109,7 +109,7 @@ def main() -> None:
         print(f"run {number} of {len(runs)}: {describe(*run)}", flush=True)
         try:
             train(*run, args)
-        except subprocess.CalledProcessError:  # the others go on
+        except subprocess.CalledProcessError:  # the others still run
             failed.append(describe(*run))
     write_table(args)
     if failed:
@@ -160,7 +160,7 @@ def train(name: str, seed: int, side: str, args: argparse.Namespace) -> None:
             "commit": find_commit(README.parent) or "unknown",
             "device": f"{device_name(device)}, {os.cpu_count()} cores",
             "minutes": round((time.monotonic() - begin) / 60, 1),  # since the last start
-            "scores": read_scores(folder),
+            "scores": read_scores(folder, cfg.val_evaluator),
         }
         (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         remove_weights(folder, FAMILIES[name].sides)
@@ -330,12 +330,20 @@ def save_initial_weights(cfg: Config, seed: int, path: Path) -> None:
         partial.replace(path)
 
 
-def read_scores(folder: Path) -> dict[str, float]:
-    """The last scores that a run has logged."""
+def read_scores(folder: Path, evaluator: Config) -> dict[str, float]:
+    """The last scores that a run has logged.
+
+    Of a model that finds nothing in any image COCO's metric has none, which is an AP of 0.
+    """
+    metrics = {
+        "CocoMetric": [f"coco/{kind}_mAP" for kind in evaluator.get("metric", [])],
+        "CocoPanopticMetric": ["coco_panoptic/PQ"],
+        "IoUMetric": ["mIoU"],
+    }[bare_type(evaluator)]
     logs = sorted(folder.glob("*/vis_data/scalars.json"))
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
-    last = next(line for line in reversed(lines) if METRICS.keys() & line.keys())
-    return {metric: last[metric] for metric in METRICS if metric in last}
+    last: dict = next((line for line in reversed(lines) if METRICS.keys() & line.keys()), {})
+    return {metric: last.get(metric, 0.0) for metric in metrics}
 
 
 def write_table(args: argparse.Namespace) -> None:

@@ -155,7 +155,11 @@ def test_the_last_scores_of_a_run_are_read(tool, tmp_path):
         log.parent.mkdir(parents=True)
         lines = [{"coco/bbox_mAP": value, "coco/segm_mAP": 0.05, "step": 4}, {"loss": 1.0}]
         log.write_text("\n".join(map(json.dumps, lines)))
-    assert tool.read_scores(tmp_path) == {"coco/bbox_mAP": 0.2, "coco/segm_mAP": 0.05}
+    evaluator = {"type": "swin_mm.CocoMetric", "metric": ["bbox", "segm"]}
+    found = tool.read_scores(tmp_path, evaluator)
+    assert found == {"coco/bbox_mAP": 0.2, "coco/segm_mAP": 0.05}
+    nothing = tool.read_scores(tmp_path / "empty", evaluator)
+    assert nothing == {"coco/bbox_mAP": 0.0, "coco/segm_mAP": 0.0}
 
 
 def test_unknown_families_are_refused(tool, monkeypatch, capsys):
