@@ -41,7 +41,7 @@ def read(plane, y, x):
     return float(above * (1 - y + top) + under * (y - top))
 
 
-def align_by_loops(maps, rois, pooled, scale, ratio, mode, aligned):
+def align_by_loops(maps, rois, pooled, scale, ratio, aligned):
     output = torch.zeros(len(rois), maps.shape[1], *pooled, dtype=torch.float64)
     for r, (image, *corners) in enumerate(rois.tolist()):
         x1, y1, x2, y2 = (c * scale - 0.5 * aligned for c in corners)
@@ -63,26 +63,26 @@ def align_by_loops(maps, rois, pooled, scale, ratio, mode, aligned):
                         for b in range(across)
                     ]
                     mean = sum(samples) / len(samples)
-                    output[r, c, i, j] = max(samples) if mode == "max" else mean
+                    output[r, c, i, j] = mean
     return output
 
 
-@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "legacy"])
 @pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
-def test_roi_align_values(mode, aligned, ratio):
-    args = ((3, 2), 0.25, ratio, mode, aligned)
-    expected = align_by_loops(features(), ROIS, *args)
-    torch.testing.assert_close(roi_align(features(), ROIS, *args), expected)
+def test_roi_align_values(aligned, ratio):
+    expected = align_by_loops(features(), ROIS, (3, 2), 0.25, ratio, aligned)
+    found = roi_align(features(), ROIS, (3, 2), 0.25, ratio, "avg", aligned)
+    torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "legacy"])
 @pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
-def test_roi_align_gradient(mode, aligned, ratio):
+def test_roi_align_gradient(aligned, ratio):
     maps = features().requires_grad_()
     assert gradcheck(
-        lambda maps: roi_align(maps, ROIS, (3, 2), 0.25, ratio, mode, aligned), maps, fast_mode=True
+        lambda maps: roi_align(maps, ROIS, (3, 2), 0.25, ratio, "avg", aligned),
+        maps,
+        fast_mode=True,
     )
 
 
@@ -99,11 +99,10 @@ def test_roi_align_takes_channels_last_and_strided_gradients():
 
 
 @HALVES
-@pytest.mark.parametrize("mode", ["avg", "max"])
-def test_roi_align_in_half_precision(mode, dtype):
+def test_roi_align_in_half_precision(dtype):
     """Computed in float32 and rounded once, in both directions."""
     maps, rois = features(dtype), ROIS.to(dtype)
-    args = ((3, 2), 0.25, 2, mode, True)
+    args = ((3, 2), 0.25, 2, "avg", True)
     narrow, wide = maps.clone().requires_grad_(), maps.float().requires_grad_()
     output, expected = roi_align(narrow, rois, *args), roi_align(wide, rois.float(), *args)
     assert output.dtype == dtype
@@ -113,25 +112,26 @@ def test_roi_align_in_half_precision(mode, dtype):
     output.backward(weight)
     expected.backward(weight.float())
     assert narrow.grad.dtype == dtype
-    # In mode max the places of the maxima are kept in the dtype of the input.
-    tolerance = 0 if mode == "avg" else 0.05
-    torch.testing.assert_close(narrow.grad, wide.grad.to(dtype), rtol=tolerance, atol=tolerance)
+    assert torch.equal(narrow.grad, wide.grad.to(dtype))
 
 
-@pytest.mark.parametrize("mode", ["avg", "max"])
-def test_roi_align_of_no_regions(mode):
+def test_roi_align_by_the_maximum_is_refused():
+    with pytest.raises(NotImplementedError, match="pool_mode='max' needs mmcv's compiled"):
+        roi_align(features(), ROIS, (3, 2), 0.25, 0, "max", True)
+
+
+def test_roi_align_of_no_regions():
     maps = features().requires_grad_()
-    output = roi_align(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25, 0, mode, True)
+    output = roi_align(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25, 0, "avg", True)
     assert output.shape == (0, 3, 3, 2)
     output.sum().backward()
     assert not maps.grad.any()
 
 
-@pytest.mark.parametrize("mode", ["avg", "max"])
-def test_roi_align_of_a_region_without_area_is_zero(mode):
+def test_roi_align_of_a_region_without_area_is_zero():
     maps = features().requires_grad_()
     roi = torch.tensor([[0, 8.0, 8.0, 8.0, 20.0]], dtype=torch.float64)
-    output = roi_align(maps, roi, (3, 2), 0.25, 0, mode, True)
+    output = roi_align(maps, roi, (3, 2), 0.25, 0, "avg", True)
     output.sum().backward()
     assert not output.any() and not maps.grad.any()
 
