@@ -1,20 +1,23 @@
 """Whole runs with `--shard`: saved by some processes, resumed by others."""
 
+import json
 import signal
 from statistics import fmean
 
 import pytest
 import torch
 from fuzz_kills import wait
-from kill_jobs import import_all, train_job
+from kill_jobs import fork, import_all, train_job
 from kill_task import write_kill_config
 
 from swin_mm.checkpoint import load_checkpoint_file
+from swin_mm.cli.main import run_command
 
 CONFIG = """
 model = dict(type='ToyModel')  # without random numbers, which differ between processes
 train_dataloader.update(batch_size={batch}, dataset=dict(type='ToyDataset'))
 val_dataloader['batch_size'] = {batch}
+test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, dict()
 train_cfg = dict(by_epoch=True, max_epochs={epochs}, val_interval=1)
 default_hooks['curves'] = None
 default_hooks['checkpoint'].update(max_keep_ckpts=1, save_best='toy/error', rule='less')
@@ -43,6 +46,13 @@ def read_losses(work_dir):
     return {step: [fmean(part) for part in zip(*v, strict=True)] for step, v in found.items()}
 
 
+def measure(folder, checkpoint):
+    """What `test` measures in one process."""
+    options = [str(folder / "toy.py"), str(checkpoint), "--work-dir", str(folder / "test")]
+    assert wait([fork(lambda: run_command("test", options), folder / "output")]) == ["0"]
+    return json.loads((folder / "test" / "metrics.json").read_text())["metrics"]
+
+
 @pytest.mark.slow
 def test_four_processes_then_two_then_one_are_as_one_alone(tmp_path):
     import_all()
@@ -58,6 +68,10 @@ def test_four_processes_then_two_then_one_are_as_one_alone(tmp_path):
     assert ends == ["0"] * 2, text
     names = {path.name for path in work.iterdir() if "epoch" in path.name}
     assert names == {"epoch_2.pth", *(name for name in names if name.startswith("best_"))}
+    *_, measured = (work / "records" / "losses").read_text().splitlines()
+    metrics = measure(tmp_path, work / "epoch_2.pth")  # as sharded processes measured, to the bit
+    wanted = " ".join(f"{name}={value.hex()}" for name, value in sorted(metrics.items()))
+    assert measured.partition(" ")[2] == wanted
 
     ends, text = run(tmp_path, work)
     assert ends == ["0"], text
