@@ -70,7 +70,8 @@ def colour_map(features: np.ndarray) -> np.ndarray:
 
 def _show_picture(axes: Axes, found: Explanation, title: str) -> None:
     axes.imshow(found.image)
-    axes.plot(*found.pixel, "+", color=MARK, markersize=9, markeredgewidth=1.6, zorder=3)
+    for color, width in (("black", 3.2), (MARK, 1.6)):  # to be seen on every colour
+        axes.plot(*found.pixel, "+", color=color, markersize=9, markeredgewidth=width, zorder=3)
     axes.set_title(title, fontsize=8)
     axes.set(xticks=[], yticks=[])
 
