@@ -75,23 +75,23 @@ class Family(NamedTuple):
     narrower: int = 4
 
 
-FAMILIES = {
-    "Mask R-CNN": Family("mask_rcnn_swin_t"),
-    "Cascade Mask R-CNN": Family("cascade_mask_rcnn_swin_t"),
-    "Hybrid Task Cascade": Family("htc_swin_b_6x"),
-    "RetinaNet": Family("retinanet_swin_t"),
+FAMILIES = {  # the cheapest first
     "ATSS": Family("atss_swin_t_3x"),
+    "RetinaNet": Family("retinanet_swin_t"),
+    "RTMDet": Family("rtmdet_swin_b"),
+    "UPerNet": Family("upernet_swin_t"),
+    "Mask2Former, label maps": Family("mask2former_swin_t_ade20k", QUERY_RATE),
+    "K-Net": Family("knet_swin_t", QUERY_RATE),
+    "Mask R-CNN": Family("mask_rcnn_swin_t"),
+    "Mask2Former, panoptic": Family("mask2former_swin_t_panoptic", QUERY_RATE),
+    "Mask2Former, instances": Family("mask2former_swin_t", QUERY_RATE),
+    "Sparse R-CNN": Family("sparse_rcnn_swin_t_3x", QUERY_RATE),
     "RepPoints": Family("reppoints_swin_t_3x"),
     "RepPoints V2": Family("reppoints_v2_swin_t_3x", sides=("ours",)),
     "Mask RepPoints V2": Family("mask_reppoints_v2_swin_t_3x", sides=("ours",)),
-    "RTMDet": Family("rtmdet_swin_b"),
-    "Sparse R-CNN": Family("sparse_rcnn_swin_t_3x", QUERY_RATE),
+    "Cascade Mask R-CNN": Family("cascade_mask_rcnn_swin_t"),
+    "Hybrid Task Cascade": Family("htc_swin_b_6x"),
     "DINO": Family("dino_swin_t", QUERY_RATE, narrower=1),
-    "Mask2Former, instances": Family("mask2former_swin_t", QUERY_RATE),
-    "Mask2Former, panoptic": Family("mask2former_swin_t_panoptic", QUERY_RATE),
-    "UPerNet": Family("upernet_swin_t"),
-    "K-Net": Family("knet_swin_t", QUERY_RATE),
-    "Mask2Former, label maps": Family("mask2former_swin_t_ade20k", QUERY_RATE),
 }
 
 
