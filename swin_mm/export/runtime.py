@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -82,7 +82,13 @@ class ExportedModel:
                 f"{path} holds compiled code, which runs as soon as it is loaded: if you know who "
                 "made the file, load it with trust=True (on a command line, --trust)"
             )
-        self._run, text = openers[path.suffix](path, threads)
+        try:
+            self._run, text = openers[path.suffix](path, threads)
+        except ImportError:
+            raise
+        except Exception as error:  # each library has its own
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path} cannot be loaded, it may be damaged: {reason}") from error
         if not text:
             raise ValueError(f"{path} has no metadata of swin_mm: export it with `swin-mm export`")
         self.metadata: dict[str, Any] = json.loads(text)
@@ -328,7 +334,9 @@ def _open_package(path: Path, threads: int | None) -> tuple[Run, str | None]:
     except ImportError as error:
         raise ImportError("a .pt2 file needs PyTorch: pip install torch torchvision") from error
 
-    text = _read_record(path)
+    with ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(METADATA_RECORD)]
+        text = archive.read(names[0]).decode() if names else None
     if text is None:
         return lambda inputs: [], None  # nothing of it is run
     if threads:
@@ -340,15 +348,6 @@ def _open_package(path: Path, threads: int | None) -> tuple[Run, str | None]:
         return [t.numpy() for t in ([found] if isinstance(found, torch.Tensor) else found)]
 
     return run, text
-
-
-def _read_record(path: Path) -> str | None:
-    try:
-        with ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(METADATA_RECORD)]
-            return archive.read(names[0]).decode() if names else None
-    except BadZipFile as error:
-        raise ValueError(f"{path} is damaged, or is no package of AOTInductor") from error
 
 
 def read_image(image: str | Path | Image.Image | np.ndarray, turn: bool = True) -> np.ndarray:

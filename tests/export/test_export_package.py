@@ -70,16 +70,13 @@ def test_code_runs_only_where_it_is_trusted(archive, tmp_path, monkeypatch):
     for load in (swin_mm.load, ExportedModel):
         with pytest.raises(ValueError, match="holds compiled code.*if you know who made.*--trust"):
             load(tmp_path / "b.pt2")
-        with pytest.raises(AssertionError, match="has run"):
+        with pytest.raises(ValueError, match="the code in the file has run"):
             load(tmp_path / "b.pt2", trust=True)
     Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="--trust"):
         predict.main([str(tmp_path / "b.pt2"), str(tmp_path / "a.png")])
     with pytest.raises(ValueError, match="has no metadata of swin_mm"):
         swin_mm.load(archive, trust=True)
-    (tmp_path / "c.pt2").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="is damaged, or is no package"):
-        swin_mm.load(tmp_path / "c.pt2", trust=True)
 
 
 def test_packages_are_of_float32(tmp_path):

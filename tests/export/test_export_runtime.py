@@ -125,3 +125,13 @@ def test_what_is_no_exported_model_is_refused(tmp_path):
     (tmp_path / "model.pth").touch()
     with pytest.raises(ValueError, match=r"an \.onnx, \.xml or \.pt2 file, got model"):
         ExportedModel(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+def test_damaged_files_are_refused(tmp_path, suffix):
+    if suffix != ".pt2":
+        pytest.importorskip("onnxruntime" if suffix == ".onnx" else "openvino")
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"<net" + bytes(range(256)))
+    with pytest.raises(ValueError, match=f"model{suffix} cannot be loaded, it may be damaged: ."):
+        ExportedModel(path, trust=True)
