@@ -10,6 +10,7 @@ detectron2/modeling/test_time_augmentation.py), which runs the backbone a second
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
@@ -20,7 +21,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from swin_mm.heads import roi
-from swin_mm.heads.roi.mask_head import own_masks, paste_results
+from swin_mm.heads.roi.mask_head import paste_results
 
 RCNN_HEADS = (StandardRoIHead, CascadeRoIHead, roi.StandardRoIHead, roi.CascadeRoIHead)
 # Dimensions of `(..., h, w)` that a view's flip reverses.
@@ -92,12 +93,14 @@ def add_masks(
         metas: Of each view, the meta information of its images.
         merged: The detections of each image, with boxes in the original image.
     """
+    is_cascade = isinstance(model.roi_head, CascadeRoIHead)
+    predict: Any = (roi.CascadeRoIHead if is_cascade else roi.StandardRoIHead).predict_own_masks
     counts = [len(found) for found in merged]
     total = merged[0].bboxes.new_zeros(sum(counts), 1, 1)
     for view, view_metas in zip(views, metas, strict=True):
         boxes = [_to_view(found.bboxes, m) for found, m in zip(merged, view_metas, strict=True)]
         if sum(counts):
-            masks = _predict_masks(model.roi_head, view.features, bbox2roi(boxes), merged)
+            masks = predict(model.roi_head, view.features, bbox2roi(boxes), list(merged))
             parts = zip(masks.split(counts), view_metas, strict=True)
             total = total + torch.cat([unflip_masks(part, meta) for part, meta in parts])
     # The boxes are in the original image: masks are pasted into that, at scale one.
@@ -116,16 +119,3 @@ def _to_view(boxes: Tensor, meta: dict) -> Tensor:
 def unflip_masks(masks: Tensor, meta: dict) -> Tensor:
     """Turns masks `(..., h, w)` that a view shows as the original image has them."""
     return masks.flip(FLIPPED[meta["flip_direction"]]) if meta.get("flip") else masks
-
-
-def _predict_masks(
-    head: BaseRoIHead, features: Sequence[Tensor], rois: Tensor, found: Sequence[InstanceData]
-) -> Tensor:
-    """Predicts masks of the detected classes in `rois` `(N, 5)`: `(N, h, w)`, from 0 to 1."""
-    if not isinstance(head, CascadeRoIHead):
-        return own_masks(head.mask_head, head._mask_forward(features, rois)["mask_preds"], found)
-    stages = [
-        own_masks(mask_head, head._mask_forward(stage, features, rois)["mask_preds"], found)
-        for stage, mask_head in enumerate(head.mask_head)
-    ]
-    return torch.stack(stages).mean(dim=0)

@@ -179,12 +179,18 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
         if reason := unsupported.pasting(self.mask_head, rois):
             unsupported.log_fallback("masks", reason)
             return super().predict_mask(x, batch_img_metas, results_list, rescale)
-        masks = [
-            own_masks(head, self._mask_forward(stage, x, rois)["mask_preds"], results_list)
-            for stage, head in enumerate(self.mask_head)
-        ]
-        mean = torch.stack(masks).mean(dim=0)
-        return paste_results(mean, results_list, batch_img_metas, self.test_cfg, rescale)
+        masks = self.predict_own_masks(x, rois, results_list)
+        return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
+
+    def predict_own_masks(
+        self, x: Sequence[Tensor], rois: Tensor, results: list[InstanceData]
+    ) -> Tensor:
+        """Masks `(N, h, w)` of the detected classes in boxes `(N, 5)`, mean of stages."""
+        stages = []
+        for stage, head in enumerate(self.mask_head):
+            features = extract_features(self.mask_roi_extractor[stage], x, rois)
+            stages.append(own_masks(head, features, results))
+        return torch.stack(stages).mean(dim=0)
 
     def _unsupported_box_heads(self) -> str | None:
         return next(filter(None, map(unsupported.box_head, self.bbox_head)), None)

@@ -54,14 +54,21 @@ class HybridTaskCascadeRoIHead(CascadeRoIHead, MmdetHybridTaskCascadeRoIHead):
 
         mmdet also predicts the masks of all earlier stages in that case, and drops them.
         """
+        features, passed_on = self._mask_features(stage, x, rois, semantic_feat)
+        masks = self.mask_head[stage](features, passed_on, return_feat=False)
+        return dict(mask_preds=masks if training else [masks])
+
+    def _mask_features(
+        self, stage: int, x: Sequence[Tensor], rois: Tensor, semantic_feat: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features of boxes, `(R, C, h, w)`, and those that earlier stages pass on."""
         features = extract_features(self.mask_roi_extractor[stage], x, rois)
         features = self._fuse("mask", features, rois, semantic_feat)
         passed_on = None
         if self.mask_info_flow:
             for head in self.mask_head[:stage]:
                 passed_on = head(features, passed_on, return_logits=False)
-        masks = self.mask_head[stage](features, passed_on, return_feat=False)
-        return dict(mask_preds=masks if training else [masks])
+        return features, passed_on
 
     def predict_mask(  # type: ignore[override]  # mmdet's HTC has another argument than its cascade
         self,
@@ -77,8 +84,12 @@ class HybridTaskCascadeRoIHead(CascadeRoIHead, MmdetHybridTaskCascadeRoIHead):
             unsupported.log_fallback("masks", reason)
             inputs = x, semantic_heat, batch_img_metas, results_list, rescale
             return MmdetHybridTaskCascadeRoIHead.predict_mask(self, *inputs)
-        predicted = self._mask_forward(self.num_stages - 1, x, rois, semantic_heat)["mask_preds"]
-        masks = own_masks(self.mask_head[-1], predicted, results_list)
+        stage = self.num_stages - 1
+        features, passed_on = self._mask_features(stage, x, rois, semantic_heat)
+        head = self.mask_head[stage]
+        if passed_on is not None:
+            features = features + head.conv_res(passed_on)
+        masks = own_masks(head, features, results_list)
         return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
 
     def _fuse(

@@ -1,14 +1,17 @@
 """Losses and predictions of mmdet's mask heads; targets are made on the device."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks import wrappers
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torchvision.ops import roi_align
 
@@ -17,7 +20,11 @@ from swin_mm.heads.ops.paste import paste_masks
 from swin_mm.heads.ops.polygons import draw_polygons, pack_polygons
 from swin_mm.heads.ops.transfer import to_device
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples
+from swin_mm.models.layers.hooks import has_hooks
 
+CONVOLUTIONS = (nn.Conv2d, wrappers.Conv2d)
+TRANSPOSED = (nn.ConvTranspose2d, wrappers.ConvTranspose2d)
+BOXES = 8  # whose upsampled features are held at a time, so that they stay in a CPU's cache
 THRESHOLD = 0.5  # a cell belongs to the object if half of it is covered
 
 
@@ -79,16 +86,55 @@ def mask_targets(samples: RoISamples, truths: GroundTruths, cfg: ConfigDict) -> 
     )
 
 
-def own_masks(head: FCNMaskHead, predicted: Tensor, results: Sequence[InstanceData]) -> Tensor:
-    """Masks `(N, h, w)`, from 0 to 1, of the classes that were detected, of all images' `results`.
+def own_masks(head: FCNMaskHead, features: Tensor, results: Sequence[InstanceData]) -> Tensor:
+    """Predicts masks `(N, h, w)`, from 0 to 1, of the classes that were detected.
 
-    `predicted` are a head's masks of each class before the sigmoid, `(N, C, h, w)`.
+    `features`, `(N, C, h', w')`, are those of the boxes of all images' `results`.
     """
     labels = torch.cat([found.labels for found in results])
     if head.class_agnostic:
         labels = torch.zeros_like(labels)
-    rows = torch.arange(len(labels), device=labels.device)
-    return predicted[rows, labels].float().sigmoid()
+    upsample, last = head.upsample, head.conv_logits
+    is_known = unsupported.mask_head(head) is None and not has_hooks(head)
+    is_plain = type(last) in CONVOLUTIONS and last.kernel_size == (1, 1) and not has_hooks(last)
+    if is_known and is_plain and _is_patchwise(upsample):
+        for conv in head.convs:
+            features = conv(features)
+        logits = _logits_of_class(features, upsample, last, labels)
+    else:
+        rows = torch.arange(len(labels), device=labels.device)
+        predicted = head(features)
+        # HTC's heads give their features too.
+        logits = (predicted[0] if isinstance(predicted, list) else predicted)[rows, labels]
+    return logits.float().sigmoid()
+
+
+def _is_patchwise(layer: Any) -> bool:
+    """Whether a layer turns each pixel into a patch, so that it is a product of matrices."""
+    if type(layer) not in TRANSPOSED or has_hooks(layer):
+        return False
+    is_whole = layer.padding == layer.output_padding == (0, 0) and layer.dilation == (1, 1)
+    return is_whole and layer.kernel_size == layer.stride and layer.groups == 1
+
+
+def _logits_of_class(x: Tensor, upsample: Any, last: Any, labels: Tensor) -> Tensor:
+    """`last(relu(upsample(x)))` of one class each, `(N, h, w)`, without maps of upsampled layout.
+
+    `upsample` is one for which `_is_patchwise` holds, and `last` a convolution of single pixels.
+    """
+    patch_h, patch_w = upsample.kernel_size
+    height, width = x.shape[2:]
+    weight = upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (kh*kw*C', C)
+    bias = None if upsample.bias is None else upsample.bias.repeat(patch_h * patch_w)
+    own = last.weight[labels].flatten(1)[:, :, None]  # (N, C', 1)
+    parts = []
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, h'*w', C)
+    for part, own_part in zip(pixels.split(BOXES), own.split(BOXES), strict=True):
+        patches = F.linear(part.flatten(0, 1), weight, bias).relu_()  # (n*h'*w', kh*kw*C')
+        parts.append(patches.view(len(part), -1, own.shape[1]) @ own_part)
+    logits = torch.cat(parts).view(-1, height, width, patch_h, patch_w).transpose(2, 3)
+    logits = logits.reshape(-1, height * patch_h, width * patch_w)
+    return logits if last.bias is None else logits + last.bias[labels][:, None, None]
 
 
 def paste_results(

@@ -121,9 +121,17 @@ class StandardRoIHead(MmdetStandardRoIHead):
         if reason := unsupported.pasting([self.mask_head], rois):
             unsupported.log_fallback("masks", reason)
             return super().predict_mask(x, batch_img_metas, results_list, rescale)
-        predicted = self._mask_forward(x, rois)["mask_preds"]
-        masks = own_masks(self.mask_head, predicted, results_list)
+        masks = self.predict_own_masks(x, rois, results_list)
         return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
+
+    def predict_own_masks(
+        self, x: Sequence[Tensor], rois: Tensor, results: list[InstanceData]
+    ) -> Tensor:
+        """Masks `(N, h, w)` of the detected classes in boxes `(N, 5)`, from 0 to 1."""
+        features = extract_features(self.mask_roi_extractor, x, rois)
+        if self.with_shared_head:
+            features = self.shared_head(features)
+        return own_masks(self.mask_head, features, results)
 
     def _unsupported_loss(self, samples: list[DetDataSample]) -> str | None:
         return (
