@@ -81,7 +81,8 @@ def _explain_unknown_key(error: BaseException) -> str | None:
     bases = [c for kind in built[::-1] if isinstance(kind, type) for c in kind.__mro__[:-1]]
     if owner in (base.__name__ for base in bases):
         owner = bases[0].__name__  # that the config names
-    known = {name for base in bases for name in signature(base.__init__).parameters}
+    makers = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
+    known = {name for maker in makers for name in signature(maker).parameters}
     nearest = get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return f"the config does not fit: {owner} takes no {key!r}{hint}"
