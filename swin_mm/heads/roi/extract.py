@@ -56,15 +56,12 @@ def extract_features(extractor: BaseRoIExtractor, maps: Sequence[Tensor], rois: 
         )
     ]
     parts.append(maps[0].new_zeros(rest, maps[0].shape[1], *size))
-    # Joined in the layout that they have: parts without boxes would turn it.
-    is_channels_last = maps[0].device.type == "cpu"
-    if is_channels_last:
-        parts = [part.permute(0, 2, 3, 1) for part in parts]  # (R_i, h, w, C)
-    features = torch.cat([part.flatten(1) for part in parts])
-    features = torch.empty_like(features).index_copy_(0, order, features)
-    if is_channels_last:
-        return features.unflatten(1, (*size, -1)).permute(0, 3, 1, 2)
-    return features.unflatten(1, (-1, *size))
+    if not torch.is_grad_enabled():
+        # Parts without boxes would turn the others' layout, in which convolutions are faster. In
+        # training they do, so that convolutions round as mmdet's.
+        parts = [part for part in parts if len(part)] or parts[:1]
+    features = torch.cat(parts)
+    return torch.empty_like(features).index_copy_(0, order, features)
 
 
 def _nothing(level: Tensor, size: tuple[int, int]) -> Tensor:
