@@ -2,16 +2,14 @@
 
 from zipfile import ZipFile
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import DATASET, backbone, build, upernet
+from tiny_models import DATASET, build, upernet
 
 import swin_mm
 from swin_mm.cli import predict
 from swin_mm.export import operators, package
-from swin_mm.export.check import draw_example
 from swin_mm.export.plan import ExportError, make_plan
 from swin_mm.export.runtime import METADATA_RECORD, ExportedModel
 from swin_mm.export.write import Lower, export_model
@@ -85,16 +83,35 @@ def test_packages_are_of_float32(tmp_path):
         export_model(plan, tmp_path / "a.pt2", lower=Lower("half"))
 
 
+class Boxes(torch.nn.Module):
+    """What a package cannot take from PyTorch's own operators, with sizes that depend on values."""
+
+    def forward(self, boxes, scores, large, small):
+        kept = operators.suppress(boxes, scores, 0.3, 0.5, 40)
+        levels = (kept[:, 0] > 0).long()
+        pooled = operators.pool_rois([large, small], boxes, levels, [0.25, 0.125], [3, 3], 2, True)
+        return kept, pooled
+
+
 @pytest.mark.slow
-def test_a_segmentor_gives_what_the_model_gives(tmp_path):
-    """The check compares label maps at three sizes; here the file is loaded as a user loads it."""
-    cfg = dict(upernet(), backbone=backbone("context"))
-    plan = make_plan(build(cfg, "mmseg"), DATASET, "model")
-    palette = [[10 * i, 0, 0] for i in range(5)]
-    result = export_model(plan, tmp_path / "model.pt2", list("abcde"), palette)
-    assert len({difference.size[1:] for difference in result.differences}) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
-    model = swin_mm.load(tmp_path / "model.pt2", trust=True)
-    found = model.predict(draw_example(91, 133, 3, 0))
-    assert found.label_map.shape == (91, 133) and len(np.unique(found.label_map)) > 1
-    assert model.palette == palette and model.file.metadata == result.metadata
+def test_compiled_code_takes_any_number_of_boxes(tmp_path):
+    def draw(count: int, num_boxes: int) -> list[torch.Tensor]:
+        maps = torch.randn(count, 3, 24, 24), torch.randn(count, 3, 12, 12)
+        return [draw_boxes(count, num_boxes), torch.rand(count, 2, num_boxes), *maps]
+
+    torch.manual_seed(0)
+    any_size = torch.export.Dim.DYNAMIC
+    shapes = ({0: any_size, 1: any_size}, {0: any_size, 2: any_size}, {0: any_size}, {0: any_size})
+    recorded = torch.export.export(Boxes(), tuple(draw(2, 20)), dynamic_shapes=shapes, strict=False)
+    package.compile_package(recorded, tmp_path / "a.pt2")
+    package.write_package(tmp_path / "a.pt2", tmp_path / "b.pt2", dict(task="none"))
+    run = torch._inductor.aoti_load_package(str(tmp_path / "b.pt2"))
+    # None is kept where all scores are halved, and one of a single one.
+    for count, num_boxes, factor in ((2, 20, 1.0), (1, 33, 1.0), (2, 7, 0.5), (1, 1, 1.0)):
+        inputs = draw(count, num_boxes)
+        inputs[1] *= factor
+        if num_boxes == 1:
+            inputs[1][0] = torch.tensor([[0.9], [0.1]])
+        expected = Boxes()(*inputs)
+        assert ((expected[0] > 0).sum() > 1) == (num_boxes > 7)
+        torch.testing.assert_close(tuple(run(*inputs)), expected)
