@@ -121,6 +121,22 @@ def test_guided_anchor_head(training):
     assert all(t.isfinite().all() for level in outputs for t in level)
 
 
+@pytest.mark.parametrize("layer", ["DeformRoIPoolPack", "ModulatedDeformRoIPoolPack"])
+def test_deformable_roi_pooling(layer):
+    layer = dict(type=layer, output_size=3, output_channels=8, deform_fc_channels=16)
+    module = DETECTION.build(
+        dict(
+            type="SingleRoIExtractor",
+            roi_layer=layer,
+            out_channels=8,
+            featmap_strides=[4, 8],
+        )
+    )
+    rois = torch.tensor([[0, 1.0, 2, 30, 40], [1, 5, 5, 200, 240]])
+    output = steps(module, maps(8, 64, 32), rois)
+    assert output.shape == (2, 8, 3, 3)
+
+
 def test_soft_nms_in_multiclass_nms():
     torch.manual_seed(0)
     corners = torch.rand(30, 2) * 20
@@ -130,6 +146,25 @@ def test_soft_nms_in_multiclass_nms():
     )
     assert dets.shape == (20, 5) and labels.max() <= 2
     assert (dets[:-1, 4] >= dets[1:, 4]).all()
+
+
+@pytest.mark.parametrize("kind", ["collect", "distribute", "bi-direction"])
+@pytest.mark.parametrize("compact", [True, False], ids=["compact", "wide"])
+def test_psa_head(kind, compact):
+    module = SEGMENTATION.build(
+        dict(
+            type="PSAHead",
+            in_channels=8,
+            channels=8,
+            num_classes=3,
+            mask_size=(8, 8) if compact else (7, 7),
+            psa_type=kind,
+            compact=compact,
+            shrink_factor=1,
+            norm_cfg=dict(type="BN"),
+        )
+    )
+    assert steps(module, maps(8, 8)).shape == (2, 3, 8, 8)
 
 
 def test_criss_cross_head():

@@ -9,17 +9,20 @@ from swin_mm.compat.mmcv_ext import (
     carafe,
     deform_attn,
     deform_conv,
+    deform_roi_pool,
     focal,
     masked_conv,
     nms,
+    psa_mask,
     roi_align,
     roi_align_rotated,
+    roi_pool,
     rotated,
 )
 
 _MODULES = (
-    *(bbox, carafe, deform_attn, deform_conv, focal, masked_conv, nms),
-    *(roi_align, roi_align_rotated, rotated),
+    *(bbox, carafe, deform_attn, deform_conv, deform_roi_pool, focal, masked_conv, nms),
+    *(psa_mask, roi_align, roi_align_rotated, roi_pool, rotated),
 )
 OPERATORS = {
     name: function
@@ -51,8 +54,8 @@ def __getattr__(name: str) -> Callable[..., NoReturn]:
 
     def not_provided(*args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(
-            f"mmcv's operator {name!r} needs mmcv's compiled extension: swin_mm provides those "
-            "that models with a Swin use. Install a compiled mmcv in place of "
+            f"mmcv's operator {name!r} needs mmcv's compiled extension: swin_mm provides only the "
+            "operators that models of mmdet and mmseg use. Install a compiled mmcv in place of "
             "mmcv-lite (pip uninstall mmcv-lite; mim install 'mmcv>=2.1,<2.2')"
         )
 

@@ -1,4 +1,4 @@
-"""`sigmoid_focal_loss`, and its gradient in closed form."""
+"""`sigmoid_focal_loss` and `softmax_focal_loss`, and their gradients in closed form."""
 
 import torch
 from torch import Tensor
@@ -22,9 +22,7 @@ def sigmoid_focal_loss_forward(
         alpha: Weight of the foreground term; the background's is `1 - alpha`.
     """
     logits = widen(input)
-    if len(target):  # on a GPU an error comes at a later call, so as not to wait
-        most = logits.shape[1]
-        torch._assert_async(target.max() <= most, f"target must be at most {most} in every row")
+    _check(target, most=logits.shape[1])
     hit = _one_hot(target, logits.shape[1])
     p = logits.sigmoid()
     foreground = alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log()
@@ -45,6 +43,51 @@ def sigmoid_focal_loss_backward(
     grad_input.copy_(-torch.where(hit, foreground, background) * _row_weight(weight, target))
 
 
+def softmax_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Focal loss of mutually exclusive classes, written to `output` `(N,)`.
+
+    As above, but that `input` are probabilities, as mmcv has taken the softmax, and rows with a
+    negative target are ignored.
+    """
+    _check(target, most=input.shape[1] - 1)
+    p, counts = _target_probability(widen(input), target)
+    loss = -alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log()
+    output.copy_(loss * counts * _row_weight(weight, target)[:, 0])
+
+
+def softmax_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Derivative of each row's loss by the logits under the softmax.
+
+    Args:
+        buff: `(N,)`, written: the derivative by the logit of the row's own class, over `1 - p`.
+        grad_input: `(N, C)`, written.
+    """
+    probability = widen(input)
+    p, counts = _target_probability(probability, target)
+    q = 1 - p
+    slope = alpha * (gamma * q ** (gamma - 1) * p * p.clamp(min=LEAST).log() - q**gamma)
+    slope = slope * counts * _row_weight(weight, target)[:, 0]
+    buff.copy_(slope)
+    hit = _one_hot(target, probability.shape[1])
+    grad_input.copy_(slope[:, None] * (hit.to(probability.dtype) - probability))
+
+
+def _check(target: Tensor, most: int) -> None:
+    """Raises for classes greater than `most`; on a GPU at a later call, so as not to wait."""
+    if len(target):
+        torch._assert_async(target.max() <= most, f"target must be at most {most} in every row")
+
+
 def _one_hot(target: Tensor, num_classes: int) -> Tensor:
     """`(N, C)` bool, true at each row's class."""
     return target[:, None] == torch.arange(num_classes, device=target.device)
@@ -57,3 +100,9 @@ def _row_weight(weight: Tensor, target: Tensor) -> Tensor:
     weight = widen(weight)
     known = (target >= 0) & (target < len(weight))
     return torch.where(known, weight[target.clamp(0, len(weight) - 1)], 1.0)[:, None]
+
+
+def _target_probability(probability: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability of each row's class `(N,)`, and which rows count `(N,)`."""
+    place = target.clamp(0, probability.shape[1] - 1)[:, None]
+    return probability.gather(1, place)[:, 0], target >= 0

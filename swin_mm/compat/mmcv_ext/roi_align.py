@@ -1,12 +1,18 @@
-"""`roi_align` by torchvision's kernels."""
+"""`roi_align`: average mode by torchvision's kernels, maximum mode in PyTorch."""
+
+from functools import partial
 
 import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
-from swin_mm.compat.mmcv_ext.tensors import widen
+from swin_mm.compat.mmcv_ext.sampling import bilinear, roi_grid, sampling_points
+from swin_mm.compat.mmcv_ext.tensors import add_gradients, widen
 
-AVERAGE = 1  # mmcv's numbering of `pool_mode`
+# mmcv's numbering of `pool_mode`.
+MAXIMUM, AVERAGE = 0, 1
+# What mmcv writes as the place of the maximum where a region has no sampling point.
+NOWHERE = -1.0
 
 
 def roi_align_forward(
@@ -28,21 +34,28 @@ def roi_align_forward(
         input: `(B, C, H, W)`.
         rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
         output: `(R, C, aligned_height, aligned_width)`, written.
-        argmax_y, argmax_x: Of the maximum mode; unused.
+        argmax_y, argmax_x: As `output`, written in mode `MAXIMUM`: where it was, in cells.
         aligned_height, aligned_width: Rows and columns of the output.
         spatial_scale: Feature map cells per image pixel.
         sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
-        pool_mode: `AVERAGE`, over the sampling points of an output cell.
+        pool_mode: `MAXIMUM` or `AVERAGE`, over the sampling points of an output cell.
         aligned: Whether the first cell's centre is at 0.5 instead of 0.
     """
-    if pool_mode != AVERAGE:
-        raise NotImplementedError("roi_align with pool_mode='max' needs mmcv's compiled extension")
+    pooled = (aligned_height, aligned_width)
     features = widen(input)
-    sizes = (spatial_scale, aligned_height, aligned_width)
-    pooled = torch.ops.torchvision.roi_align(
-        features, rois.to(features.dtype), *sizes, sampling_ratio, aligned
-    )
-    output.copy_(pooled)
+    rois = rois.to(features.dtype)
+    if pool_mode == AVERAGE:
+        options = (spatial_scale, *pooled, sampling_ratio, aligned)
+        output.copy_(torch.ops.torchvision.roi_align(features, rois, *options))
+        return
+    grid = roi_grid(rois, pooled, spatial_scale, sampling_ratio, aligned)
+    argmax_y.fill_(NOWHERE)
+    argmax_x.fill_(NOWHERE)
+    for chosen, part, y, x in sampling_points(grid, pooled):
+        maximum, y, x = _largest_samples(features, part.image, y, x)
+        output[chosen] = maximum.to(output.dtype)
+        argmax_y[chosen] = y.to(argmax_y.dtype)
+        argmax_x[chosen] = x.to(argmax_x.dtype)
 
 
 def roi_align_backward(
@@ -60,8 +73,35 @@ def roi_align_backward(
 ) -> None:
     """Adds the gradient of `roi_align_forward` by `input` to `grad_input`."""
     grad = widen(grad_output)
-    sizes = (spatial_scale, aligned_height, aligned_width, *grad_input.shape)
-    found = torch.ops.torchvision._roi_align_backward(
-        grad, rois.to(grad.dtype), *sizes, sampling_ratio, aligned
+    rois = rois.to(grad.dtype)
+    if pool_mode == AVERAGE:
+        sizes = (spatial_scale, aligned_height, aligned_width, *grad_input.shape)
+        backward = torch.ops.torchvision._roi_align_backward
+        found = backward(grad, rois, *sizes, sampling_ratio, aligned)
+        grad_input += found.to(grad_input.dtype)
+        return
+    y, x = argmax_y.to(grad.dtype), argmax_x.to(grad.dtype)
+    grad = grad * (y != NOWHERE)
+    # The channels become images of one channel each, as every channel has maxima of its own.
+    planes = grad_input.flatten(0, 1).unsqueeze(1)
+    image = rois[:, 0].long()[:, None, None, None] * grad.shape[1]
+    image = image + torch.arange(grad.shape[1], device=grad.device)[:, None, None]
+    function = partial(bilinear, image=image, y=y, x=x)
+    add_gradients(function, (torch.zeros_like(planes),), grad.unsqueeze(-1), (planes,))
+
+
+def _largest_samples(
+    features: Tensor, image: Tensor, y: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest sample of each output cell and its y and x, each `(R, C, PH, PW)`."""
+    values = bilinear(features, image[:, None, None, None, None], y, x)
+    values = values.permute(0, 5, 1, 2, 3, 4).flatten(-2)  # (R, C, PH, PW, SH*SW)
+    maximum, place = values.max(dim=-1)
+    rows, columns = place // x.shape[-1], place % x.shape[-1]
+    y = y[:, None, :, :, :, 0].expand(*place.shape, -1)  # (R, C, PH, PW, SH)
+    x = x[:, None, :, :, 0].expand(*place.shape, -1)  # (R, C, PH, PW, SW)
+    return (
+        maximum,
+        y.gather(-1, rows.unsqueeze(-1)).squeeze(-1),
+        x.gather(-1, columns.unsqueeze(-1)).squeeze(-1),
     )
-    grad_input += found.to(grad_input.dtype)

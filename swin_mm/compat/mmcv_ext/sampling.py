@@ -17,6 +17,32 @@ class RoiGrid(NamedTuple):
     samples: Tensor  # (R, 2) int64, sampling points per pooled cell, down and across
 
 
+def roi_grid(
+    rois: Tensor,
+    pooled: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> RoiGrid:
+    """Places regions on a feature map as RoIAlign does; see there for the arguments.
+
+    `sampling_ratio` of 0 takes a sampling point per feature map cell. Only `aligned` regions may be
+    narrower than one cell.
+    """
+    corners = rois[:, 1:].unflatten(1, (2, 2)).flip(-1) * spatial_scale  # (R, corner, yx)
+    if aligned:
+        corners = corners - 0.5
+    start, end = corners.unbind(dim=1)
+    size = end - start
+    if not aligned:
+        size = size.clamp(min=1)
+    cell = torch.stack((size[:, 0] / pooled[0], size[:, 1] / pooled[1]), dim=1)
+    samples = cell.ceil().clamp(min=0).long()
+    if sampling_ratio > 0:
+        samples = torch.full_like(samples, sampling_ratio)
+    return RoiGrid(rois[:, 0].long(), start, size, cell, samples)
+
+
 def sampling_points(
     grid: RoiGrid, pooled: tuple[int, int]
 ) -> Iterator[tuple[Tensor, RoiGrid, Tensor, Tensor]]:

@@ -9,12 +9,18 @@ from typing import Any
 
 from swin_mm.datasets.check.summary import DatasetError, and_more, examples
 
-# Lists of a file, and the keys that each of their items needs.
-FORM = {
+Form = dict[str, set[str]]  # lists of a file, and the keys that each of their items needs
+DETECTION: Form = {
     "images": {"id", "file_name", "height", "width"},
     "annotations": {"id", "image_id", "category_id", "bbox", "area"},
     "categories": {"id", "name"},
 }
+PANOPTIC: Form = {
+    "images": DETECTION["images"],
+    "annotations": {"image_id", "segments_info"},
+    "categories": {"id", "name", "isthing"},
+}
+SEGMENT = {"id", "category_id", "bbox", "area"}
 LARGEST_ID = 2**63 - 1  # faster-coco-eval and NumPy have ids in 64 bits
 LARGEST_NUMBER = 1e12  # of pixels; beyond, float32 loses its meaning
 LARGEST_SIDE = 10**6  # pixels
@@ -22,11 +28,14 @@ LARGEST_IMAGE = 2**30  # pixels, as OpenCV; the metric draws masks of this size
 LARGEST_AREA = 1e10  # pixels; COCO's evaluation leaves out what is larger
 
 
-def read_coco(path: str, where: str, labelled: bool = True, parsed: Any = None) -> dict:
+def read_coco(
+    path: str, where: str, labelled: bool = True, form: Form = DETECTION, parsed: Any = None
+) -> dict:
     """Reads an annotation file and checks its form: lists, keys, ids and names.
 
     Args:
         labelled: Whether annotations are required.
+        form: Lists that it must have, and the keys of their items.
         parsed: What is in it, where that has been read already.
 
     Raises:
@@ -51,18 +60,19 @@ def read_coco(path: str, where: str, labelled: bool = True, parsed: Any = None) 
         raise DatasetError(
             f"{where}: {path} is not JSON ({error}); fetch or write it again, it may be cut short"
         ) from None
-    remedy = f"it must be a COCO file for object detection: {', '.join(FORM)}"
+    kind = "panoptic segmentation" if form is PANOPTIC else "object detection"
+    remedy = f"it must be a COCO file for {kind}: {', '.join(form)}"
     if isinstance(coco, list):
         raise DatasetError(f"{path} is a list, as COCO results are, not annotations: {remedy}")
     if not isinstance(coco, dict):
         raise DatasetError(f"{path} is JSON but not COCO: {remedy}")
     if not labelled:
         coco.setdefault("annotations", [])
-    if lacking := [section for section in FORM if not isinstance(coco.get(section), list)]:
+    if lacking := [section for section in form if not isinstance(coco.get(section), list)]:
         raise DatasetError(f"{path} has no list {lacking[0]!r}: {remedy}")
     if not coco["images"]:
         raise DatasetError(f"{path} lists no images; write it again, or name another file")
-    check_form(coco, path)
+    check_form(coco, path, form)
     if (encoding := json.detect_encoding(content)) != "utf-8":
         named = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
         raise DatasetError(
@@ -71,9 +81,9 @@ def read_coco(path: str, where: str, labelled: bool = True, parsed: Any = None) 
     return coco
 
 
-def check_form(coco: dict, path: str) -> None:
+def check_form(coco: dict, path: str, form: Form) -> None:
     """Checks the keys of all items, that ids are numbers or texts, and that names are texts."""
-    for section, keys in FORM.items():
+    for section, keys in form.items():
         for index, item in enumerate(coco[section]):
             place = f"{path}: {section}[{index}]"
             if lacking := keys - item.keys() if isinstance(item, dict) else keys:
@@ -116,6 +126,26 @@ def _is_text(value: Any) -> bool:
 def show(value: Any) -> str:
     """Returns a value for a message, shortened: the value may be anything."""
     return reprlib.repr(value)
+
+
+def flatten_segments(coco: dict, path: str) -> dict:
+    """Turns panoptic annotations into the form that objects have: one for each segment.
+
+    Since the ids of segments are those within an image, an annotation's becomes `IMAGE:SEGMENT`,
+    and the segment's own stays under the key `segment`.
+    """
+    segments = []
+    for annotation in coco["annotations"]:
+        image = annotation["image_id"]
+        for segment in annotation["segments_info"]:
+            if lacking := SEGMENT - segment.keys():
+                raise DatasetError(
+                    f"{path}: a segment of image {image} lacks {', '.join(sorted(lacking))}; every "
+                    f"one needs {', '.join(sorted(SEGMENT))}"
+                )
+            key = segment["id"]
+            segments.append({**segment, "id": f"{image}:{key}", "segment": key, "image_id": image})
+    return {**coco, "annotations": segments}
 
 
 def check_references(coco: dict, path: str) -> None:

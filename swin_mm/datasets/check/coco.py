@@ -1,12 +1,18 @@
-"""Checks COCO annotations of objects against the config and the images."""
+"""Checks COCO annotations, of objects or panoptic, against the config and the images."""
 
 import difflib
 import os
+from importlib.util import find_spec
 from itertools import starmap
 
+import numpy as np
+
 from swin_mm.datasets.check.annotations import (
+    DETECTION,
+    PANOPTIC,
     check_numbers,
     check_references,
+    flatten_segments,
     keep_sound,
     read_coco,
 )
@@ -35,7 +41,7 @@ from swin_mm.datasets.check.sizes import (
     note_doubts,
 )
 from swin_mm.datasets.check.source import Source
-from swin_mm.datasets.check.summary import DatasetError, SplitSummary, examples
+from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more, examples
 from swin_mm.datasets.reader import Reader
 
 # As many boxes as this, and such a part of all, reach beyond their images if they are corners.
@@ -43,7 +49,7 @@ CLIPPED_LEAST, CLIPPED_SHARE = 3, 0.1
 
 
 def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
-    """Checks a data set that mmdet reads as `CocoDataset` does.
+    """Checks a data set that mmdet reads as `CocoDataset` or `CocoPanopticDataset` does.
 
     Args:
         labelled: Whether annotations are required; a test set may come without.
@@ -52,8 +58,13 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitS
         DatasetError: Anything that training or testing would fail on, or silently get wrong, unless
             the inspection keeps errors.
     """
-    path = source.ann_file()
-    coco = inspection.attempt(read_coco, path, source.where, labelled)
+    is_panoptic = source.reads_like("CocoPanopticDataset")
+    path, form = source.ann_file(), PANOPTIC if is_panoptic else DETECTION
+    if source.transform("LoadPanopticAnnotations"):
+        inspection.attempt(_check_package, source)
+    coco = inspection.attempt(read_coco, path, source.where, labelled, form)
+    if coco and is_panoptic:
+        coco = inspection.attempt(flatten_segments, coco, path)
     if not coco:
         return SplitSummary()
     warnings = inspection.attempt(check_categories, coco, source, path) or []
@@ -68,19 +79,33 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitS
     is_sound = len(coco["annotations"]) == given  # else the errors say enough
     listed = len(coco["images"])
     coco = inspection.attempt(choose_images, coco, source) or coco
-    if len(coco["images"]) < listed and not source.where.startswith("train"):
+    if len(coco["images"]) < listed and not (is_panoptic or source.where.startswith("train")):
         warnings.append(
             f"{source.where}.indices takes {len(coco['images'])} of {listed} images, but the COCO "
             f"metric scores all of {path}: objects in the others count as missed"
         )
     summary = summarise(coco, source.classes(), warnings, path, labelled)
-    summary.unscorable = find_unscorable(coco)
+    if not is_panoptic:
+        summary.unscorable = find_unscorable(coco)
     if labelled and is_sound:
-        count_objects(coco, source, summary)
+        if is_panoptic:
+            summary.learned = {name: int(count) for name, count in summary.per_class.items()}
+        else:
+            count_objects(coco, source, summary)
     summary.warnings += check_images(coco, source, path, inspection)
-    if loading.get("with_seg"):
+    if is_panoptic and labelled:
+        summary.warnings += check_panoptic_maps(coco, source, inspection)
+    elif loading.get("with_seg"):
         inspection.attempt(_check_maps, coco, source)
     return summary
+
+
+def _check_package(source: Source) -> None:
+    if find_spec("panopticapi") is None:
+        raise DatasetError(
+            f"{source.where}: mmdet reads and scores panoptic maps with panopticapi, which is not "
+            "installed: pip install git+https://github.com/cocodataset/panopticapi.git"
+        )
 
 
 def choose_images(coco: dict, source: Source) -> dict:
@@ -95,7 +120,8 @@ def choose_images(coco: dict, source: Source) -> dict:
     settings = source.argument("filter_cfg")
     if settings and not source.argument("test_mode"):
         if settings.get("filter_empty_gt"):
-            wanted = set(source.classes())
+            stuff = {c["name"] for c in coco["categories"] if not c.get("isthing", True)}
+            wanted = set(source.classes()) - stuff
             occupied = {a["image_id"] for name, a in named_objects(coco) if name in wanted}
             images = [image for image in images if image["id"] in occupied]
         least = settings.get("min_size", 0)
@@ -275,3 +301,50 @@ def _compare_sizes(
         else:
             warnings.append(text)
     return warnings
+
+
+def check_panoptic_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]:
+    """Compares maps with the segments that the annotations list; returns warnings."""
+    folder, where = source.prefix("seg"), source.where
+    # mmdet replaces this suffix and no other.
+    files = {
+        image["id"]: os.path.join(folder, image["file_name"].replace(".jpg", ".png"))
+        for image in coco["images"]
+    }
+    inspection.attempt(check_present, list(files.values()), where, "map")
+    reader = Reader()  # as `LoadPanopticAnnotations`, whatever its settings
+    warnings = inspection.look_into(list(files.values()), where, reader, "map")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    listed: dict = {key: set() for key in files}
+    for segment in coco["annotations"]:
+        listed.get(segment["image_id"], set()).add(segment["segment"])
+
+    usable = [key for key, file in files.items() if inspection.can_use(file)]
+    wrong, unlisted = [], []
+    for key in inspection.sample(usable, f"{where}: maps"):
+        ids = read_ids(reader, files[key])
+        if ids.shape != sizes[key]:
+            wrong.append(f"{files[key]} has {ids.shape} pixels, its image {sizes[key]}")
+        drawn = set(np.unique(ids).tolist())
+        if absent := listed[key] - drawn:
+            wrong.append(f"{files[key]} does not have the segments {examples(absent)}")
+        if drawn - listed[key] - {0}:
+            unlisted.append(files[key])
+    if wrong:
+        inspection.refuse(f"{where}: {wrong[0]}{and_more(len(wrong))}; write the maps again")
+    if unlisted:
+        warnings.append(
+            f"{where}: {len(unlisted)} maps have segments that the annotations do not list, and "
+            f"that are ignored: {examples(unlisted)}"
+        )
+    return warnings
+
+
+def read_ids(reader: Reader, path: str) -> np.ndarray:
+    """Reads a panoptic map: `(H, W)`, the id of each pixel's segment; 0 is none.
+
+    Source:
+        https://github.com/cocodataset/panopticapi/blob/master/panopticapi/utils.py: an id is red +
+        256 * green + 256^2 * blue.
+    """
+    return reader.load(path).astype(np.int64) @ np.array([1, 256, 256**2])

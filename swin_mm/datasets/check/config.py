@@ -143,6 +143,7 @@ def _check_source(source: Source, inspection: Inspection, labelled: bool) -> Spl
             raise DatasetError(f"{source.where}: {error}") from None
     checks = {
         "CocoDataset": check_coco,
+        "CocoPanopticDataset": check_coco,
         "BaseSegDataset": check_semantic,
     }
     check = next((check for base, check in checks.items() if source.reads_like(base)), None)

@@ -1,8 +1,8 @@
-"""The focal loss against mmdet's PyTorch version and against autograd."""
+"""Focal losses against mmdet's PyTorch version and against autograd."""
 
 import pytest
 import torch
-from mmcv.ops import sigmoid_focal_loss
+from mmcv.ops import sigmoid_focal_loss, softmax_focal_loss
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from torch.autograd import gradcheck
 from torch.nn import functional as F
@@ -63,6 +63,36 @@ def test_sigmoid_survives_extreme_logits():
     assert extreme.grad.isfinite().all()
 
 
+def softmax_reference(x, target, gamma, alpha):
+    p = x.softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]
+    return torch.where(target >= 0, -alpha * (1 - p) ** gamma * p.log(), 0.0)
+
+
+@SETTINGS
+def test_softmax_values_and_gradient(gamma, alpha):
+    target = TARGET.where(TARGET < CLASSES, 0)
+    mine, other = logits().requires_grad_(), logits().requires_grad_()
+    loss = softmax_focal_loss(mine, target, gamma, alpha, None, "sum")
+    expected = softmax_reference(other, target, gamma, alpha).sum()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(mine.grad, other.grad)
+    assert not mine.grad[target < 0].any()
+
+
+def test_softmax_class_weights():
+    target = TARGET.where(TARGET < CLASSES, 0)
+    weight = torch.tensor([0.5, 2.0, 3.0, 0.1], dtype=torch.float64)
+    loss = softmax_focal_loss(logits(), target, 2.0, 0.25, weight, "none")
+    expected = softmax_reference(logits(), target, 2.0, 0.25) * weight[target.clamp(min=0)]
+    torch.testing.assert_close(loss, expected)
+    leaf = logits().requires_grad_()
+    assert gradcheck(
+        lambda x: softmax_focal_loss(x, target, 2.0, 0.25, weight, "sum"), leaf, fast_mode=True
+    )
+
+
 @HALVES
 def test_sigmoid_in_half_precision(dtype):
     narrow = logits(dtype).requires_grad_()
@@ -76,15 +106,29 @@ def test_sigmoid_in_half_precision(dtype):
     assert torch.equal(narrow.grad, wide.grad.to(dtype))
 
 
-def test_no_rows_have_no_loss():
+@HALVES
+def test_softmax_in_half_precision(dtype):
+    """mmcv takes the softmax in half precision before the operator: that is its error."""
+    target = TARGET.where(TARGET < CLASSES, 0)
+    output = softmax_focal_loss(logits(dtype), target, 2.0, 0.25, None, "none")
+    expected = softmax_focal_loss(logits(dtype).float(), target, 2.0, 0.25, None, "none")
+    assert output.dtype == dtype
+    eps = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(output.float(), expected, rtol=eps, atol=eps)
+
+
+@pytest.mark.parametrize("loss", [sigmoid_focal_loss, softmax_focal_loss])
+def test_no_rows_have_no_loss(loss):
     leaf = torch.zeros(0, CLASSES, requires_grad=True)
     target = torch.zeros(0, dtype=torch.long)
-    total = sigmoid_focal_loss(leaf, target, 2.0, 0.25, None, "sum")
+    total = loss(leaf, target, 2.0, 0.25, None, "sum")
     total.backward()
     assert total == 0 and leaf.grad.shape == (0, CLASSES)
 
 
-def test_a_label_beyond_the_classes_is_refused():
+@pytest.mark.parametrize(
+    ("loss", "label"), [(sigmoid_focal_loss, CLASSES + 1), (softmax_focal_loss, CLASSES)]
+)
+def test_a_label_beyond_the_classes_is_refused(loss, label):
     with pytest.raises(RuntimeError, match="target must be at most"):
-        target = torch.full_like(TARGET, CLASSES + 1)
-        sigmoid_focal_loss(logits(), target, 2.0, 0.25, None, "sum")
+        loss(logits(), torch.full_like(TARGET, label), 2.0, 0.25, None, "sum")

@@ -1,4 +1,4 @@
-"""roi_align against loops over pooled cells."""
+"""roi_align, roi_pool and deform_roi_pool against loops over pooled cells."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torchvision
-from mmcv.ops import roi_align, roi_align_rotated
+from mmcv.ops import deform_roi_pool, roi_align, roi_align_rotated, roi_pool
 from torch.autograd import gradcheck
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -41,7 +41,7 @@ def read(plane, y, x):
     return float(above * (1 - y + top) + under * (y - top))
 
 
-def align_by_loops(maps, rois, pooled, scale, ratio, aligned):
+def align_by_loops(maps, rois, pooled, scale, ratio, mode, aligned):
     output = torch.zeros(len(rois), maps.shape[1], *pooled, dtype=torch.float64)
     for r, (image, *corners) in enumerate(rois.tolist()):
         x1, y1, x2, y2 = (c * scale - 0.5 * aligned for c in corners)
@@ -63,26 +63,26 @@ def align_by_loops(maps, rois, pooled, scale, ratio, aligned):
                         for b in range(across)
                     ]
                     mean = sum(samples) / len(samples)
-                    output[r, c, i, j] = mean
+                    output[r, c, i, j] = max(samples) if mode == "max" else mean
     return output
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "legacy"])
 @pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
-def test_roi_align_values(aligned, ratio):
-    expected = align_by_loops(features(), ROIS, (3, 2), 0.25, ratio, aligned)
-    found = roi_align(features(), ROIS, (3, 2), 0.25, ratio, "avg", aligned)
-    torch.testing.assert_close(found, expected)
+def test_roi_align_values(mode, aligned, ratio):
+    args = ((3, 2), 0.25, ratio, mode, aligned)
+    expected = align_by_loops(features(), ROIS, *args)
+    torch.testing.assert_close(roi_align(features(), ROIS, *args), expected)
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
 @pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "legacy"])
 @pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
-def test_roi_align_gradient(aligned, ratio):
+def test_roi_align_gradient(mode, aligned, ratio):
     maps = features().requires_grad_()
     assert gradcheck(
-        lambda maps: roi_align(maps, ROIS, (3, 2), 0.25, ratio, "avg", aligned),
-        maps,
-        fast_mode=True,
+        lambda maps: roi_align(maps, ROIS, (3, 2), 0.25, ratio, mode, aligned), maps, fast_mode=True
     )
 
 
@@ -99,10 +99,11 @@ def test_roi_align_takes_channels_last_and_strided_gradients():
 
 
 @HALVES
-def test_roi_align_in_half_precision(dtype):
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_roi_align_in_half_precision(mode, dtype):
     """Computed in float32 and rounded once, in both directions."""
     maps, rois = features(dtype), ROIS.to(dtype)
-    args = ((3, 2), 0.25, 2, "avg", True)
+    args = ((3, 2), 0.25, 2, mode, True)
     narrow, wide = maps.clone().requires_grad_(), maps.float().requires_grad_()
     output, expected = roi_align(narrow, rois, *args), roi_align(wide, rois.float(), *args)
     assert output.dtype == dtype
@@ -112,28 +113,144 @@ def test_roi_align_in_half_precision(dtype):
     output.backward(weight)
     expected.backward(weight.float())
     assert narrow.grad.dtype == dtype
-    assert torch.equal(narrow.grad, wide.grad.to(dtype))
+    # In mode max the places of the maxima are kept in the dtype of the input.
+    tolerance = 0 if mode == "avg" else 0.05
+    torch.testing.assert_close(narrow.grad, wide.grad.to(dtype), rtol=tolerance, atol=tolerance)
 
 
-def test_roi_align_by_the_maximum_is_refused():
-    with pytest.raises(NotImplementedError, match="pool_mode='max' needs mmcv's compiled"):
-        roi_align(features(), ROIS, (3, 2), 0.25, 0, "max", True)
-
-
-def test_roi_align_of_no_regions():
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_roi_align_of_no_regions(mode):
     maps = features().requires_grad_()
-    output = roi_align(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25, 0, "avg", True)
+    output = roi_align(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25, 0, mode, True)
     assert output.shape == (0, 3, 3, 2)
     output.sum().backward()
     assert not maps.grad.any()
 
 
-def test_roi_align_of_a_region_without_area_is_zero():
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_roi_align_of_a_region_without_area_is_zero(mode):
     maps = features().requires_grad_()
     roi = torch.tensor([[0, 8.0, 8.0, 8.0, 20.0]], dtype=torch.float64)
-    output = roi_align(maps, roi, (3, 2), 0.25, 0, "avg", True)
+    output = roi_align(maps, roi, (3, 2), 0.25, 0, mode, True)
     output.sum().backward()
     assert not output.any() and not maps.grad.any()
+
+
+def pool_by_loops(maps, rois, pooled, scale):
+    output = torch.zeros(len(rois), maps.shape[1], *pooled, dtype=torch.float64)
+    height, width = maps.shape[2:]
+    for r, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
+        x1, y1, x2, y2 = x1 * scale, y1 * scale, (x2 + 1) * scale, (y2 + 1) * scale
+        if x2 <= x1 or y2 <= y1:
+            continue
+        for i in range(pooled[0]):
+            for j in range(pooled[1]):
+                cell_h, cell_w = (y2 - y1) / pooled[0], (x2 - x1) / pooled[1]
+                top = min(max(math.floor(i * cell_h + y1), 0), height)
+                left = min(max(math.floor(j * cell_w + x1), 0), width)
+                bottom = min(max(math.ceil((i + 1) * cell_h + y1), 0), height)
+                right = min(max(math.ceil((j + 1) * cell_w + x1), 0), width)
+                if bottom > top and right > left:
+                    cell = maps[int(image), :, top:bottom, left:right]
+                    output[r, :, i, j] = cell.amax(dim=(1, 2))
+    return output
+
+
+# A region with no area, and one outside the map, besides.
+POOL_ROIS = torch.cat((ROIS, torch.tensor([[0, 9.0, 9, 2, 3], [1, 90, 90, 99, 99]]).double()))
+
+
+@pytest.mark.parametrize("pooled", [(1, 1), (3, 2), (7, 7)], ids=str)
+def test_roi_pool_values(pooled):
+    expected = pool_by_loops(features(), POOL_ROIS, pooled, 0.25)
+    torch.testing.assert_close(roi_pool(features(), POOL_ROIS, pooled, 0.25), expected)
+
+
+def test_roi_pool_values_when_the_regions_do_not_fit_at_once(monkeypatch):
+    from swin_mm.compat.mmcv_ext import roi_pool as module
+
+    monkeypatch.setattr(module, "GATHERED_VALUES", 100)
+    expected = pool_by_loops(features(), POOL_ROIS, (3, 2), 0.25)
+    torch.testing.assert_close(roi_pool(features(), POOL_ROIS, (3, 2), 0.25), expected)
+
+
+def test_roi_pool_gradient():
+    maps = features().requires_grad_()
+    assert gradcheck(lambda maps: roi_pool(maps, POOL_ROIS, (3, 2), 0.25), maps, fast_mode=True)
+
+
+@HALVES
+def test_roi_pool_in_half_precision(dtype):
+    maps, rois = features(dtype), POOL_ROIS.to(dtype)
+    narrow, wide = maps.clone().requires_grad_(), maps.float().requires_grad_()
+    output, expected = (roi_pool(m, rois.to(m.dtype), (3, 2), 0.25) for m in (narrow, wide))
+    assert output.dtype == dtype
+    assert torch.equal(output.float(), expected)
+    output.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(narrow.grad.float(), wide.grad)
+
+
+def test_roi_pool_of_no_regions():
+    maps = features().requires_grad_()
+    output = roi_pool(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25)
+    assert output.shape == (0, 3, 3, 2)
+    output.sum().backward()
+    assert not maps.grad.any()
+
+
+@pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
+def test_deform_roi_pool_without_offset_is_roi_align(ratio):
+    output = deform_roi_pool(features(), ROIS, None, (3, 2), 0.25, ratio, 0.1)
+    expected = torchvision.ops.roi_align(features(), ROIS, (3, 2), 0.25, ratio or -1, True)
+    torch.testing.assert_close(output, expected)
+
+
+def test_deform_roi_pool_moves_cells_by_a_share_of_the_region():
+    """A shift of all cells alike is a shift of the region."""
+    rois = torch.tensor([[0, 4.0, 8.0, 24.0, 20.0]], dtype=torch.float64)
+    offset = torch.zeros(1, 2, 3, 2, dtype=torch.float64)
+    offset[:, 0], offset[:, 1] = 0.7, -0.4
+    output = deform_roi_pool(features(), rois, offset, (3, 2), 0.25, 2, 0.1)
+    x, y = 0.1 * 0.7 * 20, 0.1 * -0.4 * 12
+    moved = rois + torch.tensor([0, x, y, x, y], dtype=torch.float64)
+    expected = torchvision.ops.roi_align(features(), moved, (3, 2), 0.25, 2, True)
+    torch.testing.assert_close(output, expected)
+
+
+def test_deform_roi_pool_gradients():
+    torch.manual_seed(2)
+    maps = features().requires_grad_()
+    offset = (torch.randn(2, 2, 3, 2, dtype=torch.float64) * 0.3).requires_grad_()
+    rois = torch.tensor([[0, 4.1, 4.3, 30.2, 22.9], [1, 9.0, 7.0, 25.0, 19.0]]).double()
+    assert gradcheck(
+        lambda maps, offset: deform_roi_pool(maps, rois, offset, (3, 2), 0.25, 0, 0.1),
+        (maps, offset),
+        fast_mode=True,
+    )
+
+
+@HALVES
+def test_deform_roi_pool_in_half_precision(dtype):
+    torch.manual_seed(3)
+    offset = (torch.randn(len(ROIS), 2, 3, 2) * 0.3).to(dtype)
+    args = ((3, 2), 0.25, 2, 0.1)
+    output = deform_roi_pool(features(dtype), ROIS.to(dtype), offset, *args)
+    expected = deform_roi_pool(
+        features(dtype).float(), ROIS.to(dtype).float(), offset.float(), *args
+    )
+    assert output.dtype == dtype
+    assert torch.equal(output, expected.to(dtype))
+
+
+def test_deform_roi_pool_of_no_regions():
+    maps = features().requires_grad_()
+    offset = torch.zeros(0, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    rois = torch.zeros(0, 5, dtype=torch.float64)
+    output = deform_roi_pool(maps, rois, offset, (3, 2), 0.25, 0, 0.1)
+    assert output.shape == (0, 3, 3, 2)
+    output.sum().backward()
+    assert not maps.grad.any()
 
 
 def turned_points(box, pooled, counts, aligned):

@@ -240,12 +240,3 @@ def test_sliding_windows_are_checked_before_the_first_validation(test_cfg, messa
 
 def test_detectors_have_no_sliding_windows():
     check_sliding(dict(type="FasterRCNN", test_cfg=dict(rpn=dict(nms_pre=1000))))
-
-
-def test_panoptic_data_is_said_to_go_unchecked(tmp_path):
-    pipeline = [{"type": "LoadPanopticAnnotations"}]
-    dataset = {"type": "CocoPanopticDataset", "data_root": f"{tmp_path}/", "pipeline": pipeline}
-    cfg = Config({"default_scope": "mmdet", "train_dataloader": {"dataset": dataset}})
-    assert check_config(cfg).warnings() == [
-        "train_dataloader.dataset: data of type CocoPanopticDataset is not checked"
-    ]
