@@ -2,7 +2,6 @@
 
 import difflib
 import os
-from importlib.util import find_spec
 from itertools import starmap
 
 import numpy as np
@@ -60,8 +59,6 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitS
     """
     is_panoptic = source.reads_like("CocoPanopticDataset")
     path, form = source.ann_file(), PANOPTIC if is_panoptic else DETECTION
-    if source.transform("LoadPanopticAnnotations"):
-        inspection.attempt(_check_package, source)
     coco = inspection.attempt(read_coco, path, source.where, labelled, form)
     if coco and is_panoptic:
         coco = inspection.attempt(flatten_segments, coco, path)
@@ -98,14 +95,6 @@ def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitS
     elif loading.get("with_seg"):
         inspection.attempt(_check_maps, coco, source)
     return summary
-
-
-def _check_package(source: Source) -> None:
-    if find_spec("panopticapi") is None:
-        raise DatasetError(
-            f"{source.where}: mmdet reads and scores panoptic maps with panopticapi, which is not "
-            "installed: pip install git+https://github.com/cocodataset/panopticapi.git"
-        )
 
 
 def choose_images(coco: dict, source: Source) -> dict:
