@@ -335,7 +335,7 @@ def make_work(fields: dict[str, Any], device: Any) -> Any:
     backend = fields.pop("attn_backend", "triton")
     config = None
     if name := fields.pop("config", None):
-        config = load_config(name, None, lambda *_: None)
+        config = load_config(name)
         config.model.backbone.attn_backend = backend
     if fields["sizes"] == "changing":
         fields["sizes"] = multi_scale_sizes(LARGE[0])

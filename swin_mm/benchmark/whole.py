@@ -115,7 +115,7 @@ def find_objects(model: Any, run: Callable[[], Sequence[Any]], count: int) -> No
     handle.remove()
     ranked = scores[0].float().softmax(1)[:, :-1].flatten().sort(descending=True).values
     cfg.max_per_img = count
-    candidates = count
+    candidates, found = count, [0]
     while candidates < len(ranked) - 1:
         candidates = min(2 * candidates, len(ranked) - 1)
         cfg.score_thr = ranked[candidates].item()

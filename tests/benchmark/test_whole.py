@@ -69,3 +69,19 @@ def test_missing_data_are_an_error_that_says_what_to_do(tmp_path):
     cfg.train_dataloader.dataset.update(type="mmdet.CocoDataset", data_root=str(tmp_path))
     with pytest.raises(ConfigError, match="are missing .*instances_train.json.*--size HxW"):
         loaded_batches(cfg)
+
+
+def test_detectors_find_the_objects_asked_for_with_the_same_weights():
+    """Of random weights, which find nothing by themselves; mmdet's own detector finds the same."""
+    work = whole_workload("mmdet", objects=5)
+    libraries = ("swin_mm", "mmdet")
+    ours, stock = (ModelStep(name, work).run(0)[0].pred_instances for name in libraries)
+    assert len(ours) == len(stock) == 5
+    torch.testing.assert_close(ours.bboxes, stock.bboxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(ours.scores, stock.scores)
+    assert torch.equal(ours.labels, stock.labels)
+
+
+def test_more_objects_than_nms_leaves():
+    with pytest.raises(ValueError, match="NMS leaves .* objects of an image, not 1000000"):
+        ModelStep("swin_mm", whole_workload("mmdet", objects=1_000_000))
