@@ -46,6 +46,8 @@ OTHER_KEYS = (
     "tta_model",
     "tta_pipeline",
 )
+# Names in mmdet's and mmseg's base configs, which a config that a run has written uses nowhere.
+VARIABLES = {"train_pipeline", "val_pipeline", "test_pipeline"}
 MAX_HINTS = 3
 
 
@@ -67,7 +69,7 @@ def check_top_keys(cfg: Config) -> None:
         ConfigError: There is one; names the file and the setting.
     """
     known = runner_keys()
-    for name in cfg.keys() - known:
+    for name in cfg.keys() - known - VARIABLES:
         uses = len(re.findall(rf"\b{re.escape(name)}\b", cfg.text))
         if uses < 2 and (nearest := get_close_matches(name, known, n=1, cutoff=ALIKE)):
             raise ConfigError(f"{cfg.filename}: no setting {name}; did you mean {nearest[0]}?")

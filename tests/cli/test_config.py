@@ -153,6 +153,14 @@ def test_variables_of_a_config_pass(write, text):
     load_config(write(f"{CONFIG}{text}\n"))
 
 
+@pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "upernet_swin_t"])
+def test_configs_that_runs_write_pass(tmp_path, name):
+    """They have the variables of the files beside settings that no longer use them."""
+    cfg = load_config(name)
+    cfg.dump(tmp_path / "written.py")
+    assert load_config(str(tmp_path / "written.py")).to_dict() == cfg.to_dict()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", STOCK, ids=lambda path: path.stem)
 def test_settings_of_stock_configs_pass(path):

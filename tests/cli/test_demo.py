@@ -26,4 +26,4 @@ def test_the_model_is_loaded_as_by_load(monkeypatch, checkpoint):
     monkeypatch.setattr("swin_mm.inference.model.load", lambda *arguments: arguments)
     words = ["x/a.py", *([checkpoint] if checkpoint else []), "--port", "8000"]
     assert run_command("demo", words) == 0
-    assert calls == [((("x/a.py", checkpoint, None, {}), "swin_mm: a.py"), 8000)]
+    assert calls == [((("x/a.py", checkpoint, None, {}, False), "swin_mm: a.py"), 8000)]
