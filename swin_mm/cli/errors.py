@@ -1,5 +1,6 @@
 """Tells apart errors that a user can fix and faults of the program."""
 
+import multiprocessing
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ PACKAGE = Path(__file__).parents[1]
 LOST_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w+))?"
 )
+MULTIPROCESSING = Path(multiprocessing.__file__).parent
 WORKER_TRACEBACK = "Original Traceback"
 QUALIFIED = re.compile(r"^swin_mm(\.\w+)+: ")  # the type of our errors in a traceback
 META_KEYS = ("img_shape", "ori_shape", "pad_shape", "batch_input_shape", "scale_factor")
@@ -40,14 +42,13 @@ def explain_error(error: BaseException) -> str | None:
         # system's (a missing file, a full disk), unless code handled them and failed in doing so.
         is_ours = type(current).__module__.startswith("swin_mm.")
         is_check = isinstance(current, ValueError) and _raised_in(current, PACKAGE)
+        if worker := _find_lost_worker(current):
+            return (
+                f"{worker}, often for lack of memory: lower num_workers or batch_size; train "
+                "--resume goes on from the last checkpoint"
+            )
         if is_ours or is_check or (is_cause and isinstance(current, OSError)):
             return _one_line(current)
-        if worker := LOST_WORKER.search(str(current)):
-            return (
-                f"a worker of the data loader (process {worker[1]}) was ended from outside"
-                f"{' by ' + worker[2] if worker[2] else ''}, often for lack of memory: lower "
-                "num_workers or batch_size; train --resume goes on from the last checkpoint"
-            )
         is_cause = is_cause and current.__cause__ is not None
         follow = not current.__suppress_context__
         current = current.__cause__ or (current.__context__ if follow else None)
@@ -57,6 +58,17 @@ def explain_error(error: BaseException) -> str | None:
         or _explain_loading(error)
         or _explain_missing_label(error)
     )
+
+
+def _find_lost_worker(error: BaseException) -> str | None:
+    """Names the data worker that an error shows to have ended, or whose connection broke."""
+    if worker := LOST_WORKER.search(str(error)):
+        by = f" by {worker[2]}" if worker[2] else ""
+        return f"a worker of the data loader (process {worker[1]}) was ended from outside{by}"
+    # It is noticed in the middle of a batch before the end of the process is.
+    if isinstance(error, OSError | EOFError) and _raised_in(error, MULTIPROCESSING):
+        return "a worker of the data loader was ended from outside"
+    return None
 
 
 def was_interrupted(error: BaseException | None) -> bool:

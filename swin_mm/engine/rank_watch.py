@@ -118,7 +118,9 @@ def describe_stack(stack: StackSummary) -> str:
 
 def _is_lost_rank(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, DistError) or LOST_RANK.search(str(error)):
+        # An `OSError` is of a connection to a data worker, whose end has an error of its own.
+        is_of_ranks = not isinstance(error, OSError) and LOST_RANK.search(str(error))
+        if isinstance(error, DistError) or is_of_ranks:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,5 +1,6 @@
 """Which errors are told in one line, and what the line is."""
 
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,16 @@ class Failing(Unreadable):
 class Unwrapped(Unreadable):
     def __getitem__(self, index):
         return Mosaic()({"img": None, "img_path": "a.png"})
+
+
+def test_a_broken_connection_to_a_worker_is_its_end():
+    """As a worker that is killed in the middle of a batch leaves it."""
+    ours, theirs = Pipe()
+    theirs.close()
+    message = explain_error(caught(ours.recv))
+    assert message.startswith("a worker of the data loader was ended from outside, often for lack")
+    # Not every file that ends too early is one.
+    assert explain_error(EOFError("no more")) is None
 
 
 @pytest.mark.parametrize("workers", [0, 1])

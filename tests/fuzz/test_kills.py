@@ -150,7 +150,7 @@ def test_sharded_ranks_stop_after_the_same_step_and_save_one_folder(sharded, tar
     ("workers", "ends", "reason"),
     [
         ("", ["1", "-9"], r"rank 1 \(process \d+\) has ended, .*\(train --resume goes on"),
-        ("one", ["1", "1"], r"a worker of the data loader \(process \d+\)"),
+        ("one", ["1", "1"], r"a worker of the data loader (\(process \d+\) )?was ended"),
     ],
     ids=["rank", "worker"],
 )
@@ -254,6 +254,24 @@ def test_ranks_say_where_they_were_when_one_hangs(start_ranks, tmp_path, monkeyp
     assert re.search(r"RankTimeoutError: rank 0 waited 5 s for the others in .*barrier \(", text)
     (line,) = errors(text)
     assert re.search(r"rank 0 \(process \d+\) has ended, .*; rank 1 was in .*read_forever", line)
+
+
+def test_a_lost_data_worker_is_no_lost_rank(start_ranks, tmp_path):
+    """Its connection to the rank that reads from it breaks like one between ranks."""
+
+    def read(rank):
+        if not rank:
+            dist.barrier()
+        try:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        except ConnectionResetError:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")  # noqa: B904
+
+    assert wait(start_ranks(read)) == ["70", "70"]
+    text = (tmp_path / "out").read_text()
+    (lost,) = re.findall(r"LostRankError: (.*)", text)
+    assert lost.startswith("rank 1 (process ")
+    assert re.search(r"^RuntimeError: DataLoader worker", text, re.MULTILINE)
 
 
 def test_a_rank_that_is_done_waits_for_the_others(start_ranks, monkeypatch):
