@@ -123,8 +123,9 @@ def test_deep_nesting_is_refused(kind, depth, is_zip, tmp_path):
     if depth < MAX_DEPTH:
         assert len(load_checkpoint_file(path)) == 1
     else:
+        limit = sys.getrecursionlimit()  # PyTorch's compiler raises it
         check_refused(path)
-        assert sys.getrecursionlimit() == 1000
+        assert sys.getrecursionlimit() == limit
 
 
 def test_json_nested_deeply_is_refused(tmp_path):
