@@ -6,15 +6,13 @@ from typing import Any
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead as MmdetHybridTaskCascadeRoIHead
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from swin_mm.heads import unsupported
 from swin_mm.heads.roi.cascade import CascadeRoIHead
 from swin_mm.heads.roi.extract import extract_features, lay_out
-from swin_mm.heads.roi.mask_head import own_masks, paste_results
+from swin_mm.heads.roi.mask_head import own_masks, predict_masks
 from swin_mm.registry import MODELS
 
 
@@ -79,18 +77,20 @@ class HybridTaskCascadeRoIHead(CascadeRoIHead, MmdetHybridTaskCascadeRoIHead):
         rescale: bool = False,
     ) -> list[InstanceData]:
         """Adds masks to the detections of a batch, those of the last stage."""
-        rois = bbox2roi([found.bboxes for found in results_list])
-        if reason := unsupported.pasting(self.mask_head, rois):
-            unsupported.log_fallback("masks", reason)
-            inputs = x, semantic_heat, batch_img_metas, results_list, rescale
-            return MmdetHybridTaskCascadeRoIHead.predict_mask(self, *inputs)
-        stage = self.num_stages - 1
-        features, passed_on = self._mask_features(stage, x, rois, semantic_heat)
-        head = self.mask_head[stage]
-        if passed_on is not None:
-            features = features + head.conv_res(passed_on)
-        masks = own_masks(head, features, results_list)
-        return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
+        inputs = batch_img_metas, results_list, rescale
+
+        def predict(rois: Tensor) -> Tensor:
+            stage = self.num_stages - 1
+            features, passed_on = self._mask_features(stage, x, rois, semantic_heat)
+            head = self.mask_head[stage]
+            if passed_on is not None:
+                features = features + head.conv_res(passed_on)
+            return own_masks(head, features, results_list)
+
+        found = predict_masks(self, predict, *inputs)
+        if found is not None:
+            return found
+        return MmdetHybridTaskCascadeRoIHead.predict_mask(self, x, semantic_heat, *inputs)
 
     def _fuse(
         self, branch: str, features: Tensor, rois: Tensor, semantic_feat: Tensor | None

@@ -1,6 +1,6 @@
 """Losses and predictions of mmdet's mask heads; targets are made on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import wrappers
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.structures.bbox import bbox2roi
 from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -135,6 +136,25 @@ def _logits_of_class(x: Tensor, upsample: Any, last: Any, labels: Tensor) -> Ten
     logits = torch.cat(parts).view(-1, height, width, patch_h, patch_w).transpose(2, 3)
     logits = logits.reshape(-1, height * patch_h, width * patch_w)
     return logits if last.bias is None else logits + last.bias[labels][:, None, None]
+
+
+def predict_masks(
+    head: Any,
+    predict: Callable[[Tensor], Tensor],
+    metas: Sequence[dict],
+    results: list[InstanceData],
+    rescale: bool,
+) -> list[InstanceData] | None:
+    """Adds masks to the detections of a batch; `None` where mmdet's own method must do it.
+
+    `predict` gives the masks `(N, h, w)`, from 0 to 1, of boxes `(N, 5)` of a RoI head.
+    """
+    heads = head.mask_head if isinstance(head.mask_head, nn.ModuleList) else [head.mask_head]
+    rois = bbox2roi([found.bboxes for found in results])
+    if reason := unsupported.pasting(heads, rois):
+        unsupported.log_fallback("masks", reason)
+        return None
+    return paste_results(predict(rois), results, metas, head.test_cfg, rescale)
 
 
 def paste_results(

@@ -13,7 +13,7 @@ from swin_mm.heads import unsupported
 from swin_mm.heads.ops.assign import pad_boxes
 from swin_mm.heads.roi.box_head import box_losses, detect
 from swin_mm.heads.roi.extract import extract_features, lay_out
-from swin_mm.heads.roi.mask_head import mask_losses, own_masks, paste_results
+from swin_mm.heads.roi.mask_head import mask_losses, own_masks, predict_masks
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.registry import MODELS
 
@@ -117,12 +117,11 @@ class StandardRoIHead(MmdetStandardRoIHead):
         rescale: bool = False,
     ) -> list[InstanceData]:
         """Adds masks to the detections of a batch."""
-        rois = bbox2roi([found.bboxes for found in results_list])
-        if reason := unsupported.pasting([self.mask_head], rois):
-            unsupported.log_fallback("masks", reason)
-            return super().predict_mask(x, batch_img_metas, results_list, rescale)
-        masks = self.predict_own_masks(x, rois, results_list)
-        return paste_results(masks, results_list, batch_img_metas, self.test_cfg, rescale)
+        inputs = batch_img_metas, results_list, rescale
+        found = predict_masks(
+            self, lambda rois: self.predict_own_masks(x, rois, results_list), *inputs
+        )
+        return super().predict_mask(x, *inputs) if found is None else found
 
     def predict_own_masks(
         self, x: Sequence[Tensor], rois: Tensor, results: list[InstanceData]
