@@ -2,9 +2,9 @@
 
 Both sides have the same backbone size, heads, data, settings, seeds and initial weights. The first
 seed of all families comes first, then the next. What is done already is not repeated, so an
-interrupted run goes on, and two that are started share the work. The table goes to
-configs/README.md and has only rows that were measured: `--table` writes it from the results that
-there are.
+interrupted run goes on, and two that are started share the work. Each run's scores are a file in
+benchmarks/families/, which the repository keeps: another machine goes on from there. The table goes
+to configs/README.md and has only rows that were measured: `--table` writes it from these files.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from swin_mm.models.backbones.arguments import ARCHS
 
 README = Path(__file__).parents[1] / "configs" / "README.md"
 BEGIN = "<!-- families: begin; written by tools/train_families.py -->"
+RESULTS = README.parents[1] / "benchmarks" / "families"
 END = "<!-- families: end -->"
 SIDES = ("ours", "stock")
 WIDTH = 64  # channels of the backbone's first stage; group norms of 32 groups divide its halves
@@ -126,15 +127,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="(%(default)s)")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/families"), metavar="DIR")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="of scores (%(default)s)"
+    )
     parser.add_argument("--table", action="store_true", help="train nothing, write the table")
     return parser.parse_args()
 
 
 def train(name: str, seed: int, side: str, args: argparse.Namespace) -> None:
     """Trains one side of a family in a process of its own, and keeps its result."""
-    folder = run_folder(name, seed, side, args)
-    if (folder / "result.json").is_file():
+    if result_file(name, seed, side, args).is_file():
         return
+    folder = run_folder(name, seed, side, args)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
@@ -162,21 +166,29 @@ def train(name: str, seed: int, side: str, args: argparse.Namespace) -> None:
             "minutes": round((time.monotonic() - begin) / 60, 1),  # since the last start
             "scores": read_scores(folder, cfg.val_evaluator),
         }
-        (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        remove_weights(folder, FAMILIES[name].sides)
+        args.results.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1) + "\n"
+        result_file(name, seed, side, args).write_text(text, encoding="utf-8")
+        remove_weights(name, seed, side, args)
 
 
-def remove_weights(folder: Path, sides: Sequence[str]) -> None:
+def remove_weights(name: str, seed: int, side: str, args: argparse.Namespace) -> None:
     """Deletes what only a resume needs, which is gigabytes, and last what both sides begin with."""
+    folder = run_folder(name, seed, side, args)
     for path in folder.glob("*.pth"):
         path.unlink()
-    if all((folder.parent / side / "result.json").is_file() for side in sides):
+    if all(result_file(name, seed, other, args).is_file() for other in FAMILIES[name].sides):
         (folder.parent / "initial.pth").unlink()
 
 
 def run_folder(name: str, seed: int, side: str, args: argparse.Namespace) -> Path:
     """Where a run is; runs of other lengths are apart."""
     return args.work_dir / f"{FAMILIES[name].recipe}_{args.steps}" / str(seed) / side
+
+
+def result_file(name: str, seed: int, side: str, args: argparse.Namespace) -> Path:
+    """Where a run's scores are kept."""
+    return args.results / f"{FAMILIES[name].recipe}_{args.steps}_{seed}_{side}.json"
 
 
 def build_config(name: str, seed: int, side: str, steps: int) -> Config:
@@ -321,10 +333,13 @@ def save_initial_weights(cfg: Config, seed: int, path: Path) -> None:
         torch.manual_seed(seed)
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         model.init_weights()
-        for module in model.backbone.modules():
-            # The published 0.02 is for wide layers; here signals would fade from stage to stage.
-            if isinstance(module, nn.Linear):
+        # The published 0.02 of the backbone and 0.01 of the heads are for wide layers; here signals
+        # would fade from stage to stage, and RetinaNet, without norms, would not learn.
+        for part, module in model.named_modules():
+            if part.startswith("backbone.") and isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
+            if "_convs." in part and isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         partial = path.with_suffix(f".{os.getpid()}")  # a file that is there is whole
         torch.save({"state_dict": model.state_dict(), "meta": {}}, partial)
         partial.replace(path)
@@ -353,9 +368,7 @@ def write_table(args: argparse.Namespace) -> None:
         results: dict[str, list] = {side: [] for side in SIDES}
         seeds = []
         for seed in args.seeds:
-            files = {
-                side: run_folder(name, seed, side, args) / "result.json" for side in family.sides
-            }
+            files = {side: result_file(name, seed, side, args) for side in family.sides}
             if not all(file.is_file() for file in files.values()):
                 continue
             seeds.append(str(seed))

@@ -91,7 +91,7 @@ def test_seeds_are_outermost_and_failures_do_not_stop_the_rest(tool, monkeypatch
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(tool, tmp_path, monkeypatch, capsys):
-    args = Namespace(work_dir=tmp_path, steps=8)
+    args = Namespace(work_dir=tmp_path, results=tmp_path, steps=8)
     folder = tool.run_folder("RetinaNet", 0, "ours", args)
     folder.mkdir(parents=True)
     holder = (folder / ".lock").open("w")
@@ -101,14 +101,17 @@ def test_a_run_that_another_process_trains_is_left_to_it(tool, tmp_path, monkeyp
 
 
 def test_weights_are_deleted_once_nothing_needs_them(tool, tmp_path):
+    args = Namespace(work_dir=tmp_path, results=tmp_path, steps=8)
     for side in tool.SIDES:
-        (tmp_path / side).mkdir()
-        (tmp_path / side / "iter_8.pth").touch()
-    (tmp_path / "initial.pth").touch()
+        folder = tool.run_folder("ATSS", 0, side, args)
+        folder.mkdir(parents=True)
+        (folder / "iter_8.pth").touch()
+    initial = folder.parent / "initial.pth"
+    initial.touch()
     for side in tool.SIDES:
-        assert (tmp_path / "initial.pth").exists()
-        (tmp_path / side / "result.json").touch()
-        tool.remove_weights(tmp_path / side, tool.SIDES)
+        assert initial.exists()
+        tool.result_file("ATSS", 0, side, args).touch()
+        tool.remove_weights("ATSS", 0, side, args)
     assert not list(tmp_path.rglob("*.pth"))
 
 
@@ -126,19 +129,17 @@ def test_the_table_has_what_both_sides_measured(tool, tmp_path, monkeypatch, cap
     page.write_text(f"before\n\n{tool.BEGIN}\nold\n{tool.END}\n\nafter\n")
     write = tool.write_table
     monkeypatch.setitem(write.__globals__, "README", page)
-    args = Namespace(work_dir=tmp_path, steps=8, seeds=[0, 1, 2])
-    scores = {("ours", 0): 0.30, ("ours", 1): 0.40, ("stock", 0): 0.33, ("stock", 1): 0.33}
-    for (side, seed), value in scores.items():
-        folder = tool.run_folder("RetinaNet", seed, side, args)
-        folder.mkdir(parents=True)
-        result = {"commit": "abc", "device": "a CPU", "scores": {"coco/bbox_mAP": value}}
-        (folder / "result.json").write_text(json.dumps(result))
-    for name in ("UPerNet", "RepPoints V2"):
-        folder = tool.run_folder(name, 0, "ours", args)
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(result))
-    folder = tool.run_folder("UPerNet", 0, "ours", args)
-    (folder / "result.json").write_text(json.dumps({**result, "scores": {"mIoU": 7.0}}))
+    args = Namespace(results=tmp_path, steps=8, seeds=[0, 1, 2])
+
+    def keep(name, seed, side, scores):
+        result = {"commit": "abc", "device": "a CPU", "scores": scores}
+        tool.result_file(name, seed, side, args).write_text(json.dumps(result))
+
+    for seed, ours in ((0, 0.30), (1, 0.40)):
+        keep("RetinaNet", seed, "ours", {"coco/bbox_mAP": ours})
+        keep("RetinaNet", seed, "stock", {"coco/bbox_mAP": 0.33})
+    keep("UPerNet", 0, "ours", {"mIoU": 7.0})
+    keep("RepPoints V2", 0, "ours", {"coco/bbox_mAP": 0.33})
     write(args)
     text = page.read_text()
     assert text.startswith(f"before\n\n{tool.BEGIN}\n") and text.endswith(f"{tool.END}\n\nafter\n")
