@@ -55,9 +55,10 @@ class MaskTTAModel(DetTTAModel):
             predictions = [self._predict_view(batch) for batch in batches]
             return self.merge_preds(list(zip(*predictions, strict=True)))
         views = [predict_boxes(self.module, batch) for batch in batches]
-        metas = [[sample.metainfo for sample in view.samples] for view in views]
-        merged = self.merge_preds(list(zip(*(view.samples for view in views), strict=True)))
-        add_masks(self.module, views, metas, [sample.pred_instances for sample in merged])
+        features, predictions = zip(*views, strict=True)
+        metas = [[sample.metainfo for sample in samples] for samples in predictions]
+        merged = self.merge_preds(list(zip(*predictions, strict=True)))
+        add_masks(self.module, features, metas, [sample.pred_instances for sample in merged])
         return merged
 
     def _predict_view(self, batch: dict) -> list[DetDataSample]:
@@ -104,15 +105,9 @@ def _flip_boxes(boxes: Tensor, meta: dict) -> Tensor:
 
 
 def _vote(merged: InstanceData, views: Sequence[InstanceData], threshold: float) -> Tensor:
-    """Has views vote on the masks of merged detections.
+    """The masks `(N, H, W)`, bool, of merged detections, by the vote of each view's detections.
 
-    Args:
-        merged: `N` detections, each that of one of the views.
-        views: Detections of each view, in the original image.
-        threshold: Least IoU with a merged box at which a view's detection is of the same object.
-
-    Returns:
-        `(N, H, W)`, bool.
+    `threshold` is the least IoU with a merged box at which a detection is of the same object.
     """
     votes = views[0].masks.new_zeros(len(merged), *views[0].masks.shape[1:], dtype=torch.float32)
     weights = votes.new_zeros(len(merged))

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from swin_mm.inference.run_length import MaskCrop, Region, overlap
@@ -58,49 +59,8 @@ class MatchRule:
             raise ValueError(f"match_threshold must be above 0, at most 1, got {self.threshold}")
 
 
-@dataclass
-class SliceObjects:
-    """Detections of all slices, in coordinates of the image.
-
-    Attributes:
-        boxes: `(N, 4)`, float: left, top, right, bottom in pixels.
-        scores: `(N,)`.
-        labels: `(N,)`, int.
-        slices: `(N,)`, int: which slice each was found in.
-        masks: One for each, or None for a model without masks.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    slices: np.ndarray
-    masks: list[MaskCrop] | None
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def take(self, index: np.ndarray) -> "SliceObjects":
-        """Returns some of them, `index` being their numbers."""
-        masks = None if self.masks is None else [self.masks[i] for i in index]
-        return SliceObjects(
-            self.boxes[index], self.scores[index], self.labels[index], self.slices[index], masks
-        )
-
-
-def join_detections(parts: Sequence[SliceObjects]) -> SliceObjects:
-    """Joins those of several slices, at least one."""
-    has_masks = parts[0].masks is not None
-    return SliceObjects(
-        boxes=np.concatenate([part.boxes for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        slices=np.concatenate([part.slices for part in parts]),
-        masks=[mask for part in parts for mask in part.masks or ()] if has_masks else None,
-    )
-
-
 def merge_slices(
-    found: SliceObjects,
+    found: InstanceData,
     slices: Sequence[Region],
     image_size: tuple[int, int],
     rule: MatchRule,
@@ -108,7 +68,9 @@ def merge_slices(
     """Joins detections of slices into objects.
 
     Args:
-        found: What was detected.
+        found: What was detected, as arrays in coordinates of the image: `bboxes` `(N, 4)`, `scores`
+            and `labels` `(N,)`, `slices` `(N,)`, which slice each was found in, and from a model
+            with masks `masks` `(N,)`, each a `MaskCrop`.
         slices: Where the slices lie. One may be the whole image, seen smaller: nothing is cut
             there, so its detections are all whole.
         image_size: Height and width, in pixels.
@@ -120,15 +82,15 @@ def merge_slices(
     regions = np.array(slices, dtype=float).reshape(-1, 4)
     cut = _find_cuts(found, regions, image_size)
     keep = np.flatnonzero(~_better_seen_elsewhere(found, regions, cut, image_size))
-    found, is_piece = found.take(keep), np.any(cut[keep], axis=1)
+    found, is_piece = found[keep], np.any(cut[keep], axis=1)
     partners = _find_partners(found, slices, is_piece, rule)
     return _build(found, is_piece, _group(found, is_piece, partners), image_size)
 
 
-def _find_cuts(found: SliceObjects, regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def _find_cuts(found: InstanceData, regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Which sides of each box end at a border of its slice that is none of the image, `(N, 4)`."""
     region = regions[found.slices]  # (N, 4)
-    return (np.abs(found.boxes - region) <= BORDER) & _inner_borders(region, image_size)
+    return (np.abs(found.bboxes - region) <= BORDER) & _inner_borders(region, image_size)
 
 
 def _inner_borders(regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -138,7 +100,7 @@ def _inner_borders(regions: np.ndarray, image_size: tuple[int, int]) -> np.ndarr
 
 
 def _better_seen_elsewhere(
-    found: SliceObjects, regions: np.ndarray, cut: np.ndarray, image_size: tuple[int, int]
+    found: InstanceData, regions: np.ndarray, cut: np.ndarray, image_size: tuple[int, int]
 ) -> np.ndarray:
     """Which pieces another slice shows uncut, `(N,)`.
 
@@ -151,14 +113,14 @@ def _better_seen_elsewhere(
     others = regions[is_inner.any(axis=1)]
     better = np.zeros(len(found), dtype=bool)
     for i in np.flatnonzero(cut.any(axis=1)):
-        starts = found.boxes[i, :2] - others[:, :2] > margin[:, :2]
-        ends = others[:, 2:] - found.boxes[i, 2:] > margin[:, 2:]
+        starts = found.bboxes[i, :2] - others[:, :2] > margin[:, :2]
+        ends = others[:, 2:] - found.bboxes[i, 2:] > margin[:, 2:]
         better[i] = (starts & ends).all(axis=1).any()
     return better
 
 
 def _find_partners(
-    found: SliceObjects,
+    found: InstanceData,
     slices: Sequence[Region],
     is_piece: np.ndarray,
     rule: MatchRule,
@@ -182,24 +144,18 @@ def _find_partners(
 
 
 def _match(
-    found: SliceObjects,
+    found: InstanceData,
     ours: np.ndarray,
     theirs: np.ndarray,
     shared: Region,
     is_piece: np.ndarray,
     rule: MatchRule,
 ) -> np.ndarray:
-    """Which of our detections and of theirs can be one object, `(len(ours), len(theirs))`.
+    """Which detections of one slice and of another can be one object, `(len(ours), len(theirs))`.
 
-    Args:
-        found: All detections.
-        ours: Numbers of those of one slice.
-        theirs: Numbers of those of another slice.
-        shared: What both slices show.
-        is_piece: `(N,)`, which detections are pieces.
-        rule: When two detections match.
+    `ours` and `theirs` are their numbers, and `shared` is what both slices show.
     """
-    first, second = found.boxes[ours], found.boxes[theirs]
+    first, second = found.bboxes[ours], found.bboxes[theirs]
     whole = _overlap_of_boxes(first, second, "IOU")
     low, high = np.array(shared)[[0, 1, 0, 1]], np.array(shared)[[2, 3, 2, 3]]
     parts = _overlap_of_boxes(first.clip(low, high), second.clip(low, high), rule.metric)
@@ -207,7 +163,7 @@ def _match(
     possible = np.where(any_piece, parts, whole) > 0
     if not rule.class_agnostic:
         possible &= found.labels[ours][:, None] == found.labels[theirs]
-    if found.masks is not None:
+    if "masks" in found:
         for i, j in np.argwhere(possible & any_piece):
             masks = found.masks[ours[i]], found.masks[theirs[j]]
             parts[i, j] = _overlap_of_masks(*masks, shared, rule.metric)
@@ -240,7 +196,7 @@ def _ratio(common: np.ndarray, first: np.ndarray, second: np.ndarray, metric: st
 
 
 def _group(
-    found: SliceObjects, is_piece: np.ndarray, partners: dict[int, list[int]]
+    found: InstanceData, is_piece: np.ndarray, partners: dict[int, list[int]]
 ) -> list[list[int]]:
     """Collects what is one object, from the best detection down.
 
@@ -271,7 +227,7 @@ def _group(
 
 
 def _build(
-    found: SliceObjects,
+    found: InstanceData,
     is_piece: np.ndarray,
     groups: list[list[int]],
     image_size: tuple[int, int],
@@ -281,14 +237,14 @@ def _build(
     runs = []
     for box, group in zip(boxes, groups, strict=True):
         parts = [i for i in group if not is_piece[i]][:1] or group
-        box[:2] = found.boxes[parts, :2].min(axis=0)
-        box[2:] = found.boxes[parts, 2:].max(axis=0)
-        if found.masks is not None:
+        box[:2] = found.bboxes[parts, :2].min(axis=0)
+        box[2:] = found.bboxes[parts, 2:].max(axis=0)
+        if "masks" in found:
             runs.append(coco_mask.merge([found.masks[i].in_image(*image_size) for i in parts]))
     leaders = np.array([group[0] for group in groups], dtype=np.int64)
     return Objects(
         found.labels[leaders].astype(np.int64),
         boxes,
         found.scores[leaders].astype(np.float32),
-        None if found.masks is None else runs,
+        runs if "masks" in found else None,
     )

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from swin_mm.configs import ConfigError
 from swin_mm.datasets.reader import UnreadableError
 from swin_mm.inference.model import Predictor
 from swin_mm.inference.prediction import Prediction
+from swin_mm.inference.prediction_files import write_video
 from swin_mm.inference.sources import PredictError, is_video, open_video
 from swin_mm.structures import IGNORED, Objects, Segments, to_pixels
 
@@ -220,30 +221,21 @@ def predict_video(
         PredictError: It cannot be decoded, or has nothing of the kind that `view` shows.
     """
     video = open_video(file)
-    rate, total = video.get(cv2.CAP_PROP_FPS) or 25.0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    total = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
     video.release()
-    folder = Path(tempfile.mkdtemp(prefix="swin_mm_"))
-    path = folder / f"{Path(file).stem}_found.webm"  # which browsers play
+    path = Path(tempfile.mkdtemp(prefix="swin_mm_"), f"{Path(file).stem}_found.webm")
     counts: Counter[str] = Counter()
-    frames: defaultdict[str, int] = defaultdict(int)
-    writer, done = None, 0
-    found = model.predict(file, score_thr=score)
-    assert isinstance(found, Iterator)
-    try:
+    frames: Counter[str] = Counter()
+
+    def pictures() -> Iterator[np.ndarray]:
+        found: Any = model.predict(file, score_thr=score)
         for done, one in enumerate(found, start=1):
-            picture = show(one, view)[: one.image.shape[0]]  # without a legend
-            height, width = picture.shape[:2]
-            if writer is None:
-                fourcc = cv2.VideoWriter.fourcc(*"VP80")
-                writer = cv2.VideoWriter(str(path), fourcc, rate, (width, height))
-            writer.write(np.ascontiguousarray(picture[..., ::-1]))
+            yield show(one, view)[: one.image.shape[0]]  # without a legend
             counts.update(one.names)
-            for name in set(one.names):
-                frames[name] += 1
+            frames.update(set(one.names))
             progress(done, max(done, total))
-    finally:
-        if writer is not None:
-            writer.release()
+
+    write_video(path, "VP80", file, pictures())  # which browsers play
     rows = [[name, count, frames[name]] for name, count in counts.most_common()]
     return str(path), VIDEO_COLUMNS, rows, [str(path)]
 

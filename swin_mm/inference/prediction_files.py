@@ -1,7 +1,7 @@
 """What is predicted by a command, and the files that are written."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -131,38 +131,22 @@ class PredictionFiles:
             target = self.folder / PICTURES / f"{name}.png"
             draw_prediction(found.image, content, target, self.classes, self.palette)
 
-    def add_video(
-        self, name: str, source: Path | str | int, frames: Iterator[Prediction]
-    ) -> Path | None:
+    def add_video(self, name: str, source: Path | str | int, frames: Iterator[Prediction]) -> None:
         """Writes the predictions of a video, and the video with what was found drawn in it.
 
         Args:
             name: Names its files.
             source: The video, or the number of a camera.
             frames: What was predicted, frame by frame.
-
-        Returns:
-            The video that was written; None where no pictures are.
         """
-        video = open_video(source)
-        rate = video.get(cv2.CAP_PROP_FPS) or 25.0
-        video.release()
-        path, writer = self.folder / PICTURES / f"{name}.mp4", None
-        try:
+
+        def pictures() -> Iterator[np.ndarray]:
             for number, found in enumerate(frames):
                 self.add(name, found, number)
-                if not self.draw:
-                    continue
-                picture = found.plot()[: found.image.shape[0]]  # without the legend of a label map
-                if writer is None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    size = picture.shape[1], picture.shape[0]
-                    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-                writer.write(np.ascontiguousarray(picture[: size[1], : size[0], ::-1]))
-        finally:
-            if writer is not None:
-                writer.release()
-        return path if writer is not None else None
+                if self.draw:
+                    yield found.plot()[: found.image.shape[0]]  # without the legend of a label map
+
+        write_video(self.folder / PICTURES / f"{name}.mp4", "mp4v", source, pictures())
 
     def close(self) -> Path:
         """Writes the JSON file; returns its path."""
@@ -184,6 +168,32 @@ class PredictionFiles:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, ensure_ascii=False).encode())
         return path
+
+
+def write_video(
+    path: Path, codec: str, source: Path | str | int, pictures: Iterable[np.ndarray]
+) -> None:
+    """Writes pictures `(H, W, 3)`, RGB, as a video at the rate of another one; of none no file.
+
+    Args:
+        path: The file; its folder is made if absent.
+        codec: Its four letters.
+        source: The other video, or the number of a camera.
+        pictures: Those that are larger than the first are cut.
+    """
+    video, writer = open_video(source), None
+    rate = video.get(cv2.CAP_PROP_FPS) or 25.0
+    video.release()
+    try:
+        for picture in pictures:
+            if writer is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                size = picture.shape[1], picture.shape[0]
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, size)
+            writer.write(np.ascontiguousarray(picture[: size[1], : size[0], ::-1]))
+    finally:
+        if writer is not None:
+            writer.release()
 
 
 def _write_labels(path: Path, labels: np.ndarray) -> None:

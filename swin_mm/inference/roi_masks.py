@@ -9,7 +9,6 @@ detectron2/modeling/test_time_augmentation.py), which runs the backbone a second
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,20 +27,6 @@ RCNN_HEADS = (StandardRoIHead, CascadeRoIHead, roi.StandardRoIHead, roi.CascadeR
 FLIPPED = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
-@dataclass
-class View:
-    """A batch of images in one of their views.
-
-    Attributes:
-        features: Of each level, `(B, C, h, w)`.
-        samples: One for each image. Their `pred_instances` are the boxes predicted in this view, in
-            coordinates of the original image, flipped if the view is.
-    """
-
-    features: Sequence[Tensor]
-    samples: list[DetDataSample]
-
-
 def predicts_roi_masks(model: nn.Module) -> bool:
     """Whether a model predicts masks as Mask R-CNN and Cascade Mask R-CNN do, box by box.
 
@@ -58,12 +43,18 @@ def predicts_roi_masks(model: nn.Module) -> bool:
     )
 
 
-def predict_boxes(model: TwoStageDetector, data: dict) -> View:
-    """Predicts the boxes of one view and keeps its features.
+def predict_boxes(
+    model: TwoStageDetector, data: dict
+) -> tuple[Sequence[Tensor], list[DetDataSample]]:
+    """Predicts the boxes of a batch of images in one view.
 
     Args:
         model: One for which `predicts_roi_masks` holds.
         data: A batch as `test_step` takes it.
+
+    Returns:
+        The features of each level, `(B, C, h, w)`; and a sample for each image, whose
+        `pred_instances` are the boxes in coordinates of the original image, flipped if the view is.
     """
     data = model.data_preprocessor(data, False)
     samples = data["data_samples"]
@@ -76,12 +67,12 @@ def predict_boxes(model: TwoStageDetector, data: dict) -> View:
         rcnn_test_cfg=model.roi_head.test_cfg,
         rescale=True,
     )
-    return View(features, model.add_pred_to_datasample(samples, found))
+    return features, model.add_pred_to_datasample(samples, found)
 
 
 def add_masks(
     model: TwoStageDetector,
-    views: Sequence[View],
+    features: Sequence[Sequence[Tensor]],
     metas: Sequence[Sequence[dict]],
     merged: Sequence[InstanceData],
 ) -> None:
@@ -89,7 +80,7 @@ def add_masks(
 
     Args:
         model: One for which `predicts_roi_masks` holds.
-        views: All views of a batch.
+        features: Of each view of a batch, those of `predict_boxes`.
         metas: Of each view, the meta information of its images.
         merged: The detections of each image, with boxes in the original image.
     """
@@ -97,15 +88,15 @@ def add_masks(
     predict: Any = (roi.CascadeRoIHead if is_cascade else roi.StandardRoIHead).predict_own_masks
     counts = [len(found) for found in merged]
     total = merged[0].bboxes.new_zeros(sum(counts), 1, 1)
-    for view, view_metas in zip(views, metas, strict=True):
+    for maps, view_metas in zip(features, metas, strict=True):
         boxes = [_to_view(found.bboxes, m) for found, m in zip(merged, view_metas, strict=True)]
         if sum(counts):
-            masks = predict(model.roi_head, view.features, bbox2roi(boxes), list(merged))
+            masks = predict(model.roi_head, maps, bbox2roi(boxes), list(merged))
             parts = zip(masks.split(counts), view_metas, strict=True)
             total = total + torch.cat([unflip_masks(part, meta) for part, meta in parts])
     # The boxes are in the original image: masks are pasted into that, at scale one.
     scaled = [dict(ori_shape=meta["ori_shape"], scale_factor=(1, 1)) for meta in metas[0]]
-    mean = total / len(views)
+    mean = total / len(metas)
     paste_results(mean, list(merged), scaled, model.roi_head.test_cfg, rescale=False)
 
 

@@ -20,8 +20,7 @@ class RunLengthMasks:
 
     Args:
         runs: One for each instance.
-        height: Pixels of the image.
-        width: Pixels of the image.
+        height, width: Pixels of the image.
     """
 
     def __init__(self, runs: Sequence[Run], height: int, width: int) -> None:
@@ -59,8 +58,7 @@ class MaskCrop:
     """A mask, cut to the pixels it covers.
 
     Attributes:
-        left: Column of the crop in the image.
-        top: Row of the crop in the image.
+        left, top: Column and row of the crop in the image.
         run: The crop; a single pixel of background where the mask is empty.
     """
 
@@ -81,23 +79,12 @@ class MaskCrop:
         return mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
 
     def in_image(self, height: int, width: int) -> Run:
-        """The mask of the whole image, without ever holding the image's pixels.
-
-        Args:
-            height: Pixels of the image.
-            width: Pixels of the image.
-        """
-        mask = coco_mask.decode(self.run).T.astype(np.int8)  # (columns, rows)
-        edges = np.diff(mask, axis=1, prepend=0, append=0)
-        column, start = np.nonzero(edges == 1)
-        stop = np.nonzero(edges == -1)[1]
-        above = (self.left + column) * height + self.top  # pixels counted before the crop's column
-        start, stop = above + start, above + stop
-        # Where the crop is as high as the image, a run may go on at the top of the next column.
-        apart = start[1:] != stop[:-1]
-        start, stop = start[np.r_[True, apart][: len(start)]], stop[np.r_[apart, True][: len(stop)]]
-        bounds = np.stack([start, stop], axis=1).ravel()
-        counts = np.diff(bounds, prepend=0, append=height * width).tolist()
+        """The mask of the whole image, of which only the crop's columns are held as pixels."""
+        crop = coco_mask.decode(self.run)
+        columns = np.zeros((height, crop.shape[1]), dtype=np.int8)
+        columns[self.top : self.top + len(crop)] = crop
+        edges = np.flatnonzero(np.diff(columns.ravel(order="F"), prepend=0, append=0))
+        counts = np.diff(self.left * height + edges, prepend=0, append=height * width).tolist()
         if not counts[-1]:  # the mask reaches the image's last pixel
             counts.pop()
         return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
@@ -108,8 +95,7 @@ def crop_masks(masks: np.ndarray, left: int = 0, top: int = 0, scale: float = 1)
 
     Args:
         masks: `(N, h, w)`, bool, of a part of an image.
-        left: Column of that part in the image.
-        top: Row of that part in the image.
+        left, top: Column and row of that part in the image.
         scale: Pixels of the image for one of that part.
     """
     crops = []

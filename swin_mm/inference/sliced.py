@@ -15,16 +15,10 @@ from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import nn
 
-from swin_mm.inference.merge_slices import (
-    MatchRule,
-    Objects,
-    SliceObjects,
-    join_detections,
-    merge_slices,
-)
+from swin_mm.inference.merge_slices import MatchRule, merge_slices
 from swin_mm.inference.run_length import Region, RunLengthMasks, crop_masks
-from swin_mm.inference.slices import make_slices
 from swin_mm.registry import MODELS
+from swin_mm.structures import Objects
 
 Progress = Callable[[int, int], None]
 
@@ -131,12 +125,12 @@ class SlicedInference(BaseTTAModel):
             parts += self._predict_slices(image, slices, start, meta or {})
             if progress is not None:
                 progress(min(start + self.batch_size, len(slices)), len(slices))
-        objects = merge_slices(join_detections(parts), slices, (height, width), self.rule)
+        objects = merge_slices(InstanceData.cat(parts), slices, (height, width), self.rule)
         return _to_instances(objects, height, width)
 
     def _predict_slices(
         self, image: np.ndarray, slices: Sequence[Region], start: int, meta: dict[str, Any]
-    ) -> list[SliceObjects]:
+    ) -> list[InstanceData]:
         """Predicts one batch of slices, from number `start` on."""
         batch, scales = [], []
         for left, top, right, bottom in slices[start : start + self.batch_size]:
@@ -168,7 +162,7 @@ def _shrink(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _to_detections(
     sample: BaseDataElement, number: int, region: Region, scale: float
-) -> SliceObjects:
+) -> InstanceData:
     """Takes over what was predicted in slice `number`, into coordinates of the image.
 
     Raises:
@@ -182,16 +176,16 @@ def _to_detections(
         )
     found = found.cpu()
     left, top = region[:2]
-    masks = found.get("masks")
-    if masks is not None:
-        masks = crop_masks(masks.numpy(), left, top, scale)
-    return SliceObjects(
-        boxes=found.bboxes.numpy() * scale + np.array([left, top, left, top]),
+    detections = InstanceData(
+        bboxes=found.bboxes.numpy() * scale + np.array([left, top, left, top]),
         scores=found.scores.numpy(),
         labels=found.labels.numpy(),
         slices=np.full(len(found), number),
-        masks=masks,
     )
+    if "masks" in found:
+        masks = crop_masks(found.masks.numpy(), left, top, scale)
+        detections.masks = np.array(masks, dtype=object)
+    return detections
 
 
 def _to_instances(objects: Objects, height: int, width: int) -> InstanceData:
@@ -203,3 +197,43 @@ def _to_instances(objects: Objects, height: int, width: int) -> InstanceData:
     if objects.masks is not None:
         instances.masks = RunLengthMasks(objects.masks, height, width)
     return instances
+
+
+def make_slices(
+    height: int, width: int, slice_size: tuple[int, int], overlap_ratios: tuple[float, float]
+) -> list[Region]:
+    """Covers an image with overlapping slices of one size.
+
+    Slices at the right and bottom borders are moved inwards, not cut, so that the model sees the
+    same size everywhere; an image smaller than a slice is one slice as it is.
+
+    Args:
+        height, width: Pixels of the image.
+        slice_size: Height and width of a slice, in pixels.
+        overlap_ratios: Least overlap of neighbours, as parts of a slice's height and width.
+
+    Returns:
+        The slices, row by row.
+
+    Raises:
+        ValueError: A slice is empty, or neighbours overlap by nothing sensible.
+    """
+    for name, size in zip(("slice_height", "slice_width"), slice_size, strict=True):
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1 pixel, got {size}")
+    names = ("overlap_height_ratio", "overlap_width_ratio")
+    for name, ratio in zip(names, overlap_ratios, strict=True):
+        if not 0 <= ratio < 1:
+            raise ValueError(f"{name} must be at least 0 and less than 1, got {ratio}")
+    rows = _cover(height, slice_size[0], overlap_ratios[0])
+    columns = _cover(width, slice_size[1], overlap_ratios[1])
+    return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+
+def _cover(length: int, size: int, ratio: float) -> list[tuple[int, int]]:
+    """Covers a line of `length` pixels with stretches of `size`; returns starts and ends."""
+    if size >= length:
+        return [(0, length)]
+    step = max(1, size - int(ratio * size))
+    starts = [*range(0, length - size, step), length - size]
+    return [(start, start + size) for start in starts]

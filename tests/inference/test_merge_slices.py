@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from mmengine.structures import InstanceData
 
-from swin_mm.inference.merge_slices import MatchRule, SliceObjects, merge_slices
+from swin_mm.inference.merge_slices import MatchRule, merge_slices
 
 # An image of 160 x 50 pixels; both slices show columns 60 to 100.
 SIZE = (50, 160)
@@ -17,7 +18,7 @@ def merge(*found, slices=SLICES, rows=(10, 30)):
     boxes = np.stack([lefts, top, rights, bottom], axis=1)
     labels = np.zeros(len(found), dtype=int)
     merged = merge_slices(
-        SliceObjects(boxes.astype(float), scores, labels, numbers, masks=None),
+        InstanceData(bboxes=boxes.astype(float), scores=scores, labels=labels, slices=numbers),
         slices,
         SIZE,
         MatchRule(),

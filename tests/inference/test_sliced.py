@@ -161,7 +161,7 @@ def test_whole_image_is_shrunk_to_bound_memory(monkeypatch):
     wrapped = wrap(detector, slice_height=1, slice_width=120, full_image=True)
     (found,) = wrapped._predict_slices(as_image(numbers), [(0, 0, 170, 120)], 0, {})
     assert detector.sizes == [(60, 85)]
-    assert found.boxes.tolist() == [[30, 20, 140, 100]]
+    assert found.bboxes.tolist() == [[30, 20, 140, 100]]
     (mask,) = found.masks
     assert mask.region == (30, 20, 140, 100) and mask.pixels(mask.region).all()
 

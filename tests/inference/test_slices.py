@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swin_mm.inference.slices import make_slices
+from swin_mm.inference.sliced import make_slices
 
 
 def test_slices_by_hand():
