@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,19 +43,6 @@ def check_present(
         )
 
 
-@dataclass
-class Reading:
-    """What reading image files found.
-
-    Attributes:
-        read: How many files were looked at.
-        unreadable: Those that cannot be read, and why.
-    """
-
-    read: int = 0
-    unreadable: dict[str, UnreadableError] = field(default_factory=dict)
-
-
 def read_images(
     paths: Sequence[str],
     title: str,
@@ -64,7 +50,7 @@ def read_images(
     threads: int = 1,
     seconds: float = float("inf"),
     decoded: float = float("inf"),
-) -> Reading:
+) -> tuple[int, dict[str, UnreadableError]]:
     """Reads image files, with a progress bar. What the limits leave out is spread over the list.
 
     Args:
@@ -73,11 +59,14 @@ def read_images(
         seconds: Time limit.
         decoded: How many to decode whole; of the others only the ends are read, unless a file's
             ends are unusual: it may still be sound.
+
+    Returns:
+        How many files were looked at; and those that cannot be read, and why.
     """
     chosen = [paths[i] for i in spread(len(paths))] if seconds < float("inf") else list(paths)
     every = max(1, int(len(chosen) // decoded))
     deadline = time.monotonic() + seconds
-    found = Reading()
+    read, unreadable = 0, {}
 
     def look(place: int) -> UnreadableError | None:
         if not (place % every and has_both_ends(chosen[place])):
@@ -91,11 +80,11 @@ def read_images(
     with ThreadPoolExecutor(threads) as pool, show_progress(title, len(chosen)) as advance:
         while batch := list(itertools.islice(places, BATCH)):
             for place, error in zip(batch, pool.map(look, batch), strict=True):
-                found.read += 1
+                read += 1
                 if error is not None:
-                    found.unreadable[chosen[place]] = error
+                    unreadable[chosen[place]] = error
                 advance(1)
-    return found
+    return read, unreadable
 
 
 def has_both_ends(path: str) -> bool:

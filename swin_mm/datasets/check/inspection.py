@@ -88,23 +88,18 @@ class Inspection:
         if not reader.can_check:
             return [f"{where}: {what} files are loaded by {reader.name}, and are not checked"]
         paths = [path for path in paths if self.can_use(path)]
-        found = read_images(
-            paths,
-            f"{where}: {what}s",
-            reader,
-            self.threads,
-            self.seconds,
-            self.decoded,
+        title = f"{where}: {what}s"
+        read, unreadable = read_images(
+            paths, title, reader, self.threads, self.seconds, self.decoded
         )
-        self.unreadable |= set(found.unreadable)
-        if found.unreadable:
-            first = min(found.unreadable)
+        self.unreadable |= set(unreadable)
+        if unreadable:
             self.refuse(
-                f"{where}: {len(found.unreadable)} of {found.read} {what} files are empty, cut "
-                f"short or not images: {examples(sorted(found.unreadable))}; fetch them again, or "
-                f"take them out of the data ({found.unreadable[first]})"
+                f"{where}: {len(unreadable)} of {read} {what} files are empty, cut short or not "
+                f"images: {examples(sorted(unreadable))}; fetch them again, or take them out of "
+                f"the data ({unreadable[min(unreadable)]})"
             )
-        if found.read == len(paths):
+        if read == len(paths):
             return []
         limit = "" if self.thorough else f" in {self.seconds:.0f} s"
-        return [f"{where}: checked {found.read} of {len(paths)} {what} files{limit}"]
+        return [f"{where}: checked {read} of {len(paths)} {what} files{limit}"]

@@ -9,8 +9,8 @@
     panoptic/train/000000.png ...          their maps of segments
     meta.json                              version and settings of the data
 
-and the same for `val`. It is drawn in `<root>/.<preset>.partial/`, where a later run goes on after
-one that was killed, and takes its name when it is whole.
+and the same for `val`. It is drawn in `<root>/.<preset>.partial/` and takes its name when it is
+whole.
 """
 
 import fcntl
@@ -133,21 +133,18 @@ def _require_own_files(folder: Path) -> None:
 
 
 def _draw(partial: Path, preset_name: str, preset: Preset, folder: Path) -> None:
-    meta = _make_meta(preset)
     total = preset.train + preset.val
     old = f", replacing version {_read_meta(folder).get('version', '?')}" * folder.exists()
     what = f"the shapes data, preset {preset_name}: {total} images in {folder}{old}"
     print_log(f"Drawing {what}", "current")
-    if _read_meta(partial) != meta:  # of another version
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        _write(partial / "meta.json", json.dumps(meta).encode())
-    (partial / "annotations").mkdir(exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    (partial / "annotations").mkdir(parents=True)
+    (partial / "meta.json").write_text(json.dumps(_make_meta(preset)))
     with show_progress("Drawing shapes", total) as advance:
         for split in SPLITS:
             instances, panoptic = start_annotations()
             for place in ("", "semantic", "panoptic"):
-                (partial / place / split).mkdir(parents=True, exist_ok=True)
+                (partial / place / split).mkdir(parents=True)
             for index in range(getattr(preset, split)):
                 scene, name = draw_scene(FIRST_SEED[split] + index, preset_name), _file_name(index)
                 add_scene(instances, scene, name)
@@ -158,7 +155,7 @@ def _draw(partial: Path, preset_name: str, preset: Preset, folder: Path) -> None
                 advance(1)
             for kind, content in zip(KINDS, (instances, panoptic), strict=True):
                 file = partial / "annotations" / f"{kind}_{split}.json"
-                _write(file, json.dumps(content).encode())
+                file.write_text(json.dumps(content))
 
 
 def start_annotations() -> tuple[dict, dict]:
@@ -224,13 +221,5 @@ def _file_name(index: int) -> str:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes an image unless a run that was killed has written it: what is there is whole."""
-    if not path.exists():
-        _write(path, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file that is either whole or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    if not cv2.imwrite(str(path), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 4]):
+        raise OSError(f"cannot write {path}")
