@@ -117,8 +117,8 @@ def test_all_unreadable_files_are_found(paths, threads, monkeypatch):
     for index in (0, 3, 6):
         with open(paths[index], "r+b") as file:
             file.truncate(60)
-    found = read_images(paths, "images", Reader(), threads)
-    assert found.read == 7 and list(found.unreadable) == [paths[0], paths[3], paths[6]]
+    read, unreadable = read_images(paths, "images", Reader(), threads)
+    assert read == 7 and list(unreadable) == [paths[0], paths[3], paths[6]]
 
 
 class StubReader:
@@ -135,8 +135,8 @@ class StubReader:
 def test_image_that_the_pipeline_cannot_take(paths):
     error = UnreadableError("it has 3 bands, but 4 are wanted")
     found = read_images(paths, "images", StubReader(None, None, error, *[None] * 4))
-    assert (found.read, found.unreadable) == (7, {paths[2]: error})
+    assert found == (7, {paths[2]: error})
 
 
 def test_no_files():
-    assert read_images([], "images", Reader()).read == 0
+    assert read_images([], "images", Reader()) == (0, {})
