@@ -277,18 +277,40 @@ def _find_voc(root: Path, files: Files, options: Options) -> Found | None:
     lists: dict[str, set[str]] = {}
     for file in files:
         if file.parent.name == "Main" and file.stem in ("train", "val", "test", "trainval"):
-            lists.setdefault(file.stem, set()).update(file.read_text(encoding="utf-8").split())
+            lists.setdefault(file.stem, set()).update(_read_list(file))
     both = lists.pop("trainval", set())
     if not lists.get("train") and both:
         lists["train"] = both
     read: Read = defaultdict(list)
     images = _images_by_name(files)
+    unlisted = []
     for file in found:
         name, things = convert.read_voc(file)
-        listed = [split for split, stems in lists.items() if file.stem in stems]
+        *folders, stem = file.relative_to(root).with_suffix("").parts
+        called = {"/".join([*folders[index:], stem]) for index in range(len(folders) + 1)}
+        listed = [split for split, names in lists.items() if not called.isdisjoint(names)]
         for split in listed if lists else [find_split(root, file.parent)]:
             read[split].append((_find_image(images, file, name), things))
-    return _convert(f"Pascal VOC annotations ({len(found)} xml files)", read, root, options)
+        if lists and not listed:
+            unlisted.append(file.name)
+    if not read:
+        raise InitConfigError(
+            f"the lists in ImageSets/Main name none of the {len(found)} xml files, which are "
+            f"{examples(unlisted)}: correct the lists, or remove them to split by itself"
+        )
+    converted = _convert(f"Pascal VOC annotations ({len(found)} xml files)", read, root, options)
+    if unlisted:
+        converted[2].append(
+            f"no list in ImageSets/Main names {len(unlisted)} xml files, which are left out: "
+            f"{examples(unlisted)}"
+        )
+    return converted
+
+
+def _read_list(file: Path) -> set[str]:
+    """Reads the names in a list of Pascal VOC, which may have blanks, and a number after them."""
+    lines = {line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()}
+    return lines | {re.sub(r"\s+-?[01]$", "", line) for line in lines}
 
 
 def _find_labelme(

@@ -163,6 +163,15 @@ def rewrite(pattern, text):
     return change
 
 
+def test_a_warning_is_said_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    LAYOUTS["yolo"](tmp_path / "data")
+    rewrite("train/labels/002.txt", "")(tmp_path / "data")
+    init_config.main(["data", "--preset", "small"])
+    said = "".join(capfd.readouterr())
+    assert said.count("1 images have no object: train/images/002.png") == 1
+
+
 def test_a_folder_without_validation_is_split(make):
     written, _ = make("roboflow", rewrite("valid", None))
     assert written.found.endswith("4 train images")
@@ -369,6 +378,41 @@ def test_voc_with_lists_for_all_training_and_for_tests(make):
     assert sorted(written.found.partition(": ")[2].split(", ")) == ["2 test images", "4 train"]
 
 
+def rename_voc(folder, names):
+    """Gives the six images other names, in their files and in the lists."""
+    for index, name in enumerate(names):
+        for file in folder.glob(f"*/{index:03d}.*"):
+            file.rename(file.with_name(name + file.suffix))
+        for file in folder.glob("ImageSets/Main/*.txt"):
+            text = file.read_text(encoding="utf-8").replace(f"{index:03d}\n", f"{name}\n")
+            file.write_text(text, encoding="utf-8")
+
+
+def test_names_with_blanks_in_lists_of_voc(make, capsys):
+    """As cameras and Windows write them; a number may follow, as in the lists of one class."""
+
+    def rename(folder):
+        rename_voc(folder, ["IMG 12", "été à Paris", "b (2)", "d", "e 1", "f"])
+        file = folder / "ImageSets/Main/train.txt"
+        file.write_text(file.read_text(encoding="utf-8").replace("\nd\n", "\nd  1\n"), "utf-8-sig")
+
+    written, _ = make("voc", rename)
+    assert written.found == "Pascal VOC annotations (6 xml files): 4 train, 2 val images"
+    names = [i["file_name"] for i in json.loads(Path("my_config_train.json").read_text())["images"]]
+    expected = ["IMG 12", "b (2)", "d", "été à Paris"]
+    assert sorted(names) == [f"JPEGImages/{name}.jpg" for name in expected]
+    assert not any("left out" in note for note in written.notes)
+
+
+def test_files_of_voc_in_no_list_are_told(make):
+    written, _ = make("voc", rewrite("ImageSets/Main/train.txt", "000\n001\n"))
+    assert written.found == "Pascal VOC annotations (6 xml files): 2 train, 2 val images"
+    assert (
+        "no list in ImageSets/Main names 2 xml files, which are left out: 002.xml, 003.xml"
+        in written.notes
+    )
+
+
 def test_coco_as_published_with_captions_and_keypoints(tmp_path, make):
     def add(folder):
         coco = json.loads((folder / "annotations/instances_default.json").read_text())
@@ -441,6 +485,11 @@ def test_words_in_names_of_other_folders_and_files_do_not_mislead(make):
             "voc",
             rewrite("JPEGImages/002.jpg", None),
             "of the image 002.jpg, of which there is none",
+        ),
+        (
+            "voc",
+            rewrite("ImageSets/Main/*.txt", "other\n"),
+            "ImageSets/Main name none of the 6 xml files, which are 000.xml, 001",
         ),
         ("cvat", rewrite("annotations", None), "no data set is recognised in data .6 .png"),
         ("masks", rename_masks, "no mask in .*masks/train is named like .*000.png does"),
