@@ -199,7 +199,7 @@ class Draft:
         try:
             for path, content in files.items():
                 write_atomically(path, content.encode())
-            summary = check_config(read_config(out))
+            summary = check_config(read_config(out), log=False)  # they are notes
         except BaseException:
             for path, old in before.items():
                 path.unlink(missing_ok=True)

@@ -32,7 +32,10 @@ MOST_THREADS = 8  # that read files
 
 
 def check_config(
-    cfg: Config, splits: Sequence[str] = ("train", "val"), seconds: float = SECONDS
+    cfg: Config,
+    splits: Sequence[str] = ("train", "val"),
+    seconds: float = SECONDS,
+    log: bool = True,
 ) -> DatasetSummary:
     """Checks the data of a config, so that a mistake shows before training and not after an hour.
 
@@ -44,15 +47,16 @@ def check_config(
         splits: Which data loaders to check: those that will be used.
         seconds: Time limit for looking into the images of one data set; annotations and file names
             are always checked wholly.
+        log: Whether to log the warnings.
 
     Returns:
-        Counts and warnings; the warnings are also logged.
+        Counts and warnings.
 
     Raises:
         DatasetError: The data cannot be used as it is; the message says what to do.
     """
     summary = _check(cfg, splits, Inspection(seconds))
-    for warning in summary.warnings():
+    for warning in summary.warnings() if log else ():
         print_log(printable(warning), "current", logging.WARNING)
     return summary
 
