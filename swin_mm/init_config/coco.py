@@ -42,7 +42,7 @@ class CocoPart:
         """Says why images are not to be turned as EXIF says; nothing where they are."""
         files, sizes = self.image_files(), self.sizes()
         listed = {files[i]: sizes[i] for i in spread(len(files))[:SIZES_READ]}
-        notes = choose_color_type(listed)
+        notes = choose_color_type(listed)[1]
         # Sizes that boxes reach beyond are wrong; the check of the data says so.
         wrong = notes and count_beyond(self.content, self.images, listed)
         return [] if wrong else notes

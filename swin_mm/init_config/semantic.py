@@ -58,7 +58,9 @@ class SemanticPart:
         """Says why images are not to be turned as EXIF says; nothing where they are."""
         chosen = replace(self, names=self._some(SIZES_READ))
         files = zip(chosen.image_files(), map(self.mask_file, chosen.names), strict=True)
-        return choose_color_type({image: read_labels(path).shape for image, path in files})
+        maps = dict(files)
+        sizes = {image: read_labels(path).shape for image, path in maps.items()}
+        return choose_color_type(sizes, lambda image: read_labels(maps[image]))[1]
 
     @cached_property
     def values(self) -> dict[str, set[int]]:

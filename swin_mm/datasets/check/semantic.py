@@ -12,8 +12,15 @@ from swin_mm.datasets.check.label_maps import (
     LabelCounter,
     LabelError,
     find_label_map,
+    read_labels,
 )
-from swin_mm.datasets.check.sizes import check_orientation, compare_sizes, note_doubts
+from swin_mm.datasets.check.sizes import (
+    check_orientation,
+    compare_sizes,
+    fits_better_turned,
+    note_doubts,
+    orientation_option,
+)
 from swin_mm.datasets.check.source import Source
 from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more, examples
 
@@ -157,7 +164,7 @@ def _check_values(
     for texts in faults.values():
         inspection.refuse(texts[0] + and_more(len(texts), "label maps "))
     summary = SplitSummary(images=len(labels), empty=len(empty), sampled=read < len(labels))
-    summary.warnings += _compare_sizes(sizes, labels, source, inspection)
+    summary.warnings += _compare_sizes(sizes, labels, counter, source, inspection)
     shares = counts[:-1] / max(1, counts[:-1].sum())
     summary.per_class = dict(zip(counter.classes, shares.tolist(), strict=True))
     absent = [name for name, share in summary.per_class.items() if not share]
@@ -180,6 +187,7 @@ def _check_values(
 def _compare_sizes(
     sizes: dict[str, tuple[int, int]],
     labels: dict[str, str],
+    counter: LabelCounter,
     source: Source,
     inspection: Inspection,
 ) -> list[str]:
@@ -195,6 +203,14 @@ def _compare_sizes(
             f"{labels[image]} has {sizes[image]} pixels (height, width) but its image {image} "
             f"{reader.size(image)}{and_more(len(found.different))}; write the label map again"
         )
+    maps = {image: read_labels(labels[image], counter.reader) for image in found.unsure[:32]}
+    if fits_better_turned(reader, maps):
+        inspection.refuse(
+            f"{source.where}: {examples(maps)} have an EXIF orientation, and their label maps fit "
+            f"the colours of the pixels better the other way: "
+            f"{orientation_option(source, reader, next(iter(maps)))}"
+        )
+        found.unsure = []
     return note_doubts(found, source, reader)
 
 

@@ -5,7 +5,7 @@ stored, and annotations are made on either.
 """
 
 import os.path
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,9 @@ from swin_mm.datasets.reader import LYING, Reader, UnreadableError, find_loading
 
 Size = tuple[int, int]  # height and width, pixels
 UNTURNED = "color_ignore_orientation"
+COMPARED = 32  # pictures whose colours are compared with label maps
+LEAST = 3  # pictures that colours are a proof in
+CLEAR = 0.1  # share of the variance of colours, by which the better orientation is ahead
 
 
 @dataclass
@@ -126,22 +129,64 @@ def note_doubts(found: Sizes, source: Source, reader: Reader) -> list[str]:
     return notes
 
 
-def choose_color_type(wanted: Mapping[str, Size]) -> list[str]:
-    """Finds out whether colour pictures are to be loaded as stored, not turned by EXIF.
+def fits_better_turned(reader: Reader, labels: Mapping[str, np.ndarray]) -> bool:
+    """Returns by their colours whether images fit label maps better in their other orientation.
+
+    Args:
+        labels: Image file to label map `(H, W)`, of images that fit either way by size.
+
+    Returns:
+        Whether that is clear: labels explain more of the colours' variance then, and by much.
+    """
+    other = reader.opposite()
+    if other is None or len(labels) < LEAST:
+        return False
+    gains = [
+        explained_share(other.load(path), values) - explained_share(reader.load(path), values)
+        for path, values in list(labels.items())[:COMPARED]
+    ]
+    return float(np.mean(gains)) > CLEAR and float(np.mean(np.array(gains) > 0)) >= 0.9
+
+
+def explained_share(image: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the share of the variance of an image's colours that is between labels: 0 to 1.
+
+    Args:
+        image: `(H, W, bands)`.
+        labels: `(H, W)`, whole numbers.
+    """
+    if image.shape[:2] != labels.shape:
+        return 0.0
+    colours = image.reshape(-1, image.shape[2]).astype(np.float64)
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    colours -= colours.mean(axis=0)
+    sums = [np.bincount(index.ravel(), weights=band) for band in colours.T]
+    between = sum((total**2 / counts).sum() for total in sums)
+    return float(between / max((colours**2).sum(), 1e-12))
+
+
+def choose_color_type(
+    wanted: Mapping[str, Size], read_map: Callable[[str], np.ndarray] | None = None
+) -> tuple[str, list[str]]:
+    """Chooses how colour pictures are loaded: turned as their EXIF orientation says, or as stored.
 
     Args:
         wanted: Image file to the size that its annotations are made for.
+        read_map: Reads the label map of an image, where there is one.
 
     Returns:
-        Why `color_type` is to be `UNTURNED`; empty where it is not.
+        `color_type` of `LoadImageFromFile`, and a note where it is not the usual one.
     """
-    found = compare_sizes(Reader(), wanted)
-    unturned = Reader(dict(type="LoadImageFromFile", color_type=UNTURNED))
-    turned = found.turned
-    if not turned or found.confirmed or unturned.size(turned[0]) != wanted[turned[0]]:
-        return []
-    return [
-        f"{len(turned)} of the images looked at have an EXIF orientation, and their annotations "
+    usual, unturned = Reader(), Reader(dict(type="LoadImageFromFile", color_type=UNTURNED))
+    found = compare_sizes(usual, wanted)
+    fitting = found.turned
+    if read_map and not found.turned and not found.confirmed:
+        maps = {image: read_map(image) for image in found.unsure[:COMPARED]}
+        fitting = found.unsure if fits_better_turned(usual, maps) else []
+    if not fitting or found.confirmed or unturned.size(fitting[0]) != wanted[fitting[0]]:
+        return "color", []
+    return UNTURNED, [
+        f"{len(fitting)} of the images looked at have an EXIF orientation, and their annotations "
         f"fit the pixels as stored, so images are loaded without turning (color_type={UNTURNED})"
     ]
 

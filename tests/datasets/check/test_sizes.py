@@ -9,7 +9,13 @@ from mmengine.config import Config
 from PIL import Image
 
 from swin_mm.datasets.check import DatasetError, check_config
-from swin_mm.datasets.check.sizes import Sizes, choose_color_type, compare_sizes
+from swin_mm.datasets.check.sizes import (
+    Sizes,
+    choose_color_type,
+    compare_sizes,
+    explained_share,
+    fits_better_turned,
+)
 from swin_mm.datasets.reader import Reader
 from swin_mm.init_config import Options, init_detection, init_segmentation
 
@@ -142,8 +148,10 @@ def test_sixteen_bits_that_become_eight_are_told(tmp_path, loading, words):
     assert words in found[0] if words else found == []
 
 
-def test_init_config_for_photos_labelled_as_stored(tmp_path):
-    semantic_config(tmp_path, 6, corner())
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_init_config_for_photos_labelled_as_stored(tmp_path, orientation):
+    """By the sizes of those on a side, by the colours of those on their head."""
+    semantic_config(tmp_path, orientation, corner())
     options = Options(out=tmp_path / "own.py", preset="small")
     folders = [str(tmp_path / "labels")], [str(tmp_path / "images")]
     written = init_segmentation(*folders, ("ground", "cat"), options)
@@ -183,15 +191,37 @@ def test_what_sizes_tell(tmp_path):
     assert compare_sizes(Reader(), sizes) == Sizes(
         different=[paths[4]], turned=[paths[3]], confirmed=1, unsure=[paths[1]]
     )
-    assert choose_color_type(sizes) == choose_color_type({paths[2]: SHOWN}) == []
-    (why,) = choose_color_type({paths[3]: STORED, paths[4]: STORED, paths[0]: STORED})
-    assert "2 of the images" in why and UNTURNED in why
+    assert choose_color_type(sizes) == ("color", [])
+    chosen, (why,) = choose_color_type({paths[3]: STORED, paths[4]: STORED, paths[0]: STORED})
+    assert chosen == UNTURNED and "2 of the images" in why
+    assert choose_color_type({paths[2]: SHOWN}) == ("color", [])
+
+
+def test_share_of_the_variance_between_labels():
+    """Two labels of means 0 and 4 and deviation 1 each: 4 of 5."""
+    image = np.array([[-1.0, 1, 3, 5]])[..., None]
+    assert explained_share(image, np.array([[7, 7, 2, 2]])) == pytest.approx(0.8)
+    assert explained_share(image, np.array([[7, 2, 2, 7]])) == 0
+    assert explained_share(image * 0, np.array([[7, 2, 2, 7]])) == 0
 
 
 def corner() -> np.ndarray:
     labels = np.zeros(STORED, np.uint8)
     labels[4:20, 6:30] = 1
     return labels
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_colours_tell_which_orientation_labels_were_drawn_in(tmp_path, orientation):
+    paths = [str(tmp_path / f"{index}.jpg") for index in range(4)]
+    for path in paths:
+        save(path, orientation, corner())
+    shown = {2: corner()[:, ::-1], 3: corner()[::-1, ::-1], 4: corner()[::-1]}[orientation]
+    assert not fits_better_turned(Reader(), dict.fromkeys(paths, shown))
+    assert fits_better_turned(Reader(), dict.fromkeys(paths, corner()))
+    assert not fits_better_turned(Reader(), dict.fromkeys(paths[:2], corner()))
+    unturned = Reader(dict(type="LoadImageFromFile", color_type=UNTURNED))
+    assert fits_better_turned(unturned, dict.fromkeys(paths, shown))
 
 
 def semantic_config(root, orientation, labels) -> Config:
@@ -218,7 +248,7 @@ def test_label_maps_of_the_picture_as_displayed_are_right(tmp_path, orientation,
     assert len(found) == (orientation == 3)
 
 
-@pytest.mark.parametrize("orientation", [6, 8])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_label_maps_of_the_stored_pixels_are_refused_with_what_serves(tmp_path, orientation):
     cfg = semantic_config(tmp_path, orientation, corner())
     option = f"train_dataloader.dataset.pipeline.0.color_type={UNTURNED}"
