@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
 CONFIG_FOLDER = Path(__file__).parent / ".mim" / "configs"
+SUFFIXES = (".py", ".json", ".yaml", ".yml")  # that mmengine reads
 
 # Functions of `mmengine.config.Config` that read one file.
 READERS = ("_file2dict", "_is_lazy_import", "_parse_lazy_import")
@@ -58,6 +59,11 @@ def read_config(path: Path) -> "Config":
     """
     from mmengine.config import Config
 
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"{path} is not a config, whose name ends in {', '.join(SUFFIXES)}; where a command "
+            "takes CONFIG CHECKPOINT, the config goes first"
+        )
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is code and can fail in any way

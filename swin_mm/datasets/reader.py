@@ -67,9 +67,29 @@ def read_header(path: str | Path) -> Header:
     except MissingReaderError:
         raise
     except Exception as error:  # decoders raise all kinds
-        raise UnreadableError(
-            f"{path} is not an image, or it is damaged ({explain_failure(error)})"
+        raise unreadable(
+            path, f"is not an image, or it is damaged ({explain_failure(error)})"
         ) from None
+
+
+def unreadable(path: str | Path, reason: str) -> UnreadableError:
+    """Makes the error of a file that no decoder took, which may be empty or no image at all."""
+    if os.path.isfile(path):
+        if not os.path.getsize(path):
+            reason = "is empty"
+        elif not (cv2.haveImageReader(str(path)) or is_tiff(path) or _is_known_to_pillow(path)):
+            reason = "is not an image"
+    return UnreadableError(f"{path} {reason}")
+
+
+def _is_known_to_pillow(path: str | Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return True  # but damaged, or too large
 
 
 def _ends_in_exif(path: str | Path) -> bool:
@@ -182,8 +202,8 @@ class Reader:
         except MissingReaderError:
             raise
         except Exception as error:  # decoders raise all kinds
-            raise UnreadableError(
-                f"{path} cannot be loaded by {self.name} ({explain_failure(error)})"
+            raise unreadable(
+                path, f"cannot be loaded by {self.name} ({explain_failure(error)})"
             ) from None
         return self.swap_colours(image)
 

@@ -16,6 +16,7 @@ from swin_mm.datasets.reader import (
     check_file,
     explain_failure,
     find_loading,
+    unreadable,
 )
 from swin_mm.export.runtime import read_image
 from swin_mm.inference.sliced import Progress, SlicedInference
@@ -48,8 +49,10 @@ class Pipeline:
             except MissingReaderError:
                 raise
             except Exception as error:  # decoders raise all kinds
-                reason = explain_failure(error)
-                raise UnreadableError(f"{source.path} cannot be loaded ({reason})") from None
+                reason = f"cannot be loaded ({explain_failure(error)})"
+                if self.reader.can_check:
+                    raise unreadable(source.path, reason) from None
+                raise UnreadableError(f"{source.path} {reason}") from None
         assert source.image is not None
         pixels = source.image
         if not isinstance(pixels, np.ndarray):

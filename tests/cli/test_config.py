@@ -75,6 +75,12 @@ def test_broken_config_says_where(write, text, message, is_base):
         load_config(path)
 
 
+def test_a_checkpoint_in_place_of_its_config_is_told(write):
+    path = write("", "epoch_1.pth")
+    with pytest.raises(ConfigError, match="epoch_1.pth is not a config, .* the config goes first"):
+        load_config(path)
+
+
 def test_contradicting_base_is_told(write):
     write("model = 3", "base.py")
     path = write("_base_ = 'base.py'\nmodel = dict(a=1)\n")

@@ -1,12 +1,17 @@
 """Images are read as the pipeline reads them; the oracles are mmcv's transform and OpenCV."""
 
+import io
+import re
+
 import mmcv
 import numpy as np
 import pytest
 from mmengine.dataset import Compose
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from swin_mm.datasets.reader import Reader, UnreadableError, read_header
+from swin_mm.datasets.reader import Reader, UnreadableError, explain_failure, read_header
+from swin_mm.inference.pipeline import Pipeline
+from swin_mm.inference.sources import Source
 
 FLAGS = (
     "color",
@@ -119,6 +124,28 @@ def test_a_picture_is_what_the_model_sees(tmp_path):
     np.testing.assert_array_equal(Reader(step).picture(tmp_path / "a.tif"), pixels)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello, no pixel here", "is not an image"),
+        (b"\x89PNG", "is not an image"),
+    ],
+)
+def test_files_without_an_image_are_called_so(tmp_path, content, reason):
+    """In words, not by the checks of OpenCV's source that fail."""
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    message = f"^{re.escape(str(path))} {reason}$"
+    with pytest.raises(UnreadableError, match=message):
+        read_header(path)
+    with pytest.raises(UnreadableError, match=message):
+        Reader().read(path)
+    pipeline = Pipeline([dict(type="LoadImageFromFile")], module=None)
+    with pytest.raises(UnreadableError, match=message):
+        pipeline.load(Source(str(path), path))
+
+
 @pytest.mark.parametrize("step", [dict(type="LoadImageFromNDArray"), dict(type="LoadNpy", b=1)])
 def test_other_loading_steps_are_not_judged(step):
     reader = Reader.of([step])
@@ -153,11 +180,10 @@ def test_what_is_no_image_cannot_be_read(tmp_path, name, content):
         read_header(path)
 
 
-def test_the_reason_of_pillow_is_without_its_buffer(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    reader = Reader(dict(type="LoadImageFromFile", imdecode_backend="pillow"))
-    with pytest.raises(UnreadableError, match=r"LoadImageFromFile \(cannot identify image file\)$"):
-        reader.load(tmp_path / "a.png")
+def test_the_reason_of_pillow_is_without_its_buffer():
+    with pytest.raises(UnidentifiedImageError) as raised:
+        Image.open(io.BytesIO(b"no picture"))
+    assert explain_failure(raised.value) == "cannot identify image file"
 
 
 def test_a_format_that_opencv_does_not_read(tmp_path):
