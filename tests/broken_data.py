@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
+from mmengine.config import Config
 from PIL import Image
+
+from swin_mm.datasets.check import DatasetError, check_config, inspect_config
 
 HEIGHT, WIDTH = 40, 50
 CLASSES = ("cat", "dog")
@@ -107,8 +111,23 @@ def write_semantic(root: Path) -> str:
     return str(path)
 
 
-def paint(path: Path, value: int) -> None:
+def paint(path: Path, value: int, size: tuple[int, int] = (3, 3)) -> None:
     """Gives the upper left corner of a label map a value."""
     labels = np.array(Image.open(path))
-    labels[:3, :3] = value
+    labels[: size[0], : size[1]] = value
     Image.fromarray(labels).save(path)
+
+
+def refuse(cfg: Config, *words: str, is_alone: bool = True) -> None:
+    """The check must end in one line with some words; a thorough one lists it, and no other fault.
+
+    Unless `is_alone`, others follow from it.
+    """
+    with pytest.raises(DatasetError) as error:
+        check_config(cfg)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+    first, *others = inspect_config(cfg).faults
+    assert first.startswith(message) and (not others) == is_alone, (first, others)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_data import paint, refuse
 from mmengine.config import Config
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from swin_mm.datasets.check import DatasetError, Inspection, check_config, inspect_config
+from swin_mm.datasets.check import Inspection, check_config, inspect_config
 from swin_mm.datasets.check.config import _check as check_with
 
 HEIGHT, WIDTH = 20, 30
@@ -39,22 +40,6 @@ def config(root: Path, **dataset) -> Config:
     return Config({"default_scope": "mmseg", "train_dataloader": {"dataset": settings | dataset}})
 
 
-def paint(root: Path, name: str, value: int, size=(3, 3)) -> None:
-    path = root / "labels" / f"{name}.png"
-    labels = np.array(Image.open(path))
-    labels[: size[0], : size[1]] = value
-    Image.fromarray(labels).save(path)
-
-
-def refuse(cfg: Config, *words: str) -> None:
-    with pytest.raises(DatasetError) as error:
-        check_config(cfg)
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
-
-
 def test_good_data_is_counted(root):
     summary = check_config(config(root))
     train = summary.splits["train"]
@@ -77,14 +62,16 @@ def test_a_part_is_counted_alone(root, indices, names):
 
 def test_ignored_pixels_do_not_count(root):
     for name in ("a", "b", "c", "north/d"):
-        paint(root, name, 255, size=(HEIGHT, 15))  # what stays: 10 x 15 of road, 10 x 15 of sky
+        paint(
+            root / f"labels/{name}.png", 255, size=(HEIGHT, 15)
+        )  # what stays: 10 x 15 of road, 10 x 15 of sky
     train = check_config(config(root)).splits["train"]
     assert train.per_class == {"grass": 0, "road": 0.5, "sky": 0.5}
     assert "no pixel of grass in the 4 label maps read; 50% of all pixels" in train.warnings[0]
 
 
 def test_wholly_ignored_map_is_counted(root):
-    paint(root, "b", 255, size=(HEIGHT, WIDTH))
+    paint(root / "labels/b.png", 255, size=(HEIGHT, WIDTH))
     summary = check_config(config(root))
     assert summary.splits["train"].describe() == "4 images, 1 images without labels"
 
@@ -94,7 +81,7 @@ def test_classes_not_set(root):
 
 
 def test_value_out_of_range(root):
-    paint(root, "c", 7)
+    paint(root / "labels/c.png", 7)
     refuse(
         config(root),
         f"{root}/labels/c.png has the values 7, but 3 classes are 0 to 2 (and 255 is ignored)",
@@ -102,25 +89,25 @@ def test_value_out_of_range(root):
 
 
 def test_values_that_start_at_one(root):
-    paint(root, "b", 3)
+    paint(root / "labels/b.png", 3)
     refuse(config(root), "has the values 3", "train_dataloader.dataset.reduce_zero_label=True")
 
 
 def test_zero_label_reduced(root):
     """Values 1 to 3 count as classes 0 to 2, and 0 is ignored; 4 is out of range."""
     for name in ("a", "b", "c", "north/d"):
-        paint(root, name, 3, size=(HEIGHT, WIDTH))
-        paint(root, name, 0, size=(HEIGHT, 15))
-        paint(root, name, 1, size=(HEIGHT, 5))
+        paint(root / f"labels/{name}.png", 3, size=(HEIGHT, WIDTH))
+        paint(root / f"labels/{name}.png", 0, size=(HEIGHT, 15))
+        paint(root / f"labels/{name}.png", 1, size=(HEIGHT, 5))
     cfg = config(root, reduce_zero_label=True)
     assert check_config(cfg).splits["train"].per_class == {"grass": 0.25, "road": 0, "sky": 0.75}
-    paint(root, "a", 4)
+    paint(root / "labels/a.png", 4)
     refuse(cfg, "has the values 4, but 3 classes are 1 to 3")
 
 
 def test_reduced_labels_equal_what_mmseg_trains_on(root):
-    paint(root, "a", 3)
-    paint(root, "a", 255, size=(1, 2))
+    paint(root / "labels/a.png", 3)
+    paint(root / "labels/a.png", 255, size=(1, 2))
     results = {
         "seg_map_path": str(root / "labels" / "a.png"),
         "reduce_zero_label": True,
@@ -132,6 +119,32 @@ def test_reduced_labels_equal_what_mmseg_trains_on(root):
     cfg = config(root, reduce_zero_label=True, ann_file="names.txt")
     shares = check_config(cfg).splits["train"].per_class
     assert list(shares.values()) == pytest.approx(list(expected.values()))
+
+
+def test_zero_label_reduced_in_error(root):
+    """Grass is lost without a word, and road and sky take the names of grass and road."""
+    (warning,) = check_config(config(root, reduce_zero_label=True)).splits["train"].warnings
+    for words in ("no pixel of sky", "25% of all", "if value 0 is a class, set"):
+        assert words in warning
+
+
+def test_several_faults_are_all_told(root):
+    paint(root / "labels/a.png", 7)
+    paint(root / "labels/c.png", 9)
+    paths = (root / "images/north/d.jpg", root / "labels/north/d.png")
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:60])
+    found = inspect_config(config(root))
+    assert found.unreadable == set(map(str, paths))
+    words = ("1 of 4 image files", "1 of 4 label map files", "(and 1 more label maps like it)")
+    assert all(any(word in fault for fault in found.faults) for word in words), found.faults
+    assert len(found.faults) == len(words), found.faults
+
+
+def test_label_map_without_labels_is_told_of_all(root):
+    Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(root / "labels/a.png")
+    (warning,) = inspect_config(config(root)).summary.warnings()
+    assert "1 label maps have no labelled pixel: a.png" in warning
 
 
 def test_zero_label_disagrees_with_the_pipeline(root):
@@ -186,7 +199,11 @@ def test_label_map_compressed_with_loss(root):
     for name in ("a", "b", "c", "north/d"):
         labels = Image.open(root / "labels" / f"{name}.png").copy()
         labels.save(root / "labels" / f"{name}.jpg", quality=50)
-    refuse(config(root, seg_map_suffix=".jpg"), "a.jpg is a JPEG, which changes the values")
+    refuse(
+        config(root, seg_map_suffix=".jpg"),
+        "a.jpg is a JPEG, which changes the values",
+        is_alone=False,
+    )
     (root / "labels" / "a.jpg").rename(root / "labels" / "a.png")
     refuse(config(root), "a.png is a JPEG")
 
@@ -210,7 +227,7 @@ def test_palette_picture_that_opencv_turns_into_colours(root):
 def test_label_map_of_fractions(root):
     for path in (root / "labels").rglob("*.png"):
         Image.fromarray(np.array(Image.open(path)) / np.float32(2)).save(path.with_suffix(".tif"))
-    refuse(config(root, seg_map_suffix=".tif"), "a.tif holds fractions")
+    refuse(config(root, seg_map_suffix=".tif"), "a.tif holds fractions", is_alone=False)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +246,13 @@ def test_one_class_leaves_nothing_to_learn(root):
         Image.fromarray((np.array(Image.open(path)) == 2).astype(np.uint8)).save(path)
     for reduced in (False, True):
         cfg = config(root, metainfo={"classes": ("sky",)}, reduce_zero_label=reduced)
-        refuse(cfg, "has one class", "metainfo.classes=('background', NAME)", "num_classes=2")
+        refuse(
+            cfg,
+            "has one class",
+            "metainfo.classes=('background', NAME)",
+            "num_classes=2",
+            is_alone=False,
+        )
     cfg = config(root, metainfo={"classes": ("background", "sky")})
     assert check_config(cfg).splits["train"].per_class == {"background": 0.5, "sky": 0.5}
 
@@ -245,11 +268,11 @@ def test_black_and_white_masks_leave_one_label(root, value):
 def test_a_part_of_the_label_maps_does_not_prove_that_nothing_is_learned(root):
     """Two of four are read, and have one class alone."""
     for name in ("a", "c"):
-        paint(root, name, 0, size=(HEIGHT, WIDTH))
+        paint(root / f"labels/{name}.png", 0, size=(HEIGHT, WIDTH))
     found = check_with(config(root), ["train"], Inspection(label_maps=2))
     assert any("no pixel of road, sky in the 2" in warning for warning in found.warnings())
     for name in ("b", "north/d"):
-        paint(root, name, 0, size=(HEIGHT, WIDTH))
+        paint(root / f"labels/{name}.png", 0, size=(HEIGHT, WIDTH))
     assert "all labelled pixels are of the class 'grass'" in inspect_config(config(root)).faults[0]
 
 
@@ -318,7 +341,12 @@ def test_list_of_names(root):
     assert summary.images == 2
     assert summary.warnings == []  # the rest of the folder is left out on purpose
     (root / "names.txt").write_text("a\nz\n")
-    refuse(config(root, ann_file="names.txt"), "1 of 2 image files are missing", "images/z.jpg")
+    refuse(
+        config(root, ann_file="names.txt"),
+        "1 of 2 image files are missing",
+        "images/z.jpg",
+        is_alone=False,
+    )
     (root / "names.txt").write_text("\n")
     refuse(config(root, ann_file="names.txt"), "names no image")
     refuse(config(root, ann_file="no.txt"), f"there is no file {root}/no.txt of image names")
