@@ -53,11 +53,7 @@ class ImageErrors(NamedTuple):
 
 
 def read_data(dataset: Any, entries: list[dict]) -> DetectionData:
-    """Joins predictions, as `load_predictions` gives them, with a `CocoDataset` in test mode.
-
-    Raises:
-        PredictionError: They do not fit each other.
-    """
+    """Joins predictions, as `load_predictions` gives them, with a `CocoDataset` in test mode."""
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     image_ids = [info["img_id"] for info in infos]
     if any("pred_instances" not in entry or "img_id" not in entry for entry in entries):

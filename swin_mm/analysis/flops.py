@@ -82,14 +82,10 @@ class Complexity(NamedTuple):
 
 
 def usual_shape(cfg: Config) -> tuple[int, int] | None:
-    """The image size that published tables count a config's model at.
+    """The image size `(H, W)`, in pixels, that published tables count a config's model at.
 
-    Args:
-        cfg: Whole config.
-
-    Returns:
-        `(H, W)` in pixels: 800 x 1280 on COCO, the crop by four times its side on ADE20K
-        (512 x 2048, 640 x 2560), a whole image of Cityscapes; None for other data.
+    800 x 1280 on COCO, the crop by four times its side on ADE20K (512 x 2048, 640 x 2560), a whole
+    image of Cityscapes; None for other data.
     """
     loader = cfg.get("test_dataloader") or cfg.get("train_dataloader") or {}
     kind = bare_type(innermost_dataset(loader.get("dataset") or {}))
@@ -157,11 +153,7 @@ def _is_mask2former(model: BaseModel) -> bool:
 
 
 def _choose_forward(model: BaseModel) -> str:
-    """Sees to it that a model can do its `forward` without data.
-
-    Returns:
-        The mode to call it in.
-    """
+    """Sees to it that a model can do its `forward` without data; returns the mode to call it in."""
     from mmdet.models import SparseRoIHead
 
     roi_head = getattr(model, "roi_head", None)

@@ -29,9 +29,6 @@ def analyse_detection(
 
     Detections below `min_score` are neither confused nor drawn, and boxes that overlap by less than
     `min_overlap` are not the same object. So many of the `worst` images are drawn.
-
-    Raises:
-        PredictionError: The predictions do not fit the data, or nothing is predicted.
     """
     data = detection.read_data(dataset, entries)
     crowds = [truth.is_crowd for truth in data.truth if truth.is_crowd is not None]
@@ -154,9 +151,6 @@ def analyse_segmentation(dataset: Any, entries: list[dict], worst: int) -> Analy
     """Analyses predictions, as `load_predictions` gives them, for a `BaseSegDataset` in test mode.
 
     So many of the `worst` images are drawn.
-
-    Raises:
-        PredictionError: The predictions do not fit the data.
     """
     data = segmentation.read_data(dataset, entries)
     matrix, qualities = segmentation.count_confusions(data)

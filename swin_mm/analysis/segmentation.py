@@ -23,11 +23,7 @@ class SegmentationData:
 
 
 def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
-    """Joins predictions, as `load_predictions` gives them, with a `BaseSegDataset` in test mode.
-
-    Raises:
-        PredictionError: They do not fit each other.
-    """
+    """Joins predictions, as `load_predictions` gives them, with a `BaseSegDataset` in test mode."""
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     paths = [info["img_path"] for info in infos]
     if any("img_path" not in entry for entry in entries):
@@ -61,9 +57,6 @@ def count_confusions(data: SegmentationData) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         `(classes, classes)`, pixels by true and predicted class; and `(images,)`, for each image
         the mean intersection over union of the classes that are in it or predicted in it.
-
-    Raises:
-        PredictionError: A label map is of another size, or a label of no class.
     """
     count = len(data.classes)
     total = np.zeros((count, count), dtype=np.int64)
@@ -82,11 +75,7 @@ def count_confusions(data: SegmentationData) -> tuple[np.ndarray, np.ndarray]:
 
 
 def confusion_matrix(truth: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
-    """Pixels by true and predicted class, `(count, count)`; 255 in the truth does not count.
-
-    Raises:
-        PredictionError: A label is of no class.
-    """
+    """Pixels by true and predicted class, `(count, count)`; 255 in the truth does not count."""
     labelled = truth != IGNORED
     truth, found = truth[labelled].astype(np.int64), found[labelled].astype(np.int64)
     for labels, what in ((truth, "ground truth"), (found, "predictions")):

@@ -149,11 +149,7 @@ def run_case(
 ) -> dict[str, Any]:
     """Measures one workload; a candidate that fails gets a row with the reason.
 
-    Args:
-        work: The workload.
-        candidates: Who runs it.
-        rounds: Rounds that count.
-        on_turn: Called `len(candidates) * (rounds + 2)` times, unless candidates fail.
+    `on_turn` is called `len(candidates) * (rounds + 2)` times, unless candidates fail.
     """
     release(work.device)
     steps: dict[Candidate, Step] = {}

@@ -102,9 +102,6 @@ def find_objects(model: Any, run: Callable[[], Sequence[Any]], count: int) -> No
 
     Random weights give all classes nearly the same score, below any usual threshold. Twice as many
     candidates as objects, or more, are left to NMS.
-
-    Raises:
-        ValueError: The model has no RoI head, or NMS leaves fewer objects.
     """
     if not hasattr(model, "roi_head"):
         raise ValueError("the number of objects can be chosen for two-stage detectors alone")
@@ -126,11 +123,7 @@ def find_objects(model: Any, run: Callable[[], Sequence[Any]], count: int) -> No
 
 
 def stock_config(cfg: Config) -> Config:
-    """The config with the classes of its framework in place of swin_mm's.
-
-    Raises:
-        MissingPeerError: The framework has no such class.
-    """
+    """The config with the classes of its framework in place of swin_mm's."""
     cfg = deepcopy(cfg)
     backbone = cfg.model.backbone
     if backbone.type != "swin_mm.SwinTransformer":
@@ -171,11 +164,7 @@ def _prepare_config(library: str, work: Workload) -> Config:
 
 
 def loaded_batches(cfg: Config) -> Iterator[dict[str, Any]]:
-    """Gives the batches that training would get, epoch after epoch, from its own data loader.
-
-    Raises:
-        ConfigError: The data are not where the config says.
-    """
+    """Gives the batches that training would get, epoch after epoch, from its own data loader."""
     init_default_scope(cfg.default_scope)
     try:
         loader = Runner.build_dataloader(deepcopy(cfg.train_dataloader), seed=0)

@@ -81,11 +81,7 @@ Times of different runs are not comparable, ratios within one are."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints tables, and writes JSON and a plot.
-
-    Returns:
-        The exit status: 1 if swin_mm itself has no result, else 0.
-    """
+    """Measures, prints tables, writes JSON and a plot; returns 1 if swin_mm has no result."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parse_args(argv)
     if args.plot:
@@ -304,11 +300,7 @@ def check_args(args: argparse.Namespace) -> None:
 
 
 def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]]:
-    """What is measured, one after another, with the value of the sweep.
-
-    Raises:
-        ConfigError: The config is missing, or not of mmdet or mmseg.
-    """
+    """What is measured, one after another, with the value of the sweep."""
     version = args.version or 1
     cfg = load_config(args.config, args.cfg_options) if args.config else None
     if cfg is not None and cfg.get("default_scope") not in FRAMEWORKS:
@@ -336,11 +328,7 @@ def plan_workloads(args: argparse.Namespace) -> list[tuple[int | None, Workload]
 
 
 def plan_candidates(args: argparse.Namespace, work: Workload) -> list[Candidate]:
-    """Who is measured: swin_mm first.
-
-    Raises:
-        ConfigError: A peer is unknown.
-    """
+    """Who is measured: swin_mm first."""
     known = (*PEERS, "mmseg")
     unknown = [name for name in args.peers if name not in ("all", "none", *known)]
     if unknown:

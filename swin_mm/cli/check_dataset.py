@@ -20,19 +20,7 @@ SPLITS = ("train", "val", "test")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Checks the data of one config.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Returns:
-        0 if training and testing can go ahead, 1 if there are faults (with `--strict` also of
-        warnings).
-
-    Raises:
-        ConfigError: The config cannot be read.
-        DatasetError: It names no data.
-    """
+    """Checks the data of one config; returns 1 if there are faults, or warnings with `--strict`."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
 

@@ -72,11 +72,8 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Reads a config, by path or the name of one that comes with swin_mm, and applies overrides.
 
-    Variables of the config's files are changed before the files are evaluated.
-
-    Raises:
-        ConfigError: There is no such config, it or one of its bases cannot be read, or an override
-            does not fit it, is misspelt or would change nothing.
+    Variables of the config's files are changed before the files are evaluated. A `ConfigError` says
+    what cannot be read, does not fit, is misspelt or would change nothing.
     """
     cfg = read_config(find_config(name))
     if overrides:

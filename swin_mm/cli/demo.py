@@ -20,15 +20,7 @@ fetches nothing from elsewhere."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serves the page as a command line says, until it is interrupted.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: gradio is not installed, or there is no such model.
-        CheckpointError: The checkpoint cannot be used.
-    """
+    """Serves the page until it is interrupted."""
     args = parse_args(argv)
     if find_spec("gradio") is None:
         raise ConfigError("swin-mm demo needs gradio: pip install 'swin-mm[demo]'")

@@ -80,11 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_packages() -> Iterator[Package]:
-    """Compares what is installed with what swin-mm's metadata asks for.
-
-    Raises:
-        PackageNotFoundError: swin-mm itself is not installed.
-    """
+    """Compares what is installed with what the metadata of swin-mm, if installed, asks for."""
     supported = metadata.metadata(DISTRIBUTION)["Requires-Python"]
     found = platform.python_version()
     fault = None
@@ -135,9 +131,8 @@ def _check_package(requirement: Requirement) -> Package:
 def check_imports(packages: Mapping[str, Package]) -> list[Fault]:
     """Imports the packages that the models are made of; each knows itself what it does not fit.
 
-    Returns:
-        A fault for the first import that fails, unless the package has one already. Those after
-        it build on it and are not tried.
+    The first import that fails is a fault, unless the package has one already. Those after it build
+    on it and are not tried.
     """
     for name, module in MODULES.items():
         try:

@@ -28,16 +28,7 @@ The file takes images (B, H, W, 3) uint8 in RGB, and is run beside the model bef
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exports as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        ConfigError: The config or an option does not make sense.
-        CheckpointError: The checkpoint cannot be used.
-        ExportError: The model cannot be exported, or the file differs from it.
-    """
+    """Exports one model."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     check_checkpoint(args.checkpoint)

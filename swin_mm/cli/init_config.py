@@ -21,15 +21,7 @@ It says how each number was chosen, and is there to be changed."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes a config as a command line says.
-
-    Args:
-        argv: Command line without the program's name; by default the process's own.
-
-    Raises:
-        InitConfigError: No config can be written; the message says why.
-        DatasetError: The data cannot be trained on.
-    """
+    """Writes one config."""
     args = parse_args(argv)
     import torch
 

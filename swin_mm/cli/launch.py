@@ -62,9 +62,6 @@ def prepare_config(args: argparse.Namespace) -> Config:
 
     The config has `launcher` and `work_dir`. With a GPU, data loaders pin memory unless they say
     otherwise.
-
-    Raises:
-        ConfigError: The config cannot be read, or does not say what it is for.
     """
     cfg = load_config(args.config, args.cfg_options)
     find_scope(cfg)
@@ -110,9 +107,6 @@ def start_processes(cfg: Config) -> None:
     """Joins the processes of a distributed run, on GPUs or, with `gloo`, on CPUs.
 
     mmengine would do it later, and only with GPUs.
-
-    Raises:
-        ConfigError: The launcher has not started any, or it needs GPUs and there are none.
     """
     from mmengine.dist import init_dist, is_distributed
     from mmengine.utils.dl_utils import set_multi_processing
@@ -174,11 +168,7 @@ def joined_processes(cfg: Config) -> Iterator[None]:
 
 
 def check_checkpoint(path: str) -> None:
-    """Checks that a checkpoint is there and whole; an address is not looked at.
-
-    Raises:
-        CheckpointError: It is missing, empty, truncated or damaged.
-    """
+    """Checks that a checkpoint is there and whole; an address is not looked at."""
     from swin_mm.checkpoint import CheckpointError
     from swin_mm.engine.checkpoint_files import find_damage
 

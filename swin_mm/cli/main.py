@@ -67,12 +67,7 @@ A CONFIG is a path or the name of a config that comes with swin_mm. Errors are o
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Returns:
-        The exit status: 0, 1 for an error, 2 for a command line that makes no sense, 130 when
-        interrupted.
-    """
+    """Runs one command; returns 0, 1 for an error, 2 for a wrong command line, 130 for Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {n:<17}{h}" for n, h in COMMANDS.items())))

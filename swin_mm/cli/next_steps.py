@@ -11,23 +11,14 @@ if TYPE_CHECKING:
 
 
 def print_next(*commands: Sequence[object]) -> None:
-    """Prints commands that make sense now.
-
-    Args:
-        *commands: Their words, without the program's name.
-    """
+    """Prints commands that make sense now, each as its words without the program's name."""
     print("\nnext:")
     for words in commands:
         print("  swin-mm " + shlex.join(map(str, words)))
 
 
 def report_training(runner: "Runner", config: str) -> None:
-    """Says where the best checkpoint and the log are, and what to do with them.
-
-    Args:
-        runner: After its training.
-        config: As the command line names it.
-    """
+    """Says where the best checkpoint and the log of a training are, and what to do with them."""
     from swin_mm.engine import CheckpointHook
 
     hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]

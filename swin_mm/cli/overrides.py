@@ -64,9 +64,6 @@ def check_top_keys(cfg: Config) -> None:
     Any name may be a variable of the config's author, which stands at least twice in the files:
     where it is set and where it is used. Keys further down are refused by the classes that they are
     given to.
-
-    Raises:
-        ConfigError: There is one; names the file and the setting.
     """
     known = runner_keys()
     for name in cfg.keys() - known - VARIABLES:
@@ -78,13 +75,8 @@ def check_top_keys(cfg: Config) -> None:
 def check_new_keys(before: Mapping[str, Any], cfg: Config, keys: Iterable[str]) -> None:
     """Looks at overrides that add a key to a dict without a type, of which no class says more.
 
-    Args:
-        before: The config without the overrides, as plain dicts and lists.
-        cfg: The config with them.
-        keys: Dotted keys of the overrides.
-
-    Raises:
-        ConfigError: The key looks like one that is there; of others a warning is printed.
+    `before` is the config without the overrides, whose dotted keys are `keys`. A key that looks
+    like one that is there is refused; of others a warning is printed.
     """
     for key in keys:
         node: Any = before
@@ -111,15 +103,10 @@ def check_new_keys(before: Mapping[str, Any], cfg: Config, keys: Iterable[str]) 
 
 
 def apply_overrides(cfg: Config, overrides: Mapping[str, Any]) -> Config:
-    """Changes settings of a config.
+    """Changes settings of a config, by dotted keys, parts of which may be an index of a list.
 
-    Args:
-        cfg: As read from a file, which is evaluated again where an override is of a variable: of a
-            top-level key that neither the runner nor the tools read.
-        overrides: Values by dotted key; a part may be an index of a list or a tuple.
-
-    Returns:
-        The config with them.
+    The file is evaluated again where an override is of a variable: of a top-level key that neither
+    the runner nor the tools read.
 
     Raises:
         ConfigError: The file cannot be read, an override does not fit it or would change nothing

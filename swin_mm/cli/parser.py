@@ -29,9 +29,7 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints one line and ends the process with 2.
 
-        Args:
-            message: What argparse found. Unknown flags go before it: what argparse then lacks or
-                refuses is often only their consequence.
+        Unknown flags go before what argparse found, which is often only their consequence.
         """
         unknown = self._unknown_flags()
         if unknown:

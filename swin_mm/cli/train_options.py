@@ -232,9 +232,6 @@ def scale_learning_rate(cfg: Config, num_processes: int) -> str:
     Unlike mmengine's own scaling it counts accumulated batches. Afterwards the config says for how
     many images its rate is, so that doing it twice changes nothing.
 
-    Raises:
-        ConfigError: The config lacks a number that is needed.
-
     Source:
         Goyal et al., Accurate, Large Minibatch SGD, 2017, https://arxiv.org/abs/1706.02677,
         section 2.1.

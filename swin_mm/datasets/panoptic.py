@@ -33,12 +33,9 @@ def to_segments_info(segments: Segments) -> list[dict]:
 def to_categories(
     classes: Sequence[str], colours: Sequence[Sequence[int]], things: Sequence[str] | None
 ) -> list[dict]:
-    """COCO's `categories` of a panoptic file.
+    """COCO's `categories` of a panoptic file; colours are RGB, 0-255.
 
-    Args:
-        classes: Names of all.
-        colours: RGB, 0-255, of each.
-        things: Names of those that are counted; None where that is not known.
+    `things` are the classes that are counted; None where that is not known.
     """
     categories = []
     for number, (name, colour) in enumerate(zip(classes, colours, strict=True), start=1):

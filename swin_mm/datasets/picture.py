@@ -1,8 +1,8 @@
 """Sheets of pictures (PNG): samples of a data set, and predictions beside the ground truth.
 
-Images are `(H, W, 3)`, uint8, RGB; palettes have a colour for each class, RGB 0-255. The folder of
-a file is made if absent. All raise `ValueError` where annotations do not fit their image, classes
-or palette.
+Images are `(H, W, 3)`, uint8, RGB; annotations are None for a bare image; palettes have a colour
+for each class, RGB 0-255. The folder of a file is made if absent. All raise `ValueError` where
+annotations do not fit their image, classes or palette.
 """
 
 from collections.abc import Sequence
@@ -73,15 +73,9 @@ def prediction_sheet(
     pairs: int = 3,
     min_score: float = 0.5,
 ) -> None:
-    """Draws predictions beside the ground truth.
+    """Draws predictions beside the ground truth: as many pairs in a line.
 
-    Args:
-        rows: At least one.
-        path: Where the PNG goes.
-        classes: Class names.
-        palette: Colour of each class.
-        pairs: Pairs of pictures (ground truth, prediction) beside one another.
-        min_score: Predictions below this score are left out.
+    Predictions below `min_score` are left out.
     """
     panels: list[tuple[np.ndarray, Annotation | None]] = []
     for row in rows:
@@ -104,9 +98,6 @@ def sample_sheet(
 
     Args:
         panels: Images, each with its annotation, or None to draw it bare.
-        path: Where the PNG goes.
-        classes: Class names.
-        palette: Colour of each class.
         columns: Pictures beside one another.
         titles: Above the first columns, which belong together in groups of so many.
     """
@@ -157,11 +148,7 @@ def draw_large(
     """Draws one picture at the size of its image, as on a sheet.
 
     Args:
-        image: The image.
-        annotation: What is in it; None draws it bare.
         path: Where the PNG goes, or a file object.
-        classes: Class names.
-        palette: Colour of each class.
         legend: Whether to say below a label map which colour is which class: of those that occur,
             the 40 largest. The picture is as much higher then.
     """

@@ -23,7 +23,6 @@ def show_progress(
     """Shows a bar below the log while its block runs; on a terminal only.
 
     Args:
-        title: What is being done.
         total: How much there is to do; None if it is not known.
         done: How much of it is done already.
         in_bytes: Whether bytes of a file are counted, or things.

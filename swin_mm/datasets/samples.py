@@ -39,10 +39,6 @@ def build_dataset(cfg: Config, split: str, as_filed: bool = False) -> Any:
 def read_sample(item: dict, is_bgr: bool = True) -> tuple[np.ndarray, Annotation | None]:
     """Turns what a data set's pipeline yields, packed or not, into a picture.
 
-    Args:
-        item: The results of the pipeline.
-        is_bgr: Whether blue comes first (see `Reader.is_bgr`).
-
     Returns:
         The image `(H, W, 3)`, uint8, RGB, and its annotation if it has one that can be drawn.
     """

@@ -43,12 +43,9 @@ class MaskTTAModel(DetTTAModel):
     def test_step(self, data: Any) -> list[DetDataSample]:
         """Predicts a batch of images, each in several views.
 
-        Args:
-            data: As `TestTimeAug` and `pseudo_collate` make it: `inputs` and `data_samples` are
-                lists of views, each with one entry for every image.
-
-        Returns:
-            A sample for each image; what is not predicted in it is that of the first view.
+        In `data`, as `TestTimeAug` and `pseudo_collate` make it, `inputs` and `data_samples` are
+        lists of views, each with one entry for every image. Of the samples that are returned, what
+        is not predicted is that of the first view.
         """
         batches = [dict(zip(data, view, strict=True)) for view in zip(*data.values(), strict=True)]
         if not predicts_roi_masks(self.module):

@@ -198,11 +198,7 @@ def _ratio(common: np.ndarray, first: np.ndarray, second: np.ndarray, metric: st
 def _group(
     found: InstanceData, is_piece: np.ndarray, partners: dict[int, list[int]]
 ) -> list[list[int]]:
-    """Collects what is one object, from the best detection down.
-
-    Returns:
-        Numbers of detections, those of the best object first, and in each the best first.
-    """
+    """Collects what is one object, from the best detection down; of each the best first."""
     taken = np.zeros(len(found), dtype=bool)
     groups = []
     for leader in np.argsort(-found.scores, kind="stable"):

@@ -128,12 +128,7 @@ def _default_scope(scope: str) -> Iterator[None]:
 def read_carried_config(checkpoint: Mapping[str, Any], file: str | Path) -> Config:
     """Reads the config that training wrote into a checkpoint, as data: nothing of it is executed.
 
-    Args:
-        checkpoint: Its content.
-        file: Its name, for messages.
-
-    Raises:
-        CheckpointError: It carries none.
+    `file` is the checkpoint's name, for messages.
     """
     from swin_mm.checkpoint.config_text import parse_config_text
 
@@ -208,9 +203,6 @@ class Model(Predictor):
         Returns:
             The picture, `(H, W, 3)`, uint8, RGB, and the batch that the network takes: `inputs`
             `(1, C, H, W)` and `data_samples`.
-
-        Raises:
-            PredictError: The source is not one image.
         """
         if not is_single(source):
             raise PredictError(f"one image is wanted, got {source}")
@@ -261,10 +253,6 @@ def load_model(cfg: Config, checkpoint: str | Mapping) -> tuple[nn.Module, dict[
 
     Returns:
         The model, on the CPU, and what is known of its data, such as `classes`.
-
-    Raises:
-        CheckpointError: The checkpoint is of another model.
-        ConfigError: Neither checkpoint nor config names the classes.
     """
     model = MODELS.build(cfg.model)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
@@ -276,15 +264,9 @@ def load_model(cfg: Config, checkpoint: str | Mapping) -> tuple[nn.Module, dict[
 
 
 def read_content(sample: BaseDataElement, score_thr: float, num_classes: int) -> Content:
-    """Takes over what was predicted in an image.
+    """Takes over what was predicted in an image, without detections below `score_thr`.
 
-    Args:
-        sample: With `pred_panoptic_seg`, `pred_instances` or `pred_sem_seg`; the first is taken.
-        score_thr: Detections below this score are left out.
-        num_classes: Number of classes.
-
-    Raises:
-        ConfigError: There is none of these.
+    Of `pred_panoptic_seg`, `pred_instances` and `pred_sem_seg` in the sample, the first is taken.
     """
     if "pred_panoptic_seg" in sample:
         return read_segments(sample.pred_panoptic_seg, num_classes)
@@ -340,11 +322,7 @@ def _find_meta(checkpoint: Mapping[str, Any], dataset: Mapping[str, Any]) -> dic
 
 
 def choose_device(name: str | None) -> str:
-    """Chooses where to compute.
-
-    Raises:
-        ConfigError: There is no such device here.
-    """
+    """Chooses where to compute: a GPU if there is one, unless a device is named."""
     gpus = torch.cuda.device_count()
     if name is None:
         return "cuda" if gpus else "cpu"

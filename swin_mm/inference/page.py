@@ -41,15 +41,7 @@ POLICY = (
 
 
 def build_page(model: Predictor, title: str) -> "Blocks":
-    """Builds the page of a model.
-
-    Args:
-        model: The model.
-        title: Of the page.
-
-    Raises:
-        ConfigError: gradio is not installed.
-    """
+    """Builds the page of a model; needs gradio."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at gradio's import
     try:
         import gradio
@@ -133,15 +125,11 @@ def _is_image(file: str | None) -> bool:
 
 
 def serve_page(page: "Blocks", port: int | None = None, wait: bool = True) -> str:
-    """Serves a page to this machine alone.
+    """Serves a page to this machine alone, and returns its address.
 
     Args:
-        page: Of `build_page`.
         port: By default the first that is free from 7860 on.
         wait: Whether to serve until interrupted.
-
-    Returns:
-        Its address.
     """
     import gradio
     from starlette.middleware import Middleware
@@ -187,10 +175,6 @@ def predict_image(
 
     Returns:
         The picture, columns and rows of the table, and the files to download.
-
-    Raises:
-        PredictError: There is nothing of the kind that `view` shows.
-        UnreadableError: The file is not an image.
     """
     found = model.predict(file, score_thr=score)
     assert isinstance(found, Prediction)
@@ -216,9 +200,6 @@ def predict_video(
     Returns:
         The video with what was found drawn in, columns and rows of the table, and the files to
         download.
-
-    Raises:
-        PredictError: It cannot be decoded, or has nothing of the kind that `view` shows.
     """
     video = open_video(file)
     total = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -241,18 +222,7 @@ def predict_video(
 
 
 def show(found: Prediction, view: str) -> np.ndarray:
-    """Draws a part of what was found.
-
-    Args:
-        found: The prediction.
-        view: Of `VIEWS`.
-
-    Returns:
-        `(h, w, 3)`, uint8, RGB.
-
-    Raises:
-        PredictError: There is nothing of the kind.
-    """
+    """Draws what one of `VIEWS` shows of a prediction: `(h, w, 3)`, uint8, RGB."""
     content: Any = found.content
     has_it = isinstance(content, Objects) and (view == "boxes" or content.masks is not None)
     if view == "label map" and found.label_map is not None:

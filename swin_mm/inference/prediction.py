@@ -195,16 +195,9 @@ def draw_prediction(
     classes: Sequence[str],
     palette: Sequence[Colour],
 ) -> None:
-    """Draws what was predicted in an image, at most four megapixels large.
+    """Draws what was predicted in an image, at most four megapixels large; see `draw_large`.
 
     Below segments and label maps stands which colour is which class; segments have white borders.
-
-    Args:
-        picture: The image, `(H, W, 3)`, uint8, RGB.
-        found: Objects, segments, or a label map `(H, W)`.
-        path: Where the PNG goes, or a file object; the folder is made if absent.
-        classes: Names of the classes.
-        palette: Colour of each class, RGB 0-255.
     """
     height, width = picture.shape[:2]
     scale = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))

@@ -28,9 +28,6 @@ def find_images(arguments: Sequence[str], out: Path) -> dict[str, Path | str | i
 
     Returns:
         What is to be predicted, by name: of files in a folder relative to it, without suffix.
-
-    Raises:
-        PredictError: There is none, or two would have the same name.
     """
     found: dict[str, Path | str | int] = {}
     for argument in arguments:
@@ -73,9 +70,6 @@ class PredictionFiles:
     their numbers as PNG. Label maps are PNG whose values are indices of classes, counted from 0.
 
     Args:
-        folder: Where the files go.
-        classes: Names of the classes.
-        palette: Colour of each class, RGB 0-255.
         draw: Whether to draw pictures.
         things: Of panoptic models, classes that are counted; None where that is not known.
 
@@ -100,10 +94,7 @@ class PredictionFiles:
     def add(self, name: str, found: Prediction, frame: int | None = None) -> None:
         """Writes the files of one image.
 
-        Args:
-            name: Names its files.
-            found: What was predicted.
-            frame: Its number where it is one of a video, whose pictures go elsewhere.
+        Of a video `frame` is its number, and its pictures go elsewhere.
         """
         height, width = found.image.shape[:2]
         entry = dict(id=len(self.images) + 1, file_name=found.name, height=height, width=width)
@@ -132,13 +123,7 @@ class PredictionFiles:
             draw_prediction(found.image, content, target, self.classes, self.palette)
 
     def add_video(self, name: str, source: Path | str | int, frames: Iterator[Prediction]) -> None:
-        """Writes the predictions of a video, and the video with what was found drawn in it.
-
-        Args:
-            name: Names its files.
-            source: The video, or the number of a camera.
-            frames: What was predicted, frame by frame.
-        """
+        """Writes the predictions of a video, and the video with what was found drawn in it."""
 
         def pictures() -> Iterator[np.ndarray]:
             for number, found in enumerate(frames):

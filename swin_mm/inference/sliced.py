@@ -163,11 +163,7 @@ def _shrink(image: np.ndarray) -> tuple[np.ndarray, float]:
 def _to_detections(
     sample: BaseDataElement, number: int, region: Region, scale: float
 ) -> InstanceData:
-    """Takes over what was predicted in slice `number`, into coordinates of the image.
-
-    Raises:
-        ValueError: It is not what a detector predicts.
-    """
+    """Takes over what was predicted in slice `number`, into coordinates of the image."""
     found = sample.get("pred_instances")
     if found is None or "bboxes" not in found:
         raise ValueError(

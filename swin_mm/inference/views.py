@@ -15,13 +15,10 @@ SEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
 def use_test_time_augmentation(cfg: Config) -> None:
-    """Wraps the model and the data of the test so that several views of an image are merged.
+    """Changes a config so that the model merges several views of an image.
 
     The config may say how, as for mmdet and mmseg: `tta_model` and `tta_pipeline`. By default a
     detector sees the image and its mirror image in two scales, a segmentor in six.
-
-    Args:
-        cfg: The config, changed in place.
     """
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     pipeline = list(dataset.pipeline)
@@ -42,16 +39,10 @@ def use_test_time_augmentation(cfg: Config) -> None:
 
 
 def use_sliced_inference(cfg: Config, **settings: Any) -> None:
-    """Wraps the model and the data of the test so that images are predicted in slices.
+    """Changes a config so that the model predicts images in slices.
 
-    The config may say how: `sliced_model`, with the arguments of `SlicedInference`.
-
-    Args:
-        cfg: The config, changed in place.
-        **settings: Arguments of `SlicedInference` that go before those of the config.
-
-    Raises:
-        ConfigError: The model is no detector.
+    The config may say how: `sliced_model`, with the arguments of `SlicedInference`, before which
+    `settings` go.
     """
     if find_scope(cfg) == "mmseg":
         raise ConfigError(
@@ -121,11 +112,7 @@ def _with_flip_keys(pack: dict) -> dict:
 
 
 def _pack_step(steps: list[dict]) -> dict:
-    """The step at the end of a pipeline that packs images for the model.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """The step at the end of a pipeline that packs images for the model."""
     last = bare_type(steps[-1])
     if not last.startswith("Pack"):
         raise ConfigError(

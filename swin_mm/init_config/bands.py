@@ -27,10 +27,6 @@ def survey_bands(files: Sequence[str], chosen: Sequence[int] | None = None) -> B
     """Looks at training images and measures them, unless they are pictures that any loader reads.
 
     Pictures are of one or three 8-bit bands, or four in another format than TIFF (opacity).
-
-    Raises:
-        InitConfigError: Images differ in their bands, or a band is constant.
-        BandError: A file cannot be read.
     """
     order = spread(len(files))
     images = {files[index]: read_bands(files[index]) for index in order[:LOOKED_AT]}

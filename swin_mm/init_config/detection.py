@@ -45,8 +45,7 @@ def init_detection(coco: Sequence[str], images: Sequence[str], options: Options)
         options: Further choices.
 
     Raises:
-        InitConfigError: No config can be written; the message says why.
-        DatasetError: The data cannot be trained on.
+        InitConfigError, DatasetError: No config can be written for this data.
     """
     draft = Draft(options, recipe.DETECTION)
     folders: Sequence[str | None] = [*images, *images][:2] if images else [None, None]

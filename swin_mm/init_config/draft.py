@@ -19,14 +19,8 @@ from swin_mm.init_config.text import Code, assign, comment, in_docstring
 class Draft:
     """Collects the sections of a config, the files that go with it, and notes.
 
-    Args:
-        options: What the user chose.
-        methods: Those that fit the data, the default first.
-        notes: What the user should know of the data.
-        found: What data set they are of, in words.
-
-    Raises:
-        InitConfigError: The config is there already, or there is no such recipe.
+    `methods` are those that fit the data, the default first, `notes` what the user should know of
+    the data, and `found` says in words what data set they are of.
     """
 
     def __init__(
@@ -132,11 +126,8 @@ class Draft:
     def add_schedule(self, plan: Schedule, unit: str, decay: str, **checkpoint: Any) -> None:
         """Adds the schedule, the rate and the hooks.
 
-        Args:
-            plan: The schedule.
-            unit: What the recipe counts, `epochs` or `iters`.
-            decay: Further arguments of the recipe's second scheduler.
-            checkpoint: Settings of the hook that saves.
+        `unit` is what the recipe counts, `epochs` or `iters`, `decay` further arguments of its
+        second scheduler, and `checkpoint` settings of the hook that saves.
         """
         length = f"{plan.steps} steps"
         if unit == "epochs":
@@ -173,16 +164,8 @@ class Draft:
     def write(self, amount: str, data: str, model: str, checkpoint: str) -> Written:
         """Writes all files; restores what was there if the config or its data turn out wrong.
 
-        Args:
-            amount: Of the data, for the first line of the config.
-            data: The data in words.
-            model: The schedule in words.
-            checkpoint: What training leaves at its end.
-
-        Raises:
-            InitConfigError: A file is there already.
-            DatasetError: The data cannot be trained on.
-            ConfigError: The config cannot be read.
+        `amount` is of the data, for the first line of the config, `data` and `model` (with the
+        schedule) are in words, and `checkpoint` is what training leaves at its end.
         """
         out = self.options.out
         head = (

@@ -40,8 +40,7 @@ def init_folder(
         options: Further choices.
 
     Raises:
-        InitConfigError: No data set is found, or no config can be written for it.
-        DatasetError: The data cannot be trained on.
+        InitConfigError, DatasetError: No config can be written for this data.
     """
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():

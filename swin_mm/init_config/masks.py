@@ -51,8 +51,7 @@ def init_segmentation(
         options: Further choices.
 
     Raises:
-        InitConfigError: No config can be written; the message says why.
-        DatasetError: The data cannot be trained on.
+        InitConfigError, DatasetError: No config can be written for this data.
     """
     if len(masks) != len(images):
         raise InitConfigError(

@@ -30,9 +30,7 @@ SMALL = {"mask_rcnn": "mask_rcnn_swin_mini_shapes", "upernet": "upernet_swin_min
 def choose_recipe(options: Options, known: Sequence[str]) -> tuple[str, Config, str]:
     """Finds the recipe that the user's choices, or the weights to start from, ask for.
 
-    Args:
-        options: The choices.
-        known: Methods that fit the data, the default first.
+    `known` are the methods that fit the data, the default first.
 
     Returns:
         Its name, its config, and its method and backbone in words.

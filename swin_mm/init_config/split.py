@@ -19,15 +19,12 @@ def split_names(
     by hand.
 
     Args:
-        names: File names, each once.
+        names: File names, each once, two at least.
         labels: The classes in each image. A class in two or more images comes to be in both parts.
         share: Part for validation, 0 to 1; at least one image.
 
     Returns:
         Names for training and for validation, each in the given order.
-
-    Raises:
-        ValueError: Fewer than two images.
     """
     if len(names) < 2:
         raise ValueError(f"a split needs at least two images, got {len(names)}: name --coco twice")

@@ -23,10 +23,7 @@ def quote(text: str) -> str:
 def render(value: Any, indent: int = 0, used: int = 0) -> str:
     """Writes a value on one line where it fits, else one item a line.
 
-    Args:
-        value: Dicts with names for keys, lists, tuples, `Code`, strings, numbers, None.
-        indent: Spaces before the lines that follow the first.
-        used: Columns taken on the first line.
+    `indent` are the spaces before the lines that follow the first, where `used` columns are taken.
     """
     if isinstance(value, Code):
         return str(value)

@@ -4,8 +4,9 @@ Every check raises `DatasetError` where what it checks does not hold; an `Inspec
 whether that ends the check. Arguments mean the same everywhere: `source` is a data set of the
 config, `where` its path in the config, `coco` the content of an annotation file (whose form is in
 order once it has been read), `path` that file, `folder` the folder of the images, `reader` what
-training loads them with, and `inspection` how closely to look. `where`, `what`, `command` and
-`remedy` are for messages.
+training loads them with, `labelled` whether annotations are required, without which a test set may
+come, and `inspection` how closely to look. `where`, `what`, `command` and `remedy` are for
+messages. What has a list for its result returns warnings.
 """
 
 from swin_mm.datasets.check.config import check_config, inspect_config

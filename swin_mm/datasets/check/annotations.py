@@ -34,12 +34,8 @@ def read_coco(
     """Reads an annotation file and checks its form: lists, keys, ids and names.
 
     Args:
-        labelled: Whether annotations are required.
         form: Lists that it must have, and the keys of their items.
         parsed: What is in it, where that has been read already.
-
-    Raises:
-        DatasetError: It is absent, not JSON that pycocotools reads, or not COCO.
     """
     option = f"--cfg-options {where}.ann_file=FILE (relative to data_root)"
     try:
@@ -170,11 +166,7 @@ def check_references(coco: dict, path: str) -> None:
 
 
 def check_numbers(coco: dict, path: str) -> None:
-    """Checks sizes of images, boxes, areas and crowd flags.
-
-    Raises:
-        DatasetError: Some are not the numbers that mmdet and the COCO metric take.
-    """
+    """Checks that sizes, boxes, areas and crowd flags are what mmdet and the COCO metric take."""
     wrong = [*map(find_wrong_size, coco["images"]), *map(find_wrong_box, coco["annotations"])]
     if wrong := [text for text in wrong if text]:
         raise DatasetError(f"{path}: {wrong[0]}{and_more(len(wrong))}")

@@ -48,15 +48,7 @@ CLIPPED_LEAST, CLIPPED_SHARE = 3, 0.1
 
 
 def check_coco(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
-    """Checks a data set that mmdet reads as `CocoDataset` or `CocoPanopticDataset` does.
-
-    Args:
-        labelled: Whether annotations are required; a test set may come without.
-
-    Raises:
-        DatasetError: Anything that training or testing would fail on, or silently get wrong, unless
-            the inspection keeps errors.
-    """
+    """Checks a data set that mmdet reads as `CocoDataset` or `CocoPanopticDataset` does."""
     is_panoptic = source.reads_like("CocoPanopticDataset")
     path, form = source.ann_file(), PANOPTIC if is_panoptic else DETECTION
     coco = inspection.attempt(read_coco, path, source.where, labelled, form)
@@ -171,12 +163,7 @@ def _describe_lacking(name: str, names: list[str]) -> str:
 
 
 def check_boxes(coco: dict, path: str) -> list[str]:
-    """Returns warnings of boxes that mmdet clips or leaves out.
-
-    Raises:
-        DatasetError: Sizes, boxes, areas or crowd flags are not the numbers they must be, or the
-            boxes are corners.
-    """
+    """Checks that boxes are boxes and no corners; warns of those that mmdet clips or leaves out."""
     check_numbers(coco, path)
     images = {image["id"]: image for image in coco["images"]}
     left_out = "are empty or outside, and are left out"
@@ -237,7 +224,7 @@ def summarise(
 
 
 def check_images(coco: dict, source: Source, path: str, inspection: Inspection) -> list[str]:
-    """Checks the images that an annotation file lists; returns warnings."""
+    """Checks the images that an annotation file lists."""
     folder = source.prefix("img")
     names = [image["file_name"] for image in coco["images"]]
     inspection.attempt(_check_present, names, folder, source.where, path)
@@ -267,7 +254,7 @@ def _check_present(names: list[str], folder: str, where: str, path: str) -> None
 def _compare_sizes(
     coco: dict, wanted: dict[str, Size], source: Source, reader: Reader, inspection: Inspection
 ) -> list[str]:
-    """Compares the listed sizes of images with those that are loaded; returns warnings."""
+    """Compares the listed sizes of images with those that are loaded."""
     path, folder = source.ann_file(), source.prefix("img")
     found = inspection.attempt(compare_sizes, reader, wanted)
     if found is None:
@@ -293,7 +280,7 @@ def _compare_sizes(
 
 
 def check_panoptic_maps(coco: dict, source: Source, inspection: Inspection) -> list[str]:
-    """Compares maps with the segments that the annotations list; returns warnings."""
+    """Compares maps with the segments that the annotations list."""
     folder, where = source.prefix("seg"), source.where
     # mmdet replaces this suffix and no other.
     files = {

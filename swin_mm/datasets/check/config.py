@@ -65,13 +65,7 @@ def inspect_config(
     cfg: Config,
     splits: Sequence[str] = ("train", "val", "test"),
 ) -> Inspection:
-    """Checks all data of a config, going on after errors.
-
-    Built-in data is drawn first where it is not there.
-
-    Args:
-        cfg: Whole config.
-        splits: Which data loaders to check; those that it lacks are left out.
+    """Checks all data of a config, going on after errors; as `check_config` otherwise.
 
     Returns:
         Counts and warnings in its `summary`, `faults` and `unreadable`.

@@ -26,9 +26,6 @@ def match_names(coco: dict, folder: str) -> tuple[dict, list[str]]:
 
     Returns:
         The annotations with other names, and what was changed, in words.
-
-    Raises:
-        DatasetError: A name matches no file or several, or a file several names.
     """
     names = [image["file_name"] for image in coco["images"]]
     found = find_files(names, folder)
@@ -92,9 +89,6 @@ def find_files(names: Iterable[str], folder: str) -> dict[str, list[str]]:
 
     Returns:
         Each name with its files, relative to the folder: none, one, or several that fit equally.
-
-    Raises:
-        DatasetError: The folder has more files than a data set has.
     """
     names = list(dict.fromkeys(names))
     found = {name: [name] for name in names if os.path.isfile(os.path.join(folder, name))}
@@ -112,11 +106,7 @@ def find_files(names: Iterable[str], folder: str) -> dict[str, list[str]]:
 
 
 def list_files(folder: str, most: float = float("inf")) -> list[str]:
-    """Lists all files below a folder, relative to it, with forward slashes.
-
-    Raises:
-        DatasetError: There are more than `most`.
-    """
+    """Lists at most `most` files below a folder, relative to it, with forward slashes."""
     files: list[str] = []
     for parent, _, names in os.walk(folder):
         place = os.path.relpath(parent, folder)
@@ -204,11 +194,7 @@ def class_key(name: str) -> str:
 
 
 def find_placeholders(coco: dict) -> dict[str, str]:
-    """Finds categories that stand for no class and have no object.
-
-    Returns:
-        Why each is none, in words, by its name.
-    """
+    """Finds categories that stand for no class and have no object: by name, why in words."""
     used = {annotation["category_id"] for annotation in coco["annotations"]}
     found = {}
     for category in coco["categories"]:

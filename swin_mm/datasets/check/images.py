@@ -54,7 +54,6 @@ def read_images(
     """Reads image files, with a progress bar. What the limits leave out is spread over the list.
 
     Args:
-        paths: Existing files.
         threads: How many to read at once.
         seconds: Time limit.
         decoded: How many to decode whole; of the others only the ends are read, unless a file's

@@ -80,11 +80,7 @@ class Inspection:
     def look_into(
         self, paths: Sequence[str], where: str, reader: Reader, what: str = "image"
     ) -> list[str]:
-        """Reads those image files that exist; of training images, computes mean and deviation.
-
-        Returns:
-            A warning where not all could be checked.
-        """
+        """Reads those image files that exist; warns where not all could be checked."""
         if not reader.can_check:
             return [f"{where}: {what} files are loaded by {reader.name}, and are not checked"]
         paths = [path for path in paths if self.can_use(path)]

@@ -32,11 +32,7 @@ def label_reader(source: Source | None = None) -> Reader:
 
 
 def read_labels(path: str, reader: Reader | None = None) -> np.ndarray:
-    """Reads a label map: `(H, W)`, int64; of a palette picture the indices.
-
-    Raises:
-        LabelError: It is a colour picture, was compressed with loss, or cannot be read.
-    """
+    """Reads a label map: `(H, W)`, int64; of a palette picture the indices."""
     reader = reader or label_reader()
     try:
         labels = reader.load(path)
@@ -69,11 +65,7 @@ def read_labels(path: str, reader: Reader | None = None) -> np.ndarray:
 
 
 def find_label_map(source: Source) -> dict[int, int]:
-    """Returns mmseg's renumbering for configs that choose some of a data set's own classes.
-
-    Raises:
-        DatasetError: They name a class that the data set does not have.
-    """
+    """Returns mmseg's renumbering for configs that choose some of a data set's own classes."""
     try:
         return source.cls.get_label_map(source.classes()) or {}
     except ValueError as error:
@@ -102,9 +94,6 @@ class LabelCounter:
 
         Returns:
             `(classes + 1,)`, the last for ignored pixels; height and width of the map.
-
-        Raises:
-            LabelError: It does not fit the classes.
         """
         number = len(self.classes)
         labels = read_labels(path, self.reader)

@@ -24,15 +24,7 @@ FATAL = {
 
 
 def check_masks(coco: dict, path: str) -> list[str]:
-    """Checks the masks of all annotations.
-
-    Returns:
-        Warnings: masks that mmdet leaves out or that do not fit their box.
-
-    Raises:
-        DatasetError: Masks are absent, or such that loading fails or gives something else, or they
-            are not those of the boxes.
-    """
+    """Checks the masks of all annotations; warns of those left out or that do not fit their box."""
     images = {image["id"]: image for image in coco["images"]}
     for image_id, image in images.items():
         if not (type(image["height"]) is type(image["width"]) is int):

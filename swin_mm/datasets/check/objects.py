@@ -115,11 +115,7 @@ def named_objects(coco: dict) -> Iterator[tuple[str, dict]]:
 
 
 def check_occupied(summary: SplitSummary, where: str, purpose: str) -> None:
-    """Checks that there are objects at all, to learn or to score.
-
-    Raises:
-        DatasetError: There are none.
-    """
+    """Checks that there are objects at all, to learn or to score."""
     if not summary.instances:
         raise DatasetError(
             f"{where} has no object of the config's classes: there is nothing to {purpose}; name "
@@ -128,14 +124,7 @@ def check_occupied(summary: SplitSummary, where: str, purpose: str) -> None:
 
 
 def check_learned(summary: SplitSummary, where: str) -> list[str]:
-    """Checks that something remains to be learned from the whole data of training.
-
-    Returns:
-        Warnings: classes of which nothing is learned, and that most objects are crowds.
-
-    Raises:
-        DatasetError: No object is learned.
-    """
+    """Checks that something remains to be learned from all data of training, of each class."""
     if summary.learned is None:
         return []
     check_occupied(summary, where, "learn")
@@ -160,11 +149,7 @@ def check_learned(summary: SplitSummary, where: str) -> list[str]:
 
 
 def check_scored(summary: SplitSummary, where: str) -> None:
-    """Checks that validation data has an object to find.
-
-    Raises:
-        DatasetError: It has none, or all are crowds, which the COCO metric does not count.
-    """
+    """Checks that validation data has an object to find; crowds do not count in the COCO metric."""
     if summary.learned is None:
         return
     check_occupied(summary, where, "score")
@@ -178,9 +163,7 @@ def check_scored(summary: SplitSummary, where: str) -> None:
 def find_unscorable(coco: dict) -> dict[str, str]:
     """Returns what mmdet's COCO metric fails on or gets wrong, though training takes it.
 
-    Returns:
-        `"bbox"`, for every metric, and `"segm"`, for masks, to what is wrong, in words. Empty if
-        nothing is.
+    `"bbox"`, for every metric, and `"segm"`, for masks, with what is wrong, in words.
     """
     found = {}
     annotations = coco["annotations"]

@@ -26,15 +26,7 @@ from swin_mm.datasets.check.summary import DatasetError, SplitSummary, and_more,
 
 
 def check_semantic(source: Source, inspection: Inspection, labelled: bool) -> SplitSummary:
-    """Checks a data set that mmseg reads as `BaseSegDataset` does.
-
-    Args:
-        labelled: Whether label maps are required; a test set may come without.
-
-    Raises:
-        DatasetError: Anything that training or testing would fail on, or silently get wrong, unless
-            the inspection keeps errors.
-    """
+    """Checks a data set that mmseg reads as `BaseSegDataset` does."""
     if not source.classes():
         raise DatasetError(
             f"{source.where}.metainfo.classes is not set: write the names of the classes, in the "
@@ -142,9 +134,7 @@ def _check_values(
 ) -> SplitSummary:
     """Reads label maps, as many as the limits allow, and counts the pixels of each class.
 
-    Args:
-        labels: Image to its label map.
-        counter: What reads the maps.
+    `labels` has the label map of each image, which `counter` reads.
     """
     counts = np.zeros(len(counter.classes) + 1, dtype=np.int64)  # the last for ignored pixels
     faults: dict[str, list[str]] = {}
@@ -191,7 +181,7 @@ def _compare_sizes(
     source: Source,
     inspection: Inspection,
 ) -> list[str]:
-    """Compares images as they are loaded with the sizes of their label maps; returns warnings."""
+    """Compares images as they are loaded with the sizes of their label maps."""
     reader = source.reader()
     found = inspection.attempt(compare_sizes, reader, sizes) if reader.can_check else None
     if found is None:
@@ -215,11 +205,7 @@ def _compare_sizes(
 
 
 def check_labels_learned(summary: SplitSummary, where: str) -> None:
-    """Checks that label maps teach, or score, more than one class.
-
-    Raises:
-        DatasetError: All labelled pixels are of one class, or there are none.
-    """
+    """Checks that label maps teach, or score, more than one class."""
     if summary.instances is not None or not summary.per_class or summary.sampled:
         return  # the label maps that were not read may have the other classes
     present = [name for name, share in summary.per_class.items() if share]

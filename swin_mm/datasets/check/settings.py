@@ -24,11 +24,7 @@ NONE_IGNORED = -100  # of mmdet's losses by default
 
 
 def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
-    """Checks that every head predicts as many classes as the data has.
-
-    Raises:
-        DatasetError: Some head does not; the message has the options that correct it.
-    """
+    """Checks that every head predicts as many classes as the data has."""
     counts = find_num_classes(model, "model")
     wrong = {path: count for path, count in counts if count != len(classes)}
     if wrong:
@@ -42,8 +38,7 @@ def check_num_classes(model: dict, classes: tuple[str, ...]) -> None:
 def check_sliding(model: dict) -> None:
     """Checks that the sliding windows of a segmentor cover an image, before the first validation.
 
-    Raises:
-        DatasetError: They do not; mmseg's segmentor would end in a bare assertion.
+    mmseg's segmentor would end in a bare assertion.
     """
     test_cfg = model.get("test_cfg") or {}
     if test_cfg.get("mode") != "slide":

@@ -42,14 +42,7 @@ class Sizes:
 
 
 def compare_sizes(reader: Reader, wanted: Mapping[str, Size]) -> Sizes:
-    """Compares images with the sizes that their annotations are made for.
-
-    Args:
-        wanted: Image file to size.
-
-    Raises:
-        DatasetError: An image cannot be read.
-    """
+    """Compares images with the sizes that their annotations are made for, by file."""
     found = Sizes()
     for path, size in wanted.items():
         try:

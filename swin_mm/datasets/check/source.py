@@ -52,11 +52,7 @@ class Source:
         return None
 
     def classes(self) -> tuple[str, ...]:
-        """Returns the class names: the config's, else those that belong to the data set's class.
-
-        Raises:
-            DatasetError: The config states them in a way that mmengine would misread.
-        """
+        """Returns the class names: the config's, else those that belong to the data set's class."""
         metainfo = self.settings.get("metainfo") or {}
         if "CLASSES" in metainfo:
             raise DatasetError(
@@ -74,11 +70,7 @@ class Source:
         return tuple(classes)
 
     def subset(self, samples: list[Sample]) -> list[Sample]:
-        """Returns the samples that `indices` leaves, of all after filtering.
-
-        Raises:
-            DatasetError: It asks for others, or for none.
-        """
+        """Returns the samples that `indices` leaves, of all after filtering."""
         indices = self.argument("indices")
         if indices is None:
             return samples
@@ -105,11 +97,7 @@ class Source:
         return self.path(self.argument("ann_file") or "")
 
     def prefix(self, key: str) -> str:
-        """Returns the folder that `data_prefix` gives for a key.
-
-        Raises:
-            DatasetError: There is no such key.
-        """
+        """Returns the folder that `data_prefix` gives for a key."""
         prefixes = self.settings.get("data_prefix") or {}
         if key not in prefixes:
             raise DatasetError(
@@ -139,14 +127,7 @@ class Source:
 
 
 def find_sources(cfg: Config, loader: str) -> list[Source]:
-    """Lists the data sets of a data loader: several where it concatenates.
-
-    Args:
-        loader: Its key, such as `train_dataloader`.
-
-    Raises:
-        DatasetError: A type that is not registered.
-    """
+    """Lists the data sets of a loader, such as `train_dataloader`: several of a concatenation."""
     settings = (cfg.get(loader) or {}).get("dataset")
     if settings is None:
         return []

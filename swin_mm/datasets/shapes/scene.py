@@ -82,10 +82,8 @@ def draw_scene(seed: int, preset: str = "standard") -> Scene:
 def outline_of(kind: str, radius: float, ratio: float) -> list[np.ndarray]:
     """Returns the polygons of an upright shape around the origin, in pixels.
 
-    Args:
-        kind: One of `CLASSES`.
-        radius: Of the circumscribed circle.
-        ratio: Hole to radius of a ring, half width to half length of a cross's arms.
+    `radius` is of the circumscribed circle, `ratio` is hole to radius of a ring, and half width to
+    half length of a cross's arms.
     """
 
     def regular(corners: int, radius: float, start: float) -> np.ndarray:
@@ -136,10 +134,6 @@ def _window(
 class Painter:
     """Paints the background of a scene, and shapes on it.
 
-    Args:
-        rng: Source of all that is random.
-        preset: Settings of the data.
-
     Attributes:
         canvas: `(H, W, 3)`, float32, RGB.
         owner: `(H, W)`, number of the shape that shows in each pixel; -1 for none.
@@ -176,11 +170,7 @@ class Painter:
         self.paint(self._place([bar], 0, np.pi), None)
 
     def claim(self, label: int) -> list[np.ndarray] | None:
-        """Finds a place that leaves every shape visible enough, and claims its pixels.
-
-        Returns:
-            The placed outline of the new shape, or None if no place was found.
-        """
+        """Finds a place that leaves every shape visible enough; the placed outline, or None."""
         rng, owner, count = self._rng, self.owner, len(self._whole_areas)
         radius = np.exp(rng.uniform(*np.log(self._preset.radius)))
         ratio = rng.uniform(0.40, 0.65) if CLASSES[label] == "ring" else rng.uniform(0.28, 0.42)

@@ -118,11 +118,7 @@ def _list(folder: Path) -> set[str]:
 
 
 def _require_own_files(folder: Path) -> None:
-    """Raises an error where drawing a folder again would delete what was not drawn.
-
-    Raises:
-        ValueError: There is such a file.
-    """
+    """Raises a `ValueError` where drawing a folder again would delete what was not drawn."""
     for name in sorted(_list(folder)):
         if not OWN_FILES.fullmatch(name):
             raise ValueError(
@@ -197,11 +193,7 @@ def add_scene(coco: dict, scene: Scene, file_name: str) -> None:
 
 
 def add_segments(panoptic: dict, scene: Scene, file_name: str) -> Segments:
-    """Appends a scene, which `add_scene` has numbered, to COCO's panoptic annotations.
-
-    Returns:
-        Its segments: the shapes, then the background.
-    """
+    """Appends a scene, which `add_scene` has numbered; returns its shapes, then the background."""
     count = len(scene.classes)
     ids = (scene.masks * np.arange(1, count + 1)[:, None, None]).sum(0).astype(np.int32)  # (H, W)
     ids[ids == 0] = count + 1
