@@ -5,6 +5,9 @@ import json
 import cv2
 import numpy as np
 import tifffile
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
 
 NAMES = ("Größe", 'it\'s "odd", yes', "a{{b}}")
 
@@ -56,6 +59,25 @@ def write_coco(
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / file).write_text(json.dumps(coco))
     return coco
+
+
+def build_loader(settings):
+    settings = dict(settings, num_workers=0, persistent_workers=False)
+    return Runner.build_dataloader(settings, seed=0)
+
+
+def train_a_step(cfg):
+    """Runs a batch of the config's data through its model; returns losses, model and batch."""
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.train()
+    batch = next(iter(build_loader(cfg.train_dataloader)))
+    data = model.data_preprocessor(batch, training=True)
+    loss, values = model.parse_losses(model(**data, mode="loss"))
+    loss.backward()
+    assert torch.isfinite(loss)
+    return values, model, data
 
 
 def write_image(path, picture):

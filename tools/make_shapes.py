@@ -1,4 +1,4 @@
-"""Draws the built-in shapes data: `python tools/make_shapes.py easy --sheet samples.png`."""
+"""Draws the built-in shapes data: `python tools/make_shapes.py easy`."""
 
 from swin_mm.cli.shapes import main
 

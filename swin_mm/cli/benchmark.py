@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -31,8 +30,8 @@ from swin_mm.benchmark.report import (
 )
 from swin_mm.benchmark.step import RUN_MODES, Candidate, run_case
 from swin_mm.benchmark.whole import FRAMEWORKS, ModelStep, loaded_batches
-from swin_mm.benchmark.workload import DTYPES, SWEEPS, Size, Workload, vary
-from swin_mm.cli.config import add_config_options, load_config, positive
+from swin_mm.benchmark.workload import DTYPES, SWEEPS, Workload, vary
+from swin_mm.cli.config import add_config_options, image_size, load_config, positive
 from swin_mm.cli.errors import raise_first
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
@@ -199,7 +198,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     what.add_argument(
         "--size",
         nargs="+",
-        type=read_size,
+        type=image_size,
         metavar="HxW",
         help="image sizes in pixels, measured one after another; default: 800x1344",
     )
@@ -238,14 +237,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--plot", nargs="+", metavar="JSON", help="only plot these results again")
     add_config_options(parser)
     return parser.parse_args(argv)
-
-
-def read_size(text: str) -> Size:
-    """Reads `HxW`."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text, re.ASCII)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH in pixels, got {text!r}")
-    return int(match[1]), int(match[2])
 
 
 def check_args(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
-from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.config import add_config_options, load_config, positive
 from swin_mm.cli.parser import CommandParser
 from swin_mm.configs import ConfigError
 
@@ -42,14 +42,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", choices=SPLITS, default="train", help="default: %(default)s")
     parser.add_argument(
         "--number",
-        type=int,
+        type=positive,
         default=24,
         metavar="N",
         help="how many images, spread evenly over the data (default: %(default)s)",
     )
     parser.add_argument(
         "--repeat",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="draw each image so many times: augmentation differs each time",
@@ -59,11 +59,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--not-show", action="store_true", help=ignored)
     parser.add_argument("--show-interval", help=ignored)
     add_config_options(parser)
-    args = parser.parse_args(argv)
-    for name in ("number", "repeat"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name} must be 1 or more, got {getattr(args, name)}")
-    return args
+    return parser.parse_args(argv)
 
 
 def browse(cfg: Config, split: str, folder: Path, number: int, repeat: int) -> int:

@@ -1,6 +1,7 @@
 """Reads configs for a command, and checks what is overridden on the command line."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,14 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
     return int(text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Reads height and width in pixels, such as `512x768`, for argparse."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH in pixels, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 class KeyValueAction(DictAction):

@@ -1,12 +1,11 @@
 """Writes a trained model as a file that runs without PyTorch."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swin_mm.cli.config import add_config_options, load_config
+from swin_mm.cli.config import add_config_options, image_size, load_config, positive
 from swin_mm.cli.launch import check_checkpoint
 from swin_mm.cli.next_steps import print_next
 from swin_mm.cli.parser import CommandParser
@@ -60,9 +59,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     suffixes = ", ".join(SUFFIXES.values())
     parser.add_argument("--out", metavar="FILE", help=f"(name of the checkpoint, {suffixes})")
     parser.add_argument(
-        "--size", type=read_size, metavar="HxW", help="for images of one size (any size)"
+        "--size", type=image_size, metavar="HxW", help="for images of one size (any size)"
     )
-    parser.add_argument("--batch", type=int, metavar="N", help="for batches of one size (any)")
+    parser.add_argument("--batch", type=positive, metavar="N", help="for batches of one size (any)")
     parser.add_argument(
         "--part",
         choices=["model", "neck", "backbone"],
@@ -89,18 +88,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--image", metavar="FILE", help="picture to check it on (drawn ones)")
     add_config_options(parser)
-    args = parser.parse_args(argv)
-    if args.batch is not None and args.batch < 1:
-        parser.error(f"--batch must be 1 or more, got {args.batch}")
-    return args
-
-
-def read_size(text: str) -> tuple[int, int]:
-    """Reads height and width, such as `512x768`."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
-    if match is None or min(map(int, match.groups())) < 32:
-        raise argparse.ArgumentTypeError(f"must be such as 512x768, from 32 pixels, got {text!r}")
-    return int(match[1]), int(match[2])
+    return parser.parse_args(argv)
 
 
 def report(result: "ExportResult") -> None:

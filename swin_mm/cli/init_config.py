@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from swin_mm.cli.config import positive
 from swin_mm.cli.next_steps import print_next, shorten
 from swin_mm.cli.parser import CommandParser
 
@@ -150,7 +151,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument(
         "--batch-size",
         dest="batch",
-        type=int,
+        type=positive,
         metavar="N",
         help="images a step (what fits a GPU of 8 GiB)",
     )
@@ -167,6 +168,4 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--classes goes with masks: COCO files name their classes")
     if not 0 < args.val_share < 1:
         parser.error(f"--val-share must be between 0 and 1, got {args.val_share}")
-    if args.batch is not None and args.batch < 1:
-        parser.error(f"--batch-size must be positive, got {args.batch}")
     return args

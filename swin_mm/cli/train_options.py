@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from swin_mm.checkpoint.published import resolve_weights
+from swin_mm.cli.config import positive
 from swin_mm.configs import ConfigError, bare_type, type_name
 
 AUTO = "auto"
@@ -58,7 +59,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )
     methods.add_argument(
         "--accumulate",
-        type=int,
+        type=positive,
         metavar="N",
         help="change the weights every N batches, by the mean of their gradients",
     )
@@ -82,7 +83,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )
     methods.add_argument(
         "--early-stop",
-        type=int,
+        type=positive,
         metavar="N",
         help="end after N validations without a better metric, that of the best checkpoint",
     )
@@ -135,8 +136,6 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
         _use_sharding(cfg)
     apply_compile_option(cfg, args)
     if args.accumulate is not None:
-        if args.accumulate < 1:
-            raise ConfigError(f"--accumulate must be 1 or more, got {args.accumulate}")
         cfg.optim_wrapper.accumulative_counts = args.accumulate
     if args.lora is not None:
         _use_lora(cfg, args.lora)
@@ -148,8 +147,6 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.val_loss:
         _add_hook(cfg, "--val-loss", type="swin_mm.ValLossHook")
     if args.early_stop is not None:
-        if args.early_stop < 1:
-            raise ConfigError(f"--early-stop must be 1 or more, got {args.early_stop}")
         _add_hook(cfg, "--early-stop", type="swin_mm.EarlyStoppingHook", patience=args.early_stop)
     if args.non_finite:
         cfg.default_hooks.pop("non_finite", None)  # which stops

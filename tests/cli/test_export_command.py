@@ -9,8 +9,8 @@ from swin_mm.export.write import ExportResult
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--size", "512"], "must be such as 512x768"),
-        (["--batch", "0"], "must be 1 or more"),
+        (["--size", "512"], "must be HEIGHTxWIDTH in pixels, got '512'"),
+        (["--batch", "0"], "must be a whole number above 0"),
         (["--format", "tflite"], "invalid choice: 'tflite' (choose from 'onnx', 'openvino', "),
     ],
     ids=str,

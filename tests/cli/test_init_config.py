@@ -68,7 +68,7 @@ def test_the_preset_is_explained(tmp_path, monkeypatch, capsys):
         (["data", "--coco", "a"], "not allowed with"),
         (["--coco", "a", "--classes", "x"], "--classes goes with masks"),
         (["--coco", "a", "--val-share", "1"], "--val-share must be between 0 and 1"),
-        (["--coco", "a", "--batch-size", "0"], "--batch-size must be positive"),
+        (["--coco", "a", "--batch-size", "0"], "--batch-size: must be a whole number above 0"),
     ],
     ids=[
         "nothing",

@@ -1,11 +1,9 @@
 """The command on a small data set of a local server."""
 
-import functools
-import threading
 import zipfile
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from zoo_server import serve
 
 from swin_mm.cli.main import main
 from swin_mm.datasets.prepare import DATA_SETS, Archive, PublicData
@@ -14,13 +12,8 @@ from swin_mm.datasets.prepare import DATA_SETS, Archive, PublicData
 @pytest.fixture
 def url(tmp_path):
     """Address of `tmp_path`, as Python's own server gives it out: without ranges."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serve(tmp_path) as address:
+        yield address
 
 
 def test_the_command_leaves_a_data_set(tmp_path, url, monkeypatch, capsys):

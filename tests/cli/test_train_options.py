@@ -109,16 +109,21 @@ def test_accumulated_gradients_are_those_of_one_large_batch(toy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--accumulate", "0"], "--accumulate must be 1 or more, got 0"),
         (["--ema", "1.5"], r"--ema must be between 0 and 1, got 1.5"),
-        (["--early-stop", "0"], "--early-stop must be 1 or more, got 0"),
         (["--lora", "4"], "--lora needs model.backbone.type=swin_mm.SwinTransformer .* is None"),
     ],
-    ids=["accumulate", "ema", "early stop", "lora"],
+    ids=["ema", "lora"],
 )
 def test_values_that_make_no_sense(toy, options, message):
     with pytest.raises(ConfigError, match=message):
         apply(toy(), *options)
+
+
+@pytest.mark.parametrize("option", ["--accumulate", "--early-stop"])
+def test_counts_begin_at_one(toy, capsys, option):
+    with pytest.raises(SystemExit):
+        apply(toy(), option, "0")
+    assert f"argument {option}: must be a whole number above 0, got '0'" in capsys.readouterr().err
 
 
 def test_hooks_are_added_to_those_of_the_config(toy):

@@ -1,8 +1,6 @@
 """`swin_mm.load` and `Model.predict`: every kind of source, and what comes out."""
 
 import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,6 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from PIL import Image
 from torch import nn
+from zoo_server import serve
 
 import swin_mm
 from swin_mm.checkpoint import CheckpointError
@@ -130,15 +129,10 @@ def test_several_images(detector, numbers, make, kind, batch_size):
 
 
 def test_an_address(detector, numbers):
-    handler = partial(SimpleHTTPRequestHandler, directory="photos")
-    handler.log_message = lambda *_: None
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
+    with serve(Path("photos")) as address:
         check(detector.predict(f"{address}/a.png"), numbers)
         with pytest.raises(PredictError, match=r"cannot download .*/none.png: .*404"):
             detector.predict(f"{address}/none.png")
-        server.shutdown()
 
 
 def test_a_video(detector):

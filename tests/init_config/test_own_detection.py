@@ -9,8 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
-from own_data import NAMES, write_coco
+from own_data import NAMES, build_loader, train_a_step, write_coco, write_image
 
 from swin_mm.datasets.check import DatasetError
 from swin_mm.init_config import InitConfigError, Options, init_detection
@@ -38,21 +37,6 @@ def write(tmp_path, monkeypatch):
     return write_config
 
 
-def train_a_step(cfg):
-    """Runs a batch of the config's data through its model; returns losses and model."""
-    torch.manual_seed(0)
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.train()
-    data = model.data_preprocessor(next(iter(loader)), training=True)
-    loss, values = model.parse_losses(model(**data, mode="loss"))
-    loss.backward()
-    assert torch.isfinite(loss)
-    return values, model, data
-
-
 def test_small_preset_learns_from_masks(tmp_path, write):
     write_coco(tmp_path, images=10)
     written, cfg = write()
@@ -65,8 +49,7 @@ def test_small_preset_learns_from_masks(tmp_path, write):
     assert model.roi_head.mask_head.num_classes == 3
     assert model.test_cfg.rcnn.score_thr == 0.001
     assert model.train_cfg.rpn_proposal.max_per_img == 60
-    val = Runner.build_dataloader(dict(cfg.val_dataloader, num_workers=0, persistent_workers=False))
-    assert len(val.dataset) == 2
+    assert len(build_loader(cfg.val_dataloader).dataset) == 2
 
 
 @pytest.mark.slow
@@ -150,8 +133,7 @@ def test_recipes_build_and_load_a_batch(tmp_path, write, method, masks):
     heads = [module for module in model.modules() if getattr(module, "num_classes", None)]
     counts = {head.num_classes for head in heads if "RPN" not in type(head).__name__}
     assert counts == {3}
-    loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
-    batch = next(iter(Runner.build_dataloader(loader, seed=0)))
+    batch = next(iter(build_loader(cfg.train_dataloader)))
     assert len(batch["inputs"]) == cfg.batch_size
     assert ("masks" in batch["data_samples"][0].gt_instances) == with_masks
 
@@ -299,7 +281,7 @@ def test_placeholders_are_no_classes(tmp_path, write, files, name):
     assert cfg.train_dataloader.dataset.metainfo.classes == ("cat", "dog")
     assert any(f"{name!r} is no class" in note for note in written.notes)
     assert not any("no training object" in note for note in written.notes)
-    sample = Runner.build_dataloader(cfg.train_dataloader, seed=0).dataset[0]["data_samples"]
+    sample = build_loader(cfg.train_dataloader).dataset[0]["data_samples"]
     assert sorted(sample.gt_instances.labels.tolist()) == [0, 1]
 
 
@@ -339,8 +321,6 @@ def test_what_there_is_no_recipe_for(tmp_path, write, options, message):
 
 
 def test_bands_of_constant_value_and_of_different_number_are_refused(tmp_path, write):
-    from own_data import write_image
-
     write_coco(tmp_path, images=4, suffix=".tif", bands=4)
     for index in range(4):
         picture = np.zeros((64, 96, 4), dtype=np.uint8)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner
-from own_data import write_maps
+from own_data import build_loader, train_a_step, write_maps
 
 from swin_mm.init_config import InitConfigError, Options, init_segmentation
 
@@ -27,20 +26,7 @@ def write(tmp_path, monkeypatch):
 
 
 def first_batch(settings):
-    settings = dict(settings, num_workers=0, persistent_workers=False)
-    return next(iter(Runner.build_dataloader(settings, seed=0)))
-
-
-def train_a_step(cfg):
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.train()
-    data = model.data_preprocessor(first_batch(cfg.train_dataloader), training=True)
-    loss, _ = model.parse_losses(model(**data, mode="loss"))
-    loss.backward()
-    assert torch.isfinite(loss)
-    return model, data
+    return next(iter(build_loader(settings)))
 
 
 def test_small_preset_learns(tmp_path, write):
@@ -49,7 +35,7 @@ def test_small_preset_learns(tmp_path, write):
     assert cfg.classes == ("sky", "Größe, 'odd'", "road")
     assert {path.name for path in written.files} == {"own.py", "own_train.txt", "own_val.txt"}
     assert len((tmp_path / "configs" / "own_val.txt").read_text().split()) == 2
-    model, data = train_a_step(cfg)
+    _, model, data = train_a_step(cfg)
     assert model.decode_head.num_classes == model.auxiliary_head.num_classes == 3
     assert cfg.train_pipeline[-1].type == "swin_mm.PackSegInputs"
     assert cfg.model.data_preprocessor.type == "swin_mm.SegDataPreProcessor"
@@ -72,7 +58,7 @@ def test_unlabelled_zero(tmp_path, write):
 def test_four_bands_of_sixteen_bits(tmp_path, write):
     write_maps(tmp_path, images=6, suffix=".tif", bands=4)
     _, cfg = write(all_flips=True)
-    model, data = train_a_step(cfg)
+    _, model, data = train_a_step(cfg)
     assert model.backbone.patch_embed.proj.weight.shape[1] == data["inputs"].shape[1] == 4
     assert abs(data["inputs"].mean()) < 0.5 and 0.5 < data["inputs"].std() < 1.5
 

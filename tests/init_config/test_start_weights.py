@@ -1,15 +1,12 @@
 """Configs that start from published weights: which recipe, what is loaded, what is left out."""
 
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from own_data import write_coco, write_maps
+from zoo_server import NARROW, serve
 
 from swin_mm.checkpoint import CheckpointError, published
 from swin_mm.cli import init_config
@@ -17,7 +14,6 @@ from swin_mm.cli.main import run_command
 from swin_mm.configs import find_config
 from swin_mm.init_config import InitConfigError
 
-NARROW = dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
 WIDTHS = [8, 16, 32, 64]
 MASK_RCNN = dict(backbone=NARROW, neck=dict(in_channels=WIDTHS))
 UPERNET = dict(
@@ -35,23 +31,20 @@ def data(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
+def publish(tmp_path, monkeypatch):
     """Gives published weights the address of a local server, which has `content` there."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     (tmp_path / "served").mkdir()
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serve(tmp_path / "served") as server:
 
-        def serve_content(content):
+        def publish_content(content):
             torch.save(content, tmp_path / "served" / "zoo.pth")
-            address = f"http://127.0.0.1:{server.server_port}/zoo.pth"
+            address = f"{server}/zoo.pth"
             known = [w._replace(address=address) for w in published.list_weights()]
             monkeypatch.setattr(published, "list_weights", lambda: known)
             return address
 
-        yield serve_content
-        server.shutdown()
+        yield publish_content
 
 
 @pytest.mark.parametrize(
@@ -74,14 +67,14 @@ def serve(tmp_path, monkeypatch):
     ],
 )
 def test_all_is_loaded_but_what_is_of_other_classes(
-    tmp_path, serve, capsys, name, scope, change, command, anew
+    tmp_path, publish, capsys, name, scope, change, command, anew
 ):
     recipe = Config.fromfile(find_config(name))
     recipe.merge_from_dict(dict(model=change))
     backbone = dict(type=f"{scope}.SwinTransformer", out_indices=(0, 1, 2, 3), **NARROW)
     with DefaultScope.overwrite_default_scope(scope):
         stock = MODELS.build({**recipe.model, "backbone": backbone}).state_dict()
-    address = serve(dict(state_dict=stock, meta={}))
+    address = publish(dict(state_dict=stock, meta={}))
     init_config.main([*command, "--weights", name])
     said = capsys.readouterr().out
     assert f"training starts from the weights {name} (published: " in said
