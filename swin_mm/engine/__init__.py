@@ -15,7 +15,7 @@ from .hooks.start_table import StartTableHook
 from .hooks.val_loss import ValLossHook
 from .hooks.visualization import DetVisualizationHook, SegVisualizationHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
-from .loops import EpochBasedTrainLoop, FastForwardHook, IterBasedTrainLoop
+from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optim_wrapper import AmpOptimWrapper, OptimWrapper
 from .param_groups import MergedOptimWrapperConstructor, ResumedSchedulesHook, ResumeError
 from .sharding import ShardedModel, ShardHook

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 from mmengine.runner import Runner
@@ -18,7 +18,7 @@ from swin_mm.engine.hooks.checkpoint import CheckpointHook
 from swin_mm.engine.randomness import STEP, VALIDATION, make_resumable, seed_generators
 from swin_mm.engine.rank_state import check_same_start, share_buffers
 from swin_mm.engine.stop_signals import StopSignals
-from swin_mm.registry import HOOKS, LOOPS
+from swin_mm.registry import LOOPS
 
 SHELL_STATUS = 128  # what a shell adds to the number of a signal that ended a process
 
@@ -263,8 +263,3 @@ class _Unstarted:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
-
-
-@HOOKS.register_module()
-class FastForwardHook(Hook):
-    """Does nothing, for configs of earlier releases; `IterBasedTrainLoop` needs no help."""

@@ -39,7 +39,6 @@ def train(tmp_path):
         runner = Runner.from_cfg(cfg)
         record = RecordSamples()
         runner.register_hook(record)
-        runner.register_hook(dict(type="swin_mm.FastForwardHook"))  # of earlier releases
         runner.train()
         return record.steps
 
