@@ -83,12 +83,9 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _prepare_state(optimizer: Optimizer, state: dict, members: list[list[int]]) -> dict:
-    """Brings a saved state into the groups of an optimizer, before it is loaded.
+    """Brings a saved state, of its groups or of one for each parameter, into an optimizer's groups.
 
-    Args:
-        optimizer: The optimizer.
-        state: Of an optimizer with these groups, or with one for each parameter.
-        members: Of each group the numbers of its parameters; empty where nothing was merged.
+    `members` are the numbers of each group's parameters; empty where nothing was merged.
 
     Raises:
         ResumeError: The state has other groups, or settings that differ within one of ours.

@@ -62,15 +62,9 @@ def _reassemble(
 ) -> Tensor:
     """Weighs, for every output pixel, the input pixels around the one it comes from.
 
-    Args:
-        features: `(B, C, H, W)`.
-        masks: `(B, group_size * kernel_size**2, H * scale_factor, W * scale_factor)`, the kernels.
-        kernel_size: Side of the kernels, odd.
-        group_size: Number of kernels per output pixel; each serves `C // group_size` channels.
-        scale_factor: Factor of the upsampling.
-
-    Returns:
-        `(B, C, H * scale_factor, W * scale_factor)`.
+    `features` are `(B, C, H, W)`, and `masks` the kernels of odd sides,
+    `(B, group_size * kernel_size**2, H * scale_factor, W * scale_factor)`. Each of the `group_size`
+    kernels of an output pixel serves `C // group_size` channels.
     """
     height, width = features.shape[2:]
     padded = F.pad(features, (kernel_size // 2,) * 4).unflatten(1, (group_size, -1))

@@ -97,19 +97,11 @@ def modulated_deform_conv_forward(
     columns: Tensor,
     **options: Any,
 ) -> None:
-    """Convolves samples taken at learned offsets, each scaled by a learned factor.
+    """`deform_conv_forward` with each sample scaled by a learned factor.
 
-    Args:
-        input: `(B, C, H, W)`.
-        weight: `(C_out, C // group, kernel_h, kernel_w)`.
-        bias: `(C_out,)`; read where `with_bias` of the options.
-        offset: `(B, deformable_group * kernel_h * kernel_w * 2, H_out, W_out)`, in cells. May be
-            of a larger map: see `_leading_values`.
-        mask: `(B, deformable_group * kernel_h * kernel_w, H_out, W_out)`, the factors. May be of
-            a larger map.
-        output: `(B, C_out, H_out, W_out)`, written.
-        ones, columns: Working memory of the compiled operator; unused.
-        options: As of `deform_conv_forward`, by longer names.
+    The factors, `mask`, are `(B, deformable_group * kH * kW, H_out, W_out)`; they and `offset` may
+    be of a larger map, see `_leading_values`. `bias`, `(C_out,)`, is read where `with_bias` of the
+    options, which have longer names here.
     """
     offset, mask = _leading_values(offset, output), _leading_values(mask, output)
     arguments = _arguments(input, weight, offset, options, mask, bias)

@@ -44,21 +44,10 @@ def _pool(
     sampling_ratio: int,
     gamma: float,
 ) -> Tensor:
-    """Averages samples in each cell of a region, after moving the cell.
+    """Averages samples in each cell of a region, after moving the cell, `(R, C, PH, PW)`.
 
-    Args:
-        features: `(B, C, H, W)`.
-        offset: `(R, 2, pooled_height, pooled_width)`, shift of a cell in x, then y, in units of
-            `gamma` times the region's side; or empty for none.
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
-        pooled_height: Rows of the output.
-        pooled_width: Columns of the output.
-        spatial_scale: Feature map cells per image pixel.
-        sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
-        gamma: Scale of the offsets.
-
-    Returns:
-        `(R, C, pooled_height, pooled_width)`; 0 where a region has no area.
+    `offset`, `(R, 2, PH, PW)` or empty, shifts a cell in x, then y, in units of `gamma` times the
+    region's side. A region without area gives 0. See `sampling` for the other arguments.
     """
     pooled = (pooled_height, pooled_width)
     rois = rois.to(features.dtype)

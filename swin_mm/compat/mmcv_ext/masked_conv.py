@@ -15,14 +15,11 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> None:
-    """Gathers the input patches under a kernel of stride 1 at chosen output places.
+    """Gathers the patches of `im`, `(1, C, H, W)`, under a kernel of stride 1 at chosen places.
 
-    Args:
-        im: `(1, C, H, W)`.
-        mask_h_idx, mask_w_idx: `(K,)` int64, rows and columns of the places.
-        col: `(C * kernel_h * kernel_w, K)`, written.
-        kernel_h, kernel_w: Sides of the kernel.
-        pad_h, pad_w: Rows and columns of zeros around `im`.
+    `mask_h_idx` and `mask_w_idx`, `(K,)` int64, are rows and columns of the output places; `pad_h`
+    and `pad_w` rows and columns of zeros around `im`; `col`, `(C * kernel_h * kernel_w, K)`, is
+    written.
     """
     padded = F.pad(im[0], (pad_w, pad_w, pad_h, pad_h))
     rows = mask_h_idx + torch.arange(kernel_h, device=im.device)[:, None]  # (kernel_h, K)

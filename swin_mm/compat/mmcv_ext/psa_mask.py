@@ -37,13 +37,8 @@ def _move(
 ) -> Tensor:
     """Moves each pixel's map, which is centred on it, to the feature map's own coordinates.
 
-    Args:
-        input: `(B, h_mask * w_mask, H, W)`, for each pixel a map of its surroundings.
-        psa_type: `COLLECT` or `DISTRIBUTE`.
-        num_: B.
-        h_feature, w_feature: H and W.
-        h_mask, w_mask: Sides of the pixels' maps.
-        half_h_mask, half_w_mask: Row and column of the pixel itself in its map.
+    `input`, `(B, h_mask * w_mask, H, W)`, has for each pixel a map of its surroundings, in which
+    the pixel itself is at row `half_h_mask` and column `half_w_mask`.
 
     Returns:
         `(B, H * W, H, W)`. `COLLECT`: the pixel is in the last two axes, the other pixel in axis 1;

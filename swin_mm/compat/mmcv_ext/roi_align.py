@@ -28,18 +28,10 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Pools regions of a feature map to one size.
+    """Pools regions of a feature map to one size; see `sampling` for the arguments.
 
-    Args:
-        input: `(B, C, H, W)`.
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels.
-        output: `(R, C, aligned_height, aligned_width)`, written.
-        argmax_y, argmax_x: As `output`, written in mode `MAXIMUM`: where it was, in cells.
-        aligned_height, aligned_width: Rows and columns of the output.
-        spatial_scale: Feature map cells per image pixel.
-        sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
-        pool_mode: `MAXIMUM` or `AVERAGE`, over the sampling points of an output cell.
-        aligned: Whether the first cell's centre is at 0.5 instead of 0.
+    `pool_mode` is `MAXIMUM` or `AVERAGE`, over the sampling points of an output cell. In the first,
+    `argmax_y` and `argmax_x`, as `output`, are written: where the maximum was, in cells.
     """
     pooled = (aligned_height, aligned_width)
     features = widen(input)

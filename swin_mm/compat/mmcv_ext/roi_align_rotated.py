@@ -47,16 +47,9 @@ def _points(
 ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
     """Parts regions into groups, and places their sampling points on the feature map.
 
-    Args:
-        rois: `(R, 6)`, image index, centre x and y, width and height in image pixels, and angle in
-            radians.
-        channels: Of the feature map.
-        pooled_height, pooled_width: `PH` and `PW`, rows and columns of the output.
-        spatial_scale: Feature map cells per image pixel.
-        sampling_ratio: Sampling points per output cell and axis; 0 takes one per feature map cell.
-        aligned: Whether the first cell's centre is at 0.5 instead of 0; regions may then be
-            narrower than one cell.
-        clockwise: Whether positive angles turn clockwise on the screen.
+    `rois` are `(R, 6)`, image index, centre x and y, width and height in image pixels, and angle in
+    radians, positive for a turn clockwise on the screen if `clockwise`. Regions of a map of so many
+    `channels` may be narrower than one cell if `aligned`. See `sampling` for the other arguments.
 
     Yields:
         Indices of the group's regions `(G,)`; and image `(G, 1, 1, 1)`, y and x

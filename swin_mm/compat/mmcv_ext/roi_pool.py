@@ -23,15 +23,10 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Pools regions of a feature map to one size by their maxima.
+    """Pools regions of a feature map to one size by their maxima; 0 in empty cells.
 
-    Args:
-        input: `(B, C, H, W)`.
-        rois: `(R, 5)`, image index, then x1, y1, x2, y2 in image pixels; x2 and y2 are inside.
-        output: `(R, C, pooled_height, pooled_width)`, written; 0 in empty cells.
-        argmax: int32, as `output`, written: index of the maximum in the flattened map, or -1.
-        pooled_height, pooled_width: Rows and columns of the output.
-        spatial_scale: Feature map cells per image pixel.
+    x2 and y2 of `rois` are inside. `argmax`, int32, as `output`, is written: index of the maximum
+    in the flattened map, or -1. See `sampling` for the other arguments.
     """
     features = widen(input)
     rois = rois.to(features.dtype)
@@ -75,12 +70,7 @@ def roi_pool_backward(
 
 
 def _cells(start: Tensor, end: Tensor, pooled: int, length: int) -> tuple[Tensor, Tensor]:
-    """Map rows (or columns) that each output row (or column) covers.
-
-    Args:
-        start, end: `(R,)`, edges of the regions in feature map cells.
-        pooled: Number of output rows.
-        length: Number of map rows.
+    """Map rows (or columns), `length` in all, that each output row (or column) covers.
 
     Returns:
         `(R, pooled, K)` indices, K the most that any output row covers, and a mask of those valid.
@@ -99,10 +89,7 @@ def _largest(
 ) -> tuple[Tensor, Tensor]:
     """Largest value of each output cell and its place, each `(R, C, PH, PW)`.
 
-    Args:
-        features: `(B, C, H, W)`.
-        image: `(R,)`.
-        down, across: Rows `(R, PH, KH)` and columns `(R, PW, KW)` of `_cells`.
+    `down` and `across` are rows `(R, PH, KH)` and columns `(R, PW, KW)` of `_cells`.
     """
     rows, row_ok = (part[:, :, None, :, None] for part in down)
     columns, column_ok = (part[:, None, :, None, :] for part in across)

@@ -1,4 +1,11 @@
-"""Where RoI operators sample a feature map, and what they read there."""
+"""Where RoI operators sample a feature map, and what they read there.
+
+The arguments that mmcv's RoI operators share: `input`, a map `(B, C, H, W)`; `rois` `(R, 5)`, image
+index, then x1, y1, x2, y2 in image pixels; the rows `PH` and columns `PW` of the output
+`(R, C, PH, PW)`, which is written; `spatial_scale`, cells of the map per image pixel;
+`sampling_ratio`, sampling points per output cell and axis, 0 for one per cell of the map; and
+`aligned`, whether the first cell's centre is at 0.5 instead of 0.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,11 +31,7 @@ def roi_grid(
     sampling_ratio: int,
     aligned: bool,
 ) -> RoiGrid:
-    """Places regions on a feature map as RoIAlign does; see there for the arguments.
-
-    `sampling_ratio` of 0 takes a sampling point per feature map cell. Only `aligned` regions may be
-    narrower than one cell.
-    """
+    """Places regions on a feature map. Only `aligned` ones may be narrower than one cell."""
     corners = rois[:, 1:].unflatten(1, (2, 2)).flip(-1) * spatial_scale  # (R, corner, yx)
     if aligned:
         corners = corners - 0.5
@@ -47,10 +50,6 @@ def sampling_points(
     grid: RoiGrid, pooled: tuple[int, int]
 ) -> Iterator[tuple[Tensor, RoiGrid, Tensor, Tensor]]:
     """Places the sampling points of regions, of those with the same number of them together.
-
-    Args:
-        grid: The regions.
-        pooled: Rows `PH` and columns `PW` of the pooled output.
 
     Yields:
         Indices of the group's regions, the group, and y `(R, PH, 1, SH, 1)` and x

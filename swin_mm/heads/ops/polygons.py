@@ -118,12 +118,7 @@ def _to_fine(points: Tensor) -> Tensor:
 
 
 def _crossings(starts: Tensor, ends: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where edges enter columns.
-
-    Args:
-        starts: `(T, 2)` int64, x and y of the first corners on the fine grid.
-        ends: `(T, 2)` int64, of the second corners.
-        size: Height and width of the bitmap.
+    """Where edges enter columns; corners `(T, 2)` int64 are x and y on the fine grid.
 
     Returns:
         Whether an edge enters a column, `(T, width)` bool, and in which row then, 0 to height.
