@@ -22,14 +22,13 @@ from swin_mm.export.detectors import (
 )
 from swin_mm.export.inputs import ImageInput
 from swin_mm.export.others import Features, MaskQueries, Segmentor
+from swin_mm.heads import unsupported
 from swin_mm.models.backbones.base import SwinBackbone
 
 PARTS = ("model", "neck", "backbone")
 ONE_STAGE = ("RetinaHead", "ATSSHead", "RTMDetHead", "RTMDetSepBNHead")
 ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead", "HybridTaskCascadeRoIHead")
 MASK_QUERIES = ("Mask2Former", "MaskFormer")
-MASK_HEADS = {"FCNMaskHead", "HTCMaskHead"}
-BOX_HEADS = ("BBoxHead", "ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead")
 # Why others are not exported, by class of detector or head.
 REASONS = {
     "RepPointsDetector": "its deformable convolutions are in no operator that runtimes share",
@@ -234,15 +233,13 @@ def _why_not_two_stage(model: Any) -> str | None:
     cascade = isinstance(roi_head.bbox_head, nn.ModuleList)
     heads = list(roi_head.bbox_head) if cascade else [roi_head.bbox_head]
     extractors = [roi_head.bbox_roi_extractor]
+    reasons = [unsupported.anchors(model.rpn_head), *map(unsupported.box_head, heads)]
     if roi_head.with_mask:
         masks = list(roi_head.mask_head) if cascade else [roi_head.mask_head]
-        if kinds := {type(head).__name__ for head in masks} - MASK_HEADS:
-            return f"masks of {', '.join(kinds)} cannot be exported"
+        reasons += map(unsupported.mask_head, masks)
         extractors.append(roi_head.mask_roi_extractor)
-    for head in heads:
-        if type(head).__name__ not in BOX_HEADS or head.custom_activation:
-            loss = type(head.loss_cls).__name__
-            return f"boxes of {type(head).__name__} with {loss} cannot be exported"
+    if reason := next(filter(None, reasons), None):
+        return f"{reason}, which cannot be exported"
     for extractor in extractors:
         for one in extractor if cascade else [extractor]:
             if type(one).__name__ != "SingleRoIExtractor" or (
@@ -251,12 +248,7 @@ def _why_not_two_stage(model: Any) -> str | None:
                 return f"features of {type(one).__name__} cannot be exported; those of RoIAlign can"
             if any(layer.pool_mode != "avg" for layer in one.roi_layers):
                 return "RoIAlign with pool_mode='max' cannot be exported; 'avg' can"
-    return (
-        _why_not_anchors(model.rpn_head)
-        or _why_not_coder(*(head.bbox_coder for head in heads))
-        or _why_not_nms(model.rpn_head.test_cfg)
-        or _why_not_nms(roi_head.test_cfg)
-    )
+    return _why_not_nms(model.rpn_head.test_cfg) or _why_not_nms(roi_head.test_cfg)
 
 
 def _why_not_dense(model: Any) -> str | None:
@@ -267,25 +259,14 @@ def _why_not_dense(model: Any) -> str | None:
         return "a head with softmax cannot be exported; one with sigmoid can"
     if any("Deform" in type(module).__name__ for module in model.modules()):
         return "deformable convolutions have no operator in ONNX that runtimes share"
-    return _why_not_anchors(head) or _why_not_coder(head.bbox_coder) or _why_not_nms(head.test_cfg)
-
-
-def _why_not_anchors(head: Any) -> str | None:
-    generator = head.prior_generator
-    if type(generator) not in (AnchorGenerator, MlvlPointGenerator) or (
-        getattr(generator, "use_box_type", False)
-    ):
+    generator, coder = head.prior_generator, head.bbox_coder
+    is_known = type(generator) in (AnchorGenerator, MlvlPointGenerator)
+    if not is_known or getattr(generator, "use_box_type", False):
         return f"anchors of {type(generator).__name__} cannot be exported"
-    return None
-
-
-def _why_not_coder(*coders: Any) -> str | None:
-    for coder in coders:
-        if type(coder) not in (DeltaXYWHBBoxCoder, DistancePointBBoxCoder) or (
-            getattr(coder, "add_ctr_clamp", False)
-        ):
-            return f"boxes coded by {type(coder).__name__} cannot be exported"
-    return None
+    is_known = type(coder) in (DeltaXYWHBBoxCoder, DistancePointBBoxCoder)
+    if not is_known or getattr(coder, "add_ctr_clamp", False):
+        return f"boxes coded by {type(coder).__name__} cannot be exported"
+    return _why_not_nms(head.test_cfg)
 
 
 def _why_not_nms(cfg: Any) -> str | None:

@@ -100,7 +100,7 @@ def nms(cfg: ConfigDict | None) -> str | None:
 
 def rpn_losses(head: RPNHead, gt_instances: Sequence[InstanceData]) -> str | None:
     """Why the losses of a region proposal head cannot be computed here, or `None`."""
-    reason = _anchors(head) or sampling(head.assigner, head.sampler)
+    reason = anchors(head) or sampling(head.assigner, head.sampler)
     if reason is not None:
         return reason
     if head.sampler.add_gt_as_proposals:
@@ -127,12 +127,13 @@ def rpn_proposals(head: RPNHead, cfg: ConfigDict, rescale: bool, with_nms: bool)
         return "boxes are requested in coordinates of the original images"
     if not with_nms or cfg.max_per_img < 1:
         return "NMS is off, or the number of proposals is not limited"
-    return _anchors(head) or nms(cfg)
+    return anchors(head) or nms(cfg)
 
 
-def _anchors(head: RPNHead) -> str | None:
-    anchors, coder = head.prior_generator, head.bbox_coder
-    if type(anchors) is not AnchorGenerator or anchors.use_box_type:
+def anchors(head: RPNHead) -> str | None:
+    """Why the anchors and boxes of a region proposal head cannot be computed here, or `None`."""
+    generator, coder = head.prior_generator, head.bbox_coder
+    if type(generator) is not AnchorGenerator or generator.use_box_type:
         return "anchors are not plain boxes on a grid"
     if type(coder) is not DeltaXYWHBBoxCoder or coder.use_box_type or coder.add_ctr_clamp:
         return "boxes are not coded by a plain DeltaXYWHBBoxCoder"

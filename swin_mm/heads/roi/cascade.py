@@ -21,13 +21,13 @@ from swin_mm.heads.roi.box_head import (
     refine_boxes,
 )
 from swin_mm.heads.roi.extract import extract_features, lay_out
-from swin_mm.heads.roi.mask_head import mask_losses, own_masks, predict_masks
+from swin_mm.heads.roi.mask_head import BatchedMasks, mask_losses, own_masks
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class CascadeRoIHead(MmdetCascadeRoIHead):
+class CascadeRoIHead(BatchedMasks, MmdetCascadeRoIHead):
     """Box heads and mask heads of Cascade R-CNN and Cascade Mask R-CNN.
 
     Arguments, state dict, losses and detections are those of mmdet's `CascadeRoIHead`. Assignment,
@@ -166,20 +166,6 @@ class CascadeRoIHead(MmdetCascadeRoIHead):
                 boxes = refine_boxes(head, rois, found["bbox_pred"], labels, limits)
                 rois = torch.cat((rois[:, :1], boxes), dim=1)
         return rois, sum(scores) / self.num_stages, found["bbox_pred"]
-
-    def predict_mask(
-        self,
-        x: Sequence[Tensor],
-        batch_img_metas: list[dict],
-        results_list: list[InstanceData],
-        rescale: bool = False,
-    ) -> list[InstanceData]:
-        """Adds masks to the detections of a batch, the mean of all stages."""
-        inputs = batch_img_metas, results_list, rescale
-        found = predict_masks(
-            self, lambda rois: self.predict_own_masks(x, rois, results_list), *inputs
-        )
-        return super().predict_mask(x, *inputs) if found is None else found
 
     def predict_own_masks(
         self, x: Sequence[Tensor], rois: Tensor, results: list[InstanceData]

@@ -157,6 +157,25 @@ def predict_masks(
     return paste_results(predict(rois), results, metas, head.test_cfg, rescale)
 
 
+class BatchedMasks:
+    """To be mixed into RoI heads that have `predict_own_masks`."""
+
+    def predict_mask(
+        self,
+        x: Sequence[Tensor],
+        batch_img_metas: list[dict],
+        results_list: list[InstanceData],
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Adds masks to the detections of a batch."""
+        inputs = batch_img_metas, results_list, rescale
+        head: Any = self
+        found = predict_masks(
+            head, lambda rois: head.predict_own_masks(x, rois, results_list), *inputs
+        )
+        return super().predict_mask(x, *inputs) if found is None else found  # type: ignore[misc]
+
+
 def paste_results(
     masks: Tensor,
     results: list[InstanceData],

@@ -13,13 +13,13 @@ from swin_mm.heads import unsupported
 from swin_mm.heads.ops.assign import pad_boxes
 from swin_mm.heads.roi.box_head import box_losses, detect
 from swin_mm.heads.roi.extract import extract_features, lay_out
-from swin_mm.heads.roi.mask_head import mask_losses, own_masks, predict_masks
+from swin_mm.heads.roi.mask_head import BatchedMasks, mask_losses, own_masks
 from swin_mm.heads.roi.samples import GroundTruths, RoISamples, sample_rois
 from swin_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class StandardRoIHead(MmdetStandardRoIHead):
+class StandardRoIHead(BatchedMasks, MmdetStandardRoIHead):
     """Box head and mask head of Faster R-CNN and Mask R-CNN.
 
     Arguments, state dict, losses and detections are those of mmdet's `StandardRoIHead`. Assignment,
@@ -108,20 +108,6 @@ class StandardRoIHead(MmdetStandardRoIHead):
             rcnn_test_cfg,
             rescale,
         )
-
-    def predict_mask(
-        self,
-        x: Sequence[Tensor],
-        batch_img_metas: list[dict],
-        results_list: list[InstanceData],
-        rescale: bool = False,
-    ) -> list[InstanceData]:
-        """Adds masks to the detections of a batch."""
-        inputs = batch_img_metas, results_list, rescale
-        found = predict_masks(
-            self, lambda rois: self.predict_own_masks(x, rois, results_list), *inputs
-        )
-        return super().predict_mask(x, *inputs) if found is None else found
 
     def predict_own_masks(
         self, x: Sequence[Tensor], rois: Tensor, results: list[InstanceData]
