@@ -27,7 +27,7 @@ def compile_kernel(name: str, dtype: torch.dtype, head_dim: int, capability: int
     )
     kernel, side = launched.kernel, launch.tile_side(dtype)
     constants = dict(NUM_HEADS=3, HEAD_DIM=head_dim, FILLS_PADDING=True, PRECISION="ieee")
-    constants |= dict(WIN_H=win_h, WIN_W=win_w, SHIFT_H=win_h // 2, SHIFT_W=win_w // 2)
+    constants |= dict(WINDOW=(win_h, win_w, win_h // 2, win_w // 2))
     constants |= dict(DOT_DTYPE=launch.dot_dtype(dtype))
     if name.startswith("one_tile"):
         constants["BLOCK"] = triton.next_power_of_2(win_h * win_w)
@@ -35,14 +35,13 @@ def compile_kernel(name: str, dtype: torch.dtype, head_dim: int, capability: int
         constants |= dict(BLOCK_M=side, BLOCK_N=side)
     constants["BLOCK_D"] = triton.next_power_of_2(head_dim)
     kinds = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32"}
+    kinds["strides"] = ("i32",) * 3
     kinds |= dict.fromkeys(constants, "constexpr")
     kinds |= {a: "*fp32" if a in WIDE else NAMES[dtype] for a in kinds if a.endswith("_ptr")}
     # As a launch finds them: pointers, and strides of whole heads.
-    attrs = {
-        (i,): [["tt.divisibility", 16]]
-        for i, a in enumerate(kinds)
-        if a.endswith("_ptr") or a.startswith("stride")
-    }
+    names, aligned = list(kinds), [["tt.divisibility", 16]]
+    attrs = {(i,): aligned for i, name in enumerate(names) if name.endswith("_ptr")}
+    attrs |= {(names.index("strides"), i): aligned for i in range(3)}
     source = ASTSource(kernel, kinds, constants, attrs)
     num_warps, num_stages = launched.num_warps, launched.num_stages
     return compile_for(source, capability, num_warps=num_warps, num_stages=num_stages)

@@ -36,18 +36,13 @@ def forward_kernel(
     bias_ptr,  # (nH, N, N)
     pad_ptr,  # (3*C,)
     out_ptr,  # (B, H, W, C)
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns of `qkv`
     height,
     width,
     scale,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
     FILLS_PADDING: tl.constexpr,
     DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -55,9 +50,9 @@ def forward_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    NUM_TOKENS: tl.constexpr = WINDOW[0] * WINDOW[1]
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
-    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    IS_SHIFTED: tl.constexpr = WINDOW[2] + WINDOW[3] > 0
     NUM_BLOCKS: tl.constexpr = (NUM_TOKENS + BLOCK_M - 1) // BLOCK_M
     pid = tl.program_id(0)
     head = pid // NUM_BLOCKS % NUM_HEADS
@@ -67,18 +62,14 @@ def forward_kernel(
     q_ptr = qkv_ptr + head * HEAD_DIM
     pad_ptr += head * HEAD_DIM
     bias_ptr += head * NUM_TOKENS * NUM_TOKENS
-    offset, number, is_query, query_region = locate(
-        index, query, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-    )
+    offset, number, is_query, query_region = locate(index, query, strides, height, width, WINDOW)
     q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
     highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     out = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for start in tl.range(0, NUM_TOKENS, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
-        key_offset, _, is_key, key_region = locate(
-            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-        )
+        key_offset, _, is_key, key_region = locate(index, key, strides, height, width, WINDOW)
         k, v = load_key_value(
             q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
@@ -123,18 +114,13 @@ def grad_query_kernel(
     grad_out_ptr,  # (B, H, W, C)
     stats_ptr,  # (B*nW, nH, 3, N), written here for the other two kernels
     grad_qkv_ptr,  # (B, H, W, 3*C)
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns of `qkv`
     height,
     width,
     scale,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
     FILLS_PADDING: tl.constexpr,
     DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -143,9 +129,9 @@ def grad_query_kernel(
     BLOCK_D: tl.constexpr,
 ):
     """Takes each query's statistics before its gradient."""
-    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    NUM_TOKENS: tl.constexpr = WINDOW[0] * WINDOW[1]
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
-    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    IS_SHIFTED: tl.constexpr = WINDOW[2] + WINDOW[3] > 0
     NUM_BLOCKS: tl.constexpr = (NUM_TOKENS + BLOCK_M - 1) // BLOCK_M
     pid = tl.program_id(0)
     head = pid // NUM_BLOCKS % NUM_HEADS
@@ -155,9 +141,7 @@ def grad_query_kernel(
     q_ptr = qkv_ptr + head * HEAD_DIM
     pad_ptr += head * HEAD_DIM
     bias_ptr += head * NUM_TOKENS * NUM_TOKENS
-    offset, number, is_query, query_region = locate(
-        index, query, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-    )
+    offset, number, is_query, query_region = locate(index, query, strides, height, width, WINDOW)
     q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
     out_offset = number * CHANNELS + head * HEAD_DIM
     grad_out = load_head(grad_out_ptr, out_offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
@@ -166,9 +150,7 @@ def grad_query_kernel(
     mean = tl.zeros((BLOCK_M,), tl.float32)
     for start in tl.range(0, NUM_TOKENS, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
-        key_offset, _, is_key, key_region = locate(
-            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-        )
+        key_offset, _, is_key, key_region = locate(index, key, strides, height, width, WINDOW)
         k, v = load_key_value(
             q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
@@ -188,9 +170,7 @@ def grad_query_kernel(
     grad_q = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     for start in tl.range(0, NUM_TOKENS, BLOCK_N):
         key = start + tl.arange(0, BLOCK_N)
-        key_offset, _, is_key, key_region = locate(
-            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-        )
+        key_offset, _, is_key, key_region = locate(index, key, strides, height, width, WINDOW)
         k, v = load_key_value(
             q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
@@ -211,9 +191,7 @@ def grad_key_value_kernel(
     stats_ptr,  # (B*nW, nH, 3, N)
     grad_qkv_ptr,  # (B, H, W, 3*C)
     grad_pad_ptr,  # (P, blocks, 3, nH, D), partial sums; those of the query stay as they are
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns of `qkv`
     num_windows,  # B*nW
     num_programs,  # P
     height,
@@ -221,10 +199,7 @@ def grad_key_value_kernel(
     scale,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
     FILLS_PADDING: tl.constexpr,
     DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -232,9 +207,9 @@ def grad_key_value_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    NUM_TOKENS: tl.constexpr = WINDOW[0] * WINDOW[1]
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
-    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    IS_SHIFTED: tl.constexpr = WINDOW[2] + WINDOW[3] > 0
     NUM_BLOCKS: tl.constexpr = (NUM_TOKENS + BLOCK_N - 1) // BLOCK_N
     pid = tl.program_id(0)
     block = pid % NUM_BLOCKS
@@ -250,9 +225,7 @@ def grad_key_value_kernel(
     grad_pad_k = tl.zeros((BLOCK_D,), tl.float32)
     grad_pad_v = tl.zeros((BLOCK_D,), tl.float32)
     for index in tl.range(program, num_windows, num_programs):
-        offset, number, is_key, key_region = locate(
-            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-        )
+        offset, number, is_key, key_region = locate(index, key, strides, height, width, WINDOW)
         k, v = load_key_value(
             q_ptr, pad_ptr, offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )
@@ -262,17 +235,7 @@ def grad_key_value_kernel(
         for start in tl.range(0, NUM_TOKENS, BLOCK_M):
             query = start + tl.arange(0, BLOCK_M)
             query_offset, query_number, is_query, query_region = locate(
-                index,
-                query,
-                stride_b,
-                stride_h,
-                stride_w,
-                height,
-                width,
-                WIN_H,
-                WIN_W,
-                SHIFT_H,
-                SHIFT_W,
+                index, query, strides, height, width, WINDOW
             )
             q = load_head(q_ptr, query_offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
             grad_out = load_head(
@@ -308,9 +271,7 @@ def grad_bias_kernel(
     grad_out_ptr,  # (B, H, W, C)
     stats_ptr,  # (B*nW, nH, 3, N)
     grad_bias_ptr,  # (P, nH, N, N), partial sums of P programs
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns of `qkv`
     num_windows,  # B*nW
     num_programs,  # P
     height,
@@ -318,10 +279,7 @@ def grad_bias_kernel(
     scale,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
     FILLS_PADDING: tl.constexpr,
     DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -329,9 +287,9 @@ def grad_bias_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    NUM_TOKENS: tl.constexpr = WINDOW[0] * WINDOW[1]
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
-    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    IS_SHIFTED: tl.constexpr = WINDOW[2] + WINDOW[3] > 0
     BLOCKS_M: tl.constexpr = (NUM_TOKENS + BLOCK_M - 1) // BLOCK_M
     BLOCKS_N: tl.constexpr = (NUM_TOKENS + BLOCK_N - 1) // BLOCK_N
     pid = tl.program_id(0)
@@ -348,23 +306,11 @@ def grad_bias_kernel(
     grad_bias = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for index in tl.range(program, num_windows, num_programs):
         offset, number, is_query, query_region = locate(
-            index,
-            query,
-            stride_b,
-            stride_h,
-            stride_w,
-            height,
-            width,
-            WIN_H,
-            WIN_W,
-            SHIFT_H,
-            SHIFT_W,
+            index, query, strides, height, width, WINDOW
         )
         q = load_head(q_ptr, offset, is_query, dim, HEAD_DIM, DOT_DTYPE)
         grad_out = load_head(grad_out_ptr, number * CHANNELS, is_query, dim, HEAD_DIM, DOT_DTYPE)
-        key_offset, _, is_key, key_region = locate(
-            index, key, stride_b, stride_h, stride_w, height, width, WIN_H, WIN_W, SHIFT_H, SHIFT_W
-        )
+        key_offset, _, is_key, key_region = locate(index, key, strides, height, width, WINDOW)
         k, v = load_key_value(
             q_ptr, pad_ptr, key_offset, is_key, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
         )

@@ -33,9 +33,7 @@ def forward_kernel(
     bias_ptr,  # (nH, N, N)
     pad_ptr,  # (3*C,)
     out_ptr,  # (B, H, W, C)
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns of `qkv`
     num_windows,  # B*nW
     num_programs,  # for each head
     height,
@@ -43,19 +41,16 @@ def forward_kernel(
     scale,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
     FILLS_PADDING: tl.constexpr,
     DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    NUM_TOKENS: tl.constexpr = WINDOW[0] * WINDOW[1]
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
-    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    IS_SHIFTED: tl.constexpr = WINDOW[2] + WINDOW[3] > 0
     head = tl.program_id(0) % NUM_HEADS
     place = tl.arange(0, BLOCK)
     dim = tl.arange(0, BLOCK_D)
@@ -64,19 +59,7 @@ def forward_kernel(
     out_ptr += head * HEAD_DIM
     bias = load_bias(bias_ptr + head * NUM_TOKENS * NUM_TOKENS, place, place, NUM_TOKENS)
     for index in tl.range(tl.program_id(0) // NUM_HEADS, num_windows, num_programs):
-        offset, number, is_token, region = locate(
-            index,
-            place,
-            stride_b,
-            stride_h,
-            stride_w,
-            height,
-            width,
-            WIN_H,
-            WIN_W,
-            SHIFT_H,
-            SHIFT_W,
-        )
+        offset, number, is_token, region = locate(index, place, strides, height, width, WINDOW)
         q = load_head(q_ptr, offset, is_token, dim, HEAD_DIM, DOT_DTYPE)
         k, v = load_key_value(
             q_ptr, pad_ptr, offset, is_token, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE
@@ -97,9 +80,7 @@ def backward_kernel(
     grad_qkv_ptr,  # (B, H, W, 3*C)
     grad_bias_ptr,  # (P, nH, N, N), partial sums of P programs
     grad_pad_ptr,  # (P, 3, nH, D), partial sums; those of the query stay as they are
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns of `qkv`
     num_windows,  # B*nW
     num_programs,  # P
     height,
@@ -107,19 +88,16 @@ def backward_kernel(
     scale,
     NUM_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
     FILLS_PADDING: tl.constexpr,
     DOT_DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    NUM_TOKENS: tl.constexpr = WIN_H * WIN_W
+    NUM_TOKENS: tl.constexpr = WINDOW[0] * WINDOW[1]
     CHANNELS: tl.constexpr = NUM_HEADS * HEAD_DIM
-    IS_SHIFTED: tl.constexpr = SHIFT_H + SHIFT_W > 0
+    IS_SHIFTED: tl.constexpr = WINDOW[2] + WINDOW[3] > 0
     head = tl.program_id(0) % NUM_HEADS
     program = tl.program_id(0) // NUM_HEADS
     place = tl.arange(0, BLOCK)
@@ -133,19 +111,7 @@ def backward_kernel(
     grad_pad_k = tl.zeros((BLOCK_D,), tl.float32)
     grad_pad_v = tl.zeros((BLOCK_D,), tl.float32)
     for index in tl.range(program, num_windows, num_programs):
-        offset, number, is_token, region = locate(
-            index,
-            place,
-            stride_b,
-            stride_h,
-            stride_w,
-            height,
-            width,
-            WIN_H,
-            WIN_W,
-            SHIFT_H,
-            SHIFT_W,
-        )
+        offset, number, is_token, region = locate(index, place, strides, height, width, WINDOW)
         q = load_head(q_ptr, offset, is_token, dim, HEAD_DIM, DOT_DTYPE)
         k, v = load_key_value(
             q_ptr, pad_ptr, offset, is_token, dim, CHANNELS, HEAD_DIM, FILLS_PADDING, DOT_DTYPE

@@ -15,15 +15,10 @@ MASK_VALUE = tl.constexpr(_MASK_VALUE)
 def locate(
     index,  # of the window among the B*nW of the batch
     place,  # (BLOCK,), within the window, row-major; places from N on are no tokens
-    stride_b,
-    stride_h,
-    stride_w,
+    strides,  # of images, rows and columns
     height,
     width,
-    WIN_H: tl.constexpr,
-    WIN_W: tl.constexpr,
-    SHIFT_H: tl.constexpr,
-    SHIFT_W: tl.constexpr,
+    WINDOW: tl.constexpr,  # (Wh, Ww, Sh, Sw)
 ):
     """Where the tokens of a window of the padded, shifted map lie in the map itself.
 
@@ -32,13 +27,15 @@ def locate(
     wrapped around are in another region than those that did not: `window.region_ids` numbers more
     regions, but tells no more tokens of one window apart.
     """
-    windows_down = tl.cdiv(height, WIN_H)
-    windows_across = tl.cdiv(width, WIN_W)
+    stride_b, stride_h, stride_w = strides
+    WIN_H: tl.constexpr = WINDOW[0]
+    WIN_W: tl.constexpr = WINDOW[1]
+    windows_down, windows_across = tl.cdiv(height, WIN_H), tl.cdiv(width, WIN_W)
     # Offsets and numbers may pass 2**31.
     image = (index // (windows_down * windows_across)).to(tl.int64)
     window = index % (windows_down * windows_across)
-    row = window // windows_across * WIN_H + place // WIN_W + SHIFT_H
-    column = window % windows_across * WIN_W + place % WIN_W + SHIFT_W
+    row = window // windows_across * WIN_H + place // WIN_W + WINDOW[2]
+    column = window % windows_across * WIN_W + place % WIN_W + WINDOW[3]
     row_wraps = row >= windows_down * WIN_H
     column_wraps = column >= windows_across * WIN_W
     row = tl.where(row_wraps, row - windows_down * WIN_H, row)

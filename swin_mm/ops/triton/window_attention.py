@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from swin_mm.ops import reference
 from swin_mm.ops.setting import setting_of
 from swin_mm.ops.triton import launch
 from swin_mm.ops.triton.launch import Problem
-from swin_mm.ops.triton.support import why_not_attention
+from swin_mm.ops.triton.support import refuse_second_gradient, why_not_attention
 
 
 def window_attention(
@@ -58,14 +57,8 @@ class _WindowAttention(torch.autograd.Function):
         needed = ctx.needs_input_grad[:3]
         if torch.compiler.is_compiling():
             grads = _backward_op(grad_out, *inputs, *ctx.problem.to_numbers())
-        elif torch.is_grad_enabled():  # by create_graph=True
-            settings = ctx.problem._asdict()
-
-            def run(*tensors):
-                return [reference.window_attention(*tensors, **settings)]
-
-            return *reference.differentiate(run, inputs, needed, [grad_out]), None
         else:
+            refuse_second_gradient()
             qkv, rel_pos_bias, pad_token = inputs
             grads = launch.backward(grad_out, qkv, rel_pos_bias, pad_token, ctx.problem)
         cast = [g.to(t.dtype) if n else None for g, t, n in zip(grads, inputs, needed, strict=True)]
