@@ -1,7 +1,5 @@
 """The reference of each operator: no speed tricks, any device, any float dtype."""
 
-import logging
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,8 +14,6 @@ from swin_mm.ops.window import (
     window_partition,
     window_reverse,
 )
-
-logger = logging.getLogger("swin_mm")
 
 # Microsoft's order of the 2x2 neighbours in the merged channels, as (row, column) offsets.
 MERGE_ORDER = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -51,29 +47,6 @@ def window_attention(
     # Autocast runs softmax in float32; the product wants the values' dtype.
     out = weights.to(v.dtype) @ v  # (B*nW, nH, N, D)
     return window_reverse(out.transpose(1, 2).flatten(2), layout)
-
-
-def differentiate(
-    run: Callable[..., Sequence[Tensor | None]],
-    inputs: Sequence[Tensor | None],
-    needed: Sequence[bool],
-    grads: Sequence[Tensor | None],
-) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, for kernels whose gradients cannot.
-
-    They are those of the reference operator, which `run` takes from `inputs` to outputs, for each
-    input that is `needed`; `grads` are those of the outputs, `None` for zero.
-    """
-    logger.debug("gradient to be differentiated: reference")
-    # Views: an input may also be one of another's origins, which is not to be followed here.
-    views = [None if t is None else t.view_as(t) for t in inputs]
-    with torch.enable_grad():
-        outs = run(*views)
-    pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if o is not None and g is not None]
-    used, along = zip(*pairs, strict=True)
-    wanted = [t for t, need in zip(views, needed, strict=True) if need and t is not None]
-    found = iter(torch.autograd.grad(used, wanted, along, create_graph=True, allow_unused=True))
-    return [next(found) if need else None for need in needed]
 
 
 class Norm(NamedTuple):

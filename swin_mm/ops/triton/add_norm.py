@@ -13,21 +13,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops import reference
 from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
     Settings,
+    cast_gradients,
     count_rows,
-    dtype_of,
     grad_through_norm,
     load_keep,
     load_vector,
     locate_rows,
-    measure_rows,
+    normalise_again,
+    normalise_rows,
     store_partial,
 )
+from swin_mm.ops.triton.support import refuse_second_gradient
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -65,13 +66,10 @@ def forward_kernel(
         total = narrow.to(tl.float32)  # what backward will see
     if out_ptr is not None:
         total = tl.where(mask, total, 0.0)
-        mean, rstd = measure_rows(total, mask, eps, CHANNELS)
-        weight = load_vector(weight_ptr, CHANNELS, BLOCK_C)
-        out = (total - mean[:, None]) * rstd[:, None] * weight[None, :]
-        out += load_vector(bias_ptr, CHANNELS, BLOCK_C)[None, :]
+        out = normalise_rows(
+            total, mask, row, num_rows, eps, weight_ptr, bias_ptr, stats_ptr, CHANNELS, BLOCK_C
+        )
         tl.store(out_ptr + offset, out.to(out_ptr.dtype.element_ty), mask=mask)
-        tl.store(stats_ptr + row, mean, mask=row < num_rows)
-        tl.store(stats_ptr + num_rows + row, rstd, mask=row < num_rows)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -107,9 +105,7 @@ def backward_kernel(
             saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
             if saved_bias_ptr is not None:
                 saved += load_vector(saved_bias_ptr, CHANNELS, BLOCK_C)[None, :]
-            mean = tl.load(stats_ptr + row, mask=row < num_rows, other=0.0)
-            rstd = tl.load(stats_ptr + num_rows + row, mask=row < num_rows, other=0.0)
-            normed = tl.where(mask, (saved - mean[:, None]) * rstd[:, None], 0.0)
+            normed, rstd = normalise_again(saved, mask, row, num_rows, stats_ptr)
             grad_out = tl.load(grad_out_ptr + offset, mask=mask, other=0.0).to(tl.float32)
             grad_weight += tl.sum(grad_out * normed, 0)
             grad_bias += tl.sum(grad_out, 0)
@@ -153,73 +149,35 @@ class _AddNorm(torch.autograd.Function):
         if weight is not None:
             out = torch.empty_like(like, dtype=settings.dtype)
         stats = like.new_empty((2, num_rows), dtype=torch.float32)
-        channels = like.shape[-1]
-        rows.launch_forward(
-            forward_kernel,
-            (x, value, branch_bias, noise, weight, bias, total, out, stats),
-            (num_rows, rows_per_sample),
-            settings[:2],
-            channels,
-            channels,
-        )
+        inputs = x, value, branch_bias, noise, weight, bias
+        sizes, tensors = (num_rows, rows_per_sample), (*inputs, total, out, stats)
+        rows.launch_forward(forward_kernel, tensors, sizes, settings[:2], like.shape[-1])
         ctx.settings = settings
-        ctx.dtypes = [dtype_of(t) for t in (x, value, branch_bias, noise, weight, bias)]
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
         ctx.set_materialize_grads(False)
         saved = like if total is None else total
         saved_bias = branch_bias if x is None else None
-        ctx.save_for_backward(saved, saved_bias, noise, weight, bias, stats)
+        ctx.save_for_backward(saved, saved_bias, noise, weight, stats)
         return total, out
 
     @staticmethod
     def backward(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *rows.run_backward(ctx, grads, _launch_backward, _differentiable_backward), None
-
-
-def _launch_backward(ctx, saved, saved_bias, noise, weight, bias, stats, grad_total, grad_out):
-    """Gradients of `x`, value, branch bias, noise, weight and bias, where there are such."""
-    grad_total, grad_out = (None if g is None else g.contiguous() for g in (grad_total, grad_out))
-    channels = saved.shape[-1]
-    num_rows, rows_per_sample = count_rows(saved)
-    x_dtype, value_dtype = ctx.dtypes[:2]
-    grad_x = grad_value = None
-    if ctx.needs_input_grad[0]:
-        grad_x = torch.empty_like(saved, dtype=x_dtype)
-    is_same = grad_x is not None and x_dtype == value_dtype and noise is None
-    if ctx.needs_input_grad[1] and not is_same:
-        grad_value = torch.empty_like(saved, dtype=value_dtype)
-    tensors = saved, saved_bias, noise, weight, stats, grad_total, grad_out, grad_x, grad_value
-    sizes, numbers = (num_rows, rows_per_sample), ctx.settings[:1]
-    sums = rows.launch_backward(backward_kernel, tensors, sizes, numbers, channels, channels, 3)
-    grad_weight, grad_bias, grad_branch_bias = sums
-    grad_norm = (None, None) if grad_out is None else (grad_weight, grad_bias)
-    return grad_x, grad_x if is_same else grad_value, grad_branch_bias, None, *grad_norm
-
-
-def _differentiable_backward(
-    ctx, saved, saved_bias, noise, weight, bias, stats, grad_total, grad_out
-):
-    """The same by the definition, differentiable.
-
-    Where there is an `x`, what was saved is the sum, through which `x` and branch are reached.
-    """
-    grad = grad_weight = grad_bias = grad_branch_bias = None
-    keep_prob, eps, dtype = ctx.settings
-    if grad_out is not None:
-
-        def compute(saved, saved_bias, weight, bias):
-            branch, norm = Branch(saved, saved_bias), Norm(weight, bias, eps)
-            return reference.add_norm(None, branch, norm, dtype)
-
-        inputs = saved, saved_bias, weight, bias
-        needed = [tensor is not None for tensor in inputs]
-        found = reference.differentiate(compute, inputs, needed, (None, grad_out))
-        grad, grad_branch_bias, grad_weight, grad_bias = found
-    if grad_total is not None:
-        grad = grad_total if grad is None else grad + grad_total
-    assert grad is not None  # of one of the outputs at least
-    grad_value = grad
-    if noise is not None:
-        grad_value = grad * Branch(grad, None, noise, keep_prob).drop_path_scale()
-    if ctx.dtypes[0] is not None:
-        grad_branch_bias = grad_value.sum((0, 1, 2), dtype=torch.float32)
-    return grad, grad_value, grad_branch_bias, None, grad_weight, grad_bias
+        refuse_second_gradient()
+        saved, *others = ctx.saved_tensors  # read once: recomputed activations are given out once
+        grad_total, grad_out = (None if g is None else g.contiguous() for g in grads)
+        if grad_total is None and grad_out is None:
+            return (None,) * 7
+        x_dtype, value_dtype = ctx.dtypes[:2]
+        grad_x = grad_value = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.empty_like(saved, dtype=x_dtype)
+        is_same = grad_x is not None and x_dtype == value_dtype and others[1] is None  # no noise
+        if ctx.needs_input_grad[1] and not is_same:
+            grad_value = torch.empty_like(saved, dtype=value_dtype)
+        tensors = saved, *others, grad_total, grad_out, grad_x, grad_value
+        sizes, numbers = count_rows(saved), ctx.settings[:1]
+        sums = rows.launch_backward(backward_kernel, tensors, sizes, numbers, 3, saved.shape[-1])
+        grad_weight, grad_bias, grad_branch_bias = sums
+        grad_norm = (None, None) if grad_out is None else (grad_weight, grad_bias)
+        grad_branch = grad_x if is_same else grad_value, grad_branch_bias, None
+        return *cast_gradients(ctx, (grad_x, *grad_branch, *grad_norm)), None

@@ -13,18 +13,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops import reference
 from swin_mm.ops.reference import MERGE_ORDER, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
+    cast_gradients,
     count_rows,
     grad_through_norm,
     load_vector,
     locate_rows,
-    measure_rows,
+    normalise_again,
+    normalise_rows,
     store_partial,
 )
+from swin_mm.ops.triton.support import refuse_second_gradient
 
 # The kernels take bit 0 of a neighbour's number for its row and bit 1 for its column.
 assert tuple((i % 2, i // 2) for i in range(4)) == MERGE_ORDER
@@ -70,13 +72,10 @@ def forward_kernel(
     row, offset, mask = locate_rows(tl.program_id(0), num_rows, JOINED, BLOCK_R, BLOCK_C)
     source, is_inside = locate_neighbours(row, mask, height, width, CHANNELS, BLOCK_C)
     joined = tl.load(x_ptr + source, mask=is_inside, other=0.0).to(tl.float32)
-    mean, rstd = measure_rows(joined, mask, eps, JOINED)
-    weight = load_vector(weight_ptr, JOINED, BLOCK_C)
-    out = (joined - mean[:, None]) * rstd[:, None] * weight[None, :]
-    out += load_vector(bias_ptr, JOINED, BLOCK_C)[None, :]
+    out = normalise_rows(
+        joined, mask, row, num_rows, eps, weight_ptr, bias_ptr, stats_ptr, JOINED, BLOCK_C
+    )
     tl.store(out_ptr + offset, out.to(out_ptr.dtype.element_ty), mask=mask)
-    tl.store(stats_ptr + row, mean, mask=row < num_rows)
-    tl.store(stats_ptr + num_rows + row, rstd, mask=row < num_rows)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -104,9 +103,7 @@ def backward_kernel(
         row, offset, mask = locate_rows(tile, num_rows, JOINED, BLOCK_R, BLOCK_C)
         source, is_inside = locate_neighbours(row, mask, height, width, CHANNELS, BLOCK_C)
         joined = tl.load(x_ptr + source, mask=is_inside, other=0.0).to(tl.float32)
-        mean = tl.load(stats_ptr + row, mask=row < num_rows, other=0.0)
-        rstd = tl.load(stats_ptr + num_rows + row, mask=row < num_rows, other=0.0)
-        normed = tl.where(mask, (joined - mean[:, None]) * rstd[:, None], 0.0)
+        normed, rstd = normalise_again(joined, mask, row, num_rows, stats_ptr)
         grad = tl.load(grad_out_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         grad_weight += tl.sum(grad * normed, 0)
         grad_bias += tl.sum(grad, 0)
@@ -133,37 +130,18 @@ class _MergeNorm(torch.autograd.Function):
         stats = x.new_empty((2, num_rows), dtype=torch.float32)
         tensors, sizes = (x, weight, bias, out, stats), (num_rows, height, width)
         rows.launch_forward(forward_kernel, tensors, sizes, (eps,), channels, 4 * channels)
-        ctx.settings = eps, dtype
-        ctx.save_for_backward(x, weight, bias, stats)
+        ctx.dtypes = x.dtype, weight.dtype, bias.dtype
+        ctx.save_for_backward(x, weight, stats)
         return out
 
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, stats = ctx.saved_tensors  # once: recomputed ones are given out once
-        # The second, by create_graph=True.
-        run = _differentiable_backward if torch.is_grad_enabled() else _launch_backward
-        grads = run(ctx, x, weight, bias, stats, grad_out)
-        pairs = zip(grads, (x, weight, bias), strict=True)
-        return *(None if grad is None else grad.to(t.dtype) for grad, t in pairs), None, None
-
-
-def _launch_backward(ctx, x, weight, bias, stats, grad_out):
-    _, height, width, channels = x.shape
-    grad_out = grad_out.contiguous()
-    num_rows, _ = count_rows(grad_out)
-    grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-    tensors, sizes = (x, weight, stats, grad_out, grad_x), (num_rows, height, width)
-    sums = rows.launch_backward(backward_kernel, tensors, sizes, (), channels, 4 * channels, 2)
-    needed = ctx.needs_input_grad[1:3]
-    return grad_x, *(total if need else None for total, need in zip(sums, needed, strict=True))
-
-
-def _differentiable_backward(ctx, x, weight, bias, stats, grad_out):
-    """The same by the definition, differentiable."""
-    eps, dtype = ctx.settings
-
-    def compute(x, weight, bias):
-        return [reference.merge_norm(x, Norm(weight, bias, eps), dtype)]
-
-    needed = ctx.needs_input_grad[:3]
-    return reference.differentiate(compute, (x, weight, bias), needed, [grad_out])
+        refuse_second_gradient()
+        x, weight, stats = ctx.saved_tensors  # read once: recomputed ones are given out once
+        _, height, width, channels = x.shape
+        grad_out = grad_out.contiguous()
+        num_rows, _ = count_rows(grad_out)
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        tensors, sizes = (x, weight, stats, grad_out, grad_x), (num_rows, height, width)
+        sums = rows.launch_backward(backward_kernel, tensors, sizes, (), 2, channels, 4 * channels)
+        return *cast_gradients(ctx, (grad_x, *sums)), None, None

@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops import reference
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import CHANGING
+from swin_mm.ops.triton.support import refuse_second_gradient
 
 BLOCK_R, BLOCK_C = 16, 128  # of a tile: no row is summed, so none need be whole
 SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -108,21 +108,14 @@ class _Mlp(torch.autograd.Function):
         tile = dict(CHANNELS=channels, BLOCK_R=BLOCK_R, BLOCK_C=BLOCK_C)
         rows.launch(forward_kernel, programs, product, fc1_bias, hidden, num_rows, **tile)
         out = hidden @ second.T
-        ctx.dtype = dtype
         parameters = fc1_weight, fc1_bias, fc2_weight
         ctx.save_for_backward(x, *parameters, flat, product, first, second)
         return out.unflatten(0, x.shape[:-1])
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_gradient()
         saved = ctx.saved_tensors  # read once: recomputed activations are given out once
-        if torch.is_grad_enabled():  # by create_graph=True
-
-            def compute(x, fc1_weight, fc1_bias, fc2_weight):
-                return [reference.mlp(x, fc1_weight, fc1_bias, fc2_weight, ctx.dtype)]
-
-            needed = ctx.needs_input_grad[:4]
-            return *reference.differentiate(compute, saved[:4], needed, [grad]), None
         x, fc1_weight, fc1_bias, fc2_weight, flat, product, first, second = saved
         needs_x, needs_first, needs_bias, needs_second, _ = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])  # (R, C_out)

@@ -13,21 +13,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swin_mm.ops import reference
 from swin_mm.ops.reference import Branch, Norm
 from swin_mm.ops.triton import rows
 from swin_mm.ops.triton.rows import (
     CHANGING,
     Settings,
+    cast_gradients,
     count_rows,
-    dtype_of,
     grad_through_norm,
     load_keep,
     load_vector,
     locate_rows,
-    measure_rows,
+    normalise_again,
+    normalise_rows,
     store_partial,
 )
+from swin_mm.ops.triton.support import refuse_second_gradient
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -54,18 +55,15 @@ def forward_kernel(
     if branch_bias_ptr is not None:
         value += load_vector(branch_bias_ptr, CHANNELS, BLOCK_C)[None, :]
     value = tl.where(mask, value, 0.0)
-    mean, rstd = measure_rows(value, mask, eps, CHANNELS)
-    weight = load_vector(weight_ptr, CHANNELS, BLOCK_C)
-    total = (value - mean[:, None]) * rstd[:, None] * weight[None, :]
-    total += load_vector(bias_ptr, CHANNELS, BLOCK_C)[None, :]
+    total = normalise_rows(
+        value, mask, row, num_rows, eps, weight_ptr, bias_ptr, stats_ptr, CHANNELS, BLOCK_C
+    )
     if noise_ptr is not None:
         total *= load_keep(noise_ptr, row, num_rows, rows_per_sample, keep_prob)[:, None]
     total += tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     tl.store(total_ptr + offset, total.to(total_ptr.dtype.element_ty), mask=mask)
     if copy_ptr is not None:
         tl.store(copy_ptr + offset, total.to(copy_ptr.dtype.element_ty), mask=mask)
-    tl.store(stats_ptr + row, mean, mask=row < num_rows)
-    tl.store(stats_ptr + num_rows + row, rstd, mask=row < num_rows)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -107,9 +105,7 @@ def backward_kernel(
         value = tl.load(value_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         if branch_bias_ptr is not None:
             value += load_vector(branch_bias_ptr, CHANNELS, BLOCK_C)[None, :]
-        mean = tl.load(stats_ptr + row, mask=row < num_rows, other=0.0)
-        rstd = tl.load(stats_ptr + num_rows + row, mask=row < num_rows, other=0.0)
-        normed = tl.where(mask, (value - mean[:, None]) * rstd[:, None], 0.0)
+        normed, rstd = normalise_again(value, mask, row, num_rows, stats_ptr)
         grad_weight += tl.sum(grad * normed, 0)
         grad_bias += tl.sum(grad, 0)
         grad = grad_through_norm(grad * weight[None, :], normed, rstd, CHANNELS)
@@ -141,65 +137,33 @@ class _NormAdd(torch.autograd.Function):
         if settings.dtype != x.dtype:
             copy = torch.empty_like(x, dtype=settings.dtype)
         stats = x.new_empty((2, num_rows), dtype=torch.float32)
-        channels = x.shape[-1]
-        rows.launch_forward(
-            forward_kernel,
-            (x, value, branch_bias, noise, weight, bias, total, copy, stats),
-            (num_rows, rows_per_sample),
-            settings[:2],
-            channels,
-            channels,
-        )
+        inputs = x, value, branch_bias, noise, weight, bias
+        sizes, tensors = (num_rows, rows_per_sample), (*inputs, total, copy, stats)
+        rows.launch_forward(forward_kernel, tensors, sizes, settings[:2], x.shape[-1])
         ctx.settings = settings
-        ctx.dtypes = [dtype_of(t) for t in (x, value, branch_bias, noise, weight, bias)]
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(value, branch_bias, noise, weight, bias, stats)
+        ctx.save_for_backward(value, branch_bias, noise, weight, stats)
         return total, copy
 
     @staticmethod
     def backward(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *rows.run_backward(ctx, grads, _launch_backward, _differentiable_backward), None
-
-
-def _launch_backward(ctx, value, branch_bias, noise, weight, bias, stats, grad_total, grad_copy):
-    """Gradients of `x`, value, branch bias, noise, weight and bias, where there are such."""
-    grad_total, grad_copy = (None if g is None else g.contiguous() for g in (grad_total, grad_copy))
-    channels = value.shape[-1]
-    num_rows, rows_per_sample = count_rows(value)
-    grad_x = grad_value = None
-    is_sum = grad_copy is not None  # else the gradient of `x` is that of the sum
-    if ctx.needs_input_grad[0] and is_sum:
-        grad_x = torch.empty_like(value, dtype=ctx.dtypes[0])
-    if ctx.needs_input_grad[1]:
-        grad_value = torch.empty_like(value)
-    tensors = value, branch_bias, noise, weight, stats, grad_total, grad_copy, grad_x, grad_value
-    sizes, numbers = (num_rows, rows_per_sample), ctx.settings[:1]
-    sums = rows.launch_backward(backward_kernel, tensors, sizes, numbers, channels, channels, 3)
-    grad_weight, grad_bias, grad_branch_bias = sums
-    return (
-        grad_x if is_sum else grad_total,
-        grad_value,
-        None if branch_bias is None else grad_branch_bias,
-        None,
-        grad_weight,
-        grad_bias,
-    )
-
-
-def _differentiable_backward(
-    ctx, value, branch_bias, noise, weight, bias, stats, grad_total, grad_copy
-):
-    """The same by the definition, differentiable."""
-    keep_prob, eps, _ = ctx.settings
-    given = [g.to(ctx.dtypes[0]) for g in (grad_total, grad_copy) if g is not None]
-    grad = sum(given[1:], given[0])
-
-    def compute(value, branch_bias, weight, bias):
-        branch, norm = Branch(value, branch_bias, noise, keep_prob), Norm(weight, bias, eps)
-        return reference.norm_add(torch.zeros_like(grad), branch, norm, grad.dtype)[:1]
-
-    inputs = value, branch_bias, weight, bias
-    needed = [tensor is not None for tensor in inputs]
-    grads = reference.differentiate(compute, inputs, needed, (grad,))
-    grad_value, grad_branch_bias, grad_weight, grad_bias = grads
-    return grad, grad_value, grad_branch_bias, None, grad_weight, grad_bias
+        refuse_second_gradient()
+        value, *others = ctx.saved_tensors  # read once: recomputed activations are given out once
+        grad_total, grad_copy = (None if g is None else g.contiguous() for g in grads)
+        if grad_total is None and grad_copy is None:
+            return (None,) * 7
+        grad_x = grad_value = None
+        is_sum = grad_copy is not None  # else the gradient of `x` is that of the sum
+        if ctx.needs_input_grad[0] and is_sum:
+            grad_x = torch.empty_like(value, dtype=ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            grad_value = torch.empty_like(value)
+        tensors = value, *others, grad_total, grad_copy, grad_x, grad_value
+        sizes, numbers = count_rows(value), ctx.settings[:1]
+        sums = rows.launch_backward(backward_kernel, tensors, sizes, numbers, 3, value.shape[-1])
+        grad_weight, grad_bias, grad_branch_bias = sums
+        grad_branch_bias = None if others[0] is None else grad_branch_bias
+        grad_x = grad_x if is_sum else grad_total
+        found = grad_x, grad_value, grad_branch_bias, None, grad_weight, grad_bias
+        return *cast_gradients(ctx, found), None

@@ -11,7 +11,7 @@ map, of which there is one factor of stochastic depth: that alone could exceed t
 limit of the self-test.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -72,9 +72,13 @@ def launch_forward(
     sizes: Sequence[int],
     numbers: Sequence[float],
     channels: int,
-    width: int,
+    width: int | None = None,
 ) -> None:
-    """Launches a forward kernel on rows of `width`; `sizes` begins with their number."""
+    """Launches a forward kernel on rows of `width`, by default the channels of the map.
+
+    `sizes` begins with the number of rows.
+    """
+    width = width or channels
     tile = choose_tile(width, FORWARD_TILE)
     programs = triton.cdiv(sizes[0], tile["BLOCK_R"])
     launch(kernel, programs, *tensors, *sizes, *numbers, CHANNELS=channels, **tile)
@@ -85,11 +89,12 @@ def launch_backward(
     tensors: Sequence[Tensor | None],
     sizes: Sequence[int],
     numbers: Sequence[float],
-    channels: int,
-    width: int,
     sums: int,
+    channels: int,
+    width: int | None = None,
 ) -> Tensor:
     """Launches a backward kernel, and adds up its partial sums over rows, `(sums, width)`."""
+    width = width or channels
     like = next(tensor for tensor in tensors if tensor is not None)
     tile = choose_tile(width, BACKWARD_TILE)
     programs = count_programs(triton.cdiv(sizes[0], tile["BLOCK_R"]), like.device)
@@ -107,25 +112,12 @@ class Settings(NamedTuple):
     dtype: torch.dtype  # of the second output
 
 
-def run_backward(
-    ctx: Any,
-    grads: tuple[Tensor | None, ...],
-    launch_backward: Callable[..., Sequence[Tensor | None]],
-    differentiable_backward: Callable[..., Sequence[Tensor | None]],
-) -> list[Tensor | None]:
-    """Gradients of the tensors of a residual sum with a norm, `None` where none is wanted.
+def cast_gradients(ctx: Any, found: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients in the `dtypes` of `ctx`, of the tensors that come first among its inputs.
 
-    `ctx` has the `dtypes` of those tensors, which come first among the function's inputs. Both
-    backwards take `ctx`, what was saved, and the gradients of the outputs, `None` for zero; the
-    second gives gradients that can be differentiated again.
+    `None` where none is wanted or found.
     """
-    saved = ctx.saved_tensors  # read once: recomputed activations are given out once
-    if not any(grad is not None for grad in grads):
-        return [None] * len(ctx.dtypes)
-    # The second, by create_graph=True.
-    run = differentiable_backward if torch.is_grad_enabled() else launch_backward
-    found = run(ctx, *saved, *grads)
-    needed = ctx.needs_input_grad[: len(ctx.dtypes)]
+    needed = ctx.needs_input_grad[: len(found)]
     return [
         grad.to(dtype) if need and grad is not None else None
         for grad, dtype, need in zip(found, ctx.dtypes, needed, strict=True)
@@ -165,11 +157,35 @@ def load_keep(noise_ptr, row, num_rows, rows_per_sample, keep_prob):
 
 
 @triton.jit
-def measure_rows(value, mask, eps, CHANNELS: tl.constexpr):
-    """Mean and reciprocal standard deviation of each row, `(BLOCK_R,)`; `value` is 0 off `mask`."""
+def normalise_rows(
+    value,  # (BLOCK_R, BLOCK_C) float32, 0 off `mask`
+    mask,
+    row,
+    num_rows,
+    eps,
+    weight_ptr,  # (C,)
+    bias_ptr,  # (C,)
+    stats_ptr,  # (2, R), written: mean and reciprocal standard deviation
+    CHANNELS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The layer norm of each row."""
     mean = tl.div_rn(tl.sum(value, 1), CHANNELS)
     centred = tl.where(mask, value - mean[:, None], 0.0)
-    return mean, tl.rsqrt(tl.div_rn(tl.sum(centred * centred, 1), CHANNELS) + eps)
+    rstd = tl.rsqrt(tl.div_rn(tl.sum(centred * centred, 1), CHANNELS) + eps)
+    tl.store(stats_ptr + row, mean, mask=row < num_rows)
+    tl.store(stats_ptr + num_rows + row, rstd, mask=row < num_rows)
+    out = (value - mean[:, None]) * rstd[:, None]
+    out *= load_vector(weight_ptr, CHANNELS, BLOCK_C)[None, :]
+    return out + load_vector(bias_ptr, CHANNELS, BLOCK_C)[None, :]
+
+
+@triton.jit
+def normalise_again(value, mask, row, num_rows, stats_ptr):
+    """Rows as they were normalised, before weight and bias, and their `rstd`, `(BLOCK_R,)`."""
+    mean = tl.load(stats_ptr + row, mask=row < num_rows, other=0.0)
+    rstd = tl.load(stats_ptr + num_rows + row, mask=row < num_rows, other=0.0)
+    return tl.where(mask, (value - mean[:, None]) * rstd[:, None], 0.0), rstd
 
 
 @triton.jit

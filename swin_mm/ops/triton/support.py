@@ -79,6 +79,15 @@ def _why_not_machine(device: torch.device) -> str | None:
     return None
 
 
+def refuse_second_gradient() -> None:
+    """Raises in a backward pass whose gradients are to be differentiated again."""
+    if torch.is_grad_enabled():  # by create_graph=True
+        raise RuntimeError(
+            "gradients of Triton kernels cannot be differentiated again: build the backbone with "
+            "attn_backend='reference' for create_graph=True"
+        )
+
+
 @lru_cache
 def count_processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; 1 in the interpreter."""

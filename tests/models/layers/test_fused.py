@@ -429,20 +429,6 @@ def test_a_divided_block_is_called_and_fused():
         torch.testing.assert_close(found, expected)
 
 
-def test_block_alone_and_double_backward():
-    plain, quick, x = block_and_map()
-    x = x.requires_grad_()
-    results = []
-    for block in (plain, quick):
-        out = block(x)
-        (first,) = torch.autograd.grad(out.sin().sum(), x, create_graph=True)
-        second = torch.autograd.grad(first.square().sum(), [x, block.mlp.fc1.weight])
-        results.append((out, first, *second))
-    for expected, found in zip(*results, strict=True):
-        bound = 1e-4 * expected.abs().max().item()
-        torch.testing.assert_close(found, expected, rtol=0, atol=bound)
-
-
 def test_compile_export_and_vmap_take_single_layers(launched):
     """And the block of a map that is not transformed is fused again afterwards."""
     plain, quick, x = (
