@@ -181,11 +181,6 @@ def test_resumes_what_it_saved_itself(stock):
     assert_same(plain.run(range(5, 10)), stock[0])
 
 
-def test_schedules_of_other_groups_are_wrong_without_the_hook(stock):
-    ours = Training(OURS).resume(stock[1], with_hook=False).run(range(5, 10))
-    assert ours.rates != stock[0].rates[5:]
-
-
 def test_hook_leaves_schedules_alone_that_have_none_or_fit():
     plateau = dict(type="ReduceOnPlateauLR", monitor="loss", optimizer=Training(OURS).wrapper)
 

@@ -6,31 +6,9 @@ from swin_weights import microsoft_state
 
 from swin_mm.checkpoint.errors import CheckpointError
 from swin_mm.checkpoint.layouts import (
-    LAYOUTS,
-    MICROSOFT,
-    MMDET,
-    MMPRETRAIN,
     describe_foreign,
     recognise,
 )
-
-
-@pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone."])
-@pytest.mark.parametrize("layout", [MICROSOFT, MMDET], ids=lambda layout: layout.name)
-def test_layout_and_prefix_are_recognised(layout, prefix):
-    state = layout.from_own(MICROSOFT.to_own(microsoft_state(None)).state)
-    state = {prefix + key: value for key, value in state.items()}
-    assert recognise(state | {"roi_head.weight": torch.zeros(1)}) == (layout, prefix, 1, ())
-
-
-def test_every_layout_is_recognised_alone():
-    own = MICROSOFT.to_own(microsoft_state(None)).state
-    for layout in LAYOUTS:
-        state = layout.from_own(own)
-        # In V1, mmpretrain's and mmdet's are the same, where there are norms of all outputs.
-        wanted = MMDET if layout is MMPRETRAIN else layout
-        assert recognise(state).layout is wanted
-        assert sum(bool(other.find_prefixes(state)) for other in LAYOUTS) == 1
 
 
 def test_a_recognised_backbone_is_named_in_words():

@@ -17,24 +17,6 @@ def case(request):
     return CASES[request.param]
 
 
-@pytest.mark.parametrize("prefix", ["", "backbone.model."])
-def test_layout_prefix_and_version_are_recognised(case, prefix):
-    state = {prefix + key: value for key, value in build_timm(case).state.items()}
-    assert recognise(state) == (TIMM, prefix, case.version, ())
-
-
-def test_there_and_back_is_the_identity(case):
-    source = build_timm(case).state
-    own, unused, unknown = TIMM.to_own(source)
-    assert (unused, unknown) == (CLASSIFIER, [])
-    assert own.keys() == {key for key in case.build().state_dict() if key[:5] != "norm0"} - {
-        f"norm{i}.{part}" for i in range(1, 4) for part in ("weight", "bias")
-    }
-    back = TIMM.from_own(own)
-    assert back.keys() == source.keys() - set(CLASSIFIER)
-    assert all(back[key] is source[key] for key in back)
-
-
 def test_merging_moves_by_a_stage_and_keeps_its_order():
     source = build_timm(CASES["small-v1"]).state
     own = TIMM.to_own(source).state

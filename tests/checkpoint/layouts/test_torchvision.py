@@ -5,7 +5,7 @@ import torch
 import torchvision
 from swin_libraries import CASES, build_torchvision
 
-from swin_mm.checkpoint.layouts import TORCHVISION, recognise
+from swin_mm.checkpoint.layouts import TORCHVISION
 
 CLASSIFIER = ["norm.weight", "norm.bias", "head.weight", "head.bias"]
 QKV_BIAS = "features.1.0.attn.qkv.bias"
@@ -18,31 +18,6 @@ def case(request):
 
 def without_derived(keys):
     return {key for key in keys if not key.endswith(("position_index", "coords_table"))}
-
-
-@pytest.mark.parametrize("prefix", ["", "backbone.body."])
-def test_layout_prefix_and_version_are_recognised(case, prefix):
-    state = {prefix + key: value for key, value in build_torchvision(case).state.items()}
-    assert recognise(state) == (TORCHVISION, prefix, case.version, ())
-
-
-def test_there_and_back_is_the_identity(case):
-    source = build_torchvision(case).state
-    own, unused, unknown = TORCHVISION.to_own(source)
-    assert unknown == []
-    assert without_derived(unused) == set(CLASSIFIER)
-    assert own.keys() == {key for key in case.build().state_dict() if key[:4] != "norm"}
-    back = TORCHVISION.from_own(own)
-    assert back.keys() == source.keys() - set(unused)
-    for key, value in back.items():
-        wanted = source[key].clone()
-        if case.version == 2 and key.endswith("qkv.bias"):
-            # The part of the keys is not used, and comes back as zeros.
-            width = len(wanted) // 3
-            wanted[width : 2 * width] = 0
-        assert torch.equal(value, wanted), key
-    again = TORCHVISION.to_own(back).state
-    assert all(torch.equal(again[key], own[key]) for key in own)
 
 
 @pytest.mark.parametrize("model", ["swin_t", "swin_v2_t"])

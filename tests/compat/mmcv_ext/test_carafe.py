@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from half_precision import HALVES, assert_rounds_once
 from mmcv.ops import carafe, carafe_naive
 from mmcv.ops.carafe import CARAFEPack, ext_module
 from torch.autograd import gradcheck
@@ -73,20 +74,10 @@ def test_naive_gradients_are_those_of_carafe():
         torch.testing.assert_close(grad, wanted)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@HALVES
 def test_half_precision(dtype):
-    """Computed in float32 and rounded once, in both directions."""
     setting = (5, 2, 2)
-    narrow = [t.requires_grad_() for t in tensors(setting, dtype)]
-    wide = [t.detach().float().requires_grad_() for t in narrow]
-    output, expected = carafe(*narrow, *setting), carafe(*wide, *setting)
-    assert output.dtype == dtype
-    assert torch.equal(output, expected.to(dtype))
-    direction = torch.randn_like(output)
-    grads = torch.autograd.grad(output, narrow, direction)
-    wanted = torch.autograd.grad(expected, wide, direction.float())
-    for grad, want in zip(grads, wanted, strict=True):
-        assert torch.equal(grad, want.to(dtype))
+    assert_rounds_once(lambda *t: carafe(*t, *setting), tensors(setting), dtype)
 
 
 def test_channels_last_input():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from half_precision import HALVES, assert_rounds_once
 from mmcv.ops.multi_scale_deform_attn import (
     MultiScaleDeformableAttnFunction,
     multi_scale_deformable_attn_pytorch,
@@ -53,19 +54,9 @@ def test_strided_inputs():
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@HALVES
 def test_half_precision(dtype):
-    """Computed in float32 and rounded once, in both directions."""
-    narrow = [t.requires_grad_() for t in tensors(dtype)]
-    wide = [t.detach().float().requires_grad_() for t in narrow]
-    output, expected = attend(*narrow), attend(*wide)
-    assert output.dtype == dtype
-    assert torch.equal(output, expected.to(dtype))
-    direction = torch.randn_like(output)
-    grads = torch.autograd.grad(output, narrow, direction)
-    wanted = torch.autograd.grad(expected, wide, direction.float())
-    for grad, want in zip(grads, wanted, strict=True):
-        assert torch.equal(grad, want.to(dtype))
+    assert_rounds_once(attend, tensors(), dtype)
 
 
 def test_autocast_changes_nothing():

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from half_precision import HALVES, assert_rounds_once
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack, deform_conv2d
 from mmcv.ops import modulated_deform_conv2d as modulated_conv2d
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 # stride, padding, dilation, groups, deform_groups
 GEOMETRIES = {
     "plain": ((1, 1), (0, 0), (1, 1), 1, 1),
@@ -173,32 +173,22 @@ def test_deform_conv_second_backward_pass_gives_the_gradient_of_its_own():
         torch.testing.assert_close(second, 2 * first)
 
 
-def rounds_like_float32(function, leaves, dtype):
-    """Asserts that output and gradients are the float32 ones, rounded once."""
-    narrow = [t.detach().to(dtype).requires_grad_() for t in leaves]
-    wide = [t.detach().float().requires_grad_() for t in narrow]
-    output, expected = function(*narrow), function(*wide)
-    assert output.dtype == dtype
-    assert torch.equal(output, expected.to(dtype))
-    direction = torch.randn_like(output)
-    grads = torch.autograd.grad(output, narrow, direction)
-    wanted = torch.autograd.grad(expected, wide, direction.float())
-    for grad, want in zip(grads, wanted, strict=True):
-        assert grad.dtype == dtype
-        torch.testing.assert_close(grad, want.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
-
-
 @HALVES
 def test_deform_conv_in_half_precision(dtype):
     geometry = GEOMETRIES["deform_groups"]
     input, offset, _, weight, _ = tensors(geometry)
-    rounds_like_float32(lambda *t: deform_conv2d(*t, *geometry), (input, offset, weight), dtype)
+    inputs = input, offset, weight
+    eps = torch.finfo(dtype).eps
+    assert_rounds_once(lambda *t: deform_conv2d(*t, *geometry), inputs, dtype, rtol=eps)
 
 
 @HALVES
 def test_modulated_deform_conv_in_half_precision(dtype):
     geometry = GEOMETRIES["deform_groups"]
-    rounds_like_float32(lambda *t: modulated_conv2d(*t, *geometry), tensors(geometry), dtype)
+    eps = torch.finfo(dtype).eps
+    assert_rounds_once(
+        lambda *t: modulated_conv2d(*t, *geometry), tensors(geometry), dtype, rtol=eps
+    )
 
 
 @pytest.mark.parametrize("pack", [DeformConv2dPack, ModulatedDeformConv2dPack])

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from half_precision import HALVES
 from mmcv.ops import bbox_overlaps, box_iou_rotated, nms_rotated
-
-HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
 def boxes(count, seed):

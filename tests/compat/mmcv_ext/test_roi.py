@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 import torchvision
+from half_precision import HALVES, assert_rounds_once
 from mmcv.ops import deform_roi_pool, roi_align, roi_align_rotated, roi_pool
 from torch.autograd import gradcheck
 
-HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 # Whole, partly outside, narrower than a cell, on the second image, in a corner.
 ROIS = torch.tensor(
     [
@@ -101,27 +101,28 @@ def test_roi_align_takes_channels_last_and_strided_gradients():
 @HALVES
 @pytest.mark.parametrize("mode", ["avg", "max"])
 def test_roi_align_in_half_precision(mode, dtype):
-    """Computed in float32 and rounded once, in both directions."""
-    maps, rois = features(dtype), ROIS.to(dtype)
-    args = ((3, 2), 0.25, 2, mode, True)
-    narrow, wide = maps.clone().requires_grad_(), maps.float().requires_grad_()
-    output, expected = roi_align(narrow, rois, *args), roi_align(wide, rois.float(), *args)
-    assert output.dtype == dtype
-    assert torch.equal(output, expected.to(dtype))
-    torch.manual_seed(1)
-    weight = torch.randn(output.shape).to(dtype)
-    output.backward(weight)
-    expected.backward(weight.float())
-    assert narrow.grad.dtype == dtype
+    def align(maps):
+        return roi_align(maps, ROIS.to(dtype).to(maps.dtype), (3, 2), 0.25, 2, mode, True)
+
     # In mode max the places of the maxima are kept in the dtype of the input.
-    tolerance = 0 if mode == "avg" else 0.05
-    torch.testing.assert_close(narrow.grad, wide.grad.to(dtype), rtol=tolerance, atol=tolerance)
+    assert_rounds_once(align, [features()], dtype, rtol=None if mode == "avg" else 0.05)
 
 
-@pytest.mark.parametrize("mode", ["avg", "max"])
-def test_roi_align_of_no_regions(mode):
+NO_ROIS = torch.zeros(0, 5, dtype=torch.float64)
+OPERATORS = {
+    "avg": lambda maps: roi_align(maps, NO_ROIS, (3, 2), 0.25, 0, "avg", True),
+    "max": lambda maps: roi_align(maps, NO_ROIS, (3, 2), 0.25, 0, "max", True),
+    "pool": lambda maps: roi_pool(maps, NO_ROIS, (3, 2), 0.25),
+    "deform": lambda maps: deform_roi_pool(
+        maps, NO_ROIS, torch.zeros(0, 2, 3, 2).double().requires_grad_(), (3, 2), 0.25, 0, 0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_no_regions(operator):
     maps = features().requires_grad_()
-    output = roi_align(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25, 0, mode, True)
+    output = operator(maps)
     assert output.shape == (0, 3, 3, 2)
     output.sum().backward()
     assert not maps.grad.any()
@@ -181,22 +182,10 @@ def test_roi_pool_gradient():
 
 @HALVES
 def test_roi_pool_in_half_precision(dtype):
-    maps, rois = features(dtype), POOL_ROIS.to(dtype)
-    narrow, wide = maps.clone().requires_grad_(), maps.float().requires_grad_()
-    output, expected = (roi_pool(m, rois.to(m.dtype), (3, 2), 0.25) for m in (narrow, wide))
-    assert output.dtype == dtype
-    assert torch.equal(output.float(), expected)
-    output.sum().backward()
-    expected.sum().backward()
-    assert torch.equal(narrow.grad.float(), wide.grad)
+    def pool(maps):
+        return roi_pool(maps, POOL_ROIS.to(dtype).to(maps.dtype), (3, 2), 0.25)
 
-
-def test_roi_pool_of_no_regions():
-    maps = features().requires_grad_()
-    output = roi_pool(maps, torch.zeros(0, 5, dtype=torch.float64), (3, 2), 0.25)
-    assert output.shape == (0, 3, 3, 2)
-    output.sum().backward()
-    assert not maps.grad.any()
+    assert_rounds_once(pool, [features()], dtype, rtol=torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("ratio", [0, 2], ids=["adaptive", "ratio2"])
@@ -232,25 +221,11 @@ def test_deform_roi_pool_gradients():
 
 @HALVES
 def test_deform_roi_pool_in_half_precision(dtype):
-    torch.manual_seed(3)
-    offset = (torch.randn(len(ROIS), 2, 3, 2) * 0.3).to(dtype)
-    args = ((3, 2), 0.25, 2, 0.1)
-    output = deform_roi_pool(features(dtype), ROIS.to(dtype), offset, *args)
-    expected = deform_roi_pool(
-        features(dtype).float(), ROIS.to(dtype).float(), offset.float(), *args
-    )
-    assert output.dtype == dtype
-    assert torch.equal(output, expected.to(dtype))
+    def pool(maps, offset):
+        return deform_roi_pool(maps, ROIS.to(dtype).to(maps.dtype), offset, (3, 2), 0.25, 2, 0.1)
 
-
-def test_deform_roi_pool_of_no_regions():
-    maps = features().requires_grad_()
-    offset = torch.zeros(0, 2, 3, 2, dtype=torch.float64, requires_grad=True)
-    rois = torch.zeros(0, 5, dtype=torch.float64)
-    output = deform_roi_pool(maps, rois, offset, (3, 2), 0.25, 0, 0.1)
-    assert output.shape == (0, 3, 3, 2)
-    output.sum().backward()
-    assert not maps.grad.any()
+    offset = torch.randn(len(ROIS), 2, 3, 2) * 0.3
+    assert_rounds_once(pool, [features(), offset], dtype, rtol=torch.finfo(dtype).eps)
 
 
 def turned_points(box, pooled, counts, aligned):

@@ -12,12 +12,10 @@ from torchvision.models.swin_transformer import (
 )
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 
-import swin_mm
 from swin_mm.models.backbones import swin_v2
 from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
 from swin_mm.models.layers import CosineWindowAttention
-from swin_mm.registry import MODELS
 
 SMALL = dict(embed_dims=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), drop_path_rate=0.0)
 
@@ -195,12 +193,6 @@ def test_bias_table_is_as_precise_in_half_precision(dtype):
     torch.testing.assert_close(layer.bias_table().double(), exact, rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(layer.bias_table().double(), exact, rtol=1e-5, atol=1e-5)
-
-
-def test_is_exported_and_registered():
-    assert swin_mm.SwinTransformerV2 is SwinTransformerV2
-    arguments = SMALL | dict(type="swin_mm.SwinTransformerV2")
-    assert type(MODELS.build(arguments)) is SwinTransformerV2
 
 
 def test_docstring_example():

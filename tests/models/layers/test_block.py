@@ -39,3 +39,12 @@ def test_a_hook_sees_every_sample_of_the_batch():
     block.mlp.fc1.register_forward_hook(lambda module, given, out: sizes.append(len(out)))
     model(torch.randn(3, 3, 64, 64))
     assert sizes == [3]
+
+
+def test_dropout_that_stays_on_in_evaluation():
+    """Monte Carlo dropout: `eval`, then dropout back on."""
+    model, x = build_model(drop_rate=0.3).eval(), torch.randn(2, 3, 36, 28)
+    with torch.no_grad():
+        assert torch.equal(model(x)[0], model(x)[0])
+        model.layers[0].blocks[0].mlp.drop.train()
+        assert not torch.equal(model(x)[0], model(x)[0])
