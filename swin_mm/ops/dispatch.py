@@ -34,15 +34,6 @@ EXPLAINED_KERNELS: tuple[tuple[RowOperator, int], ...] = (
 )
 
 
-class CanRun(NamedTuple):
-    """Whether an implementation can run; true where there is no reason against it."""
-
-    reason: str | None = None
-
-    def __bool__(self) -> bool:
-        return self.reason is None
-
-
 class Attention(NamedTuple):
     """What decides about window attention beside its setting."""
 
@@ -61,14 +52,14 @@ class FusedForm(NamedTuple):
 
 
 class Implementation(NamedTuple):
-    """One way to compute a block: window attention, and whether that and the rest can run.
+    """One way to compute a block: window attention, and why that or the rest cannot run, if so.
 
     `attention` has the arguments of `reference.window_attention`.
     """
 
     attention: Callable[..., Tensor]
-    can_attend: Callable[[Setting, Attention], CanRun]
-    can_fuse: Callable[[Setting, FusedForm], CanRun]
+    why_not_attention: Callable[[Setting, Attention], str | None]
+    why_not_fused: Callable[[Setting, FusedForm], str | None]
 
 
 def _run_triton(*args: Any, **kwargs: Any) -> Tensor:
@@ -90,29 +81,28 @@ def _run_self_tested(qkv: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return sdpa.window_attention(qkv, *args, **kwargs)
 
 
-def _can_attend_by_triton(setting: Setting, attention: Attention) -> CanRun:
-    if reason := _why_not_auto(setting):
-        return CanRun(reason)
+def _why_not_attention_by_triton(setting: Setting, attention: Attention) -> str | None:
     head_dim, window_size, dropout = attention
-    if reason := support.why_not_attention(setting, head_dim, dropout):
-        return CanRun(reason)
-    return CanRun(self_test.why_not_attention(setting.device, setting.dtype, window_size, head_dim))
+    return (
+        _why_not_auto(setting)
+        or support.why_not_attention(setting, head_dim, dropout)
+        or self_test.why_not_attention(setting.device, setting.dtype, window_size, head_dim)
+    )
 
 
-def _can_fuse_by_triton(setting: Setting, form: FusedForm) -> CanRun:
-    reason = _why_not_auto(setting) or can_fuse_by_name(setting, form).reason
+def _why_not_fused_by_triton(setting: Setting, form: FusedForm) -> str | None:
+    if reason := _why_not_auto(setting) or _why_not_fused_by_name(setting, form):
+        return reason
     for name, channels in form.operators:
-        if reason is None:
-            dtypes = setting.norm_dtype, setting.linear_dtype
-            kernel = RowKernel(name, channels, setting.device, *dtypes)
-            if why := self_test.why_not_rows(kernel):
-                reason = f"{name}: {why}"
-    return CanRun(reason)
+        dtypes = setting.norm_dtype, setting.linear_dtype
+        if reason := self_test.why_not_rows(RowKernel(name, channels, setting.device, *dtypes)):
+            return f"{name}: {reason}"
+    return None
 
 
-def can_fuse_by_name(setting: Setting, form: FusedForm) -> CanRun:
-    """Whether the Triton kernels can run where they are requested by name, self-tested or not."""
-    return CanRun(form.reason or support.why_not_rows(setting, form.widest))
+def _why_not_fused_by_name(setting: Setting, form: FusedForm) -> str | None:
+    """Why the Triton kernels cannot run where they are requested by name, self-tested or not."""
+    return form.reason or support.why_not_rows(setting, form.widest)
 
 
 def _why_not_auto(setting: Setting) -> str | None:
@@ -123,27 +113,31 @@ def _why_not_auto(setting: Setting) -> str | None:
     return None
 
 
-def _can_attend_by_sdpa(setting: Setting, attention: Attention) -> CanRun:
+def _why_not_attention_by_sdpa(setting: Setting, attention: Attention) -> str | None:
     # PyTorch's fused CPU kernel gives no gradient to the bias, so its composite fallback would
     # run, which is slower than the reference.
     if setting.device.type == "cpu" and setting.needs_grad:
-        return CanRun("its fused CPU kernel has no gradient for the position bias")
-    return CanRun()
+        return "its fused CPU kernel has no gradient for the position bias"
+    return None
 
 
-def _can_fuse_by_onednn(setting: Setting, form: FusedForm) -> CanRun:
+def _why_not_fused_by_onednn(setting: Setting, form: FusedForm) -> str | None:
     reason = "stochastic depth is active" if form.drops_samples else form.reason
-    return CanRun(reason or why_not_onednn(setting))
+    return reason or why_not_onednn(setting)
 
 
 # In order of preference. The reference can always run.
 IMPLEMENTATIONS: dict[AttnBackend, Implementation] = {
-    "triton": Implementation(_run_self_tested, _can_attend_by_triton, _can_fuse_by_triton),
-    "sdpa": Implementation(sdpa.window_attention, _can_attend_by_sdpa, _can_fuse_by_onednn),
+    "triton": Implementation(
+        _run_self_tested, _why_not_attention_by_triton, _why_not_fused_by_triton
+    ),
+    "sdpa": Implementation(
+        sdpa.window_attention, _why_not_attention_by_sdpa, _why_not_fused_by_onednn
+    ),
     "reference": Implementation(
         reference.window_attention,
-        lambda setting, attention: CanRun(),
-        lambda setting, form: CanRun("the reference calls each layer"),
+        lambda setting, attention: None,
+        lambda setting, form: "the reference calls each layer",
     ),
 }
 
@@ -178,10 +172,11 @@ def choose_attention(
         return IMPLEMENTATIONS[backend].attention, backend, "requested by name"
     reasons = []
     for name, implementation in IMPLEMENTATIONS.items():
-        if can := implementation.can_attend(setting, attention):
+        reason = implementation.why_not_attention(setting, attention)
+        if reason is None:
             reasons += ["self-test passed"] if name == "triton" else []
             return implementation.attention, name, "; ".join(reasons) or "first choice"
-        reasons.append(f"not {name}: {can.reason}")
+        reasons.append(f"not {name}: {reason}")
     raise AssertionError("the reference can always run")
 
 
@@ -199,10 +194,11 @@ def choose_fused(
             reasons.append(f"not {name}: attn_backend is {backend!r}")
             continue
         is_by_name = backend == name == "triton"
-        can_fuse = can_fuse_by_name if is_by_name else IMPLEMENTATIONS[name].can_fuse
-        if can := can_fuse(setting, form):
+        why_not = _why_not_fused_by_name if is_by_name else IMPLEMENTATIONS[name].why_not_fused
+        reason = why_not(setting, form)
+        if reason is None:
             return name, "; ".join(reasons) or "first choice"
-        reasons.append(f"not {name}: {can.reason}")
+        reasons.append(f"not {name}: {reason}")
     return None, "; ".join(reasons)
 
 

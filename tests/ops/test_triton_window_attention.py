@@ -320,13 +320,13 @@ def test_a_machine_that_fits_is_accepted(monkeypatch):
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
     setting = Setting(gpu, BF16, needs_grad=True)
     attention = dispatch.Attention(32, (7, 7))
-    can_attend = dispatch.IMPLEMENTATIONS["triton"].can_attend
+    why_not = dispatch.IMPLEMENTATIONS["triton"].why_not_attention
     key = self_test.attention_key(gpu, BF16, (7, 7), 32)
     monkeypatch.setattr(self_test, "_results", {key: None})
-    assert can_attend(setting, attention)
-    assert "no dropout" in can_attend(setting, attention._replace(dropout=0.1)).reason
-    assert "CUDA" in can_attend(setting._replace(device=cpu), attention).reason
-    assert "subclass" in can_attend(setting._replace(is_exact_tensor=False), attention).reason
+    assert why_not(setting, attention) is None
+    assert "no dropout" in why_not(setting, attention._replace(dropout=0.1))
+    assert "CUDA" in why_not(setting._replace(device=cpu), attention)
+    assert "subclass" in why_not(setting._replace(is_exact_tensor=False), attention)
     assert dispatch.choose_attention(setting, attention)[1] == "triton"
     monkeypatch.setattr(self_test, "_results", {key: "it errs"})
     assert dispatch.choose_attention(setting, attention)[1] == "sdpa"
