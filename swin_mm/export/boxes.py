@@ -4,12 +4,7 @@ A place without a box has the score 0.
 """
 
 import torch
-from mmdet.models.task_modules import (
-    AnchorGenerator,
-    DeltaXYWHBBoxCoder,
-    DistancePointBBoxCoder,
-    MlvlPointGenerator,
-)
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from torch import Tensor
 
 from swin_mm.export.inputs import Batch
@@ -17,11 +12,9 @@ from swin_mm.heads.ops.deltas import decode_deltas
 
 
 def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The best scores of each row and where they are, `(B, count)` each, however many there are.
+    """The best of scores `(B, N)`, 0 or more, and where they are, `(B, count)` each.
 
-    Args:
-        scores: `(B, N)`, 0 or more.
-        count: How many; places beyond the scores have 0 and point at the first.
+    Places beyond the scores have 0 and point at the first.
     """
     padded = torch.cat([scores, scores.new_full((scores.shape[0], count), -1.0)], dim=1)
     best, index = padded.topk(count, dim=1)
@@ -32,28 +25,6 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def take(values: Tensor, index: Tensor) -> Tensor:
     """Picks `(B, K, C)` of `(B, N, C)` by `(B, K)`."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
-
-
-def make_anchors(generator: AnchorGenerator, level: int, features: Tensor) -> Tensor:
-    """The anchors of a level, `(H*W*K, 4)`, for a map `(B, C, H, W)`."""
-    height, width = features.shape[2:]
-    stride_x, stride_y = generator.strides[level]
-    base = generator.base_anchors[level].to(features.device, torch.float32)
-    x = torch.arange(width, device=features.device) * stride_x
-    y = torch.arange(height, device=features.device) * stride_y
-    x, y = x[None, :].expand(height, width), y[:, None].expand(height, width)
-    shifts = torch.stack([x, y, x, y], dim=-1).float()  # (H, W, 4)
-    return (shifts[:, :, None] + base).flatten(0, 2)
-
-
-def make_points(generator: MlvlPointGenerator, level: int, features: Tensor) -> Tensor:
-    """The points of a level, `(H*W, 2)`, for a map `(B, C, H, W)`."""
-    height, width = features.shape[2:]
-    stride_x, stride_y = generator.strides[level]
-    x = (torch.arange(width, device=features.device) + generator.offset) * stride_x
-    y = (torch.arange(height, device=features.device) + generator.offset) * stride_y
-    x, y = x[None, :].expand(height, width), y[:, None].expand(height, width)
-    return torch.stack([x, y], dim=-1).float().flatten(0, 1)
 
 
 def decode_distances(

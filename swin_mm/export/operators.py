@@ -83,14 +83,10 @@ def _(qkv: Tensor, *others: Any) -> Tensor:
 def suppress(
     boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float, max_boxes: int
 ) -> Tensor:
-    """Non-maximum suppression of each class of each group.
+    """Non-maximum suppression of each class of each group, of which `max_boxes` are kept at most.
 
-    Args:
-        boxes: `(G, N, 4)`, x1, y1, x2, y2 in pixels.
-        scores: `(G, C, N)`.
-        iou_threshold: A box goes when its IoU with a kept one is greater than this.
-        score_threshold: A box goes when its score is not greater than this.
-        max_boxes: Most boxes that are kept of a class.
+    Of boxes `(G, N, 4)` with scores `(G, C, N)`, one goes when its IoU with a kept one is greater
+    than `iou_threshold`, or its score is not greater than `score_threshold`.
 
     Returns:
         `(G, C, N)`, the scores of the boxes that are kept, and 0 for others.
@@ -134,14 +130,17 @@ def pool_rois(
     Returns:
         `(B*K, C, h, w)`.
     """
-    rois = list(boxes.float())
-    out = maps[0].new_zeros(boxes.shape[0] * boxes.shape[1], maps[0].shape[1], *output_size)
+    count, num_boxes = boxes.shape[:2]
+    image = torch.arange(count, device=boxes.device)[:, None].expand(count, num_boxes)
+    rois = torch.cat([image.flatten()[:, None].to(boxes.dtype), boxes.flatten(0, 1)], dim=1)
     flat = levels.flatten()
+    out = maps[0].new_zeros(rois.shape[0], maps[0].shape[1], *output_size)
     for level, (features, scale) in enumerate(zip(maps, scales, strict=True)):
+        index = (flat == level).nonzero().squeeze(1)
         pooled = torchvision.ops.roi_align(
-            features, rois, tuple(output_size), scale, sampling_ratio, aligned
+            features, rois[index], tuple(output_size), scale, sampling_ratio, aligned
         )
-        out = torch.where((flat == level)[:, None, None, None], pooled, out)
+        out = out.index_put((index,), pooled)
     return out
 
 
@@ -160,7 +159,9 @@ def _(
 @torch.library.custom_op("swin_mm::resize_to", mutates_args=())
 def resize_to(x: Tensor, size: Tensor, align_corners: bool) -> Tensor:
     """Bilinear interpolation of `(B, C, H, W)` to a size `(h, w)` that is an input, int64."""
-    pair = [int(side) for side in size]
+    pair: list[Any] = [side.item() for side in size.unbind()]
+    for side in pair:
+        torch._check(side >= 1)
     return F.interpolate(x, pair, mode="bilinear", align_corners=align_corners).contiguous()
 
 

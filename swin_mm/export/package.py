@@ -5,13 +5,12 @@ has each as operators that it can call.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
@@ -38,44 +37,15 @@ def suppress(
     return out[:-1].view(scores.shape)
 
 
-def pool_rois(
-    maps: Sequence[Tensor],
-    boxes: Tensor,
-    levels: Tensor,
-    scales: Sequence[float],
-    output_size: Sequence[int],
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    """`operators.pool_rois`, each box from the map of its level alone."""
-    count, num_boxes = boxes.shape[:2]
-    image = torch.arange(count, device=boxes.device)[:, None].expand(count, num_boxes)
-    rois = torch.cat([image.flatten()[:, None].to(boxes.dtype), boxes.flatten(0, 1)], dim=1)
-    flat = levels.flatten()
-    out = maps[0].new_zeros(rois.shape[0], maps[0].shape[1], *output_size)
-    for level, (features, scale) in enumerate(zip(maps, scales, strict=True)):
-        index = (flat == level).nonzero().squeeze(1)
-        pooled = torchvision.ops.roi_align(
-            features, rois[index], tuple(output_size), scale, sampling_ratio, aligned
-        )
-        out = out.index_put((index,), pooled)
-    return out
-
-
-def resize_to(x: Tensor, size: Tensor, align_corners: bool) -> Tensor:
-    """`operators.resize_to`."""
-    pair: list[Any] = [side.item() for side in size.unbind()]
-    for side in pair:
-        torch._check(side >= 1)
-    return F.interpolate(x, pair, mode="bilinear", align_corners=align_corners).contiguous()
-
-
+OWN: list[Any] = [
+    operators.window_attention,
+    operators.window_context,
+    operators.pool_rois,
+    operators.resize_to,
+]
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    operators.window_attention._opoverload: operators.window_attention._init_fn,
-    operators.window_context._opoverload: operators.window_context._init_fn,
+    **{operator._opoverload: operator._init_fn for operator in OWN},
     operators.suppress._opoverload: suppress,
-    operators.pool_rois._opoverload: pool_rois,
-    operators.resize_to._opoverload: resize_to,
 }
 
 

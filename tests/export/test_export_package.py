@@ -31,15 +31,6 @@ def test_one_nms_for_all_classes_and_images(threshold):
     assert ((scores > threshold).sum() > (expected > 0).sum()) == (threshold < 0.9)
 
 
-def test_features_of_boxes_from_the_map_of_their_level():
-    torch.manual_seed(0)
-    maps, boxes = [torch.randn(2, 3, 24, 24), torch.randn(2, 3, 12, 12)], draw_boxes(2, 5)
-    levels = torch.tensor([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1]])
-    layout = [1 / 4, 1 / 8], (7, 7), 2, True
-    expected = operators.pool_rois(maps, boxes, levels, *layout)
-    torch.testing.assert_close(package.pool_rois(maps, boxes, levels, *layout), expected)
-
-
 @pytest.fixture
 def archive(tmp_path):
     """What is no package, but has the form of one."""
