@@ -62,9 +62,8 @@ class Backbone(NamedTuple):
 def find_backbone(checkpoint: Mapping[str, Any], prefix: str = "") -> Backbone:
     """Finds the backbone in the content of a checkpoint file.
 
-    Args:
-        checkpoint: What `load_checkpoint_file` returned.
-        prefix: Look only at keys that begin with it; needed where there are several backbones.
+    Only keys that begin with `prefix` are looked at; it is needed where there are several
+    backbones.
 
     Raises:
         CheckpointError: There is no Swin in it, or more than one.

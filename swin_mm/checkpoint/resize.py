@@ -13,12 +13,10 @@ RGB = 3
 
 
 def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
-    """Interpolates a table of relative position biases to another window.
+    """Interpolates a table of relative position biases to another window `(Wh, Ww)`, in tokens.
 
-    Args:
-        table: `((2*Wh-1) * (2*Ww-1), nH)`, a row for each offset between two tokens; of a square
-            window, or of `window_size`.
-        window_size: The wanted `(Wh, Ww)`, in tokens.
+    The table is `((2*Wh-1) * (2*Ww-1), nH)`, a row for each offset between two tokens; of a square
+    window, or of `window_size`.
 
     Raises:
         CheckpointError: When the rows of `table` do not determine its window.
@@ -43,9 +41,7 @@ def resize_bias_table(table: Tensor, window_size: tuple[int, int]) -> Tensor:
 def resize_position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tensor:
     """Interpolates an absolute position embedding to another number of patches, as Microsoft does.
 
-    Args:
-        embedding: `(1, S*S, C)` of a square image, or of any image of `size`.
-        size: The wanted `(Ph, Pw)`, in patches.
+    It is `(1, S*S, C)` of a square image, or of any image of `size`, the wanted `(Ph, Pw)`.
 
     Raises:
         CheckpointError: When `embedding` is not that of a square image.

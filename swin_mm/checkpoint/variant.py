@@ -17,12 +17,9 @@ RESIZABLE = ("version", "window_size", "context_scales")
 def read_variant(state: State) -> dict[str, Any]:
     """Reads the arguments of a backbone off its weights, as far as they can be told.
 
-    Args:
-        state: A state dict in our own layout, whole or not; with the unused keys of its layout, a
-            window can be told in V2 too.
-
-    Returns:
-        `version`, 1 or 2, and arguments of the class; of `context_scales`, their number.
+    The state dict is in our own layout, whole or not; with the unused keys of its layout, a window
+    can be told in V2 too. Beside arguments of the class there is `version`, 1 or 2; of
+    `context_scales` there is their number.
     """
     blocks = {(int(match[1]), int(match[2])) for key in state if (match := BLOCK.match(key))}
     num_stages = 1 + max((stage for stage, _ in blocks), default=-1)

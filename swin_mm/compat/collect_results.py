@@ -28,15 +28,9 @@ def collect_results(
 ) -> list | None:
     """Replaces mmengine's `collect_results`; a metric's own `collect_dir` or device stays in use.
 
-    Args:
-        original: mmengine's function.
-        results: Those of this process. Processes take the samples of a data set in turn.
-        size: Number of samples; what samplers add to give all processes as many is dropped.
-        device: `"cpu"`, or what mmengine collects on.
-        tmpdir: A shared folder, if the metric names one.
-
-    Returns:
-        The results of all processes in the order of the data set; None but in the first process.
+    Processes take the samples of a data set in turn. What samplers add to give all processes as
+    many is dropped: of all results the first `size` are kept, in the order of the data set; None is
+    returned but in the first process.
     """
     from mmengine.dist import get_rank, get_world_size
     from mmengine.evaluator.metric import _to_cpu

@@ -60,11 +60,9 @@ _PATCHER = PatchedModules()
 
 
 def supply(name: str, file: str) -> None:
-    """Makes `import name` execute `file` where no other finder knows `name`.
+    """Makes `import name` execute the Python source `file` where no other finder knows `name`.
 
-    Args:
-        name: Dotted module name, such as `mmcv._ext`. Its parent package must exist.
-        file: Path of the Python source that becomes the module.
+    The parent package of the dotted name must exist.
     """
     _SUPPLIER.files[name] = file
     if _SUPPLIER not in sys.meta_path:
@@ -80,11 +78,9 @@ def is_supplied(name: str) -> bool:
 
 
 def when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
-    """Patches a module now, where it has been imported, or else when it is.
+    """Patches a module in place now, where it has been imported, or else when it is.
 
-    Args:
-        name: Dotted module name.
-        patch: Changes the module in place; may be called again.
+    `patch` may be called again.
     """
     if name in sys.modules:
         patch(sys.modules[name])

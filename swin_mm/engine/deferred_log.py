@@ -24,11 +24,7 @@ MAX_WAITING = 1000
 
 
 class DeviceNumber:
-    """Starts to copy a number to the CPU; by the time it is read it will mostly be there.
-
-    Args:
-        value: A tensor of one element, on any device.
-    """
+    """Starts to copy a tensor of one element to the CPU; when read, it is mostly there already."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value.detach().to("cpu", non_blocking=True)
@@ -88,11 +84,8 @@ class DeferredScalars(OrderedDict):
 def add_deferred(hub: MessageHub, scalars: Mapping[str, Tensor]) -> None:
     """Adds one value of each scalar to a message hub without waiting for the device.
 
+    `scalars` are tensors of one element by key in the hub, such as `train/loss`, on any device.
     What reads the hub notices nothing: the numbers are those that mmengine would have there.
-
-    Args:
-        hub: The hub, whose scalars become `DeferredScalars`.
-        scalars: Tensors of one element by key in the hub, such as `train/loss`; on any device.
     """
     if not isinstance(hub._log_scalars, DeferredScalars):
         hub._log_scalars = DeferredScalars(hub._log_scalars)

@@ -9,11 +9,7 @@ from mmengine.evaluator import DumpResults
 
 
 class DumpInstances(DumpDetResults):
-    """mmdet's dump of detections, for masks that are run lengths already too.
-
-    Args:
-        out_file_path: The file; ends in `.pkl`.
-    """
+    """mmdet's dump of detections to a `.pkl`, for masks that are run lengths already too."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -28,12 +24,9 @@ class DumpInstances(DumpDetResults):
 
 
 class DumpLabelMaps(DumpResults):
-    """Pickles one dict for each image, with `img_path` and `labels` `(H, W)`.
+    """Pickles one dict for each image to a `.pkl`, with `img_path` and `labels` `(H, W)`.
 
     mmengine's own dump keeps the scores of every class at every pixel: two hundred times as much.
-
-    Args:
-        out_file_path: The file; ends in `.pkl`.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:

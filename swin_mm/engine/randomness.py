@@ -23,8 +23,7 @@ STEP, SAMPLE, VALIDATION = range(3)
 def seed_generators(*key: int) -> None:
     """Seeds Python's, NumPy's and PyTorch's global generators, those of this process's GPU too.
 
-    Args:
-        key: Numbers of any size, not negative; different keys give independent streams.
+    Different keys, of numbers of any size that are not negative, give independent streams.
     """
     words = np.random.SeedSequence(key).generate_state(4)
     random.seed(words.tobytes())
@@ -59,10 +58,8 @@ class SeededBatch(list):
 class ResumableBatches:
     """Wraps the batch sampler of a training loop: seeds samples, and starts where the loop is.
 
-    Args:
-        batches: The batch sampler.
-        loop: The loop. `iter` are the steps done, `skipped_batches` those whose batches are still
-            to be skipped.
+    The loop's `iter` are the steps done, its `skipped_batches` those whose batches are still to be
+    skipped.
     """
 
     def __init__(self, batches: BatchSampler, loop: BaseLoop) -> None:

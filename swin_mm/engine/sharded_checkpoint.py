@@ -110,10 +110,8 @@ def _write_file(path: Path, checkpoint: dict[str, Any], **options: Any) -> None:
 def write_folder(path: Path, checkpoint: dict[str, Any]) -> None:
     """Writes a checkpoint in a folder, which has its name when it is whole.
 
-    Args:
-        path: The folder; what is there is replaced.
-        checkpoint: Dicts and lists of anything, with divided tensors. All else is taken from the
-            first process.
+    What is there is replaced. A checkpoint is made of dicts and lists of anything. All but divided
+    tensors is the first process's.
 
     Raises:
         CheckpointError: The processes do not write to one folder.

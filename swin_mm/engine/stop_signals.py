@@ -25,9 +25,6 @@ class StopSignals:
     """While entered, notes the signals that ask the process to stop; the second ends it at once.
 
     Several ranks agree on the step: a signal to any rank stops all of them, one step later.
-
-    Args:
-        runner: The runner, for its device.
     """
 
     def __init__(self, runner: Runner) -> None:

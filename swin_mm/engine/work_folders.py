@@ -50,11 +50,8 @@ def point_to_newest(
 ) -> None:
     """Has `last_checkpoint` name the newest whole checkpoint that any machine has, for a resume.
 
-    Args:
-        runner: The runner, for its work folder and log.
-        folder: Where checkpoints are.
-        templates: Their names, as mmengine has them.
-        writers: As from `find_writers`.
+    `templates` are the names of checkpoints, as mmengine has them, `writers` those of
+    `find_writers`.
     """
     pointer = Path(runner.work_dir, POINTER_NAME)
     is_writer, newest = get_rank() in writers, None
@@ -85,13 +82,8 @@ def point_to_newest(
 def share_newest(newest: Path | None, folder: Path, writers: list[int]) -> Path | None:
     """Gives the folder of each writer the checkpoint that is furthest of all; all must call it.
 
-    Args:
-        newest: The newest whole checkpoint of this process's folder; of a writer.
-        folder: Where a checkpoint that another machine has is put.
-        writers: As from `find_writers`.
-
-    Returns:
-        The checkpoint to resume from in this writer's folder; None where no machine has any.
+    `newest` is the newest whole one of this process's folder, if it is a writer. Returns the one to
+    resume from in its folder; None where no machine has any.
 
     Raises:
         CheckpointError: It is a folder of a sharded model.

@@ -52,20 +52,13 @@ def check_file(
     sizes: Sequence[tuple[int, int, int]],
     picture: np.ndarray | None = None,
 ) -> list[Difference]:
-    """Compares a file with the model in PyTorch.
+    """Compares a file with the model in PyTorch, which is not prepared for export, at each size.
 
-    Args:
-        exported: The file.
-        model: The model, not prepared for export.
-        plan: How it was exported.
-        sizes: `(B, H, W)` of images to compare them on.
-        picture: `(H, W, bands)` uint8, RGB, which is stretched to these sizes; `None` draws some.
-
-    Returns:
-        Differences at each size.
+    `sizes` are `(B, H, W)` of images, to which `picture`, `(H, W, bands)` uint8 RGB, is stretched;
+    without one, some are drawn.
 
     Raises:
-        ExportError: They are beyond rounding; says where.
+        ExportError: They differ beyond rounding; says where.
     """
     found = []
     for number, size in enumerate(sizes):
@@ -118,11 +111,8 @@ def run_eager(
 ) -> list[dict[str, np.ndarray]]:
     """What the model itself finds in images `(B, H, W, bands)`, as a test would run it.
 
-    Args:
-        model: The model.
-        plan: How it is exported.
-        images: Uint8, RGB, of the size that the model works at.
-        own: The size that label maps are to have; by default that of the images.
+    Images are uint8, RGB, of the size that the model works at. Label maps have the size `own`, by
+    default that of the images.
     """
     if plan.bands == 3 and not _reads_rgb(plan, model):
         images = images[..., ::-1]
@@ -169,14 +159,7 @@ def _read_instances(found: Any) -> dict[str, np.ndarray]:
 
 
 def compare(plan: Plan, found: dict, expected: dict, difference: Difference) -> None:
-    """Notes how a file's outputs for an image differ from the model's.
-
-    Args:
-        plan: How the model was exported.
-        found: The file's outputs, without the batch's dimension.
-        expected: Of `run_eager`.
-        difference: Where to note it.
-    """
+    """Notes in `difference` how a file's outputs for an image differ from those of `run_eager`."""
     if "boxes" not in expected:
         for name, values in expected.items():
             if name in found and found[name].shape != values.shape:

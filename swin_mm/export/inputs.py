@@ -29,11 +29,9 @@ class Batch(NamedTuple):
 
 
 class ImageInput(nn.Module):
-    """Turns, normalises and pads images of one size.
+    """Turns, normalises and pads images of one size, as a `preprocessor` of mmdet, mmseg or ours.
 
-    Args:
-        preprocessor: mmdet's or mmseg's, or ours.
-        flip_bands: Whether the model takes the bands in the reverse of the order that they come in.
+    `flip_bands` is whether the model takes the bands in the reverse of the order that they come in.
     """
 
     def __init__(self, preprocessor: Any, flip_bands: bool) -> None:
@@ -77,12 +75,7 @@ class ImageInput(nn.Module):
 
 
 class ExportModule(nn.Module):
-    """What is recorded: a model, from images `(B, H, W, bands)` in uint8 to named outputs.
-
-    Args:
-        model: A detector of mmdet or a segmentor of mmseg.
-        image_input: Prepares its images.
-    """
+    """What is recorded: a model, from images `(B, H, W, bands)` in uint8 to named outputs."""
 
     output_names: tuple[str, ...]
     takes_size = False  # beside images, that of the outputs

@@ -18,14 +18,9 @@ class Segmentor(ExportModule):
     takes_size = True
 
     def forward(self, image: Tensor, size: Tensor | None = None) -> Tensor:
-        """Labels the pixels of images `(B, H, W, bands)`.
+        """Labels the pixels of images `(B, H, W, bands)`, uint8 or int32.
 
-        Args:
-            image: The images.
-            size: Height and width of the label maps, `(2,)` int64; `None` for those of the images.
-
-        Returns:
-            `(B, H', W')`, uint8 or int32.
+        Label maps have the height and width `size`, `(2,)` int64, or those of the images.
         """
         batch = self.image_input(image)
         head, features = self.model.decode_head, self.model.extract_feat(batch.images)
@@ -76,14 +71,7 @@ class MaskQueries(ExportModule):
 
 
 class Features(ExportModule):
-    """The maps of a backbone, or of the neck after it; outputs `level_0` and so on.
-
-    Args:
-        model: As of `ExportModule`.
-        image_input: Likewise.
-        with_neck: Whether the neck is included.
-        count: How many maps there are.
-    """
+    """The `count` maps of a backbone, or of the neck after it; outputs `level_0` and so on."""
 
     def __init__(self, model: Any, image_input: ImageInput, with_neck: bool, count: int) -> None:
         super().__init__(model, image_input)

@@ -78,13 +78,10 @@ class Plan:
 
 
 def make_plan(model: Any, test_dataset: Mapping[str, Any] | None, part: str) -> Plan:
-    """Finds out how a model is exported.
+    """Finds out how a model of mmdet or mmseg is exported, or its `neck` or `backbone` alone.
 
-    Args:
-        model: mmdet's or mmseg's.
-        test_dataset: Settings of the test data, whose pipeline says how images are read and
-            resized; `None` takes RGB images as they are.
-        part: `model`, or `neck` or `backbone` for the maps alone.
+    The pipeline of `test_dataset` says how images are read and resized; without it RGB images are
+    taken as they are.
 
     Raises:
         ExportError: The model is none of those that can be exported; says why.

@@ -23,14 +23,10 @@ def convert(
     metadata: dict[str, Any],
     inputs: Iterable[Inputs] = (),
 ) -> None:
-    """Writes a file from a recorded one.
+    """Writes a `.onnx`, `.xml` or `.pt2` in `float32`, `half` or `int8` from a recorded file.
 
-    Args:
-        recorded: An ONNX file in float32, or for `.pt2` a package.
-        file: To write, `.onnx`, `.xml` or `.pt2`.
-        precision: `float32`, `half` or `int8`.
-        metadata: The metadata.
-        inputs: To calibrate int8 on, those of one image each.
+    What is recorded is an ONNX file in float32, or for `.pt2` a package. Int8 is calibrated on
+    `inputs`, those of one image each.
     """
     file.parent.mkdir(exist_ok=True)
     if file.suffix == ".pt2":

@@ -20,11 +20,7 @@ class ExponentialMovingAverage(MMEngineExponentialMovingAverage):
     """
 
     def update_parameters(self, model: nn.Module) -> None:
-        """Moves the averages towards the weights of a model, once in `interval` calls.
-
-        Args:
-            model: A model like the one that this was made of.
-        """
+        """Moves the averages towards the weights of a model, once in `interval` calls."""
         sources = model.state_dict() if self.update_buffers else dict(model.named_parameters())
         pairs = [(_own(mean), _own(sources[name])) for name, mean in self.avg_parameters.items()]
         if self.steps == 0:

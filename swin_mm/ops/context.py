@@ -84,7 +84,7 @@ def pool_values(
     window_size: tuple[int, int],
     shift_size: tuple[int, int],
 ) -> Tensor:
-    """Mean values of each window's surroundings, in float32 at least.
+    """Mean values `(B*nW, nH, S, D)` of each window's surroundings, in float32 at least.
 
     Args:
         values: `(B*nW, nH, N, D)`, the values in windows, padded tokens among them.
@@ -93,9 +93,6 @@ def pool_values(
             (shifted) grid among which the window is, fewer at the grid's end. `global`: all
             tokens of the map.
         size, window_size, shift_size: See `swin_mm.ops.window`.
-
-    Returns:
-        `(B*nW, nH, S, D)`.
     """
     dtype = torch.promote_types(values.dtype, torch.float32)
     means = []

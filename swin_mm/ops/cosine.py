@@ -14,12 +14,9 @@ MIN_NORM = 1e-12  # as in torch.nn.functional.normalize
 def scale_to_cosine(qkv: Tensor, logit_scale: Tensor) -> Tensor:
     """Brings keys to length 1 and queries to `exp(logit_scale)`, so that products are cosines.
 
-    `softmax(q kᵀ + bias) v` of the result is then scaled cosine attention. Lengths and factors are
-    computed in float32 at least; values stay as they are.
-
-    Args:
-        qkv: `(..., 3*C)`, query, key and value, each with heads outermost.
-        logit_scale: `(nH,)`, at most `MAX_LOGIT_SCALE` counts.
+    `softmax(q kᵀ + bias) v` of the result is then scaled cosine attention. `qkv` is `(..., 3*C)`,
+    each with heads outermost; of `logit_scale` `(nH,)` at most `MAX_LOGIT_SCALE` counts. Lengths
+    and factors are computed in float32 at least; values stay as they are.
 
     Source:
         Liu et al., Swin Transformer V2, 2022, equation 2.

@@ -169,13 +169,8 @@ class _ToTokens(torch.autograd.Function):
 def window_partition(x: Tensor, fill: Tensor | None, layout: WindowLayout) -> Tensor:
     """Pads a map at the bottom and the right, shifts it and cuts it into windows.
 
-    Args:
-        x: `(B, H, W, C)`.
-        fill: `(C,)`, the token to pad with; `None` pads with zeros. Gradients reach it.
-        layout: Of the map's size and the windows.
-
-    Returns:
-        `(B*nW, N, C)`.
+    The map is `(B, H, W, C)`, windows are `(B*nW, N, C)`. It is padded with the token `fill`
+    `(C,)`, which gradients reach, or with zeros.
     """
     fill = x.new_zeros(x.shape[-1]) if fill is None else fill.to(x.dtype)
     tokens = x.flatten(1, 2)

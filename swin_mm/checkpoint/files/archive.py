@@ -16,11 +16,7 @@ ENCRYPTED = 0x1  # flag of a zip entry
 
 
 class Archive:
-    """The records of one file; each is compared with its checksum as it is read.
-
-    Args:
-        path: The file, or its content.
-    """
+    """The records of a file, or of its content; each is compared with its checksum when read."""
 
     def __init__(self, path: str | Path | bytes) -> None:
         size = len(path) if isinstance(path, bytes) else Path(path).stat().st_size

@@ -18,19 +18,14 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Weighted sum of the values at the sampled places.
+    """Weighted sum `(B, Q, nH * D)` of the values at the sampled places.
 
     Args:
         value: `(B, K, nH, D)`, the cells of all levels, level after level.
-        value_spatial_shapes: `(L, 2)` int64, rows and columns of each level; their products sum
-            to K.
-        value_level_start_index: Unused, as it follows from the shapes.
+        value_spatial_shapes: `(L, 2)` int64, rows and columns of each level, K in all.
+        value_level_start_index, im2col_step: Unused.
         sampling_locations: `(B, Q, nH, L, P, 2)`, x and y, from 0 to 1 across the map.
         attention_weights: `(B, Q, nH, L, P)`.
-        im2col_step: Unused.
-
-    Returns:
-        `(B, Q, nH * D)`.
     """
     output = widen(value).new_zeros(*sampling_locations.shape[:2], value.shape[2:].numel())
     for shape, *level in _levels(

@@ -75,14 +75,8 @@ def bilinear(features: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Interpolates between the four cells around each point; differentiable.
 
     A point up to one cell outside the map takes the value at the border, and one farther out 0.
-
-    Args:
-        features: `(B, C, H, W)`.
-        image: `(...)` int64, index into the batch, of a shape that broadcasts with y and x.
-        y, x: `(...)`, in feature map cells.
-
-    Returns:
-        `(..., C)`.
+    Points `y` and `x` of features `(B, C, H, W)` are in cells and broadcast with the int64 indices
+    `image`; what is returned has the channels at the end.
     """
     height, width = features.shape[2:]
     cells = features.permute(0, 2, 3, 1).flatten(0, 2)  # (B*H*W, C)

@@ -55,14 +55,10 @@ class PQStat:
     def pq_average(
         self, categories: Mapping[int, Mapping[str, Any]], isthing: bool | None
     ) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
-        """Means over classes that occur, and the qualities of each class.
+        """Means over classes that occur, and the qualities of each class by id.
 
-        Args:
-            categories: By id; `isthing` of each is 1 or 0.
-            isthing: Of things, of stuff, or None of both.
-
-        Returns:
-            Means, 0 where no class occurs, and `n`, how many do; qualities by id.
+        They are of things, of stuff, or, where `isthing` is None, of both. Means are 0 where no
+        class occurs; `n` says how many do.
         """
         chosen = [
             number

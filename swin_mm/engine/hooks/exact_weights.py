@@ -42,12 +42,8 @@ class ExactWeightsHook(Hook):
 def watch_weights(model: nn.Module, checkpoint: dict[str, Any]) -> RemovableHandle:
     """Compares the shapes of a checkpoint's weights, and has the model raise where it lacks any.
 
-    Args:
-        model: What is about to be given the weights; wrappers are looked through.
-        checkpoint: As read from a file.
-
-    Returns:
-        What removes that check again, once the model has its weights.
+    Wrappers of the model are looked through. What is returned removes that check again, once the
+    model has its weights.
 
     Raises:
         CheckpointError: A weight has another shape in the checkpoint, is NaN or infinite.

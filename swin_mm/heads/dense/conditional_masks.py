@@ -13,15 +13,9 @@ COORDINATES = 2  # x and y from a pixel to the object, beside the features
 
 
 class MaskBranch(nn.Module):
-    """Features of masks on the finest level, from those of several levels.
+    """Features of masks on the finest level, from those of the `num_levels` finest ones.
 
-    Args:
-        in_channels: Of the maps.
-        channels: Within.
-        out_channels: Of the features.
-        num_levels: How many of the finest levels are read.
-        num_convs: Convolutions after their sum.
-        norm_cfg: Norms, as mmcv builds them.
+    After their sum come `num_convs` convolutions.
     """
 
     def __init__(
@@ -65,14 +59,9 @@ class MaskHead(nn.Module):
 class DynamicMaskHead(nn.Module):
     """Draws masks by 1x1 convolutions whose weights come with each object.
 
-    Beside the features, they read how far the object is from a pixel. Each convolution has a twin
-    with one output, which draws a mask to learn from before the last does.
-
-    Args:
-        in_channels: Of the features.
-        channels: Between convolutions.
-        num_convs: How many convolutions there are.
-        sizes: Of objects by level, in pixels, by which distances are divided.
+    Beside the features, they read how far the object is from a pixel, over the size of interest of
+    the object's level, in pixels. Each convolution has a twin with one output, which draws a mask
+    to learn from before the last does.
     """
 
     sizes_of_interest: Tensor  # (L,)

@@ -112,17 +112,11 @@ def corner_losses(
 def map_loss(
     loss: nn.Module, scores: list[Tensor], truths: GroundTruths, num_classes: int, stride: int
 ) -> Tensor:
-    """Loss of the maps of classes, all of whose cells count, in padding too.
+    """Loss of the maps of classes of all levels, all of whose cells count, in padding too.
 
     A cell touched by boxes of a class weighs one over the area of the smallest, divided by the sum
-    of all these weights; any other weighs one over the number of those touched.
-
-    Args:
-        loss: mmdet's `FocalLoss`, or one with its arguments.
-        scores: Maps of all levels.
-        truths: Ground truths.
-        num_classes: Number of classes.
-        stride: Of the finest level; the others take every second cell of it, and so on.
+    of all these weights; any other weighs one over the number of those touched. `stride` is of the
+    finest level; the others take every second cell of it, and so on.
     """
     weights = make_class_maps(truths, num_classes, scores[0].shape[-2:], stride)
     levels = [F.interpolate(weights, level.shape[-2:]).flatten() for level in scores]

@@ -55,14 +55,7 @@ class Matches(NamedTuple):
 
 
 class CornerPoolPack(nn.Module):
-    """Pools a map from two sides towards one corner of objects.
-
-    Args:
-        channels: Of the input and the output.
-        corner_dim: Channels that are pooled.
-        modes: The two sides, as mmcv's `CornerPool` names them.
-        norm_cfg: Norms of the convolutions with one, as mmcv builds them.
-    """
+    """Pools a map from two sides, `modes` of mmcv's `CornerPool`, towards one corner of objects."""
 
     def __init__(
         self, channels: int, corner_dim: int, modes: Sequence[str], norm_cfg: dict | None

@@ -8,21 +8,15 @@ CHUNK_PIXELS = 2**28  # that a GPU computes at a time, in float32
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Stretches each mask over its box.
+    """Stretches each mask, `(N, h, w)` from 0 to 1, over its box, `(N, 4)` in pixels.
 
     Masks are interpolated along one axis after the other, by two small products of matrices; values
     fall to zero beyond the outermost cells. On a CPU this is done where the boxes are, on a GPU for
     whole images at once.
 
-    Args:
-        masks: `(N, h, w)`, from 0 to 1.
-        boxes: `(N, 4)`, x1, y1, x2, y2 in pixels.
-        size: `(H, W)` of the image.
-        threshold: A pixel is the object's where the interpolated value is at least this. If it is
-            negative, the values are returned, from 0 to 255.
-
     Returns:
-        `(N, H, W)` bool, or uint8.
+        `(N, *size)` bool, where the interpolated value is at least `threshold`; if that is
+        negative, the values, uint8 from 0 to 255.
 
     Source: `_do_paste_mask` of mmdet 3.3.0, which samples at a grid of points.
     """

@@ -82,16 +82,10 @@ def pick(values: Tensor, assigned: Tensor) -> Tensor:
 
 
 def assign_nearest(grid: PointGrid, truths: GroundTruths, scale: float, num: int = 1) -> Tensor:
-    """Gives each ground truth the points of one level that are nearest to its centre.
+    """Gives each ground truth the `num` points of one level that are nearest to its centre.
 
     The level is that whose stride is nearest below the geometric mean of the sides over `scale`.
     Distances are in sides of the ground truth; a point that several claim goes to the nearest.
-
-    Args:
-        grid: The points.
-        truths: Ground truths.
-        scale: Sides of a ground truth in strides of its level.
-        num: How many points each takes.
 
     Returns:
         `(B, N)` int64: 1 + the number of the ground truth, 0 for background.
@@ -118,18 +112,10 @@ def assign_adaptively(
 ) -> Tensor:
     """Gives each ground truth the boxes that overlap it more than is usual among the near ones.
 
-    Near are the `topk` boxes of each level whose centres are nearest to that of the ground truth.
-    Of these, positive are those whose IoU reaches mean plus standard deviation, and whose centre is
-    inside. A box that several claim goes to the one that it overlaps most.
-
-    Args:
-        boxes: `(B, N, 4)`, one to a point; x1, y1, x2, y2 in pixels.
-        grid: The points.
-        truths: Ground truths.
-        topk: How many boxes of a level are near.
-
-    Returns:
-        As `assign_nearest`.
+    Of `boxes` `(B, N, 4)`, one to a point, near are the `topk` of each level whose centres are
+    nearest to that of the ground truth. Of these, positive are those whose IoU reaches mean plus
+    standard deviation, and whose centre is inside. A box that several claim goes to the one that it
+    overlaps most. Returns the same as `assign_nearest`.
 
     Source: Zhang et al., 2020, https://arxiv.org/abs/1912.02424; `ATSSAssigner` of mmdet 3.3.0.
     """
@@ -203,12 +189,8 @@ def _own_nearest(distances: Tensor, sizes: Sequence[int]) -> Tensor:
 def gaussian_radius(sides: Tensor, min_iou: float) -> Tensor:
     """How far corners may be off, in pixels, so that the box still has some IoU with its own.
 
-    Args:
-        sides: Widths and heights `(..., 2)`.
-        min_iou: The IoU.
-
-    Returns:
-        `(...)`, the least of three cases: both corners outside, both inside, one of each.
+    Of `sides` `(..., 2)` it is `(...)`, the least of three cases: both corners outside, both
+    inside, one of each.
 
     Source: `gaussian_radius` of mmdet 3.3.0, for one box.
     """
@@ -225,16 +207,8 @@ def make_class_maps(
     """Marks cells that boxes of a class touch, by the weight of the smallest of these boxes.
 
     A weight is one over the area in square pixels. Boxes of less than one square pixel count as
-    one, so that none outweighs the rest of a batch.
-
-    Args:
-        truths: Ground truths.
-        num_classes: Number of classes.
-        size: Height and width of the maps, in cells.
-        stride: Sides of a cell in pixels.
-
-    Returns:
-        `(B, num_classes, *size)`, 0 where there is no box of a class.
+    one, so that none outweighs the rest of a batch. Maps are `(B, num_classes, *size)`, 0 where
+    there is no box of a class; `stride` is the side of a cell in pixels.
     """
     height, width = size
     first_x, first_y, last_x, last_y = (truths.boxes / stride).floor()[..., None].unbind(2)
@@ -254,14 +228,8 @@ def make_class_maps(
 def find_corners(scores: Tensor, offsets: Tensor, corners: Tensor, stride: int) -> Tensor:
     """Moves corners to the likeliest of the four cells around them, and on by its shift.
 
-    Args:
-        scores: Heatmap `(H, W)`, logits or probabilities.
-        offsets: `(2, H, W)`, shifts x and y in strides.
-        corners: `(M, 2)`, x and y in pixels.
-        stride: Sides of a cell in pixels.
-
-    Returns:
-        `(M, 2)`, x and y in pixels.
+    Corners are `(M, 2)`, x and y in pixels, before and after; `scores` `(H, W)` are logits or
+    probabilities, `offsets` `(2, H, W)` shifts x and y in strides.
     """
     height, width = scores.shape
     cells = (corners / stride).floor().long()

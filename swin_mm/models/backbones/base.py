@@ -192,14 +192,10 @@ class SwinBackbone(BaseModule):
         return x + embed
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the feature maps of a batch of images.
+        """Computes the feature maps of images `(B, in_channels, H, W)` of any size.
 
-        Args:
-            x: `(B, in_channels, H, W)`, any `H` and `W` in pixels.
-
-        Returns:
-            For each `i` of `out_indices`, `(B, embed_dims * 2**i, H_i, W_i)` in channels-last
-            memory.
+        For each `i` of `out_indices` there is one, `(B, embed_dims * 2**i, H_i, W_i)` in
+        channels-last memory.
         """
         x = self.patch_embed(x)  # (B, H, W, C)
         if self.absolute_pos_embed is not None:

@@ -31,10 +31,7 @@ class WindowAttentionBase(nn.Module):
         qkv_bias: Whether the projection to query, key and value has a bias, where it is `qkv`'s.
         attn_drop_rate: Dropout of attention weights.
         proj_drop_rate: Dropout of the output.
-        attn_backend: See `swin_mm.ops.window_attention`.
-        context_scales: Surroundings whose mean values are mixed in, `window`, `global` or an int
-            `k` for `k x k` windows; see `swin_mm.ops.context`. Empty for plain attention, which
-            others equal at initialisation.
+        attn_backend, context_scales: See `swin_mm.ops.window_attention`.
 
     Raises:
         ValueError: When `embed_dims` is not divisible by `num_heads`, or a scale is unknown.

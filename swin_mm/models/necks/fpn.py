@@ -91,13 +91,9 @@ class FPN(BaseModule):
                 )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Computes the pyramid.
+        """Computes `num_outs` maps `(B, out_channels, H_i, W_i)`, finest first.
 
-        Args:
-            inputs: One map `(B, in_channels[i], H_i, W_i)` for each of `in_channels`.
-
-        Returns:
-            `num_outs` maps `(B, out_channels, H_i, W_i)`, finest first.
+        Inputs are one map `(B, in_channels[i], H_i, W_i)` for each of `in_channels`.
         """
         if len(inputs) != len(self.in_channels):
             raise ValueError(
