@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+from host_reads import Waits
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import ConfigDict
@@ -213,6 +214,23 @@ def losses_and_gradients(head, maps, batch, seed=3):
     total.backward()
     named = [*head.named_parameters(), *((f"map {i}", x) for i, x in enumerate(maps))]
     return losses, {name: leaf.grad for name, leaf in named}
+
+
+def waits_of_training(head, batch):
+    with Waits() as waits:
+        losses_and_gradients(head, make_maps(len(batch[1])), batch)
+    return waits.count
+
+
+def waits_of_detection(head, batch):
+    with Waits() as waits:
+        detections(head, make_maps(len(batch[1])), batch)
+    return waits.count
+
+
+def assert_same_arguments(theirs, ours):
+    assert [*ours.state_dict()] == [*theirs.state_dict()]
+    assert type(ours).__init__ is type(theirs).__init__
 
 
 def assert_same_training(pair, batch, maps=None):

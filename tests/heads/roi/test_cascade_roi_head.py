@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from host_reads import Waits
 from roi_head_tools import (
     TEST_CFG,
+    assert_same_arguments,
     assert_same_detections,
     assert_same_training,
     build_pair,
     cascade_cfg,
-    detections,
     make_batch,
     make_maps,
     mask_head,
     train_cfg,
+    waits_of_detection,
+    waits_of_training,
 )
 
 AGNOSTIC = dict(reg_class_agnostic=True, loss_bbox=dict(type="SmoothL1Loss"))
@@ -127,31 +128,21 @@ def test_another_nms_is_left_to_mmdet(fallbacks):
 @pytest.mark.usefixtures("pooling_of_gpus")
 def test_waits_do_not_grow_with_images_or_objects():
     _, ours = build_pair(cascade_cfg())
-    counts = {}
-    for num_images in (1, 2):
-        for num_gts in (2, 6):
-            batch = make_batch((num_gts,) * num_images, (40,) * num_images)
-            with Waits() as waits:
-                losses = ours.loss(tuple(make_maps(num_images)), *batch)
-                sum(value.sum() for name, value in losses.items() if "loss" in name).backward()
-            counts[num_images, num_gts] = waits.count
+    batches = [make_batch(gts, [40] * len(gts)) for gts in ([2], [6], [2, 2], [6, 6])]
+    (count,) = {waits_of_training(ours, batch) for batch in batches}
     # In each stage: counts of samples, of boxes and masks on each level; the choice of samples
     # also counts what is on the host, twice.
-    assert len({*counts.values()}) == 1
-    assert counts[1, 2] <= 3 * 5
+    assert count <= 3 * 5
 
 
 @pytest.mark.usefixtures("pooling_of_gpus")
-def test_waits_of_detection():
+def test_waits_in_detection():
     _, ours = build_pair(HEADS["boxes-only"])
-    with Waits() as waits:
-        detections(ours, make_maps(), make_batch(masks=None))
     # Levels of boxes in each stage, candidates, detections; and two in the NMS of each image.
-    assert waits.count <= 3 + 2 + 2 * 2
+    assert waits_of_detection(ours, make_batch(masks=None)) <= 3 + 2 + 2 * 2
 
 
 def test_state_dict_and_arguments_are_mmdets():
     theirs, ours = build_pair(cascade_cfg())
-    assert [*ours.state_dict()] == [*theirs.state_dict()]
-    assert type(ours).__init__ is type(theirs).__init__
+    assert_same_arguments(theirs, ours)
     assert torch.equal(*(head.bbox_head[2].fc_cls.weight for head in (theirs, ours)))

@@ -1,24 +1,23 @@
 """The batched standard RoI head against mmdet's: losses, gradients, samples, detections, waits."""
 
-import copy
-
 import pytest
 import torch
-from host_reads import Waits
 from mmdet.structures.mask import PolygonMasks
 from mmengine.structures import InstanceData
 from roi_head_tools import (
     TEST_CFG,
+    assert_same_arguments,
     assert_same_detections,
     assert_same_training,
     box_head,
     build_pair,
-    detections,
     make_batch,
     make_maps,
     mask_head,
     standard_cfg,
     train_cfg,
+    waits_of_detection,
+    waits_of_training,
 )
 
 HEADS = {
@@ -233,32 +232,21 @@ def test_a_box_that_is_no_number_does_not_stop_training():
 @pytest.mark.parametrize("masks", ["bitmap", "polygon"])
 def test_waits_do_not_grow_with_images_or_objects(masks):
     _, ours = build_pair(standard_cfg())
-    counts = {}
-    for num_images in (1, 2):
-        for num_gts in (2, 6):
-            batch = make_batch((num_gts,) * num_images, (40,) * num_images, masks)
-            with Waits() as waits:
-                losses = ours.loss(tuple(make_maps(num_images)), *copy.deepcopy(batch))
-                sum(value.sum() for name, value in losses.items() if "loss" in name).backward()
-            counts[num_images, num_gts] = waits.count
+    batches = [make_batch(gts, [40] * len(gts), masks) for gts in ([2], [6], [2, 2], [6, 6])]
+    (count,) = {waits_of_training(ours, batch) for batch in batches}
     # Counts of samples, of boxes and masks on each level, of edges of polygons; the choice of
     # samples also counts what is on the host, twice.
-    assert len({*counts.values()}) == 1
-    assert counts[1, 2] <= (6 if masks == "polygon" else 5)
+    assert count <= (6 if masks == "polygon" else 5)
 
 
 @pytest.mark.usefixtures("pooling_of_gpus")
 @pytest.mark.parametrize("num_images", [1, 2])
-def test_waits_of_detection(num_images):
+def test_waits_in_detection(num_images):
     _, ours = build_pair(HEADS["boxes-only"])
     batch = make_batch((3,) * num_images, (40,) * num_images, masks=None)
-    with Waits() as waits:
-        detections(ours, make_maps(num_images), batch)
     # Levels of boxes, candidates, detections; and two in the NMS of each image.
-    assert waits.count <= 3 + 2 * num_images
+    assert waits_of_detection(ours, batch) <= 3 + 2 * num_images
 
 
 def test_state_dict_and_arguments_are_mmdets():
-    theirs, ours = build_pair(standard_cfg())
-    assert [*ours.state_dict()] == [*theirs.state_dict()]
-    assert type(ours).__init__ is type(theirs).__init__
+    assert_same_arguments(*build_pair(standard_cfg()))
