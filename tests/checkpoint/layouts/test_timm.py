@@ -25,14 +25,6 @@ def test_merging_moves_by_a_stage_and_keeps_its_order():
         assert own[f"layers.{i}.{name}"] is source[f"layers.{i + 1}.{name}"]
 
 
-def test_norms_of_outputs_have_no_place(case):
-    state = case.build().state_dict()
-    norms = [key for key in state if key.startswith("norm")]
-    assert len(norms) == 8
-    assert TIMM.list_lost(state) == norms
-    assert not norms & TIMM.from_own(state).keys()
-
-
 def test_stages_of_features_only_are_the_same():
     source = build_timm(CASES["small-v1"]).state
     flat = {key.replace("layers.", "layers_"): value for key, value in source.items()}

@@ -58,11 +58,6 @@ def test_other_names_are_unknown(key):
     assert TORCHVISION.to_own(source).unknown == [key]
 
 
-def test_norms_of_outputs_have_no_place(case):
-    state = case.build().state_dict()
-    assert TORCHVISION.list_lost(state) == [key for key in state if key.startswith("norm")]
-
-
 def test_torchvision_loads_what_is_written(case):
     reference = build_torchvision(case)
     written = TORCHVISION.from_own(case.build().state_dict())

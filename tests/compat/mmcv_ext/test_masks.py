@@ -46,6 +46,7 @@ def test_psa_mask_gradient(kind, sides):
 
 
 @HALVES
+@KINDS
 def test_psa_mask_in_half_precision(kind, dtype):
     assert_rounds_once(PSAMask(kind, (3, 5)), [torch.randn(2, 15, 4, 5)], dtype)
 
