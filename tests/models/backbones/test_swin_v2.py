@@ -12,6 +12,7 @@ from torchvision.models.swin_transformer import (
 )
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 
+from swin_mm.checkpoint.layouts import TIMM, TORCHVISION
 from swin_mm.models.backbones import swin_v2
 from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
@@ -50,14 +51,6 @@ def timm_maps(model, image):
     return maps
 
 
-def timm_name(name):
-    """Of the parameter that ours is named after; timm merges before a stage, we after it."""
-    parts = name.split(".")
-    if "downsample" in parts:
-        parts[1] = str(int(parts[1]) + 1)
-    return ".".join(parts)
-
-
 def torchvision_maps(model, image):
     x = image
     maps = []
@@ -68,39 +61,13 @@ def torchvision_maps(model, image):
     return maps
 
 
-def torchvision_name(name):
-    """As for timm; torchvision has one bias for query, key and value."""
-    parts = name.split(".")
-    if parts[0] == "patch_embed":
-        return ".".join(["features", "0", "0" if parts[1] == "proj" else "2", *parts[2:]])
-    stage = 2 * int(parts[1])
-    if parts[2] == "downsample":
-        return ".".join(["features", str(stage + 2), *parts[3:]])
-    rest = ".".join(parts[4:]).replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
-    rest = rest.replace("q_bias", "qkv.bias").replace("v_bias", "qkv.bias")
-    return ".".join(["features", str(stage + 1), parts[3], rest])
-
-
-def part_of(ours, name, value):
-    """Of torchvision's joint bias, the part that ours is."""
-    if value.shape != ours.shape and name.endswith(("q_bias", "v_bias")):
-        return value.chunk(3)[0 if name.endswith("q_bias") else 2]
-    return value
-
-
-def is_output_norm(name):
-    return name.startswith("norm")
-
-
-def assert_equal(ours, stock, stock_maps, stock_name, size, dtype):
+def assert_equal(ours, stock, stock_maps, layout, size, dtype):
     """Maps, and gradients of the image and every parameter, with the same weights."""
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-9}[dtype]
     ours, stock = ours.to(dtype), stock.to(dtype)
-    stock_parameters = dict(randomise(stock).named_parameters())
-    with torch.no_grad():
-        for name, parameter in ours.named_parameters():
-            if not is_output_norm(name):
-                parameter.copy_(part_of(parameter, name, stock_parameters[stock_name(name)]))
+    own = layout.to_own(randomise(stock).state_dict()).state
+    missing, _ = ours.load_state_dict(own, strict=False)
+    assert all(name.startswith("norm") for name in missing)
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
     found, wanted = image.clone().requires_grad_(), image.clone().requires_grad_()
     maps, expected = ours(found), stock_maps(stock, wanted)
@@ -113,13 +80,13 @@ def assert_equal(ours, stock, stock_maps, stock_name, size, dtype):
     for outputs in (maps, expected):
         sum((m * d).sum() for m, d in zip(outputs, direction, strict=True)).backward()
     assert relative_error(found.grad, wanted.grad) < tolerance
-    for name, parameter in ours.named_parameters():
-        if not is_output_norm(name):
-            grad = part_of(parameter, name, stock_parameters[stock_name(name)].grad)
-            # A scale's gradient is a sum over all pairs that nearly cancels: in float32 its
-            # rounding depends on the order of additions, in float64 it is as close as others.
-            allowed = 50 * tolerance if name.endswith("logit_scale") else tolerance
-            assert relative_error(parameter.grad, grad) < allowed, name
+    # Gradients travel as weights do.
+    grads = {name: p.grad for name, p in stock.named_parameters() if p.grad is not None}
+    for name, grad in layout.to_own(grads).state.items():
+        # A scale's gradient is a sum over all pairs that nearly cancels: in float32 its
+        # rounding depends on the order of additions, in float64 it is as close as others.
+        allowed = 50 * tolerance if name.endswith("logit_scale") else tolerance
+        assert relative_error(ours.get_parameter(name).grad, grad) < allowed, name
 
 
 BOTH_DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -158,7 +125,7 @@ def test_outputs_equal_timms(window, pretrained, size, dtype):
         drop_path_rate=0.0,
         num_classes=0,
     )
-    assert_equal(ours, stock, timm_maps, timm_name, size, dtype)
+    assert_equal(ours, stock, timm_maps, TIMM, size, dtype)
 
 
 @BOTH_DTYPES
@@ -181,7 +148,7 @@ def test_outputs_equal_torchvisions(window, size, dtype):
         downsample_layer=PatchMergingV2,
     )
     cut = tuple(side // 4 * 4 for side in size)  # torchvision drops what is no whole patch
-    assert_equal(ours, stock, torchvision_maps, torchvision_name, cut, dtype)
+    assert_equal(ours, stock, torchvision_maps, TORCHVISION, cut, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -212,8 +179,8 @@ def test_variants_have_the_parameters_of_timm(arch):
             window_size=8,
             num_classes=0,
         )
-    shapes = {name: p.shape for name, p in stock.named_parameters() if not is_output_norm(name)}
-    found = {timm_name(n): p.shape for n, p in ours.named_parameters() if not is_output_norm(n)}
+    shapes = {name: p.shape for name, p in TIMM.to_own(stock.state_dict()).state.items()}
+    found = {name: p.shape for name, p in ours.state_dict().items() if not name.startswith("norm")}
     assert found == shapes
 
 
