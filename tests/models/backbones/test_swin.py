@@ -1,6 +1,5 @@
 """The V1 backbone against mmdet's, mmseg's and torchvision's, and what it promises beyond them."""
 
-import doctest
 import inspect
 
 import pytest
@@ -11,7 +10,6 @@ from mmdet.models.backbones.swin import SwinTransformer as MMDetSwin
 from mmseg.models.backbones.swin import SwinTransformer as MMSegSwin
 from timm.models.swin_transformer import SwinTransformer as TimmSwin
 
-from swin_mm.models.backbones import swin
 from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.models.backbones.swin import SwinTransformer
 
@@ -243,8 +241,3 @@ def test_pretrained_is_the_older_spelling_of_init_cfg():
     assert SwinTransformer(**SMALL, init_cfg=dict(checkpoint="a.pth")).init_cfg == model.init_cfg
     with pytest.raises(TypeError, match="pretrained must be a path or URL"):
         SwinTransformer(**SMALL, pretrained=True)
-
-
-def test_docstring_example():
-    failed, tried = doctest.testmod(swin)
-    assert tried and not failed

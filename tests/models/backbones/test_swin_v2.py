@@ -1,7 +1,6 @@
 """The V2 backbone against timm's and torchvision's, and what it promises beyond them."""
 
 import copy
-import doctest
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from torchvision.models.swin_transformer import (
 from torchvision.models.swin_transformer import SwinTransformer as TorchvisionSwin
 
 from swin_mm.checkpoint.layouts import TIMM, TORCHVISION
-from swin_mm.models.backbones import swin_v2
 from swin_mm.models.backbones.arguments import ARCHS
 from swin_mm.models.backbones.swin_v2 import SwinTransformerV2
 from swin_mm.models.layers import CosineWindowAttention
@@ -160,11 +158,6 @@ def test_bias_table_is_as_precise_in_half_precision(dtype):
     torch.testing.assert_close(layer.bias_table().double(), exact, rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(layer.bias_table().double(), exact, rtol=1e-5, atol=1e-5)
-
-
-def test_docstring_example():
-    failed, tried = doctest.testmod(swin_v2)
-    assert tried and not failed
 
 
 @pytest.mark.parametrize("arch", ["tiny", "small", "base", "large"])

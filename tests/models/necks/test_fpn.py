@@ -1,13 +1,10 @@
 """Our FPN against mmdet's: values, gradients, state dict."""
 
-import doctest
-
 import pytest
 import torch
 from mmdet.models.necks import FPN as MMDetFPN
 from mmseg.registry import MODELS as MMSEG_MODELS
 
-from swin_mm.models.necks import fpn
 from swin_mm.models.necks.fpn import FPN
 
 WIDTHS = [8, 12, 16, 20]
@@ -115,8 +112,3 @@ def test_arguments_that_disagree_are_refused(arguments, message):
 def test_another_number_of_maps_is_refused():
     with pytest.raises(ValueError, match=r"built for 4 maps .* got 3"):
         FPN(WIDTHS, 6, num_outs=4)(maps()[:3])
-
-
-def test_docstring_example():
-    failed, tried = doctest.testmod(fpn)
-    assert tried and not failed
