@@ -4,7 +4,7 @@ A place without a box has the score 0.
 """
 
 import torch
-from mmdet.models.task_modules import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
+from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 from torch import Tensor
 
 from swin_mm.export.inputs import Batch
@@ -25,6 +25,18 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def take(values: Tensor, index: Tensor) -> Tensor:
     """Picks `(B, K, C)` of `(B, N, C)` by `(B, K)`."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
+
+
+def make_anchors(generator: AnchorGenerator, level: int, features: Tensor) -> Tensor:
+    """The anchors of a level, `(H*W*K, 4)`, for a map `(B, C, H, W)`; mmdet's would be tiled."""
+    height, width = features.shape[2:]
+    stride_x, stride_y = generator.strides[level]
+    base = generator.base_anchors[level].to(features.device, torch.float32)
+    x = torch.arange(width, device=features.device) * stride_x
+    y = torch.arange(height, device=features.device) * stride_y
+    x, y = x[None, :].expand(height, width), y[:, None].expand(height, width)
+    shifts = torch.stack([x, y, x, y], dim=-1).float()  # (H, W, 4)
+    return (shifts[:, :, None] + base).flatten(0, 2)
 
 
 def decode_distances(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
-from mmdet.models.task_modules import DistancePointBBoxCoder
+from mmdet.models.task_modules import AnchorGenerator
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -56,10 +56,13 @@ class DenseDetector(ExportModule):
         scores, index = boxes.top(scores, cfg.get("nms_pre", 1000))
         index, labels = index // num_classes, index % num_classes
         deltas = boxes.take(deltas.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)), index)
-        decode = boxes.decode
-        if isinstance(head.bbox_coder, DistancePointBBoxCoder):
-            decode = boxes.decode_distances
-        places = decode(head.bbox_coder, _priors(head, level, cls)[index], deltas, batch)
+        generator = head.prior_generator
+        if isinstance(generator, AnchorGenerator):
+            anchors = boxes.make_anchors(generator, level, cls)
+            places = boxes.decode(head.bbox_coder, anchors[index], deltas, batch)
+        else:
+            points = generator.single_level_grid_priors(cls.shape[2:], level, device=cls.device)
+            places = boxes.decode_distances(head.bbox_coder, points[index], deltas, batch)
         if center:  # the centerness of each anchor, after the choice by class
             factors = center[0].permute(0, 2, 3, 1).flatten(1).sigmoid()
             scores = scores * factors.gather(1, index)
@@ -146,7 +149,7 @@ class TwoStageDetector(ExportModule):
         cfg = head.test_cfg
         found, ranked = [], []
         for level, (cls, deltas) in enumerate(zip(*head(features), strict=True)):
-            anchors = _priors(head, level, cls)
+            anchors = boxes.make_anchors(head.prior_generator, level, cls)
             scores = cls.permute(0, 2, 3, 1).flatten(1).sigmoid()
             scores, index = boxes.top(scores, cfg.nms_pre)
             deltas = boxes.take(deltas.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)), index)
@@ -237,12 +240,6 @@ class TwoStageDetector(ExportModule):
         if semantic.shape[2:] != pooled.shape[2:]:
             semantic = adaptive_avg_pool2d(semantic, (pooled.shape[2], pooled.shape[3]))
         return pooled + semantic
-
-
-def _priors(head: Any, level: int, features: Tensor) -> Tensor:
-    """The anchors `(H*W*K, 4)` or points `(H*W, 2)` of a level, for a map `(B, C, H, W)`."""
-    size = features.shape[2:]
-    return head.prior_generator.single_level_grid_priors(size, level, device=features.device)
 
 
 def _of_class(deltas: Tensor, labels: Tensor) -> Tensor:
