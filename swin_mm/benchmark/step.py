@@ -31,9 +31,6 @@ class Candidate(NamedTuple):
     library: str
     run: str
 
-    def __str__(self) -> str:
-        return f"{self.library} {self.run}"
-
 
 class ModuleStep:
     """Forward, and in training backward, of a backbone or a neck.

@@ -70,8 +70,6 @@ def read_config(args: argparse.Namespace) -> "Config":
     cfg = load_config(args.config, args.cfg_options)
     if not args.images:
         raise ConfigError("no images: give CONFIG CHECKPOINT IMAGES, or EXPORTED_FILE IMAGES")
-    if cfg.get("test_dataloader") is None:
-        raise ConfigError(f"{args.config} has no test_dataloader, whose pipeline images go through")
     if find_scope(cfg) == "mmseg" and args.score_thr is not None:
         raise ConfigError("--score-thr is for detectors; a segmentor labels every pixel")
     check_checkpoint(args.checkpoint)

@@ -13,7 +13,7 @@ from swin_mm.datasets.check.annotations import check_numbers, check_references, 
 from swin_mm.datasets.check.corrections import choose_folder, match_names, merge_classes
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.objects import has_mask
-from swin_mm.datasets.check.sizes import choose_color_type, count_beyond
+from swin_mm.datasets.check.sizes import count_beyond, notes_against_turning
 from swin_mm.datasets.check.summary import examples
 from swin_mm.init_config.options import InitConfigError, Options
 from swin_mm.init_config.split import split_names
@@ -42,7 +42,7 @@ class CocoPart:
         """Says why images are not to be turned as EXIF says; nothing where they are."""
         files, sizes = self.image_files(), self.sizes()
         listed = {files[i]: sizes[i] for i in spread(len(files))[:SIZES_READ]}
-        notes = choose_color_type(listed)[1]
+        notes = notes_against_turning(listed)
         # Sizes that boxes reach beyond are wrong; the check of the data says so.
         wrong = notes and count_beyond(self.content, self.images, listed)
         return [] if wrong else notes

@@ -12,7 +12,7 @@ import numpy as np
 
 from swin_mm.datasets.check.images import spread
 from swin_mm.datasets.check.label_maps import LARGEST, read_labels
-from swin_mm.datasets.check.sizes import choose_color_type
+from swin_mm.datasets.check.sizes import notes_against_turning
 from swin_mm.datasets.check.summary import examples
 from swin_mm.datasets.reader import Reader
 from swin_mm.init_config.options import InitConfigError, Options
@@ -60,7 +60,7 @@ class SemanticPart:
         files = zip(chosen.image_files(), map(self.mask_file, chosen.names), strict=True)
         maps = dict(files)
         sizes = {image: read_labels(path).shape for image, path in maps.items()}
-        return choose_color_type(sizes, lambda image: read_labels(maps[image]))[1]
+        return notes_against_turning(sizes, lambda image: read_labels(maps[image]))
 
     @cached_property
     def values(self) -> dict[str, set[int]]:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from swin_mm.datasets.check.coco import check_coco
-from swin_mm.datasets.check.inspection import SECONDS, Inspection
+from swin_mm.datasets.check.inspection import Inspection
 from swin_mm.datasets.check.objects import check_learned, check_scored
 from swin_mm.datasets.check.semantic import check_labels_learned, check_semantic
 from swin_mm.datasets.check.settings import (
@@ -34,19 +34,17 @@ MOST_THREADS = 8  # that read files
 def check_config(
     cfg: Config,
     splits: Sequence[str] = ("train", "val"),
-    seconds: float = SECONDS,
     log: bool = True,
 ) -> DatasetSummary:
     """Checks the data of a config, so that a mistake shows before training and not after an hour.
 
     Built-in data is drawn first where it is not there. Nothing is built, and no setting changes.
-    With several processes, one of them does it for all.
+    With several processes, one of them does it for all. Annotations and file names are checked
+    wholly, images as far as the time allows.
 
     Args:
         cfg: Whole config.
         splits: Which data loaders to check: those that will be used.
-        seconds: Time limit for looking into the images of one data set; annotations and file names
-            are always checked wholly.
         log: Whether to log the warnings.
 
     Returns:
@@ -55,7 +53,7 @@ def check_config(
     Raises:
         DatasetError: The data cannot be used as it is; the message says what to do.
     """
-    summary = _check(cfg, splits, Inspection(seconds))
+    summary = _check(cfg, splits, Inspection())
     for warning in summary.warnings() if log else ():
         print_log(printable(warning), "current", logging.WARNING)
     return summary

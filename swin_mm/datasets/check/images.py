@@ -19,12 +19,7 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 BATCH = 16  # images in memory at once
 
 
-def check_present(
-    paths: Sequence[str],
-    where: str,
-    what: str = "image",
-    remedy: str = "correct data_root and data_prefix",
-) -> None:
+def check_present(paths: Sequence[str], where: str, what: str = "image") -> None:
     """Checks that files exist, by listing each folder once: 100,000 files take about a second."""
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in paths:
@@ -39,7 +34,7 @@ def check_present(
     if missing:
         raise DatasetError(
             f"{where}: {len(missing)} of {len(paths)} {what} files are missing: "
-            f"{examples(missing)}; put them there, or {remedy}"
+            f"{examples(missing)}; put them there, or correct data_root and data_prefix"
         )
 
 

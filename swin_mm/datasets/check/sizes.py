@@ -158,17 +158,13 @@ def explained_share(image: np.ndarray, labels: np.ndarray) -> float:
     return float(between / max((colours**2).sum(), 1e-12))
 
 
-def choose_color_type(
+def notes_against_turning(
     wanted: Mapping[str, Size], read_map: Callable[[str], np.ndarray] | None = None
-) -> tuple[str, list[str]]:
-    """Chooses how colour pictures are loaded: turned as their EXIF orientation says, or as stored.
+) -> list[str]:
+    """Says why colour pictures are to be loaded as stored; nothing where EXIF is to turn them.
 
-    Args:
-        wanted: Image file to the size that its annotations are made for.
-        read_map: Reads the label map of an image, where there is one.
-
-    Returns:
-        `color_type` of `LoadImageFromFile`, and a note where it is not the usual one.
+    `wanted` has the size that annotations are made for, by image file, and `read_map` reads the
+    label map of an image, where there is one.
     """
     usual, unturned = Reader(), Reader(dict(type="LoadImageFromFile", color_type=UNTURNED))
     found = compare_sizes(usual, wanted)
@@ -177,8 +173,8 @@ def choose_color_type(
         maps = {image: read_map(image) for image in found.unsure[:COMPARED]}
         fitting = found.unsure if fits_better_turned(usual, maps) else []
     if not fitting or found.confirmed or unturned.size(fitting[0]) != wanted[fitting[0]]:
-        return "color", []
-    return UNTURNED, [
+        return []
+    return [
         f"{len(fitting)} of the images looked at have an EXIF orientation, and their annotations "
         f"fit the pixels as stored, so images are loaded without turning (color_type={UNTURNED})"
     ]

@@ -11,10 +11,10 @@ from PIL import Image
 from swin_mm.datasets.check import DatasetError, check_config
 from swin_mm.datasets.check.sizes import (
     Sizes,
-    choose_color_type,
     compare_sizes,
     explained_share,
     fits_better_turned,
+    notes_against_turning,
 )
 from swin_mm.datasets.reader import Reader
 from swin_mm.init_config import Options, init_detection, init_segmentation
@@ -191,10 +191,9 @@ def test_what_sizes_tell(tmp_path):
     assert compare_sizes(Reader(), sizes) == Sizes(
         different=[paths[4]], turned=[paths[3]], confirmed=1, unsure=[paths[1]]
     )
-    assert choose_color_type(sizes) == ("color", [])
-    chosen, (why,) = choose_color_type({paths[3]: STORED, paths[4]: STORED, paths[0]: STORED})
-    assert chosen == UNTURNED and "2 of the images" in why
-    assert choose_color_type({paths[2]: SHOWN}) == ("color", [])
+    assert notes_against_turning(sizes) == notes_against_turning({paths[2]: SHOWN}) == []
+    (why,) = notes_against_turning({paths[3]: STORED, paths[4]: STORED, paths[0]: STORED})
+    assert "2 of the images" in why and UNTURNED in why
 
 
 def test_share_of_the_variance_between_labels():
