@@ -80,7 +80,8 @@ def global_objects_of_its_own():
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             handler.close()
-    for manager in (MMLogger, MessageHub, Visualizer):
+    # Each class of visualizers, such as mmdet's, keeps its own.
+    for manager in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
         manager._instance_dict.clear()
     yield
     os.environ.pop("LOCAL_RANK", None)  # set by commands
