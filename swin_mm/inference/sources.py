@@ -2,7 +2,7 @@
 
 import glob
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 TIMEOUT = 60  # seconds that a server may be silent
+# Iterables whose items are no images: bytes are numbers, as those of cameras are.
+NO_LIST = (bytes, bytearray, memoryview, io.IOBase, Mapping)
 
 
 class PredictError(ValueError):
@@ -55,7 +57,7 @@ def is_single(source: Any) -> bool:
 
 def is_video(source: Any) -> bool:
     """Whether a source is a video, a stream or a camera."""
-    if isinstance(source, int):
+    if isinstance(source, int) and not isinstance(source, bool):
         return True
     if not isinstance(source, str | Path):
         return False
@@ -91,13 +93,14 @@ def open_sources(source: Any) -> Iterator[Source]:
         yield from read_frames(source)
     elif isinstance(source, str | Path):
         yield from _from_text(str(source))
-    elif isinstance(source, Iterable):
+    elif isinstance(source, Iterable) and not isinstance(source, NO_LIST):
         for one in source:
             yield from open_sources(one)
     else:
         raise TypeError(
             "predict takes a path, an address, a folder, a pattern, a video, a PIL image, an "
-            f"array, a tensor, or an iterable of these, got {type(source).__name__}"
+            f"array, a tensor, or an iterable of these, got {type(source).__name__}; open encoded "
+            "images with PIL.Image.open"
         )
 
 
@@ -153,6 +156,11 @@ def _from_tensor(tensor: torch.Tensor) -> Iterator[Source]:
     if tensor.ndim not in (3, 4):
         raise PredictError(
             f"a tensor must be (bands, H, W) or (B, bands, H, W), got {tuple(tensor.shape)}"
+        )
+    if tensor.shape[-1] in (1, 3, 4) and tensor.shape[-3] > 4:
+        raise PredictError(
+            f"a tensor must be (bands, H, W) or (B, bands, H, W), got {tuple(tensor.shape)}, whose "
+            "bands are the last: give tensor.movedim(-1, -3)"
         )
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():

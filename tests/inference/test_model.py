@@ -1,5 +1,6 @@
 """`swin_mm.load` and `Model.predict`: every kind of source, and what comes out."""
 
+import io
 import threading
 from pathlib import Path
 from unittest.mock import Mock
@@ -308,7 +309,12 @@ BAD = {
     "bands": (np.zeros((9, 9, 5), np.uint8), UnreadableError, r"uint8 \(9, 9, 5\)"),
     "float tensor": (torch.full((3, 9, 9), 2.0), PredictError, "values from 0 to 1, got 2 to 2"),
     "flat": (np.zeros(9, np.uint8), PredictError, r"must be \(H, W\)"),
+    "bands last": (torch.zeros(8, 9, 3), PredictError, r"got \(8, 9, 3\), .*movedim\(-1, -3\)"),
     "number": (1.5, TypeError, "got float"),
+    "truth": (True, TypeError, "got bool"),
+    "bytes": (b"\x89PNG", TypeError, "got bytes; open encoded images with PIL.Image.open"),
+    "stream": (io.BytesIO(b"\x89PNG"), TypeError, "got BytesIO"),
+    "dict": (dict(image="photos/a.png"), TypeError, "got dict"),
 }
 
 
