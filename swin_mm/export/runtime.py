@@ -82,6 +82,10 @@ class ExportedModel:
                 f"{path} holds compiled code, which runs as soon as it is loaded: if you know who "
                 "made the file, load it with trust=True (on a command line, --trust)"
             )
+        if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
+            raise FileNotFoundError(
+                f"{path} has its weights in {path.stem}.bin, which is not there"
+            )
         try:
             self._run, text = openers[path.suffix](path, threads)
         except ImportError:
@@ -118,6 +122,9 @@ class ExportedModel:
             raise ValueError(
                 f"sides must be at least {self.metadata['min_side']}, got {images.shape[1:3]}"
             )
+        batch = self.metadata.get("batch")
+        if batch and len(images) != batch:
+            raise ValueError(f"the file is for {batch} images at a time, got {len(images)}")
         outputs = self._run(self.feed(images, size))
         return dict(zip(self.metadata["outputs"], outputs, strict=True))
 
@@ -162,13 +169,15 @@ class ExportedModel:
         """Resizes and pads an image `(H, W, bands)` to the size that the model works at.
 
         Returns:
-            `(1, H', W', bands)`, and the size of the image in it.
+            `(B, H', W', bands)`, the image as often as the file takes images at a time (once if it
+            takes any number), and the size of the image in it.
         """
         resized = self._fit(pixels)
         height, width = resized.shape[:2]
         if size := self.metadata["size"]:
             resized = self._pad(resized, size)
-        return resized[None], (height, width)
+        images = resized[None].repeat(self.metadata.get("batch") or 1, axis=0)
+        return images, (height, width)
 
     def finish(
         self,

@@ -132,6 +132,28 @@ def test_damaged_files_are_refused(tmp_path, suffix):
     if suffix != ".pt2":
         pytest.importorskip("onnxruntime" if suffix == ".onnx" else "openvino")
     path = tmp_path / f"model{suffix}"
+    path.with_suffix(".bin").touch()
     path.write_bytes(b"<net" + bytes(range(256)))
     with pytest.raises(ValueError, match=f"model{suffix} cannot be loaded, it may be damaged: ."):
         ExportedModel(path, trust=True)
+
+
+def test_a_network_of_openvino_without_its_weights_is_told(tmp_path):
+    (tmp_path / "model.xml").touch()
+    with pytest.raises(FileNotFoundError, match=r"its weights in model\.bin, which is not there"):
+        ExportedModel(tmp_path / "model.xml")
+
+
+def test_a_file_for_several_images_at_a_time_predicts_one():
+    """The label map counts the images that the file was given, one after another."""
+    model = ExportedModel.__new__(ExportedModel)
+    model.metadata = dict(
+        size=[8, 9], batch=2, bands=3, min_side=1, inputs=["image"], outputs=["label_map"]
+    )
+    model._fit = lambda pixels: pixels
+    model._pad = lambda pixels, size: pixels
+    model._run = lambda inputs: [inputs["image"][..., 0] + 10 * len(inputs["image"])]
+    image = np.random.default_rng(0).integers(0, 99, (8, 9, 3), dtype=np.uint8)
+    assert (model.predict(image).label_map == image[..., 0] + 20).all()
+    with pytest.raises(ValueError, match="the file is for 2 images at a time, got 1"):
+        model.run(image[None])
