@@ -204,7 +204,7 @@ def _find_yolo(root: Path, files: Files, options: Options) -> Found | None:
         for split, there in splits.items()
         if there
     }
-    found = _convert(f"YOLO labels ({_below(root, [source])})", things, root, options, names)
+    found = _convert(f"YOLO labels ({_below(root, [source])})", things, root, files, options, names)
     if splits.get("train") and splits["train"] == splits.get("val"):
         found[2].append(f"{source.name} names the same images for training and validation")
     return found
@@ -297,7 +297,9 @@ def _find_voc(root: Path, files: Files, options: Options) -> Found | None:
             f"the lists in ImageSets/Main name none of the {len(found)} xml files, which are "
             f"{examples(unlisted)}: correct the lists, or remove them to split by itself"
         )
-    converted = _convert(f"Pascal VOC annotations ({len(found)} xml files)", read, root, options)
+    converted = _convert(
+        f"Pascal VOC annotations ({len(found)} xml files)", read, root, files, options
+    )
     if unlisted:
         converted[2].append(
             f"no list in ImageSets/Main names {len(unlisted)} xml files, which are left out: "
@@ -325,7 +327,7 @@ def _find_labelme(
         read[find_split(root, file.parent)].append((image, things))
     if not read:
         return None
-    found = _convert("labelme annotations", read, root, options)
+    found = _convert("labelme annotations", read, root, files, options)
     if skipped:
         shapes = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         found[2].append(f"shapes without an area are left out: {shapes}")
@@ -356,10 +358,15 @@ def _find_image(images: dict[str, Files], annotation: Path, name: str) -> Path:
 
 
 def _convert(
-    kind: str, read: Read, root: Path, options: Options, names: Sequence[str] = ()
+    kind: str, read: Read, root: Path, files: Files, options: Options, names: Sequence[str] = ()
 ) -> Found:
     """Makes COCO annotations of what was read; without `names`, classes are sorted by name."""
     notes = ["annotations are converted to COCO files beside the config; yours stay as they are"]
+    taken = {image for there in read.values() for image, _ in there}
+    folders = {image.parent for image in taken}
+    others = [f for f in files if f.parent in folders and f.suffix.lower() in IMAGE_SUFFIXES]
+    if left := [file.name for file in others if file not in taken]:
+        notes.append(f"{len(left)} images without annotations are left out: {examples(left)}")
     every = Counter(t.name for there in read.values() for _, things in there for t in things)
     used = every.keys() - set(NO_CLASS)
     if left_out := ", ".join(f"{every[name]} {name!r}" for name in NO_CLASS if every[name]):

@@ -205,6 +205,20 @@ def test_shapes_that_labelme_takes_for_no_object_are_left_out(make):
     assert said in written.notes and "shapes without an area are left out: 6 line" in written.notes
 
 
+@pytest.mark.parametrize("layout", ["labelme", "voc", "yolo"])
+def test_images_without_annotations_are_told(make, layout):
+    """Of YOLO's they have no object; of the others nobody has looked at them."""
+
+    def forget(folder):
+        (file,) = folder.rglob("001.json" if layout == "labelme" else "001.xml") or [None]
+        file.unlink()
+
+    written, cfg = make(layout, forget if layout != "yolo" else None)
+    told = [note for note in written.notes if "without annotations are left out" in note]
+    assert len(told) == (layout != "yolo")
+    assert all(note.startswith("1 images") and "001." in note for note in told)
+
+
 def test_names_of_labelme_begin_with_one_that_has_no_index(tmp_path, make):
     lines = "\n".join(("__ignore__", "_background_", "cat", "dog"))
     (tmp_path / "labels.txt").write_text(lines)
