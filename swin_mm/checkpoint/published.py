@@ -121,7 +121,7 @@ def find_weights(name: str) -> Weights:
     nearest = get_close_matches(name, sorted(names), n=3, cutoff=0.4)
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
     raise CheckpointError(
-        f"no published weights are known by the name {name}{hint} (`swin-mm weights` lists them)"
+        f"no file and no published weights are called {name}{hint} (`swin-mm weights` lists them)"
     )
 
 

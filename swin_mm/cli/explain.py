@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Writes the sheet."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
-    check_checkpoint(args.checkpoint)
+    args.checkpoint = check_checkpoint(args.checkpoint)
 
     from swin_mm.analysis.explain import explain_pixel
     from swin_mm.analysis.explain_figure import draw_explanation
@@ -32,7 +32,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "larger surroundings add (mixed context); and the feature map of each stage.",
     )
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
-    parser.add_argument("checkpoint", help="trained weights of the whole model")
+    parser.add_argument(
+        "checkpoint", help="trained weights of the whole model, or a name of `swin-mm weights`"
+    )
     parser.add_argument("image", help="a file or an address")
     parser.add_argument(
         "--pixel",

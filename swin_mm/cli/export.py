@@ -30,10 +30,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Exports one model."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
-    check_checkpoint(args.checkpoint)
-    out = Path(args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format]).name)
+    args.checkpoint = check_checkpoint(args.checkpoint)
+    suffix = SUFFIXES[args.format or "onnx"]
+    out = Path(args.out or Path(args.checkpoint).with_suffix(suffix).name)
 
+    from swin_mm.export.write import find_format
     from swin_mm.inference.model import Model
+
+    find_format(out, args.format)
 
     model = Model(cfg, args.checkpoint, "cpu")
     print(f"exporting to {out}: recording takes a minute or several", flush=True)
@@ -49,12 +53,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
-    parser.add_argument("checkpoint", help="trained weights; they must be of the whole model")
+    parser.add_argument(
+        "checkpoint", help="trained weights of the whole model, or a name of `swin-mm weights`"
+    )
     parser.add_argument(
         "--format",
         choices=list(SUFFIXES),
-        default="onnx",
-        help="kind of file (%(default)s); torch is a package of AOTInductor",
+        help="kind of file (what --out ends in, else onnx); torch is a package of AOTInductor",
     )
     suffixes = ", ".join(SUFFIXES.values())
     parser.add_argument("--out", metavar="FILE", help=f"(name of the checkpoint, {suffixes})")

@@ -167,14 +167,21 @@ def joined_processes(cfg: Config) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def check_checkpoint(path: str) -> None:
-    """Checks that a checkpoint is there and whole; an address is not looked at."""
+def check_checkpoint(path: str) -> str:
+    """Checks that a checkpoint is there and whole; an address is not looked at.
+
+    Returns:
+        The path, or the address of published weights that are given by name.
+    """
     from swin_mm.checkpoint import CheckpointError
+    from swin_mm.checkpoint.published import resolve_weights
     from swin_mm.engine.checkpoint_files import find_damage
 
+    path = resolve_weights(path)
     damage = None if "://" in path else find_damage(Path(path).expanduser())
     if damage is not None:
         raise CheckpointError(f"cannot load checkpoint {path}: {damage}")
+    return path
 
 
 def check_pretrained(cfg: Config) -> None:

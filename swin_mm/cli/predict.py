@@ -72,7 +72,7 @@ def read_config(args: argparse.Namespace) -> "Config":
         raise ConfigError("no images: give CONFIG CHECKPOINT IMAGES, or EXPORTED_FILE IMAGES")
     if find_scope(cfg) == "mmseg" and args.score_thr is not None:
         raise ConfigError("--score-thr is for detectors; a segmentor labels every pixel")
-    check_checkpoint(args.checkpoint)
+    args.checkpoint = check_checkpoint(args.checkpoint)
     return cfg
 
 
@@ -89,7 +89,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "checkpoint",
-        help="trained weights of the whole model; not given after a file of `swin-mm export`",
+        help="trained weights of the whole model, or a name of `swin-mm weights`; not given after "
+        "a file of `swin-mm export`",
     )
     parser.add_argument(
         "images",

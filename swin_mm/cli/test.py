@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = prepare_config(args)
     apply_test_options(cfg, args)
-    check_checkpoint(args.checkpoint)
+    cfg.load_from = check_checkpoint(args.checkpoint)
 
     from swin_mm.datasets.check import check_config
     from swin_mm.engine import ExactWeightsHook
@@ -56,7 +56,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         f"and written to {METRICS_FILE} in the work folder."
     )
     parser.add_argument("config", help="path, or name of a config that comes with swin_mm")
-    parser.add_argument("checkpoint", help="file to test; it must hold the whole model")
+    parser.add_argument(
+        "checkpoint", help="weights of the whole model, or a name of `swin-mm weights`"
+    )
     parser.add_argument(
         "--out",
         metavar="FILE.pkl",
@@ -82,7 +84,6 @@ def apply_test_options(cfg: Config, args: argparse.Namespace) -> None:
     """Applies the options that only testing has, as far as they are a matter of the config."""
     if cfg.get("test_dataloader") is None:
         raise ConfigError(f"{args.config} has no test_dataloader, so there is nothing to test on")
-    cfg.load_from = args.checkpoint
     cfg.resume = False
     apply_compile_option(cfg, args)
     is_seg = find_scope(cfg) == "mmseg"

@@ -90,7 +90,7 @@ def export_model(
             is left.
     """
     out = Path(out).expanduser()
-    file_format = _find_format(out, file_format)
+    file_format = find_format(out, file_format)
     _check_packages(file_format, lower)
     _check_sizes(size, batch)
     if plan.needs_size and (size is None or batch is None):
@@ -143,7 +143,8 @@ def _lower(lower: Lower, source: Path, draft: Path, metadata: dict[str, Any]) ->
     return lowered
 
 
-def _find_format(out: Path, file_format: str | None) -> str:
+def find_format(out: Path, file_format: str | None) -> str:
+    """The kind of file that is asked for, or that `out` ends in; they must not differ."""
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
     if file_format is None and out.suffix not in formats:
         raise ExportError(f"the file must end in one of {tuple(formats)}, got {out.name!r}")

@@ -1,8 +1,10 @@
 """Options of `swin-mm export`."""
 
 import pytest
+import torch
 
 from swin_mm.cli import export
+from swin_mm.export.plan import ExportError
 from swin_mm.export.write import ExportResult
 
 
@@ -19,6 +21,20 @@ def test_options_must_make_sense(option, message, capsys):
     with pytest.raises(SystemExit):
         export.parse_args(["a", "b", *option])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "a.txt"], "must end in one of"),
+        (["--out", "a.onnx", "--format", "openvino"], "a file of openvino ends in .xml, got 'a.on"),
+    ],
+)
+def test_endings_are_refused_before_anything_is_loaded(options, message, tmp_path):
+    checkpoint = tmp_path / "weights.pth"
+    torch.save({"state_dict": {}}, checkpoint)
+    with pytest.raises(ExportError, match=message):
+        export.main(["mask_rcnn_swin_mini_shapes", str(checkpoint), *options])
 
 
 def test_size_is_height_and_width():

@@ -111,6 +111,13 @@ def test_addresses_are_not_looked_at(path):
     check_checkpoint(path)
 
 
+def test_names_of_published_weights_are_addresses():
+    found = check_checkpoint("upernet_swin_t")
+    assert found.startswith("https://") and "upernet_swin_tiny" in found
+    with pytest.raises(CheckpointError, match="no file and no published .*nearest: upernet_swin_t"):
+        check_checkpoint("upernet_swin_tt")
+
+
 def test_missing_and_truncated_checkpoints(tmp_path):
     path = tmp_path / "a.pth"
     with pytest.raises(CheckpointError, match="a.pth: there is no such file"):
