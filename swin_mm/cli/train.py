@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = prepare_config(args)
     apply_train_options(cfg, args)
     if cfg.get("load_from"):
-        check_checkpoint(cfg.load_from)
+        cfg.load_from = check_checkpoint(cfg.load_from)
     check_pretrained(cfg)
 
     from mmengine.dist import get_world_size
