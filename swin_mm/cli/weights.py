@@ -20,8 +20,9 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Lists published weights; returns 1 where none matches."""
     parser = CommandParser(
-        description="List published detectors and segmentors with a Swin backbone. Each name, and "
-        "that of a recipe, serves as --weights and in swin_mm.load.",
+        description="List published detectors and segmentors with a Swin backbone. Each name "
+        "serves as --weights and in swin_mm.load; it is that of the config they fit, or that one "
+        "is named behind it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         taken.add(weights.recipe)
         name = short or weights.name
         metrics = ", ".join(f"{key} {value:g}" for key, value in weights.metrics.items())
+        if weights.recipe and not short:
+            metrics += f"\n{indent}  fits {weights.recipe}"
         # Names are whole, so that they can be copied, and the rest of long ones is below.
         head = f"{name:<{WIDTH}}" if len(name) <= WIDTH else f"{name}\n{indent}"
         print(f"{head}  {weights.dataset:<{column}} {metrics}")

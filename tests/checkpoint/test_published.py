@@ -62,6 +62,9 @@ def test_the_command_lists_them(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "mask2former_swin-b-in22k-384x384-pre_8xb2-90k_cityscapes-512x1024" in lines
+    first = lines.index("mask_rcnn_swin_tiny_patch4_window7")
+    assert lines[first + 1].endswith("box AP 46, mask AP 41.6")
+    assert lines[first + 2].strip() == "fits mask_rcnn_swin_t_3x"
 
 
 @pytest.fixture
