@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     suffix = SUFFIXES[args.format or "onnx"]
     out = Path(args.out or Path(args.checkpoint).with_suffix(suffix).name)
 
-    from swin_mm.export.write import find_format
+    from swin_mm.export.write import check_request
     from swin_mm.inference.model import Model
 
-    find_format(out, args.format)
-
+    precision = "int8" if args.int8 else "half" if args.half else "float32"
+    check_request(out, args.format, args.size, args.batch, precision)
     model = Model(cfg, args.checkpoint, "cpu")
     print(f"exporting to {out}: recording takes a minute or several", flush=True)
     options = {name: value for name, value in vars(args).items() if name in OPTIONS}

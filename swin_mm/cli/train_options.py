@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from swin_mm.checkpoint.published import resolve_weights
 from swin_mm.cli.config import positive
 from swin_mm.configs import ConfigError, bare_type, type_name
 
@@ -129,7 +128,7 @@ def apply_train_options(cfg: Config, args: argparse.Namespace) -> None:
                 "--weights starts a new run and --resume continues one: give --weights alone to "
                 "start, --resume alone to go on"
             )
-        cfg.load_from = resolve_weights(args.weights)
+        cfg.load_from = args.weights
     if args.amp:
         _use_mixed_precision(cfg, args.amp)
     if args.shard:

@@ -90,9 +90,8 @@ def export_model(
             is left.
     """
     out = Path(out).expanduser()
-    file_format = find_format(out, file_format)
-    _check_packages(file_format, lower)
-    _check_sizes(size, batch)
+    precision = "float32" if lower is None else lower.precision
+    file_format = check_request(out, file_format, size, batch, precision)
     if plan.needs_size and (size is None or batch is None):
         name = type(getattr(plan.module.model, "decode_head", plan.module.model)).__name__
         raise ExportError(f"{name} is exported for one size alone: give size and batch")
@@ -143,8 +142,21 @@ def _lower(lower: Lower, source: Path, draft: Path, metadata: dict[str, Any]) ->
     return lowered
 
 
-def find_format(out: Path, file_format: str | None) -> str:
-    """The kind of file that is asked for, or that `out` ends in; they must not differ."""
+def check_request(
+    out: Path,
+    file_format: str | None,
+    size: tuple[int, int] | None,
+    batch: int | None,
+    precision: str,
+) -> str:
+    """Refuses what cannot be written whatever the model, before one is loaded or recorded.
+
+    Returns:
+        The kind of file that is asked for, or that `out` ends in.
+
+    Raises:
+        ExportError: Ending, size or batch are wrong, or a package is not installed.
+    """
     formats = {suffix: name for name, suffix in SUFFIXES.items()}
     if file_format is None and out.suffix not in formats:
         raise ExportError(f"the file must end in one of {tuple(formats)}, got {out.name!r}")
@@ -155,25 +167,23 @@ def find_format(out: Path, file_format: str | None) -> str:
         raise ExportError(
             f"a file of {file_format} ends in {SUFFIXES[file_format]}, got {out.name!r}"
         )
-    return file_format
-
-
-def _check_sizes(size: tuple[int, int] | None, batch: int | None) -> None:
+    _check_packages(file_format, precision)
     if size is not None and (len(size) != 2 or min(size) < 32):
         raise ExportError(f"size must be (H, W) from 32 pixels, got {size}")
     if batch is not None and batch < 1:
         raise ExportError(f"batch must be 1 or more, got {batch}")
+    return file_format
 
 
-def _check_packages(file_format: str, lower: Lower | None) -> None:
+def _check_packages(file_format: str, precision: str) -> None:
     if file_format == "torch":
-        if lower is not None:
+        if precision != "float32":
             raise ExportError("half and int8 are for onnx and openvino")
         return
     extra, needed = file_format, ["onnx", "onnxscript", "onnxruntime"]
     if file_format == "openvino":
         needed[2] = "openvino"
-        if lower is not None and lower.precision == "int8":
+        if precision == "int8":
             extra, needed = "int8", [*needed, "nncf"]
     try:
         for name in needed:

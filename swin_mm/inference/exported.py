@@ -23,6 +23,10 @@ class Exported(Predictor):
     Args:
         path: The `.onnx` file, the `.xml` of OpenVINO, or the `.pt2` of AOTInductor.
         trust: Whether a `.pt2` may run the code that it holds.
+
+    Raises:
+        ValueError: The file is not one of `swin-mm export`, gives feature maps, or holds code and
+            is not trusted.
     """
 
     def __init__(self, path: str | Path, trust: bool = False) -> None:

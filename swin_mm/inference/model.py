@@ -203,6 +203,9 @@ class Model(Predictor):
         Returns:
             The picture, `(H, W, 3)`, uint8, RGB, and the batch that the network takes: `inputs`
             `(1, C, H, W)` and `data_samples`.
+
+        Raises:
+            PredictError: The source is not one image.
         """
         if not is_single(source):
             raise PredictError(f"one image is wanted, got {source}")
@@ -253,6 +256,10 @@ def load_model(cfg: Config, checkpoint: str | Mapping) -> tuple[nn.Module, dict[
 
     Returns:
         The model, on the CPU, and what is known of its data, such as `classes`.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+        ConfigError: Neither checkpoint nor config names the classes.
     """
     model = MODELS.build(cfg.model)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)

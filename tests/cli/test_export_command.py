@@ -28,9 +28,11 @@ def test_options_must_make_sense(option, message, capsys):
     [
         (["--out", "a.txt"], "must end in one of"),
         (["--out", "a.onnx", "--format", "openvino"], "a file of openvino ends in .xml, got 'a.on"),
+        (["--size", "16x64"], r"size must be \(H, W\) from 32 pixels, got \(16, 64\)"),
+        (["--format", "torch", "--half"], "half and int8 are for onnx and openvino"),
     ],
 )
-def test_endings_are_refused_before_anything_is_loaded(options, message, tmp_path):
+def test_wrong_wishes_are_refused_before_anything_is_loaded(options, message, tmp_path):
     checkpoint = tmp_path / "weights.pth"
     torch.save({"state_dict": {}}, checkpoint)
     with pytest.raises(ExportError, match=message):

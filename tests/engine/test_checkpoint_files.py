@@ -74,6 +74,14 @@ def test_truncated_checkpoint_is_recognised(tmp_path, keep):
     assert "it is truncated at" in find_damage(path)
 
 
+def test_flipped_byte_is_recognised(tmp_path):
+    path = save(tmp_path / "a.pth")
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.tensor([500.0]).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    assert "damaged" in find_damage(path)
+
+
 def test_missing_empty_and_legacy_files(tmp_path):
     path = tmp_path / "a.pth"
     assert find_damage(path) == "there is no such file"

@@ -1,9 +1,11 @@
 """Layer-wise decay: rate and weight decay of every parameter, against other people's rules."""
 
 import pytest
+import timm
 import torch
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from swin_mm import SwinTransformer, SwinTransformerV2
@@ -73,6 +75,30 @@ def test_every_parameter_has_the_published_rate_and_decay(version, inside):
         assert found[name] == expected, name
     # With and without decay for each of 14 layers; alone, the last has nothing but norms.
     assert num_groups == (28 if inside else 27)
+
+
+@pytest.mark.parametrize("version", BACKBONES)
+def test_every_parameter_has_what_timm_gives_it(version):
+    found, _ = settings(BACKBONES[version](**NARROW))
+    name = {"V1-T": "swin_tiny_patch4_window7_224", "V2-T": "swinv2_tiny_window8_256"}[version]
+    narrow = dict(embed_dim=24, num_heads=NARROW["num_heads"])
+    model = timm.create_model(name, num_classes=3, **narrow)
+    groups = param_groups_layer_decay(
+        model, WEIGHT_DECAY, model.no_weight_decay(), layer_decay=RATE
+    )
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    compared = 0
+    for group in groups:
+        for parameter in group["params"]:
+            key = names[parameter]
+            # timm has merging at the start of a stage, and counts it to the block behind it, and
+            # the one output norm that it has to the last block.
+            if ".downsample." in key or key.startswith(("norm.", "head.")):
+                continue
+            rate = pytest.approx(LR * group["lr_scale"])
+            assert found[key] == (rate, group["weight_decay"]), key
+            compared += 1
+    assert compared == len(found) - 8 - 9  # output norms; merging
 
 
 def test_mixed_context_decays_towards_plain_attention():

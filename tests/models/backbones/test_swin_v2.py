@@ -80,7 +80,9 @@ def assert_equal(ours, stock, stock_maps, layout, size, dtype):
     assert relative_error(found.grad, wanted.grad) < tolerance
     # Gradients travel as weights do.
     grads = {name: p.grad for name, p in stock.named_parameters() if p.grad is not None}
-    for name, grad in layout.to_own(grads).state.items():
+    own_grads = layout.to_own(grads).state
+    assert own_grads.keys() == {n for n, p in ours.named_parameters() if n[:4] != "norm"}
+    for name, grad in own_grads.items():
         # A scale's gradient is a sum over all pairs that nearly cancels: in float32 its
         # rounding depends on the order of additions, in float64 it is as close as others.
         allowed = 50 * tolerance if name.endswith("logit_scale") else tolerance
