@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from zoo_server import serve
 
-from swin_mm.checkpoint import CheckpointError
+from swin_mm.checkpoint import CheckpointError, published
 from swin_mm.cli.train import main
 from swin_mm.configs import ConfigError
 
@@ -97,6 +98,25 @@ def test_missing_checkpoint_is_told_before_work_starts(toy, option):
     with pytest.raises(CheckpointError, match="no.pth: there is no such file|no file .* called no"):
         main([toy(), *options])
     assert not os.path.exists("work_dirs")
+
+
+@pytest.mark.parametrize(
+    "options", [["--weights", "zoo_toy", "--cfg-options"], ["--cfg-options", "load_from=zoo_toy"]]
+)
+def test_published_weights_are_started_from_by_name(toy, options, tmp_path, monkeypatch):
+    """With a rate of 0 they come out as they went in."""
+    main([toy(), "--cfg-options", "train_cfg.max_epochs=1"])
+    state = {key: value + 1 for key, value in load(1)["state_dict"].items()}
+    (tmp_path / "zoo").mkdir()
+    torch.save({"state_dict": state}, tmp_path / "zoo" / "toy.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    with serve(tmp_path / "zoo") as address:
+        entry = published.Weights("zoo_toy", f"{address}/toy.pth", None, "toy.py", "toy", {})
+        monkeypatch.setattr(published, "list_weights", lambda: (entry,))
+        stay = ["optim_wrapper.optimizer.lr=0", "train_cfg.max_epochs=1"]
+        main([toy(), *options, *stay])
+    for key, value in load(1)["state_dict"].items():
+        assert torch.equal(value, state[key]), key
 
 
 def test_broken_weights_to_start_from_are_told(toy):
