@@ -100,6 +100,8 @@ FAMILIES = {  # the cheapest first
 def main() -> None:
     """Trains what has no result yet, then writes the table."""
     args = parse_args()
+    # Asked before any run: the one that ends first writes configs/README.md.
+    args.commit = find_commit(README.parent) or "unknown"
     runs = [
         (name, seed, side)
         for seed in args.seeds
@@ -162,7 +164,7 @@ def train(name: str, seed: int, side: str, args: argparse.Namespace) -> None:
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         result = {
-            "commit": find_commit(README.parent) or "unknown",
+            "commit": args.commit,
             "device": f"{device_name(device)}, {os.cpu_count()} cores",
             "minutes": round((time.monotonic() - begin) / 60, 1),  # since the last start
             "scores": read_scores(folder, cfg.val_evaluator),
