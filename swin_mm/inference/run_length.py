@@ -90,13 +90,15 @@ class MaskCrop:
         return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
-def crop_masks(masks: np.ndarray, left: int = 0, top: int = 0, scale: float = 1) -> list[MaskCrop]:
+def crop_masks(
+    masks: np.ndarray, left: int = 0, top: int = 0, scale: tuple[float, float] = (1, 1)
+) -> list[MaskCrop]:
     """Cuts masks to what they cover.
 
     Args:
         masks: `(N, h, w)`, bool, of a part of an image.
         left, top: Column and row of that part in the image.
-        scale: Pixels of the image for one of that part.
+        scale: Pixels of the image for one of that part, across and down.
     """
     crops = []
     for mask in masks:
@@ -106,18 +108,21 @@ def crop_masks(masks: np.ndarray, left: int = 0, top: int = 0, scale: float = 1)
             crop = mask[y : rows[-1] + 1, x : columns[-1] + 1].astype(np.uint8)
         else:
             y, x, crop = 0, 0, np.zeros((1, 1), dtype=np.uint8)
-        if scale != 1:
+        if scale != (1, 1):
             crop, x, y = _enlarge(crop, x, y, scale)
         run = coco_mask.encode(np.asfortranarray(crop))
         crops.append(MaskCrop(left + int(x), top + int(y), run))
     return crops
 
 
-def _enlarge(mask: np.ndarray, left: int, top: int, scale: float) -> tuple[np.ndarray, int, int]:
+def _enlarge(
+    mask: np.ndarray, left: int, top: int, scale: tuple[float, float]
+) -> tuple[np.ndarray, int, int]:
     """Enlarges a crop and rounds its borders to pixels; returns it and its new left and top."""
     height, width = mask.shape
-    x, y = round(left * scale), round(top * scale)
-    size = (round((left + width) * scale) - x, round((top + height) * scale) - y)
+    across, down = scale
+    x, y = round(left * across), round(top * down)
+    size = (round((left + width) * across) - x, round((top + height) * down) - y)
     smooth = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     return (smooth >= 0.5).astype(np.uint8), x, y
 

@@ -150,18 +150,24 @@ class SlicedInference(BaseTTAModel):
         raise NotImplementedError("SlicedInference merges within test_step")
 
 
-def _shrink(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Shrinks an image that has more than `MAX_PIXELS`; returns it and by what it was divided."""
+def _shrink(image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Shrinks an image that has more than `MAX_PIXELS`.
+
+    Returns:
+        The image, and by what its width and height were divided; both end at whole pixels, so the
+        two differ a little.
+    """
     height, width = image.shape[:2]
     scale = math.sqrt(height * width / MAX_PIXELS)
     if scale <= 1:
-        return np.ascontiguousarray(image), 1.0
+        return np.ascontiguousarray(image), (1.0, 1.0)
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
-    return mmcv.imresize(image, size, interpolation="area"), scale
+    shrunk = mmcv.imresize(image, size, interpolation="area")
+    return shrunk, (width / size[0], height / size[1])
 
 
 def _to_detections(
-    sample: BaseDataElement, number: int, region: Region, scale: float
+    sample: BaseDataElement, number: int, region: Region, scale: tuple[float, float]
 ) -> InstanceData:
     """Takes over what was predicted in slice `number`, into coordinates of the image."""
     found = sample.get("pred_instances")
@@ -173,7 +179,7 @@ def _to_detections(
     found = found.cpu()
     left, top = region[:2]
     detections = InstanceData(
-        bboxes=found.bboxes.numpy() * scale + np.array([left, top, left, top]),
+        bboxes=found.bboxes.numpy() * np.array(scale * 2) + np.array([left, top, left, top]),
         scores=found.scores.numpy(),
         labels=found.labels.numpy(),
         slices=np.full(len(found), number),

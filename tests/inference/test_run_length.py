@@ -38,12 +38,12 @@ def test_crop_is_tight_and_keeps_holes():
 
 
 def test_enlarged_crop():
-    (crop,) = crop_masks(RING[None], left=100, scale=10)
+    (crop,) = crop_masks(RING[None], left=100, scale=(10, 10))
     assert crop.region == (110, 0, 140, 30)
     pixels = crop.pixels(crop.region)
     assert pixels[15, 5] and not pixels[15, 15] and pixels[15, 25]
     assert pixels.sum() == pytest.approx(100 * RING.sum(), rel=0.05)
-    (crop,) = crop_masks(np.zeros((1, 4, 4), dtype=bool), scale=2.5)
+    (crop,) = crop_masks(np.zeros((1, 4, 4), dtype=bool), scale=(2.5, 2.5))
     assert crop.in_image(10, 10) == encode(np.zeros((1, 10, 10)))[0]
 
 

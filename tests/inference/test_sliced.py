@@ -7,6 +7,7 @@ from id_map_detector import IdMapDetector, as_image
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
+from pycocotools import mask as coco_mask
 
 import swin_mm
 from swin_mm.inference import sliced as module
@@ -164,6 +165,21 @@ def test_whole_image_is_shrunk_to_bound_memory(monkeypatch):
     assert found.bboxes.tolist() == [[30, 20, 140, 100]]
     (mask,) = found.masks
     assert mask.region == (30, 20, 140, 100) and mask.pixels(mask.region).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 40), (40, 60)])
+def test_object_of_a_shrunk_image_ends_with_it(monkeypatch, height, width):
+    """Sides of the small image are rounded, up or down: the last pixel stays the last one."""
+    monkeypatch.setattr(module, "MAX_PIXELS", height * width / 2.9)
+    numbers = np.zeros((height, width), dtype=np.uint8)
+    numbers[height // 2 :, width // 2 :] = 1
+    found = wrap(slice_height=1, slice_width=1, full_image=True)
+    parts = found._predict_slices(as_image(numbers), [(0, 0, width, height)], 0, {})
+    assert parts[0].bboxes[:, 2:].tolist() == [[width, height]]
+    (mask,) = parts[0].masks
+    assert mask.region[2:] == (width, height)
+    pixels = coco_mask.decode(mask.in_image(height, width))
+    assert pixels[-1, -1] and not pixels[: height // 2 - 2].any()
 
 
 def test_batch_of_images_as_in_a_test():
