@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
+    from swin_mm.engine import CheckpointHook
+
 
 def print_next(*commands: Sequence[object]) -> None:
     """Prints commands that make sense now, each as its words without the program's name."""
@@ -22,7 +24,7 @@ def report_training(runner: "Runner", config: str) -> None:
     from swin_mm.engine import CheckpointHook
 
     hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    checkpoint, reason = hooks[0].find_result(runner) if hooks else (None, "")
+    checkpoint, reason = find_result(runner, hooks[0]) if hooks else (None, "")
     if runner.logger.log_file:
         print(f"\nlog: {shorten(runner.logger.log_file)}")
     if checkpoint is None:
@@ -34,6 +36,29 @@ def report_training(runner: "Runner", config: str) -> None:
         ["predict", config, checkpoint, "IMAGES"],
         ["export", config, checkpoint],
     )
+
+
+def find_result(runner: "Runner", hook: "CheckpointHook") -> tuple[str | None, str]:
+    """The checkpoint to go on with after a training: the best, else the newest.
+
+    Returns:
+        Its path, None where there is none, and why it is that one.
+    """
+    from swin_mm.engine.hooks.checkpoint import BEST_METRIC
+
+    def find(path: str | None) -> str | None:
+        # A run resumed in another folder may have done no better than the one before, whose it is.
+        places = [hook._here(path), path] if path else []
+        return next(filter(hook.file_backend.exists, places), None)
+
+    known = runner.message_hub.runtime_info
+    keys: list[str] = hook.key_indicators if hook.save_best else []
+    for key in keys:
+        suffix = "" if len(keys) == 1 else f"_{key}"
+        if path := find(known.get(f"best_ckpt{suffix}")):
+            name = key if suffix else known.get(BEST_METRIC, [key])[0]
+            return path, f"best {name}: {known[f'best_score{suffix}']:.4g}"
+    return find(hook.last_ckpt) or find(known.get("last_ckpt")), "the newest"
 
 
 def shorten(path: str | Path) -> str:

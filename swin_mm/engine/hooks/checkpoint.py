@@ -48,6 +48,7 @@ BATCHES = "batches_of_optimizers"  # key in its meta
 # deletes them when it is resumed.
 OUTDATED = "outdated_ckpt_ids"
 REPLACED = "replaced_best_ckpts"
+BEST_METRIC = "best_metric"  # that the one best score is of, and its rule
 
 
 def by_importance(metrics: Iterable[str]) -> list[str]:
@@ -160,6 +161,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.last_ckpt = self._here(known["last_ckpt"])
         if self.save_best:
             self._set_best_paths([path and self._here(path) for path in self._best_paths()])
+            self._forget_other_best(runner)
         if runner._resume and runner._load_from is None and self.is_local:
             for step in known.get(OUTDATED, ()):
                 self._remove(self._here(self.filename_tmpl.format(step)))
@@ -298,6 +300,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._choose_metric(runner, metrics)
         if not self.save_best:
             return
+        self._forget_other_best(runner)
         for key in self.key_indicators:
             if key not in metrics:
                 raise ValueError(
@@ -317,6 +320,18 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.is_best_new = any(written)
         best = self._best_paths()
         self.replaced += [path for path in previous if path and path not in best]
+
+    def _forget_other_best(self, runner: Runner) -> None:
+        """Forgets a best score of another metric, by which a run that is resumed went."""
+        own = [self.key_indicators[0], self.rules[0]]
+        if len(self.key_indicators) > 1 or own[0] == "auto":
+            return
+        known = runner.message_hub.runtime_info
+        if known.get(BEST_METRIC, own) != own:
+            known.pop("best_score", None)
+            known.pop("best_ckpt", None)
+            self._set_best_paths([None])
+        runner.message_hub.update_info(BEST_METRIC, own)
 
     def after_val(self, runner: Runner) -> None:
         """Saves the outcome of a validation for the resume, then deletes earlier best ones."""
@@ -358,20 +373,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             f"No best checkpoint is kept: none of {sorted(metrics)} is known to be better the "
             "more or the less; name one in save_best of the checkpoint hook, and its rule"
         )
-
-    def find_result(self, runner: Runner) -> tuple[str | None, str]:
-        """The checkpoint to go on with after a training: the best, else the newest.
-
-        Returns:
-            Its path, None where none was saved, and why it is that one.
-        """
-        scores = runner.message_hub.runtime_info
-        paths: list[str | None] = self._best_paths() if self.save_best else []
-        for path, key in zip(paths, self.key_indicators if paths else (), strict=True):
-            if path:
-                score = scores.get("best_score", scores.get(f"best_score_{key}"))
-                return path, f"best {key}" if score is None else f"best {key}: {score:.4g}"
-        return self.last_ckpt, "the newest"
 
     def _best_paths(self) -> list[str | None]:
         """The best checkpoint of each metric of `save_best`; mmengine keeps one or many."""

@@ -15,6 +15,8 @@ from mmengine.runner import Runner
 from torch import nn
 from toy_task import write_toy_config
 
+from swin_mm.cli.next_steps import find_result
+from swin_mm.engine import CheckpointHook
 from swin_mm.engine.checkpoint_files import find_damage
 
 TESTS = Path(__file__).parents[2]
@@ -31,7 +33,7 @@ def train(tmp_path):
 
     def run(epochs=2, resume=False, load_from=None, **hook):
         cfg = Config.fromfile(write_toy_config(tmp_path))
-        cfg.merge_from_dict({"work_dir": str(tmp_path / "work"), "train_cfg.max_epochs": epochs})
+        cfg.merge_from_dict({"work_dir": str(run.folder), "train_cfg.max_epochs": epochs})
         cfg.update(resume=resume, load_from=load_from, log_level="WARNING")
         # mmengine's message hub is shared between runs of one name.
         cfg.experiment_name = f"{tmp_path.name}_{next(names)}"
@@ -81,6 +83,35 @@ def test_best_is_remembered_when_resumed(train):
         "last_checkpoint",
     ]
     assert runner.message_hub.get_info("best_ckpt").endswith("best_toy_accuracy_epoch_1.pth")
+
+
+@pytest.mark.parametrize("second", ["toy/accuracy", "auto"])
+def test_another_best_metric_starts_anew(train, second):
+    train(epochs=1, save_best="toy/error", rule="greater", greater_keys=["accuracy"])
+    resumed = {"resume": True, "save_best": second, "greater_keys": ["accuracy"], "less_keys": []}
+    # An error of 1.05 was the greatest; an accuracy is below that.
+    runner = train(epochs=2, **resumed)
+    assert (train.folder / "best_toy_error_epoch_1.pth").is_file()
+    best = train.folder / "best_toy_accuracy_epoch_2.pth"
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    assert find_result(runner, hook) == (str(best), "best toy/accuracy: 0.7882")
+    # With no validation to come, the log still knows which metric it is.
+    runner = train(epochs=2, **resumed)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    assert find_result(runner, hook) == (str(best), "best toy/accuracy: 0.7882")
+
+
+def test_result_of_a_run_resumed_in_another_folder(train):
+    best = {"save_best": "toy/error", "rule": "greater"}  # that of the first epoch
+    train(epochs=1, **best)
+    first, train.folder = train.folder, train.folder.with_name("other")
+    options = {"resume": True, "load_from": str(first / "epoch_1.pth")}
+    runner = train(epochs=2, **options, **best)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    found = (str(first / "best_toy_error_epoch_1.pth"), "best toy/error: 1.053")
+    assert find_result(runner, hook) == found
+    Path(found[0]).unlink()
+    assert find_result(runner, hook) == (str(train.folder / "epoch_2.pth"), "the newest")
 
 
 def test_unmeasured_best_metric_names_the_measured_ones(train):
