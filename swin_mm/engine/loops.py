@@ -167,6 +167,12 @@ class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
         super().__init__(runner, dataloader, *args, **kwargs)
         make_resumable(self.dataloader, self)
 
+    def load_state(self, meta: dict[str, Any]) -> None:
+        """As above, and counts the steps that are left, of which each may have other images now."""
+        super().load_state(meta)
+        left = (self._max_epochs - meta["epoch"]) * len(self.dataloader) - self.skipped_batches
+        self._max_iters = meta["iter"] + left
+
     def run(self) -> Any:
         """Trains; the process ends with status 128 + n when signal n has asked it to stop."""
         with self._start():
