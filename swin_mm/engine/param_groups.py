@@ -17,6 +17,9 @@ from swin_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 # How an update is computed, not which: a resumed training computes as its own config says.
 IMPLEMENTATIONS = ("foreach", "fused", "capturable", "differentiable")
 
+# What changes while a schedule goes on, beside what is private.
+PROGRESS = ("last_step", "best", "cooldown_counter", "num_bad_epochs")
+
 Group = dict[str, Any]
 
 
@@ -129,15 +132,43 @@ class ResumedSchedulesHook(Hook):
     A schedule saves one for each group. mmengine takes them for those of the groups it finds, by
     their order, also where a checkpoint had one group for each parameter and the groups have been
     merged since (`swin_mm.MergedOptimWrapperConstructor`). Each group knows its own.
+
+    A schedule goes on as it was saved. Where the config has another one, such as one of more
+    epochs, the log says so.
     """
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Warns of schedules that are not those of the config."""
+        if not runner._resume or "param_schedulers" not in checkpoint:
+            return
+        saved = _list_schedules(checkpoint["param_schedulers"])
+        own = _list_schedules(runner.param_schedulers)
+        differing = [
+            f"{type(schedule).__name__} has {name}={state[name]} there and {value} in the config"
+            for schedule, state in zip(own, saved, strict=False)
+            for name, value in vars(schedule).items()
+            if name in state and isinstance(value, int | float | dict) and value != state[name]
+            if not name.startswith("_") and name not in PROGRESS
+        ]
+        if len(saved) != len(own):
+            differing.append(f"there are {len(saved)} there and {len(own)} in the config")
+        if differing:
+            runner.logger.warning(
+                f"The schedules of the checkpoint go on: {'; '.join(differing)}. A run that "
+                "starts from its weights (--weights) follows the config."
+            )
+
     def before_train(self, runner: Runner) -> None:
-        schedulers = runner.param_schedulers or []
-        if isinstance(schedulers, dict):  # of several optimizers
-            schedulers = [one for several in schedulers.values() for one in several]
-        for scheduler in schedulers:
+        for scheduler in _list_schedules(runner.param_schedulers):
             groups = scheduler.optimizer.param_groups
             # Those that go by metrics have no first values.
             if len(getattr(scheduler, "base_values", groups)) != len(groups):
                 first = f"initial_{scheduler.param_name}"
                 scheduler.base_values = [group[first] for group in groups]
+
+
+def _list_schedules(schedules: Any) -> list[Any]:
+    """Schedules or their states, which several optimizers have by name."""
+    if isinstance(schedules, dict):
+        return [one for several in schedules.values() for one in several]
+    return list(schedules or ())

@@ -1,6 +1,7 @@
 """Merged groups: every parameter is trained as with mmengine's one group for each."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ PARAMWISE = dict(
         "patch_embed": dict(lr_mult=0.1),
     },
 )
+COSINE = dict(type="CosineAnnealingLR", T_max=3, end=3)
 SCHEDULES = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=4),
     dict(type="CosineAnnealingLR", T_max=8, eta_min_ratio=0.05, by_epoch=False, begin=2, end=12),
@@ -192,6 +194,32 @@ def test_hook_leaves_schedules_alone_that_have_none_or_fit():
     assert [scheduler.base_values for scheduler in Runner.param_schedulers["b"]] == before
     Runner.param_schedulers = None
     ResumedSchedulesHook().before_train(Runner)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ([COSINE], None),
+        ([{**COSINE, "end": 6}], "CosineAnnealingLR has end=3 there and 6 in the config"),
+        ([{**COSINE, "eta_min": 0.1}], "CosineAnnealingLR has eta_min=0.0 there and 0.1 in the "),
+        ([COSINE, COSINE], "there are 1 there and 2 in the config"),
+    ],
+)
+def test_schedules_that_are_not_the_configs_are_told(config, expected):
+    def build(schedule):
+        return PARAM_SCHEDULERS.build({**schedule, "optimizer": Training(OURS).wrapper})
+
+    saved, warnings = build(COSINE), []
+    saved.step()
+
+    class Runner:
+        _resume = True
+        logger = SimpleNamespace(warning=warnings.append)
+        param_schedulers = [build(schedule) for schedule in config]
+
+    ResumedSchedulesHook().after_load_checkpoint(Runner, {"param_schedulers": [saved.state_dict()]})
+    assert len(warnings) == (expected is not None)
+    assert all(expected in line for line in warnings)
 
 
 def test_settings_that_differ_within_a_group_are_refused():
