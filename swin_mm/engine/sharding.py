@@ -3,6 +3,7 @@
 from functools import cached_property, partial
 from typing import Any, cast
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook, Hook
@@ -44,6 +45,7 @@ class ShardedModel(nn.Module):
 
     Raises:
         ValueError: The processes do not make whole groups.
+        RuntimeError: PyTorch is too old for `find_unused_parameters`.
 
     Examples:
         model_wrapper_cfg = dict(type='swin_mm.ShardedModel')
@@ -66,6 +68,11 @@ class ShardedModel(nn.Module):
             raise ValueError(
                 f"model_wrapper_cfg.group_size must divide the number of processes, {world}, got "
                 f"{group_size}"
+            )
+        if find_unused_parameters and not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+            raise RuntimeError(
+                "find_unused_parameters of a model that is divided among processes needs PyTorch "
+                f"2.13 or newer, found {torch.__version__}: leave it out, or install that"
             )
         self.module: Any = module
         self.min_parameters = min_parameters
@@ -128,8 +135,8 @@ class ShardedModel(nn.Module):
         """
         for unit in (*list_units(module, self.min_parameters), module):
             fully_shard(unit, mesh=self.mesh, reshard_after_forward=True)
-        root = cast(FSDPModule, module)
-        root.set_reduce_scatter_unused_params(self.find_unused_parameters)
+        if self.find_unused_parameters:
+            cast(FSDPModule, module).set_reduce_scatter_unused_params(True)
         self.is_divided = True
 
 

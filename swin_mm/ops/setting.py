@@ -48,7 +48,8 @@ def setting_of(x: Tensor, needs_grad: bool) -> Setting:
     if kind != "meta" and torch.is_autocast_enabled(kind):  # the meta device has none
         autocast_dtype = torch.get_autocast_dtype(kind)
     if torch.compiler.is_compiling():
-        graph: Graph = "export" if torch.compiler.is_exporting() else "compile"
+        # `torch.compiler.is_exporting()` is true in all compiled code of PyTorch 2.11.
+        graph: Graph = "export" if torch.compiler._is_exporting_flag else "compile"
         return Setting(x.device, x.dtype, autocast_dtype, needs_grad, graph)
     is_tracing = torch.jit.is_tracing()
     return Setting(

@@ -13,6 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from shard_training import differences, train, train_divided
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from swin_mm.engine import CompileHook, NonFiniteLossHook
 from swin_mm.engine.rank_state import gather_gradients, set_gradients
@@ -182,3 +183,11 @@ def test_what_would_train_apart_or_cannot_be_divided_is_refused():
         ShardHook().before_train(runner)
     with pytest.raises(ValueError, match="must divide the number of processes, 1, got 2"):
         ShardedModel(runner.model.module, group_size=2)
+
+
+def test_unused_parameters_need_a_pytorch_that_divides_them(monkeypatch):
+    model = start(fused=False).model
+    monkeypatch.delattr(FSDPModule, "set_reduce_scatter_unused_params")
+    with pytest.raises(RuntimeError, match=r"needs PyTorch 2.13 or newer, found"):
+        ShardedModel(model, find_unused_parameters=True)
+    ShardedModel(model)
