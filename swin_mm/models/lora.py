@@ -62,6 +62,16 @@ def add_lora(
     backbone.register_load_state_dict_pre_hook(_wrap_names)
 
 
+def reset_lora(backbone: nn.Module) -> None:
+    """Makes the updates of a backbone, where it has any, as `add_lora` makes them."""
+    for module in backbone.modules():
+        if hasattr(module, "reset_lora_parameters"):
+            layer: Any = module  # peft's
+            (name,) = layer.scaling
+            layer.reset_lora_parameters(name, True)
+            backbone.get_buffer(SCALE).fill_(layer.scaling[name])
+
+
 def _hide_wrapping(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     """Gives weights the names they have without LoRA."""
     for key in [key for key in state if key.startswith(prefix)]:

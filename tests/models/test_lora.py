@@ -48,6 +48,27 @@ def test_begins_as_the_backbone_it_adapts(kind):
 
 
 @both
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_reset_parameters_begin_as_the_backbone_they_adapt(kind, device):
+    """Also where scale and updates had no values."""
+    plain, lora = build(kind), dict(r=3, alpha=6)
+    with torch.device(device):
+        adapted = kind(**SMALL, lora=lora).eval()
+    adapted.to_empty(device="cpu")
+    for tensor in (*adapted.parameters(), *adapted.buffers()):
+        tensor.data.fill_(7)
+    adapted.reset_parameters()
+    wanted = kind(**SMALL, lora=lora).state_dict()
+    for name, value in adapted.state_dict().items():
+        if "lora_B" in name or name == "lora_scale":
+            assert torch.equal(value, wanted[name]), name
+        elif "lora_A" in name:
+            assert value.std() == pytest.approx(wanted[name].std().item(), rel=0.3), name
+    adapted.load_state_dict(plain.state_dict(), strict=True)
+    close(adapted(image()), plain(image()))
+
+
+@both
 def test_trains_the_updates_of_every_linear_layer_and_nothing_else(kind):
     model = build(kind, lora=dict(r=3))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}

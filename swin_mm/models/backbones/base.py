@@ -17,7 +17,7 @@ from swin_mm.models.backbones.feature_info import FeatureInfo
 from swin_mm.models.layers import PatchEmbed, SwinBlock
 from swin_mm.models.layers.fused import PendingResidual
 from swin_mm.models.layers.hooks import has_hooks
-from swin_mm.models.lora import add_lora
+from swin_mm.models.lora import add_lora, reset_lora
 from swin_mm.ops.dispatch import AttnBackend
 
 
@@ -145,13 +145,14 @@ class SwinBackbone(BaseModule):
 
         Linear weights come from a normal of 0.02, cut at two units. Biases are 0 and norms the
         identity, as in microsoft/Swin-Transformer, but for a V2 block's, which make the block the
-        identity; the patch projection has PyTorch's initialisation.
+        identity; the patch projection has PyTorch's initialisation. Updates of LoRA begin at zero.
         """
         # Blocks come before their norms, which they zero: inner modules first.
         for module in reversed(list(self.modules())):
             if module is not self and hasattr(module, "reset_parameters"):
                 module.reset_parameters()
         self._draw_weights()
+        reset_lora(self)
 
     def _draw_weights(self) -> None:
         for module in self.modules():
