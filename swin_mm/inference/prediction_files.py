@@ -52,8 +52,9 @@ def _find(argument: str, out: Path) -> Iterator[tuple[str, Path | str | int]]:
         yield path.stem, path
     else:
         files = [source.path for source in open_sources(argument) if source.path is not None]
-        if path.is_dir():
-            files = [file for file in files if out not in file.parents]
+        if not path.is_file():
+            own = out.resolve()
+            files = [file for file in files if not file.parent.resolve().is_relative_to(own)]
         if not files:
             raise PredictError(f"no images in {argument} but those below {out}")
         for file in files:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -37,9 +38,13 @@ class TestFindImages:
         touch(tmp_path / "photo.JPEG2")
         assert list(find_images([str(tmp_path / "photo.JPEG2")], tmp_path)) == ["photo"]
 
-    def test_pictures_of_an_earlier_run_are_no_images(self, tmp_path):
-        touch(tmp_path / "a.png", tmp_path / "predictions" / "pictures" / "a.png")
-        assert list(find_images([str(tmp_path)], tmp_path / "predictions")) == ["a"]
+    @pytest.mark.parametrize("out", ["found", "../here/found", "{}/found"])
+    @pytest.mark.parametrize("images", [".", "../here", "{}", "**/*.png"])
+    def test_pictures_of_an_earlier_run_are_no_images(self, tmp_path, monkeypatch, images, out):
+        here = tmp_path / "here"
+        touch(here / "a.png", here / "found" / "pictures" / "b.png")
+        monkeypatch.chdir(here)
+        assert list(find_images([images.format(here)], Path(out.format(here)))) == ["a"]
 
     def test_one_image_named_twice_is_one(self, tmp_path):
         touch(tmp_path / "a.png")
