@@ -32,6 +32,8 @@ IMAGE_WORDS = re.compile(r"image|img|photo|picture|(?<![a-z])(rgb|input)")
 MASK_ENDING = re.compile(r"[-_.](masks?|labels?|labelids|seg|gt)$")
 LOOKED_AT = 50  # masks, to find out their kind
 COLOURS_SHOWN = 12
+COLOUR_LINE = re.compile(r"\s*(.+?)\s*[:,]\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?:[:,].*)?")
+COLOUR_HEADER = re.compile(r"[^,]*,\s*r(ed)?\s*,\s*g(reen)?\s*,", re.IGNORECASE)
 BORDER = 0xE0E0C0  # Pascal VOC's colour of pixels without a label
 
 INDICES, BINARY, COLOURS, GREY = "indices", "0 and 255", "colours", "indices as grey colours"
@@ -78,12 +80,14 @@ def write_masks(
     The classes are named by `classes`, which may be a file, or by one of `files`.
     """
     table = read_colours(files)
-    names = read_classes(classes) or _read_names(files) or tuple(table.values())
+    names = read_classes(classes) or _read_names(files)
+    order = _order_classes(table, names)
+    names = names or tuple(order)
     labels = {value: value for value in range(IGNORED + 1)}
     if kind == COLOURS:
         if not table:
             raise InitConfigError(_describe_colours(parts))
-        labels = {BORDER: IGNORED, **{code: index for index, code in enumerate(table)}}
+        labels = {BORDER: IGNORED, **{code: order.index(name) for code, name in table.items()}}
     elif kind == BINARY:
         labels, names = {0: 0, 255: 1}, names or ("background", "foreground")
     written: list[Path] = []
@@ -194,18 +198,27 @@ def read_colours(files: Sequence[Path]) -> dict[int, str]:
     tables = (file for file in files if file.name.lower() in ("labelmap.txt", "class_dict.csv"))
     for file in [*tables][:1]:
         for line in file.read_text(encoding="utf-8-sig").splitlines():
-            words = re.split(r"[:,]", line.strip())
-            if not line.strip() or line.startswith("#") or words[1].strip().lower() in ("r", "red"):
+            if not line.strip() or line.startswith("#") or COLOUR_HEADER.match(line):
                 continue
-            try:
-                red, green, blue = (int(word) for word in words[1:4])
-            except ValueError:
+            match = COLOUR_LINE.fullmatch(line)
+            if match is None or max(colour := [*map(int, match.groups()[1:])]) > 255:
                 raise InitConfigError(
                     f"{file}: a name and three numbers, such as road:128,64,128, are expected, "
                     f"got {line!r}"
-                ) from None
-            table[red << 16 | green << 8 | blue] = words[0].strip()
+                )
+            red, green, blue = colour
+            table[red << 16 | green << 8 | blue] = match[1]
     return table
+
+
+def _order_classes(table: dict[int, str], names: Sequence[str]) -> list[str]:
+    """Orders the classes of colours as `names` are, after those that are none of these.
+
+    Where `names` has others, it renames those of the table.
+    """
+    own = list(dict.fromkeys(table.values()))
+    first = [name for name in own if name not in names]
+    return [*first, *names] if set(names) <= set(own) else own
 
 
 def _read_names(files: Sequence[Path]) -> tuple[str, ...]:

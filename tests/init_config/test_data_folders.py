@@ -251,6 +251,26 @@ def test_names_of_indices_come_from_the_folder_or_the_command(make):
     assert cfg.classes == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    ("classes", "values"),
+    [
+        (["dog", "background", "red, cat"], (1, 2, 0)),
+        (["dog", "red, cat"], (0, 2, 1)),  # nothing is learned of the background
+        (["nothing", "feline", "canine"], (0, 1, 2)),  # other names for those of the table
+    ],
+)
+def test_names_given_do_not_change_whose_colours_are_whose(tmp_path, make, classes, values):
+    table = {"background": (0, 0, 0), "red, cat": (20, 220, 60), "dog": (200, 10, 30)}
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in table.items()]
+    _, cfg = make("coloured_masks", rewrite("labelmap.txt", "\n".join(lines)), classes=classes)
+    assert cfg.classes == tuple(classes)
+    for path in (tmp_path / "data/masks/train").iterdir():
+        colours = np.array(Image.open(path).convert("RGB"))
+        labels = np.array(Image.open(tmp_path / "my_config_masks" / "train" / path.name))
+        for colour, value in zip(table.values(), values, strict=True):
+            assert (labels[(colours == colour).all(-1)] == value).all()
+
+
 def test_folders_that_are_named_are_converted_too(tmp_path, monkeypatch):
     LAYOUTS["coloured_masks"](tmp_path / "data")
     monkeypatch.chdir(tmp_path)
@@ -476,6 +496,7 @@ def test_words_in_names_of_other_folders_and_files_do_not_mislead(make):
         ("coloured_masks", rewrite("labelmap.txt", None), "3 colours.* road:128.* 200,10,30"),
         ("coloured_masks", rewrite("labelmap.txt", "a:0,0,0\n"), "colours of no class: 20,220,60"),
         ("coloured_masks", rewrite("labelmap.txt", "a:0,0\n"), "a name and three numbers"),
+        ("coloured_masks", rewrite("labelmap.txt", "road\n"), "three numbers.*got 'road'"),
         ("yolo", rewrite("train/labels/002.txt", "5 0.5 0.5 0.1 0.1"), "002.txt, line 1: class 5"),
         ("yolo", rewrite("train/labels/002.txt", "0 48 32 20 20"), "parts of the image's width"),
         ("yolo", rewrite("train/labels/002.txt", "0 0.5 nan 0.1 0.1"), "0 to 1, got nan"),
