@@ -113,12 +113,14 @@ class Prediction:
 
         Raises:
             ValueError: OpenCV does not write files of this suffix.
+            OSError: The file cannot be written.
         """
         path = Path(path)
         if not cv2.haveImageWriter(str(path)):
             raise ValueError(f"cannot write {path}: use a suffix such as .png or .jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), self.plot()[..., ::-1])
+        _, content = cv2.imencode(path.suffix, self.plot()[..., ::-1])
+        path.write_bytes(content.tobytes())
         return path
 
     def to_coco(self) -> list[dict[str, Any]]:

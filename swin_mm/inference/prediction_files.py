@@ -152,7 +152,9 @@ class PredictionFiles:
             ]
         path = self.folder / SUMMARY
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(content, ensure_ascii=False).encode())
+        text = json.dumps(content, ensure_ascii=False)
+        # Names of files may be no UTF-8: JSON escapes what Python has in their place.
+        write_atomically(path, text.encode(errors="backslashreplace"))
         return path
 
 
@@ -176,6 +178,8 @@ def write_video(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 size = picture.shape[1], picture.shape[0]
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, size)
+                if not writer.isOpened():  # and would take pictures without a word
+                    raise OSError(f"OpenCV cannot write a video of {size} pixels to {path}")
             writer.write(np.ascontiguousarray(picture[: size[1], : size[0], ::-1]))
     finally:
         if writer is not None:

@@ -1,6 +1,7 @@
 """Which images are predicted, and what the files say."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from swin_mm.inference.prediction import Prediction, draw_prediction
 from swin_mm.inference.prediction_files import (
     PredictionFiles,
     find_images,
+    write_video,
 )
 from swin_mm.inference.sources import PredictError
 from swin_mm.structures import Objects, Segments, to_runs
@@ -200,3 +202,29 @@ class TestPictures:
         assert self.draw(tmp_path, found).any()
         none = Objects(np.zeros(0, dtype=int), np.zeros((0, 4)), np.zeros(0), [])
         assert not self.draw(tmp_path, none).any()
+
+
+def test_a_name_that_is_no_utf8_loses_no_predictions(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    files = PredictionFiles(tmp_path, CLASSES, PALETTE)
+    found = Objects(np.array([1]), np.ones((1, 4), np.float32), np.ones(1, np.float32))
+    image = np.zeros((8, 8, 3), np.uint8)
+    files.add(Path(name).stem, Prediction(found, image, CLASSES, PALETTE, name))
+    content = json.loads(files.close().read_bytes())
+    assert [image["file_name"] for image in content["images"]] == [name]
+    assert [one["name"] for one in content["categories"]] == list(CLASSES)
+
+
+def test_what_cannot_be_written_is_told(tmp_path):
+    image = np.zeros((32, 32, 3), np.uint8)
+    found = Prediction(np.zeros((32, 32), np.uint8), image, CLASSES, PALETTE)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OSError, match="folder.png"):
+        found.save(tmp_path / "folder.png")
+    video = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 5, (32, 32))
+    writer.write(image)
+    writer.release()
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(OSError, match=r"cannot write a video .*folder.mp4"):
+        write_video(tmp_path / "folder.mp4", "mp4v", video, [image])
