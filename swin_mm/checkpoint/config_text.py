@@ -16,7 +16,7 @@ def parse_config_text(text: str) -> dict[str, Any]:
     Raises:
         ValueError: The text holds anything else, which is not evaluated.
     """
-    if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
+    if not isinstance(text, str) or len(text) > MAX_CHARACTERS or "\0" in text:
         raise ValueError("the config in the checkpoint is no text of a usual size; it is not read")
     try:
         statements = ast.parse(text).body

@@ -4,8 +4,8 @@
   `NotImplementedError`, `CopyPaste`, `RandomErasing` and `Albu` fail on the missing array,
   `CachedMixUp` cannot join polygons of one image and bitmaps of another, and
   `Rotate` turns polygons the wrong way, about the corner of the image. They get bitmaps.
-- OpenCV 5 takes no arrays of bool and int64, so that `Resize`, `Rotate`, `ShearX` and the like fail
-  on `BitmapMasks` of these types. They are changed as uint8.
+- OpenCV takes no arrays of bool, and OpenCV 5 none of int64, so that `Resize`, `Pad`, `Rotate` and
+  the like fail on `BitmapMasks` of these types. They are changed as uint8.
 - A label map of one row or column is squeezed into one dimension, and a side of few pixels is
   scaled to none.
 """
@@ -21,7 +21,7 @@ TRANSFORMS = {
         *("Albu", "CachedMixUp", "CachedMosaic", "CopyPaste", "Expand", "RandomErasing"),
     ),
 }
-METHODS = ("rescale", "resize", "rotate", "shear", "translate")
+METHODS = ("rescale", "resize", "pad", "rotate", "shear", "translate")
 LOADING = (
     "mmcv.transforms.loading",
     "mmdet.datasets.transforms.loading",
@@ -88,7 +88,7 @@ PATCHES = (
     ),
     Patch(
         "bitmap_masks",
-        "OpenCV 5 resizes and turns no masks of bool and int64",
+        "OpenCV resizes, pads and turns no masks of bool and int64",
         {"mmdet.structures.mask.structures": _patch_masks},
     ),
     Patch(

@@ -45,7 +45,7 @@ class ShardedModel(nn.Module):
 
     Raises:
         ValueError: The processes do not make whole groups.
-        RuntimeError: PyTorch is too old for `find_unused_parameters`.
+        RuntimeError: PyTorch is too old.
 
     Examples:
         model_wrapper_cfg = dict(type='swin_mm.ShardedModel')
@@ -69,10 +69,10 @@ class ShardedModel(nn.Module):
                 f"model_wrapper_cfg.group_size must divide the number of processes, {world}, got "
                 f"{group_size}"
             )
-        if find_unused_parameters and not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
             raise RuntimeError(
-                "find_unused_parameters of a model that is divided among processes needs PyTorch "
-                f"2.13 or newer, found {torch.__version__}: leave it out, or install that"
+                "models are divided among processes (--shard) with PyTorch 2.13 or newer, found "
+                f"{torch.__version__}: upgrade it, or train without --shard"
             )
         self.module: Any = module
         self.min_parameters = min_parameters
@@ -135,8 +135,8 @@ class ShardedModel(nn.Module):
         """
         for unit in (*list_units(module, self.min_parameters), module):
             fully_shard(unit, mesh=self.mesh, reshard_after_forward=True)
-        if self.find_unused_parameters:
-            cast(FSDPModule, module).set_reduce_scatter_unused_params(True)
+        root = cast(FSDPModule, module)
+        root.set_reduce_scatter_unused_params(self.find_unused_parameters)
         self.is_divided = True
 
 

@@ -89,6 +89,9 @@ def _to_onnx(recorded: Path, precision: str, inputs: Iterable[Inputs]) -> Any:
     if precision == "half":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
+        # onnxruntime before 1.24 names a cast after its node, and nodes may have no name.
+        for number, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type}_{number}"
         others = sorted({node.op_type for node in model.graph.node} - set(PRODUCTS))
         model = convert_float_to_float16(model, keep_io_types=True, op_block_list=others)
     return model

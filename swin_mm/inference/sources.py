@@ -205,9 +205,9 @@ def open_video(source: str | Path | int) -> cv2.VideoCapture:
         if not Path(source).is_file():
             raise PredictError(f"there is no video {source}")
         source = str(source)
-    log: Any = cv2.utils.logging
+    log: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # OpenCV 4 and 5
     level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)  # what fails is said below, in one line
+    log.setLogLevel(0)  # silent: what fails is said below, in one line
     video = cv2.VideoCapture(source)
     log.setLogLevel(level)
     if not video.isOpened():

@@ -185,9 +185,8 @@ def test_what_would_train_apart_or_cannot_be_divided_is_refused():
         ShardedModel(runner.model.module, group_size=2)
 
 
-def test_unused_parameters_need_a_pytorch_that_divides_them(monkeypatch):
+def test_an_older_pytorch_is_refused(monkeypatch):
     model = start(fused=False).model
     monkeypatch.delattr(FSDPModule, "set_reduce_scatter_unused_params")
-    with pytest.raises(RuntimeError, match=r"needs PyTorch 2.13 or newer, found"):
-        ShardedModel(model, find_unused_parameters=True)
-    ShardedModel(model)
+    with pytest.raises(RuntimeError, match=r"with PyTorch 2.13 or newer, found"):
+        ShardedModel(model)

@@ -83,6 +83,17 @@ def test_lower_precision_is_near_float32(name, precision, recorded, tmp_path):
     assert 0 < shift < (0.005 if precision == "half" else 0.05)
 
 
+def test_nodes_without_names_get_them_before_casts_do(recorded, tmp_path):
+    """onnxruntime 1.23 names casts after their nodes, and reads no file that has a name twice."""
+    model = onnx.load(recorded)
+    for node in model.graph.node:
+        node.name = ""
+    onnx.save(model, tmp_path / "nameless.onnx")
+    convert(tmp_path / "nameless.onnx", tmp_path / "files" / "a.onnx", "half", METADATA)
+    names = [node.name for node in onnx.load(tmp_path / "files" / "a.onnx").graph.node]
+    assert all(names) and len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(
     ("precision", "kind"), [("half", onnx.TensorProto.FLOAT16), ("int8", onnx.TensorProto.INT8)]
 )

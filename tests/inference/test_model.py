@@ -22,7 +22,7 @@ from swin_mm.checkpoint import CheckpointError
 from swin_mm.configs import ConfigError
 from swin_mm.datasets.reader import UnreadableError
 from swin_mm.inference.model import Model
-from swin_mm.inference.sources import PredictError
+from swin_mm.inference.sources import PredictError, open_video
 
 DETECTOR = """
 default_scope = 'mmdet'
@@ -322,6 +322,16 @@ BAD = {
 def test_bad_sources_are_refused(detector, source, error, message):
     with pytest.raises(error, match=message):
         list(detector.predict(source))
+
+
+def test_opencv_4_is_silent_too_while_a_video_is_opened(monkeypatch):
+    """Its level of logging is elsewhere than OpenCV 5's."""
+    levels = [3]
+    monkeypatch.setattr(cv2, "getLogLevel", lambda: levels[-1], raising=False)
+    monkeypatch.setattr(cv2, "setLogLevel", levels.append, raising=False)
+    with pytest.raises(PredictError, match="cannot open camera 99"):
+        open_video(99)
+    assert levels == [3, 0, 3]
 
 
 def test_bad_files_and_options(detector):
