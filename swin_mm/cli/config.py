@@ -10,6 +10,8 @@ from mmengine.config import Config, DictAction
 from swin_mm.cli.overrides import apply_overrides, check_new_keys, check_top_keys
 from swin_mm.configs import find_config, fit_to_workers, read_config
 
+INNER_BLANKS = re.compile(r"(?<=[^\s,(\[]) +(?=[^\s,)\]])")  # in a list, those within a text
+KEPT_BLANK = "\ue000"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -55,6 +57,21 @@ class KeyValueAction(DictAction):
         except AssertionError as error:  # of brackets that do not match
             parser.error(f"{option_string}: {error}")
 
+    @staticmethod
+    def _parse_iterable(value: str) -> Any:
+        """As mmengine's, which takes all blanks out, those in paths too."""
+        value = value.strip("'\"").strip()
+        if "," not in value and value[:1] + value[-1:] not in ("()", "[]"):
+            return DictAction._parse_int_float_bool(value)
+        kept = INNER_BLANKS.sub(lambda found: len(found[0]) * KEPT_BLANK, value)
+        return _restore_blanks(DictAction._parse_iterable(kept))
+
+
+def _restore_blanks(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_restore_blanks, value))
+    return value.replace(KEPT_BLANK, " ") if isinstance(value, str) else value
+
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--cfg-options` to a command."""
@@ -65,7 +82,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         default={},
         metavar="KEY=VALUE",
         help="change settings of the config: model.backbone.drop_path_rate=0.2; lists as "
-        'key=a,b or key=[a,b], nested ones as key="[(a,b),(c,d)]", without blanks',
+        'key=a,b or key=[a,b], nested ones as key="[(a,b),(c,d)]"',
     )
 
 

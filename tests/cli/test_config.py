@@ -35,6 +35,22 @@ def parse(*argv):
     return parser.parse_args(["--cfg-options", *argv]).cfg_options
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/my data/photos (1)/", "/my data/photos (1)/"),
+        ("'my runs'", "my runs"),
+        ("1 2", "1 2"),
+        (" 1e-3 ", 0.001),
+        ("/my data/a, /my  data/b (1)", ["/my data/a", "/my  data/b (1)"]),
+        ("[a b, (c d, 1), [ 2, None ]]", ["a b", ("c d", 1), [2, None]]),
+        ("(0.9, 0.999)", (0.9, 0.999)),
+    ],
+)
+def test_blanks_in_a_value_stay(text, expected):
+    assert parse(f"work_dir={text}") == {"work_dir": expected}
+
+
 @pytest.mark.parametrize("name", ["mask_rcnn_swin_t", "mask_rcnn_swin_t.py"])
 def test_finds_a_packaged_config_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
