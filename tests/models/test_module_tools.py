@@ -225,6 +225,32 @@ def test_a_trace_outside_no_grad(kind, with_cp):
         torch.testing.assert_close(found, parameter.grad, rtol=1e-3, atol=1e-3)
 
 
+def test_gradients_of_an_ensemble_and_derivatives_in_a_direction(kind):
+    """By torch.func, against autograd of each model: inside, no tensor tells that it needs one."""
+    model = build(kind)
+    image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    states = [{n: p.detach() * scale for n, p in model.named_parameters()} for scale in (1.0, 1.1)]
+
+    def loss(state):
+        return sum(x.square().mean() for x in torch.func.functional_call(model, state, (image,)))
+
+    wanted = []
+    for state in states:
+        leaves = {name: value.clone().requires_grad_() for name, value in state.items()}
+        wanted.append(
+            dict(zip(leaves, torch.autograd.grad(loss(leaves), leaves.values()), strict=True))
+        )
+    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    found = torch.func.grad(lambda several: torch.func.vmap(loss)(several).sum())(stacked)
+    for number, grads in enumerate(wanted):
+        for name, grad in grads.items():
+            torch.testing.assert_close(found[name][number], grad, rtol=1e-3, atol=1e-5)
+
+    _, slope = torch.func.jvp(loss, (states[0],), (states[0],))
+    along = sum((wanted[0][name] * value).sum() for name, value in states[0].items())
+    torch.testing.assert_close(slope, along, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("path", ["assign", "to_empty", "to_empty per module", "reset"])
 def test_construction_without_memory(kind, path):
     """What follows from sizes alone is right, however the parameters come."""
