@@ -115,9 +115,8 @@ def _why_not_auto(setting: Setting) -> str | None:
 
 def _why_not_attention_by_sdpa(setting: Setting, attention: Attention) -> str | None:
     # PyTorch's fused CPU kernel gives no gradient to the bias, so its composite fallback would
-    # run, which is slower than the reference. Inside a transform, tensors do not tell whether they
-    # need one.
-    if setting.device.type == "cpu" and (setting.needs_grad or setting.is_transformed):
+    # run, which is slower than the reference.
+    if setting.device.type == "cpu" and setting.needs_grad:
         return "its fused CPU kernel has no gradient for the position bias"
     return None
 

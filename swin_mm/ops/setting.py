@@ -52,14 +52,17 @@ def setting_of(x: Tensor, needs_grad: bool) -> Setting:
         graph: Graph = "export" if torch.compiler._is_exporting_flag else "compile"
         return Setting(x.device, x.dtype, autocast_dtype, needs_grad, graph)
     is_tracing = torch.jit.is_tracing()
+    is_transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     return Setting(
         x.device,
         x.dtype,
         autocast_dtype,
-        needs_grad or is_tracing,  # a traced graph also runs where gradients are wanted
+        # A traced graph also runs where gradients are wanted, and tensors inside a transform do not
+        # tell whether they need one.
+        needs_grad or is_tracing or is_transformed,
         "trace" if is_tracing else "eager",
         type(x) is Tensor or type(x) is torch.nn.Parameter,
-        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0,
+        is_transformed,
         torch._C._len_torch_dispatch_stack() > 0,
         kind == "cpu" and torch._C._get_mkldnn_enabled(),
         len(self_test_results),
