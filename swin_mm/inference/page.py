@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from swin_mm.configs import ConfigError
 from swin_mm.datasets.reader import UnreadableError
 from swin_mm.inference.model import Predictor
-from swin_mm.inference.prediction import Prediction
+from swin_mm.inference.prediction import Prediction, write_picture
 from swin_mm.inference.prediction_files import write_video
 from swin_mm.inference.sources import PredictError, is_video, open_video
 from swin_mm.structures import IGNORED, Objects, Segments, to_pixels
@@ -183,7 +183,7 @@ def predict_image(
     folder = Path(tempfile.mkdtemp(prefix="swin_mm_"))
     name = Path(file).stem
     drawn = folder / f"{name}_found.png"
-    cv2.imwrite(str(drawn), picture[..., ::-1])
+    write_picture(drawn, picture)
     numbers = folder / f"{name}_found.json"
     content = [dict(zip(columns, row, strict=True)) for row in rows]
     if found.labels is not None:

@@ -116,11 +116,7 @@ class Prediction:
             OSError: The file cannot be written.
         """
         path = Path(path)
-        if not cv2.haveImageWriter(str(path)):
-            raise ValueError(f"cannot write {path}: use a suffix such as .png or .jpg")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _, content = cv2.imencode(path.suffix, self.plot()[..., ::-1])
-        path.write_bytes(content.tobytes())
+        write_picture(path, self.plot())
         return path
 
     def to_coco(self) -> list[dict[str, Any]]:
@@ -167,6 +163,16 @@ class Prediction:
         file = io.BytesIO()
         draw_prediction(self.image, self.content, file, self.classes, self.palette)
         return file.getvalue()
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture `(h, w, 3)`, uint8, RGB; errors are those of `Prediction.save`."""
+    if not cv2.haveImageWriter(str(path)):
+        raise ValueError(f"cannot write {path}: use a suffix such as .png or .jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # `cv2.imwrite` says by False alone that it has written nothing.
+    _, content = cv2.imencode(path.suffix, picture[..., ::-1])
+    path.write_bytes(content.tobytes())
 
 
 def objects_to_coco(found: Objects) -> list[dict[str, Any]]:
