@@ -5,12 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from projects.token_classification.conll import list_labels  # noqa: E402
+from swin_mm.cli.config import add_config_options  # noqa: E402
 from swin_mm.compat.terminal import TerminalRunner  # noqa: E402
 from swin_mm.configs import ConfigError  # noqa: E402
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if not Path(args.config).is_file():
         raise ConfigError(f"there is no config {args.config}")
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.merge_from_dict(args.cfg_options)
     folder = args.work_dir or str(Path("work_dirs", Path(args.config).stem))
     runner = build_runner(cfg, Path(folder), args.seed)
     runner.train()
@@ -44,9 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("config", nargs="?", default=str(DEFAULT_CONFIG), help="path of a config")
     parser.add_argument("--work-dir", metavar="DIR", help="folder for results (work_dirs/CONFIG)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (0)")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="config changes"
-    )
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 
