@@ -48,7 +48,7 @@ def find_result(runner: "Runner", hook: "CheckpointHook") -> tuple[str | None, s
 
     def find(path: str | None) -> str | None:
         # A run resumed in another folder may have done no better than the one before, whose it is.
-        places = [hook._here(path), path] if path else []
+        places = [hook.here(path), path] if path else []
         return next(filter(hook.file_backend.exists, places), None)
 
     known = runner.message_hub.runtime_info

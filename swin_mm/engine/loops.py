@@ -168,7 +168,7 @@ class EpochBasedTrainLoop(ResumableLoop, MMEngineEpochBasedTrainLoop):
         make_resumable(self.dataloader, self)
 
     def load_state(self, meta: dict[str, Any]) -> None:
-        """As above, and counts the steps that are left, of which each may have other images now."""
+        """Also counts the steps that are left: each may have another number of images now."""
         super().load_state(meta)
         left = (self._max_epochs - meta["epoch"]) * len(self.dataloader) - self.skipped_batches
         self._max_iters = meta["iter"] + left

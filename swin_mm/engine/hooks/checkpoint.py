@@ -158,14 +158,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         known = runner.message_hub.runtime_info
         if "last_ckpt" in known:
-            self.last_ckpt = self._here(known["last_ckpt"])
+            self.last_ckpt = self.here(known["last_ckpt"])
         if self.save_best:
-            self._set_best_paths([path and self._here(path) for path in self._best_paths()])
+            self._set_best_paths([path and self.here(path) for path in self._best_paths()])
             self._forget_other_best(runner)
         if runner._resume and runner._load_from is None and self.is_local:
             for step in known.get(OUTDATED, ()):
-                self._remove(self._here(self.filename_tmpl.format(step)))
-            self.replaced = [self._here(name) for name in known.get(REPLACED, ())]
+                self._remove(self.here(self.filename_tmpl.format(step)))
+            self.replaced = [self.here(name) for name in known.get(REPLACED, ())]
             if self.save_best:
                 self._remove_replaced_best(runner)
             self.later = self._list_later_best(runner)
@@ -174,7 +174,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             set_gradients(runner, self.gradients)
             self.gradients = None
 
-    def _here(self, path: str) -> str:
+    def here(self, path: str) -> str:
         """The path in the folder of today; it may have been moved since it was noted."""
         return self.file_backend.join_path(self.out_dir, osp.basename(path))
 
@@ -249,8 +249,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._save(runner, filename, meta)
         if self.is_writer:
             for old_step in outdated:
-                self._remove(self._here(self.filename_tmpl.format(old_step)))
-            self._remove(self._here(INTERRUPTED))
+                self._remove(self.here(self.filename_tmpl.format(old_step)))
+            self._remove(self.here(INTERRUPTED))
 
     def save_interrupted(self, runner: Runner) -> str:
         """Saves between two checkpoints, for a resume alone; all processes must call it.
@@ -262,7 +262,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             meta = {"epoch": runner.epoch, "iter": runner.iter, "is_interrupted": True}
             self._save(runner, self._name(INTERRUPTED), meta)
             barrier()  # a process that ends early has the others ended
-            return self._here(self._name(INTERRUPTED))
+            return self.here(self._name(INTERRUPTED))
         barrier()
         return self.last_ckpt
 
@@ -276,7 +276,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().after_train(runner)
         if not (self.is_local and self.is_writer):
             return
-        had_interrupted = self._remove(self._here(INTERRUPTED))
+        had_interrupted = self._remove(self.here(INTERRUPTED))
         pointer = Path(runner.work_dir, POINTER_NAME)
         if self.last_ckpt is None and had_interrupted:
             pointer.unlink(missing_ok=True)

@@ -85,6 +85,10 @@ def test_best_is_remembered_when_resumed(train):
     assert runner.message_hub.get_info("best_ckpt").endswith("best_toy_accuracy_epoch_1.pth")
 
 
+def result_of(runner):
+    return find_result(runner, next(h for h in runner.hooks if isinstance(h, CheckpointHook)))
+
+
 @pytest.mark.parametrize("second", ["toy/accuracy", "auto"])
 def test_another_best_metric_starts_anew(train, second):
     train(epochs=1, save_best="toy/error", rule="greater", greater_keys=["accuracy"])
@@ -93,12 +97,10 @@ def test_another_best_metric_starts_anew(train, second):
     runner = train(epochs=2, **resumed)
     assert (train.folder / "best_toy_error_epoch_1.pth").is_file()
     best = train.folder / "best_toy_accuracy_epoch_2.pth"
-    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    assert find_result(runner, hook) == (str(best), "best toy/accuracy: 0.7882")
+    assert result_of(runner) == (str(best), "best toy/accuracy: 0.7882")
     # With no validation to come, the log still knows which metric it is.
     runner = train(epochs=2, **resumed)
-    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    assert find_result(runner, hook) == (str(best), "best toy/accuracy: 0.7882")
+    assert result_of(runner) == (str(best), "best toy/accuracy: 0.7882")
 
 
 def test_result_of_a_run_resumed_in_another_folder(train):
@@ -107,11 +109,10 @@ def test_result_of_a_run_resumed_in_another_folder(train):
     first, train.folder = train.folder, train.folder.with_name("other")
     options = {"resume": True, "load_from": str(first / "epoch_1.pth")}
     runner = train(epochs=2, **options, **best)
-    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
     found = (str(first / "best_toy_error_epoch_1.pth"), "best toy/error: 1.053")
-    assert find_result(runner, hook) == found
+    assert result_of(runner) == found
     Path(found[0]).unlink()
-    assert find_result(runner, hook) == (str(train.folder / "epoch_2.pth"), "the newest")
+    assert result_of(runner) == (str(train.folder / "epoch_2.pth"), "the newest")
 
 
 def test_unmeasured_best_metric_names_the_measured_ones(train):
