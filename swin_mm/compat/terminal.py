@@ -8,6 +8,7 @@ log file keeps what mmengine logs.
 import logging
 import sys
 import warnings
+from pathlib import Path
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -39,6 +40,12 @@ class TerminalRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(is_for_terminal)
         return logger
+
+    def load_or_resume(self) -> None:
+        """As mmengine's, which says "resumed from None" where there is nothing to resume from."""
+        pointer = Path(self.work_dir, "last_checkpoint")
+        if self._load_from is not None or not self._resume or pointer.is_file():
+            super().load_or_resume()
 
 
 def is_for_terminal(record: logging.LogRecord) -> bool:
