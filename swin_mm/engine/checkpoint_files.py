@@ -45,13 +45,22 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 def _remove_partial_files_of(path: Path) -> None:
     """Deletes what killed processes of this machine left of earlier tries to write `path`."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
-        writer = partial.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")[2]
-        try:
-            os.kill(int(writer), 0)
-        except ProcessLookupError:
+        if not _has_writer(partial):
             partial.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
-            continue
+
+
+def _has_writer(partial: Path) -> bool:
+    """Whether another process of this machine may be writing a file; folders do not say."""
+    number = partial.name.removesuffix(PARTIAL_SUFFIX).rpartition(".")[2]
+    if not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
@@ -92,7 +101,10 @@ def replace_folder(partial: Path, path: Path) -> None:
 
 
 def remove_partial_files(folder: str | Path) -> list[Path]:
-    """Deletes what killed processes left of what they were writing in a folder; lists it."""
+    """Deletes what killed processes left of what they were writing in a folder; lists it.
+
+    What another run that uses the folder is writing stays: it would fail for lack of it.
+    """
     folder = Path(folder)
     for old in folder.glob(f".*{REPLACED_SUFFIX}"):
         path = old.with_name(old.name[1:].removesuffix(REPLACED_SUFFIX))
@@ -100,7 +112,7 @@ def remove_partial_files(folder: str | Path) -> list[Path]:
             _remove(old)
         else:
             os.replace(old, path)
-    partial = sorted(folder.glob(f".*{PARTIAL_SUFFIX}"))
+    partial = [p for p in sorted(folder.glob(f".*{PARTIAL_SUFFIX}")) if not _has_writer(p)]
     for path in partial:
         _remove(path)
     return partial

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -135,3 +137,15 @@ def test_stale_pointer_does_not_hide_a_newer_checkpoint(tmp_path):
 def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
     assert newest_checkpoint(tmp_path, ["epoch_{}.pth"], tmp_path / "last_checkpoint") is None
     assert newest_checkpoint(tmp_path / "absent", ["epoch_{}.pth"]) is None
+
+
+def test_what_another_run_is_writing_stays(tmp_path):
+    """A second run in the folder tidies it while the first writes."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        partial = tmp_path / f".epoch_1.pth.{writer.pid}.partial"
+        partial.touch()
+        assert remove_partial_files(tmp_path) == []
+        write_atomically(tmp_path / "epoch_1.pth", b"ours")
+        assert partial.exists()
+        writer.kill()
+    assert remove_partial_files(tmp_path) == [partial]
