@@ -26,6 +26,18 @@ class CommandParser(argparse.ArgumentParser):
         self.arguments = list(sys.argv[1:] if args is None else args)
         return super().parse_args(self.arguments, namespace)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse's; refuses what is given and empty, as by a shell variable that is not set."""
+        found, others = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            given = getattr(found, action.dest, None)
+            if given != action.default and (
+                given == "" or (isinstance(given, list) and "" in given)
+            ):
+                name = "/".join(action.option_strings) or action.dest
+                self.error(f"{name} is empty: is a variable of the shell not set?")
+        return found, others
+
     def error(self, message: str) -> NoReturn:
         """Prints one line and ends the process with 2.
 

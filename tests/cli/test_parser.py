@@ -46,6 +46,9 @@ def test_unknown_arguments(arguments, expected, capsys):
         ([], "the following arguments are required: config"),
         (["a", "--rate", "b"], "argument --rate: invalid float value: 'b'"),
         (["a", "--rate", "-1", "b"], "unrecognized arguments: b"),
+        (["a", "--name", ""], "--name is empty: is a variable of the shell not set?"),
+        (["a", "--name="], "--name is empty: is a variable of the shell not set?"),
+        ([""], "config is empty: is a variable of the shell not set?"),
     ],
     ids=" ".join,
 )
@@ -53,6 +56,7 @@ def test_other_errors_are_argparse_s(arguments, expected, capsys):
     parser = CommandParser(prog="tool")
     parser.add_argument("config")
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--name")
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments)
     assert capsys.readouterr().err == f"tool: error: {expected} (tool --help lists all)\n"
