@@ -11,6 +11,7 @@ from swin_mm.cli.overrides import apply_overrides, check_new_keys, check_top_key
 from swin_mm.configs import find_config, fit_to_workers, read_config
 
 INNER_BLANKS = re.compile(r"(?<=[^\s,(\[]) +(?=[^\s,)\]])")  # in a list, those within a text
+DICT = re.compile(r"""(^|[\[(,])\s*(dict\(|\{\s*['"])""")  # as a value or within a list
 KEPT_BLANK = "\ue000"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
@@ -49,9 +50,14 @@ class KeyValueAction(DictAction):
         option_string: str | None = None,
     ) -> None:
         for value in values:
-            key, equals, _ = value.partition("=")
+            key, equals, text = value.partition("=")
             if not (key and equals):
                 parser.error(f"{option_string} takes KEY=VALUE, got {value!r}")
+            if "," in text and DICT.search(text):  # others are refused with the config
+                parser.error(
+                    f"{option_string} takes no dict, got {value!r}: give {key}.NAME=VALUE for each "
+                    f"of its keys ({key}._delete_=True empties it first)"
+                )
         try:
             super().__call__(parser, namespace, values, option_string)
         except AssertionError as error:  # of brackets that do not match

@@ -371,3 +371,12 @@ def test_loaders_without_workers(name):
     DataLoader([0], **{k: v for k, v in cfg[name].items() if k in WORKER_SETTINGS})
     others = {"train_dataloader", "val_dataloader", "test_dataloader"} - {name}
     assert all(cfg[other].persistent_workers for other in others)
+
+
+@pytest.mark.parametrize(
+    "value", ["dict(type='A', b=1)", "{'b': 1, 'c': 2}", "[dict(b=1, c=2)]", "1,{'b': 1}"]
+)
+def test_dicts_are_refused_and_the_way_is_told(value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(f"model.x={value}")
+    assert "takes no dict" in (said := capsys.readouterr().err) and "give model.x.NAME=" in said
