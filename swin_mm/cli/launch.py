@@ -79,6 +79,19 @@ def prepare_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_loops(cfg: Config) -> None:
+    """Refuses a config that has a part of what a loop needs, which mmengine prints whole."""
+    evaluated = [
+        [f"{s}_{part}" for part in ("dataloader", "cfg", "evaluator")] for s in ("val", "test")
+    ]
+    for names in (["train_dataloader", "train_cfg", "optim_wrapper"], *evaluated):
+        lacking = [name for name in names if cfg.get(name) is None]
+        if lacking and len(lacking) < len(names) and "runner_type" not in cfg:
+            raise ConfigError(
+                f"{cfg.filename} has no {' and no '.join(lacking)}: {', '.join(names)} go together"
+            )
+
+
 def use_own_types(cfg: Config) -> list[str]:
     """Puts our types in the place of mmengine's and adds our hooks; returns their names."""
     hooks, train_cfg = cfg.default_hooks, cfg.get("train_cfg") or {}

@@ -12,6 +12,7 @@ from swin_mm.cli.launch import (
     add_launch_options,
     build_runner,
     check_checkpoint,
+    check_loops,
     find_scope,
     joined_processes,
     prepare_config,
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = prepare_config(args)
     apply_test_options(cfg, args)
+    check_loops(cfg)
     cfg.load_from = check_checkpoint(args.checkpoint)
 
     from swin_mm.datasets.check import check_config

@@ -7,6 +7,7 @@ from swin_mm.cli.launch import (
     add_launch_options,
     build_runner,
     check_checkpoint,
+    check_loops,
     check_pretrained,
     joined_processes,
     prepare_config,
@@ -14,15 +15,21 @@ from swin_mm.cli.launch import (
 from swin_mm.cli.next_steps import report_training
 from swin_mm.cli.parser import CommandParser
 from swin_mm.cli.train_options import add_train_options, apply_train_options, scale_learning_rate
+from swin_mm.configs import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains one config."""
     args = parse_args(argv)
     cfg = prepare_config(args)
+    if cfg.get("train_cfg") is None:
+        raise ConfigError(f"{args.config} has no train_cfg, so there is nothing to train")
+    check_loops(cfg)
+    start = cfg.get("load_from")
     apply_train_options(cfg, args)
-    if cfg.get("load_from"):
-        cfg.load_from = check_checkpoint(cfg.load_from)
+    start, cfg.load_from = (
+        name and check_checkpoint(name) for name in (start, cfg.get("load_from"))
+    )
     check_pretrained(cfg)
 
     from mmengine.dist import get_world_size
@@ -36,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             scaling = scale_learning_rate(cfg, get_world_size())
         data = check_config(cfg)
         runner = build_runner(cfg, data)
+        vars(runner)["start_from"] = start
         if scaling:
             runner.logger.info(scaling)
         if cfg.get("resume"):

@@ -31,7 +31,17 @@ HIDDEN_WARNINGS = (
 
 
 class TerminalRunner(Runner):
-    """mmengine's runner, whose log file has everything and whose terminal what a user needs."""
+    """mmengine's runner, whose log file has everything and whose terminal what a user needs.
+
+    Attributes:
+        start_from: Weights that a run starts from which finds nothing to resume, None for none.
+    """
+
+    # What mmengine's runner has.
+    _load_from: str | None
+    _resume: bool
+
+    start_from: str | None = None
 
     def build_logger(self, *args: object, **kwargs: object) -> MMLogger:
         """mmengine's logger, with a filter on what goes to the terminal."""
@@ -42,10 +52,16 @@ class TerminalRunner(Runner):
         return logger
 
     def load_or_resume(self) -> None:
-        """As mmengine's, which says "resumed from None" where there is nothing to resume from."""
+        """As mmengine's, except where there is nothing to resume from: the run starts as any other.
+
+        mmengine says "resumed from None" there, and forgets `load_from`.
+        """
         pointer = Path(self.work_dir, "last_checkpoint")
-        if self._load_from is not None or not self._resume or pointer.is_file():
-            super().load_or_resume()
+        if self._load_from is None and self._resume and not pointer.is_file():
+            if self.start_from is None:
+                return
+            self._resume, self._load_from = False, self.start_from
+        super().load_or_resume()
 
 
 def is_for_terminal(record: logging.LogRecord) -> bool:

@@ -87,6 +87,29 @@ def test_resume_with_nothing_to_resume_starts(toy, capsys):
     assert load(1)["meta"]["iter"] == 4
 
 
+def test_resume_with_nothing_to_resume_starts_from_the_weights_of_the_config(toy):
+    """With a rate of 0 they come out as they went in; the next resume goes on instead."""
+    main([toy(), "--work-dir", "first", "--cfg-options", "train_cfg.max_epochs=1"])
+    first = torch.load("first/epoch_1.pth", weights_only=False)["state_dict"]
+    state = {key: value + 1 for key, value in first.items()}
+    torch.save({"state_dict": {"linear.weight": state["linear.weight"]}}, "start.pth")
+    options = ["load_from=start.pth", "optim_wrapper.optimizer.lr=0", "train_cfg.max_epochs=1"]
+    main([toy(), "--resume", "--cfg-options", *options])
+    assert load(1)["meta"]["iter"] == 4
+    assert torch.equal(load(1)["state_dict"]["linear.weight"], state["linear.weight"])
+    torch.save({"state_dict": first}, "start.pth")
+    main([toy(), "--resume", "--cfg-options", *options[:2], "train_cfg.max_epochs=2"])
+    assert load(2)["meta"]["iter"] == 8
+    assert torch.equal(load(2)["state_dict"]["linear.weight"], state["linear.weight"])
+
+
+@pytest.mark.parametrize("part", ["optim_wrapper", "train_cfg", "train_dataloader", "val_cfg"])
+def test_config_without_a_part_of_a_loop_is_refused_in_one_line(toy, part):
+    with pytest.raises(ConfigError, match=rf"has no {part}[:,]"):
+        main([toy(), "--amp", "--cfg-options", f"{part}=None"])
+    assert not os.path.exists("work_dirs")
+
+
 def test_resume_from_another_model_is_refused(toy):
     config = toy()
     main([config, "--cfg-options", "train_cfg.max_epochs=1"])

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
@@ -30,6 +30,8 @@ class ExactWeightsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compares shapes, and has absent weights noticed when the model is given the others."""
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+            return  # weights to start from
         self.handle = watch_weights(runner.model, checkpoint)
 
     def _done(self, runner: Runner) -> None:
