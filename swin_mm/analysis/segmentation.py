@@ -28,7 +28,9 @@ def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
     paths = [info["img_path"] for info in infos]
     if any("img_path" not in entry for entry in entries):
         raise PredictionError("the predictions are not those of a segmentor: no img_path")
-    entries = by_image(entries, lambda e: Path(e["img_path"]).name, [Path(p).name for p in paths])
+    depth = _distinct_depth(paths)  # folders may be elsewhere, but files in two may share a name
+    ends = [Path(path).parts[-depth:] for path in paths]
+    entries = by_image(entries, lambda entry: Path(entry["img_path"]).parts[-depth:], ends)
     loaders = [t for t in dataset.pipeline.transforms if hasattr(t, "_load_seg_map")]
     if not loaders:
         raise PredictionError("the test pipeline has no LoadAnnotations, so there is no truth")
@@ -41,6 +43,14 @@ def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
     classes = dataset.metainfo["classes"]
     found = [_read_found(entry) for entry in entries]
     return SegmentationData(classes, paths, readers, found)
+
+
+def _distinct_depth(paths: Sequence[str]) -> int:
+    """Of how many parts, counted from the end, paths need to differ: 1 for the file names."""
+    every, depth = {Path(path).parts for path in paths}, 1
+    while len({parts[-depth:] for parts in every}) < len(every):
+        depth += 1
+    return depth
 
 
 def _read_found(entry: dict) -> np.ndarray:

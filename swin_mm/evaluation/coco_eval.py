@@ -112,7 +112,7 @@ def evaluate(
 
         truth, kind = faster_coco_eval.COCO(truth.dataset), faster_coco_eval.COCOeval_faster
     asked: dict[str, Any] = dict(catIds=list(category_ids), imgIds=list(image_ids))
-    asked |= dict(maxDets=list(max_dets), iouThrs=np.asarray(iou_thrs))
+    asked |= dict(maxDets=list(max_dets), iouThrs=np.atleast_1d(iou_thrs))
     with redirect_stdout(io.StringIO()):
         evaluation = kind(truth, truth.loadRes(found), iou_type)
         vars(evaluation.params).update(asked, useCats=int(use_categories))

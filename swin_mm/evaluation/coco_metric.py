@@ -41,11 +41,13 @@ class CocoMetric(MmdetCocoMetric):
     they are, not by way of a file, and faster-coco-eval does it where it is installed. A file is
     written when `outfile_prefix` asks for it, the same as mmdet's.
 
-    Three things differ. Recalls are named after `proposal_nums`, any number of them, and `mAP`
+    Four things differ. Recalls are named after `proposal_nums`, any number of them, and `mAP`
     counts 100 detections an image only where 100 is one of them, else the most; mmdet names recalls
     `AR@100`, `AR@300` and `AR@1000` whatever they are. With `classwise=True` the figures of classes
     follow those of all classes, and with several metrics each has its own: `bbox_cat_precision`
-    beside `segm_cat_precision`, where mmdet leaves only the last. `use_mp_eval` changes nothing.
+    beside `segm_cat_precision`, where mmdet leaves only the last; and they are those of the class
+    also where the file's categories are not in the order of their ids, for which mmdet exchanges
+    them. `use_mp_eval` changes nothing.
     """
 
     # What mmdet's metric has, `None` before `_load_annotations`.
@@ -155,8 +157,9 @@ class CocoMetric(MmdetCocoMetric):
         precision = evaluation.eval["precision"]  # (overlap, recall, class, size, detections)
         prefix = f"{metric}_" if len({*self.metrics} & {"bbox", "segm"}) > 1 else ""
         metrics, rows = OrderedDict(), []
-        for index, category in enumerate(self._coco_api.load_cats(self.cat_ids)):
-            curves = precision[:, :, index, :, -1]
+        order = list(evaluation.params.catIds)  # the evaluation has sorted them
+        for category in self._coco_api.load_cats(self.cat_ids):
+            curves = precision[:, :, order.index(category["id"]), :, -1]
             parts = [curves[..., 0], *(curves[at, :, 0] for at in overlap_places(evaluation))]
             parts += [curves[..., size] for size in (1, 2, 3)]
             values = [round(mean_present(part, float("nan")), 3) for part in parts]

@@ -93,6 +93,8 @@ def nms(cfg: ConfigDict | None) -> str | None:
     """Why boxes cannot be suppressed here as a test setting asks for, or `None`."""
     if cfg is None:
         return "boxes of several views are merged before NMS"
+    if cfg.nms is None:
+        return "NMS is off"
     if cfg.nms.get("type", "nms") != "nms" or not {*cfg.nms} <= {"type", "iou_threshold"}:
         return f"NMS is {dict(cfg.nms)}"
     return None

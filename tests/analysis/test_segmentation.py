@@ -112,6 +112,29 @@ def test_truth_that_does_not_fit(tmp_path):
         count_confusions(read_data(dataset, entries))
 
 
+def test_files_in_two_folders_may_share_a_name(tmp_path):
+    truths = np.zeros((2, 4), np.uint8), np.ones((2, 4), np.uint8)
+    make_data(tmp_path, truths, truths)
+    for kind, suffix in (("images", "jpg"), ("labels", "png")):
+        for index, folder in enumerate("ab"):
+            (tmp_path / kind / folder).mkdir()
+            path = tmp_path / kind / f"{index}.{suffix}"
+            path.rename(tmp_path / kind / folder / f"same.{suffix}")
+    dataset = BaseSegDataset(
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path="images", seg_map_path="labels"),
+        metainfo=dict(classes=CLASSES, palette=[[0, 0, 0]] * 3),
+        pipeline=[dict(type="LoadImageFromFile"), dict(type="mmseg.LoadAnnotations")],
+        test_mode=True,
+    )
+    entries = [
+        dict(img_path=f"elsewhere/{folder}/same.jpg", labels=truth.astype(int))
+        for folder, truth in zip("ba", truths[::-1], strict=True)
+    ]
+    matrix, _ = count_confusions(read_data(dataset, entries))
+    assert matrix.tolist() == [[8, 0, 0], [0, 8, 0], [0, 0, 0]]
+
+
 def test_predictions_of_a_detector(tmp_path):
     dataset, _ = make_data(tmp_path, [TRUTH], [FOUND])
     with pytest.raises(PredictionError, match="not those of a segmentor: no labels"):

@@ -174,6 +174,7 @@ def test_what_is_not_handled_is_left_to_mmdet(name, fallbacks):
 
 
 NMS = {
+    "off": None,
     "soft": dict(type="soft_nms", iou_threshold=0.5, min_score=0.05),
     "class-agnostic": dict(type="nms", iou_threshold=0.5, class_agnostic=True),
 }
