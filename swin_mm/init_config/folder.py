@@ -224,7 +224,11 @@ def _yolo_names(names: Any, source: Path) -> list[str]:
         numbers = [key for key in names if isinstance(key, int)]
         last = max(numbers, default=-1)
         names = [names.get(index, f"class_{index}") for index in range(last + 1)]
-    names = [str(name).strip() for name in names if str(name).strip()]
+    names = [str(name).strip() for name in names]
+    while names and not names[-1]:  # lines at the end of a file
+        names.pop()
+    if not all(names):  # to leave it out would number the others anew
+        raise InitConfigError(f"{source}: class {names.index('')} has no name, got {names}")
     if not names or len(set(names)) < len(names):
         raise InitConfigError(f"{source}: different names of classes are expected, got {names}")
     return names

@@ -505,6 +505,7 @@ def test_words_in_names_of_other_folders_and_files_do_not_mislead(make):
         ("yolo", rewrite("*/labels", None), "no image of .*data.yaml has labels"),
         ("yolo", rewrite("*/labels/*.txt", ""), "have no object, so there is nothing to learn"),
         ("yolo", rewrite("data.yaml", "names: [a, a]"), "different names"),
+        ("yolo", rewrite("data.yaml", "names: [a, '', b]"), "data.yaml: class 1 has no name"),
         (
             "yolo",
             rewrite("data.yaml", "names: [a]\ntrain: train/labels/002.txt"),
