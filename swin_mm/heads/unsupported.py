@@ -38,6 +38,15 @@ def log_fallback(where: str, reason: str) -> None:
     print_log(f"{where} by mmdet: {reason}", "current", level=logging.DEBUG)
 
 
+def replaced(head: nn.Module, *methods: str) -> str | None:
+    """Which of mmdet's methods, not called here, a subclass of a batched head has of its own."""
+    own = next(base for base in type(head).__mro__ if base.__module__.startswith("swin_mm."))
+    for method in methods:
+        if getattr(type(head), method) is not getattr(own, method):
+            return f"{type(head).__name__} has its own {method}"
+    return None
+
+
 def box_head(head: BBoxHead) -> str | None:
     """Why a box head's losses and boxes cannot be computed here, or `None`."""
     if type(head) not in BOX_HEADS:
@@ -102,7 +111,11 @@ def nms(cfg: ConfigDict | None) -> str | None:
 
 def rpn_losses(head: RPNHead, gt_instances: Sequence[InstanceData]) -> str | None:
     """Why the losses of a region proposal head cannot be computed here, or `None`."""
-    reason = anchors(head) or sampling(head.assigner, head.sampler)
+    reason = (
+        replaced(head, "get_anchors", "get_targets", "_get_targets_single", "loss_by_feat_single")
+        or anchors(head)
+        or sampling(head.assigner, head.sampler)
+    )
     if reason is not None:
         return reason
     if head.sampler.add_gt_as_proposals:
@@ -129,7 +142,8 @@ def rpn_proposals(head: RPNHead, cfg: ConfigDict, rescale: bool, with_nms: bool)
         return "boxes are requested in coordinates of the original images"
     if not with_nms or cfg.max_per_img < 1:
         return "NMS is off, or the number of proposals is not limited"
-    return anchors(head) or nms(cfg)
+    own = replaced(head, "_predict_by_feat_single", "_bbox_post_process")
+    return own or anchors(head) or nms(cfg)
 
 
 def anchors(head: RPNHead) -> str | None:

@@ -131,7 +131,7 @@ class CascadeRoIHead(BatchedMasks, MmdetCascadeRoIHead):
     ) -> list[InstanceData]:
         """Boxes, scores and labels of a batch, before masks."""
         proposals = [found.bboxes for found in rpn_results_list]
-        reason = self._unsupported_box_heads()
+        reason = unsupported.replaced(self, "_refine_roi") or self._unsupported_box_heads()
         if reason or not any(map(len, proposals)):
             unsupported.log_fallback("detections", reason or "there are no proposals")
             return super().predict_bbox(
@@ -185,7 +185,8 @@ class CascadeRoIHead(BatchedMasks, MmdetCascadeRoIHead):
         sampling = [unsupported.sampling(*pair) for pair in pairs]
         masks = map(unsupported.mask_head, self.mask_head) if self.with_mask else ()
         return (
-            self._unsupported_box_heads()
+            unsupported.replaced(self, "bbox_loss", "mask_loss")
+            or self._unsupported_box_heads()
             or next(filter(None, (*sampling, *masks)), None)
             or unsupported.samples(samples)
         )

@@ -121,6 +121,7 @@ class StandardRoIHead(BatchedMasks, MmdetStandardRoIHead):
     def _unsupported_loss(self, samples: list[DetDataSample]) -> str | None:
         return (
             (None if self.with_bbox else "there is no box head")
+            or unsupported.replaced(self, "bbox_loss", "mask_loss")
             or unsupported.box_head(self.bbox_head)
             or unsupported.sampling(self.bbox_assigner, self.bbox_sampler)
             or (unsupported.mask_head(self.mask_head) if self.with_mask else None)

@@ -298,6 +298,7 @@ REFUSED_PROPOSALS = {
         {},
         "NMS is {'type': 'soft_nms', 'iou_threshold': 0.7}",
     ),
+    "no-nms": (dict(nms=None), {}, "NMS is off"),
 }
 
 
@@ -309,6 +310,30 @@ def test_mmdet_makes_the_proposals_that_ours_does_not(proposal, options, reason)
     rescale = options.get("rescale", False)
     assert reason in unsupported.rpn_proposals(pair[1], pair[1].test_cfg, rescale, True)
     assert_same_proposals(pair, **options)
+
+
+def test_what_a_subclass_replaces_is_used():
+    _, head = build_pair(rpn_cfg())
+    features, metas, parent = head(make_maps(2)), make_metas(2), type(head)
+
+    class Mine(parent):
+        def loss_by_feat_single(self, *args, **kwargs):
+            return tuple(2 * x for x in super().loss_by_feat_single(*args, **kwargs))
+
+        def _bbox_post_process(self, *args, **kwargs):
+            return super()._bbox_post_process(*args, **kwargs)[:3]
+
+    results = []
+    for kind in (parent, Mine):
+        head.__class__ = kind
+        torch.manual_seed(0)
+        losses = head.loss_by_feat(*features, make_gts((5, 3)), metas)
+        found = head.predict_by_feat(*features, batch_img_metas=metas)
+        results.append((losses, [image.bboxes for image in found]))
+    (losses, boxes), (own_losses, own_boxes) = results
+    for name, values in losses.items():
+        torch.testing.assert_close(own_losses[name], [2 * x for x in values])
+    torch.testing.assert_close(own_boxes, [image[:3] for image in boxes])
 
 
 def test_no_anchor_is_inside():

@@ -10,6 +10,8 @@ from roi_head_tools import (
     assert_same_training,
     build_pair,
     cascade_cfg,
+    detections,
+    losses_and_gradients,
     make_batch,
     make_maps,
     mask_head,
@@ -117,6 +119,32 @@ def test_what_is_not_handled_is_left_to_mmdet(name, fallbacks):
         results.append(head.loss(tuple(make_maps()), *make_batch()))
     torch.testing.assert_close(*results)
     assert len(fallbacks) == 1 and reason in fallbacks[0]
+
+
+def test_what_a_subclass_replaces_is_used(fallbacks):
+    head = build_pair(cascade_cfg())[1]
+    parent = type(head)
+
+    class Mine(parent):
+        def bbox_loss(self, *args):
+            found = super().bbox_loss(*args)
+            found["loss_bbox"] = {name: 2 * x for name, x in found["loss_bbox"].items()}
+            return found
+
+        def _refine_roi(self, *args, **kwargs):
+            rois, scores, deltas = super()._refine_roi(*args, **kwargs)
+            return rois, [0 * x for x in scores], deltas
+
+    plain, _ = losses_and_gradients(head, make_maps(), make_batch())
+    head.__class__ = Mine
+    found, _ = losses_and_gradients(head, make_maps(), make_batch())
+    torch.testing.assert_close(found["s2.loss_bbox"], 2 * plain["s2.loss_bbox"])
+    scores = torch.cat([image.scores for image in detections(head, make_maps(), make_batch())])
+    torch.testing.assert_close(scores, torch.full_like(scores, 1 / 6))  # 5 classes, background
+    assert [line.split(": ")[1] for line in fallbacks] == [
+        "Mine has its own bbox_loss",
+        "Mine has its own _refine_roi",
+    ]
 
 
 def test_another_nms_is_left_to_mmdet(fallbacks):

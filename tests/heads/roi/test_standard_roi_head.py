@@ -11,6 +11,7 @@ from roi_head_tools import (
     assert_same_training,
     box_head,
     build_pair,
+    losses_and_gradients,
     make_batch,
     make_maps,
     mask_head,
@@ -185,6 +186,25 @@ def test_another_nms_is_left_to_mmdet(name, fallbacks):
     cfg = standard_cfg(test_cfg=TEST_CFG | dict(nms=NMS[name]))
     assert_same_detections(build_pair(cfg), make_batch())
     assert len(fallbacks) == 1 and "NMS" in fallbacks[0]
+
+
+@pytest.mark.parametrize("method", ["bbox_loss", "mask_loss"])
+def test_a_loss_that_a_subclass_replaces_is_used(method, fallbacks):
+    head = build_pair(standard_cfg())[1]
+
+    def double(self, *args, **kwargs):
+        found = getattr(super(type(self), self), method)(*args, **kwargs)
+        part = found[f"loss_{method[:4]}"]
+        part[f"loss_{method[:4]}"] = 2 * part[f"loss_{method[:4]}"]
+        return found
+
+    plain, _ = losses_and_gradients(head, make_maps(), make_batch())
+    head.__class__ = type("Mine", (type(head),), {method: double})
+    found, _ = losses_and_gradients(head, make_maps(), make_batch())
+    for name, value in plain.items():
+        factor = 2 if name == f"loss_{method[:4]}" else 1
+        torch.testing.assert_close(found[name], factor * value, rtol=1e-5, atol=1e-7)
+    assert fallbacks == [f"RoI losses by mmdet: Mine has its own {method}"]
 
 
 def test_raw_boxes_are_left_to_mmdet(fallbacks):
