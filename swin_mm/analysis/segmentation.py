@@ -29,8 +29,11 @@ def read_data(dataset: Any, entries: list[dict]) -> SegmentationData:
     if any("img_path" not in entry for entry in entries):
         raise PredictionError("the predictions are not those of a segmentor: no img_path")
     depth = _distinct_depth(paths)  # folders may be elsewhere, but files in two may share a name
-    ends = [Path(path).parts[-depth:] for path in paths]
-    entries = by_image(entries, lambda entry: Path(entry["img_path"]).parts[-depth:], ends)
+
+    def end(path: str) -> Path:
+        return Path(*Path(path).parts[-depth:])
+
+    entries = by_image(entries, lambda entry: end(entry["img_path"]), [*map(end, paths)])
     loaders = [t for t in dataset.pipeline.transforms if hasattr(t, "_load_seg_map")]
     if not loaders:
         raise PredictionError("the test pipeline has no LoadAnnotations, so there is no truth")

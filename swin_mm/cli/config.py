@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from swin_mm.cli.overrides import apply_overrides, check_new_keys, check_top_keys
+from swin_mm.cli.overrides import DELETE, apply_overrides, check_new_keys, check_top_keys
 from swin_mm.configs import find_config, fit_to_workers, read_config
 
 INNER_BLANKS = re.compile(r"(?<=[^\s,(\[]) +(?=[^\s,)\]])")  # in a list, those within a text
@@ -56,7 +56,7 @@ class KeyValueAction(DictAction):
             if "," in text and DICT.search(text):  # others are refused with the config
                 parser.error(
                     f"{option_string} takes no dict, got {value!r}: give {key}.NAME=VALUE for each "
-                    f"of its keys ({key}._delete_=True empties it first)"
+                    f"of its keys ({key}.{DELETE}=True empties it first)"
                 )
         try:
             super().__call__(parser, namespace, values, option_string)

@@ -44,7 +44,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 def _remove_partial_files_of(path: Path) -> None:
     """Deletes what killed processes of this machine left of earlier tries to write `path`."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*{PARTIAL_SUFFIX}"):
         if not _has_writer(partial):
             partial.unlink(missing_ok=True)
 
@@ -58,8 +58,8 @@ def _has_writer(partial: Path) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
-        return True
+    except (PermissionError, OverflowError):  # another user's, or no number of a process
+        pass
     return True
 
 

@@ -135,6 +135,12 @@ def test_files_in_two_folders_may_share_a_name(tmp_path):
     assert matrix.tolist() == [[8, 0, 0], [0, 8, 0], [0, 0, 0]]
 
 
+def test_an_image_without_a_prediction_is_named(tmp_path):
+    dataset, entries = make_data(tmp_path, [TRUTH, TRUTH], [FOUND, FOUND])
+    with pytest.raises(PredictionError, match=r"1 images lack predictions .* such as 1\.jpg$"):
+        read_data(dataset, entries[:1])
+
+
 def test_predictions_of_a_detector(tmp_path):
     dataset, _ = make_data(tmp_path, [TRUTH], [FOUND])
     with pytest.raises(PredictionError, match="not those of a segmentor: no labels"):

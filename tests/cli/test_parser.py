@@ -41,6 +41,28 @@ def test_unknown_arguments(arguments, expected, capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "is_refused"),
+    [
+        (["--several", "a", ""], True),
+        (["--several", "a"], False),
+        (["--several"], False),
+        (["--suffix="], False),  # empty by default
+        (["--suffix", "a"], False),
+    ],
+)
+def test_arguments_that_are_empty(arguments, is_refused, capsys):
+    parser = CommandParser(prog="tool")
+    parser.add_argument("--several", nargs="*", default=[])
+    parser.add_argument("--suffix", default="")
+    if not is_refused:
+        parser.parse_args(arguments)
+        return
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+    assert "error: --several is empty: is a variable of the" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ([], "the following arguments are required: config"),

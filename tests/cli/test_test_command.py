@@ -157,6 +157,11 @@ def test_missing_checkpoint_and_missing_data(toy):
         command.main([toy(extra), "no.pth"])
 
 
+def test_half_a_loop_is_refused(toy):
+    with pytest.raises(ConfigError, match="has no test_evaluator: test_dataloader, test_cfg, "):
+        command.main([toy(), "any.pth", "--cfg-options", "test_evaluator=None"])
+
+
 def test_metrics_are_those_of_the_last_validation(toy):
     train.main([toy(), "--cfg-options", "train_cfg.max_epochs=2"])
     command.main(["toy.py", "work_dirs/toy/epoch_2.pth"])

@@ -139,6 +139,13 @@ def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
     assert newest_checkpoint(tmp_path / "absent", ["epoch_{}.pth"]) is None
 
 
+def test_a_file_whose_name_begins_alike_is_another(tmp_path):
+    folder = tmp_path / ".epoch_1.pth.partial"  # being written, of a sharded checkpoint
+    folder.mkdir()
+    write_atomically(tmp_path / "epoch_1", b"ours")
+    assert folder.exists()
+
+
 def test_what_another_run_is_writing_stays(tmp_path):
     """A second run in the folder tidies it while the first writes."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
